@@ -1,0 +1,2 @@
+# The targets live in Makefile.core.mk; `make` alone prints them.
+include Makefile.core.mk
