@@ -1,0 +1,51 @@
+package hbone
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Field is one header field; Key is lower-case.
+type Field struct{ Key, Value string }
+
+// Header is an ordered list of header fields without pseudo-headers.
+type Header []Field
+
+// Get returns the first value of key (lower-case), or "".
+func (h Header) Get(key string) string {
+	for i := range h {
+		if h[i].Key == key {
+			return h[i].Value
+		}
+	}
+	return ""
+}
+
+// Add appends a field; the key is lower-cased. An empty value is not added.
+func (h *Header) Add(key, value string) {
+	if value != "" {
+		*h = append(*h, Field{strings.ToLower(key), value})
+	}
+}
+
+// Request is one CONNECT.
+type Request struct {
+	Authority string // as on the wire; see [ParseAuthority]
+	Header    Header
+}
+
+// Response is the peer's answer to a CONNECT.
+type Response struct {
+	Status int
+	Header Header
+}
+
+// StatusError is returned by Connect when the peer answered with another status than 200.
+type StatusError struct {
+	Response
+}
+
+// Error implements error.
+func (e *StatusError) Error() string {
+	return fmt.Sprintf("peer refused CONNECT with status %d", e.Status)
+}
