@@ -1,0 +1,4 @@
+module github.com/isthmus-mesh/isthmus/samples
+
+go 1.26.0
+
