@@ -1,0 +1,204 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/netip"
+
+	"github.com/isthmus-mesh/isthmus/pkg/authz"
+	"github.com/isthmus-mesh/isthmus/pkg/certs"
+	"github.com/isthmus-mesh/isthmus/pkg/hbone"
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
+	"github.com/isthmus-mesh/isthmus/pkg/spiffe"
+	"github.com/isthmus-mesh/isthmus/ztunnel/l4"
+)
+
+// serveTunnels terminates one HBONE connection of a peer.
+func (i *Instance) serveTunnels(ctx context.Context, conn *net.TCPConn) {
+	peer, local := addrPort(conn.RemoteAddr()), addrPort(conn.LocalAddr())
+	secured, err := i.handshake(ctx, conn)
+	if err != nil {
+		i.logEarly(directionInbound, peer, local, err)
+		return
+	}
+	id, ok := certs.PeerID(secured.ConnectionState())
+	if !ok {
+		i.logEarly(directionInbound, peer, local, fail(flagTLS, "peer has no SPIFFE identity"))
+		return
+	}
+	handler := &tunnelHandler{instance: i, peer: peer, local: local, id: id}
+	if err := hbone.ServeConn(ctx, secured, handler, hbone.ServerConfig{Drain: i.drain, Log: i.deps.Log}); err != nil {
+		i.deps.Log.Debug("tunnel connection ended", "peer", peer, "error", err)
+	}
+}
+
+// handshake bounds both the time and the number of peers in it.
+func (i *Instance) handshake(ctx context.Context, conn *net.TCPConn) (*tls.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, i.deps.Config.HandshakeTimeout)
+	defer cancel()
+	select {
+	case i.handshakes <- struct{}{}:
+		defer func() { <-i.handshakes }()
+	case <-ctx.Done():
+		return nil, fail(flagTLS, "too many TLS handshakes at once: %w", ctx.Err())
+	}
+	_, local, err := i.local.Workload(ctx)
+	if err != nil {
+		return nil, err
+	}
+	secured := tls.Server(conn, certs.HBONEServerConfig(func() (*certs.Workload, error) {
+		return i.deps.Certs.Get(ctx, local.Identity())
+	}))
+	if err := secured.HandshakeContext(ctx); err != nil {
+		return nil, fail(flagTLS, "TLS handshake: %w", err)
+	}
+	return secured, nil
+}
+
+// tunnelHandler serves the tunnels inside one connection. It is immutable.
+type tunnelHandler struct {
+	instance    *Instance
+	peer, local netip.AddrPort
+	id          spiffe.ID
+}
+
+// ServeCONNECT implements hbone.Handler.
+func (h *tunnelHandler) ServeCONNECT(ctx context.Context, request *hbone.Request, w hbone.ResponseWriter) {
+	i := h.instance
+	state, local, err := i.local.Workload(ctx)
+	if err != nil {
+		w.Refuse(503, nil)
+		i.logEarly(directionInbound, h.peer, h.local, err)
+		return
+	}
+	_, host := hbone.ParseForwarded(request.Header.Get("forwarded"))
+	route, err := l4.DecideInbound(state, l4.Inbound{
+		Local: local, LocalIP: h.local.Addr(), Authority: request.Authority, ForwardedHost: host})
+	t := traffic{src: h.peer, dst: h.local, hboneDst: request.Authority, source: sourceOf(state, local, h.peer, h.id),
+		destination: local, service: route.Service, secure: true, sourceID: h.id, destinationID: local.Identity()}
+	if err != nil {
+		status := 503
+		var refusal *l4.Refusal
+		if errors.As(err, &refusal) {
+			status = refusal.Status
+		}
+		w.Refuse(status, nil)
+		i.begin(t).end(err)
+		return
+	}
+	in := arrival{traffic: t, target: route.Target, originalDst: request.Authority,
+		check: authz.Conn{Source: h.peer, Destination: route.Target, Identity: h.id}}
+	i.carryInbound(ctx, in, func(verdict error) (netx.Stream, error) {
+		switch {
+		case verdict == nil:
+			var header hbone.Header
+			if i.deps.Config.ResponseBaggage {
+				header.Add("baggage", baggageOf(local))
+			}
+			return w.Accept(header)
+		case flagOf(verdict) == flagDeny:
+			w.Refuse(401, nil)
+		default:
+			w.Refuse(503, nil)
+		}
+		return nil, verdict
+	})
+}
+
+// servePlaintext carries one redirected connection from outside that uses no tunnel: it has no identity.
+func (i *Instance) servePlaintext(ctx context.Context, conn *net.TCPConn) {
+	peer := addrPort(conn.RemoteAddr())
+	dst, err := netx.OriginalDst(conn)
+	if err != nil {
+		i.logEarly(directionInbound, peer, netip.AddrPort{}, err)
+		return
+	}
+	state, local, err := i.local.Workload(ctx)
+	if err != nil {
+		i.logEarly(directionInbound, peer, dst, err)
+		return
+	}
+	route, err := l4.DecidePlaintext(dst)
+	if err != nil {
+		i.logEarly(directionInbound, peer, dst, err)
+		return
+	}
+	in := arrival{target: route.Target, originalDst: dst.String(), check: authz.Conn{Source: peer, Destination: dst},
+		traffic: traffic{src: peer, dst: dst, source: state.WorkloadByIP(local.Network, peer.Addr()), destination: local}}
+	i.carryInbound(ctx, in, func(verdict error) (netx.Stream, error) { return conn, verdict })
+}
+
+// arrival is an inbound connection whose destination is decided.
+type arrival struct {
+	traffic     traffic
+	target      netip.AddrPort
+	originalDst string
+	check       authz.Conn
+}
+
+// carryInbound asks the policies, connects the application and only then accepts. Answer is called once with the
+// outcome; it returns the peer's side when that is nil.
+func (i *Instance) carryInbound(ctx context.Context, in arrival, answer func(error) (netx.Stream, error)) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	r := i.begin(in.traffic)
+	o := &open{inbound: true, cancel: cancel, record: r, check: in.check, info: ConnInfo{
+		Src: in.traffic.src, OriginalDst: in.originalDst, ActualDst: in.target, Protocol: protocolName(in.traffic.secure)}}
+	// Registered before the policies are asked: whoever changes them later sees this connection.
+	i.registry.add(o)
+	defer i.registry.remove(o)
+	app, err := i.admit(ctx, in)
+	if err != nil {
+		answer(err)
+		r.end(err)
+		return
+	}
+	defer app.Close()
+	peer, err := answer(nil)
+	if err != nil {
+		r.end(err)
+		return
+	}
+	r.opened()
+	r.end(relay(ctx, peer, app, &r.bytes))
+}
+
+// admit asks the policies in force now, and connects the application.
+func (i *Instance) admit(ctx context.Context, in arrival) (netx.Stream, error) {
+	state, local, err := i.local.Workload(ctx)
+	if err != nil {
+		return nil, err
+	}
+	verdict := state.PoliciesFor(local).Check(in.check)
+	for _, dry := range verdict.DryRun {
+		i.deps.Log.Info("dry-run policy", "policy", dry.Policy, "allowed", dry.Allowed, "reason", dry.Reason, "src.addr", in.check.Source)
+	}
+	if i.deps.Config.LogDecisions {
+		i.deps.Log.Info("policy decision", "allowed", verdict.Allowed, "reason", verdict.Reason, "src.addr", in.check.Source)
+	}
+	if !verdict.Allowed {
+		return nil, fail(flagDeny, "connection closed due to policy rejection: %s", verdict.Reason)
+	}
+	// The application sees the client's address, except where that is the pod's own.
+	var spoof netip.Addr
+	if from := in.check.Source.Addr(); from != in.target.Addr() {
+		spoof = from
+	}
+	dialling, cancel := context.WithTimeout(ctx, i.deps.Config.ConnectTimeout)
+	defer cancel()
+	conn, err := i.pod.Net.Dial(dialling, "tcp", in.target, spoof)
+	if err != nil {
+		return nil, fail(flagConnect, "connect the application at %s; does it listen on the pod's address?: %w", in.target, err)
+	}
+	return asStream(conn)
+}
+
+// sourceOf is the workload at the peer's address if the peer proved to be it, and nil otherwise: addresses are reused.
+func sourceOf(s *l4.State, local *l4.Workload, peer netip.AddrPort, id spiffe.ID) *l4.Workload {
+	if w := s.WorkloadByIP(local.Network, peer.Addr()); w != nil && w.Identity() == id {
+		return w
+	}
+	return nil
+}

@@ -1,0 +1,39 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/isthmus-mesh/isthmus/pkg/certs"
+	"github.com/isthmus-mesh/isthmus/pkg/hbone"
+	"github.com/isthmus-mesh/isthmus/pkg/spiffe"
+)
+
+// dialPeer opens a tunnel connection for the pool: TCP from the pod's namespace, then TLS as the key's source.
+func (i *Instance) dialPeer(ctx context.Context, key hbone.PoolKey) (net.Conn, error) {
+	id, err := spiffe.Parse(key.Source)
+	if err != nil {
+		return nil, fail(flagIdentity, "source identity: %w", err)
+	}
+	own, err := i.deps.Certs.Get(ctx, id)
+	if err != nil {
+		return nil, fail(flagIdentity, "certificate of %s: %w", id, err)
+	}
+	dialling, cancel := context.WithTimeout(ctx, i.deps.Config.ConnectTimeout)
+	defer cancel()
+	conn, err := i.pod.Net.Dial(dialling, "tcp", key.Dest, netip.Addr{})
+	if err != nil {
+		return nil, explainDial(key.Dest, err)
+	}
+	shaking, cancelHandshake := context.WithTimeout(ctx, i.deps.Config.HandshakeTimeout)
+	defer cancelHandshake()
+	secured := tls.Client(conn, certs.HBONEClientConfig(own, strings.Split(key.ExpectedSANs, ",")))
+	if err := secured.HandshakeContext(shaking); err != nil {
+		conn.Close()
+		return nil, fail(flagTLS, "TLS handshake with %s, expecting %s: %w", key.Dest, key.ExpectedSANs, err)
+	}
+	return hbone.WithExpiry(secured, own.NotAfter()), nil
+}

@@ -1,0 +1,167 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/netip"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
+	"github.com/isthmus-mesh/isthmus/pkg/spiffe"
+	"github.com/isthmus-mesh/isthmus/ztunnel/l4"
+)
+
+// The values of the log key direction.
+const (
+	directionOutbound = "outbound"
+	directionInbound  = "inbound"
+)
+
+// traffic describes one connection for logs and metrics.
+type traffic struct {
+	outbound                bool
+	src, dst                netip.AddrPort
+	hboneDst                string // the tunnel's authority
+	source, destination     *l4.Workload
+	service                 *l4.Service
+	secure                  bool // mutual TLS
+	sourceID, destinationID spiffe.ID
+}
+
+// record follows one connection into metrics and log.
+type record struct {
+	// immutable
+	instance *Instance
+	traffic  traffic
+	start    time.Time
+
+	bytes netx.Counters // counted by the relay
+
+	mu             sync.Mutex // guards what follows; report and end may meet
+	live           bool       // counted as opened
+	sent, received prometheus.Counter
+	reportedUp     uint64
+	reportedDown   uint64
+}
+
+// begin starts to follow a connection. Call end once.
+func (i *Instance) begin(t traffic) *record {
+	return &record{instance: i, traffic: t, start: time.Now()}
+}
+
+// opened counts the connection and resolves its byte counters.
+func (r *record) opened() {
+	m := r.instance.deps.Metrics
+	values := r.traffic.values(flagNone)
+	m.opened.WithLabelValues(values...).Inc()
+	m.sockets.WithLabelValues(values[0]).Inc()
+	r.mu.Lock()
+	r.live = true
+	r.received, r.sent = m.received.WithLabelValues(values...), m.sent.WithLabelValues(values...)
+	r.mu.Unlock()
+	r.log(slog.LevelDebug, "connection opened", nil)
+}
+
+// report adds the bytes since the last report.
+func (r *record) report() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.live {
+		return
+	}
+	up, down := r.bytes.Sent.Load(), r.bytes.Received.Load()
+	r.received.Add(float64(up - r.reportedUp))
+	r.sent.Add(float64(down - r.reportedDown))
+	r.reportedUp, r.reportedDown = up, down
+}
+
+// end counts the connection's end and logs it. A nil error is an orderly end.
+func (r *record) end(err error) {
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	r.report()
+	m := r.instance.deps.Metrics
+	r.mu.Lock()
+	live := r.live
+	r.live = false
+	r.mu.Unlock()
+	if live {
+		values := r.traffic.values(flagNone)
+		m.closed.WithLabelValues(values...).Inc()
+		m.sockets.WithLabelValues(values[0]).Dec()
+	} else {
+		m.failed.WithLabelValues(r.traffic.values(flagOf(err))...).Inc()
+	}
+	level := slog.LevelInfo
+	if err != nil {
+		level = slog.LevelError
+	}
+	r.log(level, "connection complete", err)
+}
+
+func (r *record) log(level slog.Level, message string, err error) {
+	log := r.instance.deps.AccessLog
+	if !log.Enabled(context.Background(), level) {
+		return
+	}
+	t := &r.traffic
+	attrs := make([]slog.Attr, 0, 20)
+	text := func(key, value string) {
+		if value != "" {
+			attrs = append(attrs, slog.String(key, value))
+		}
+	}
+	attrs = append(attrs, slog.Any("src.addr", t.src))
+	side := func(prefix string, w *l4.Workload, id spiffe.ID) {
+		if w != nil {
+			text(prefix+".workload", w.Name)
+			text(prefix+".namespace", w.Namespace)
+		}
+		if t.secure {
+			text(prefix+".identity", id.String())
+		}
+		if w != nil {
+			text(prefix+".cluster", w.ClusterID)
+		}
+	}
+	side("src", t.source, t.sourceID)
+	attrs = append(attrs, slog.Any("dst.addr", t.dst))
+	if hboneDst, err := netip.ParseAddrPort(t.hboneDst); err == nil {
+		attrs = append(attrs, slog.Any("dst.hbone_addr", hboneDst))
+	} else {
+		text("dst.hbone_addr", t.hboneDst)
+	}
+	if t.service != nil {
+		text("dst.service", t.service.Hostname)
+	}
+	side("dst", t.destination, t.destinationID)
+	direction := directionInbound
+	up, down := r.bytes.Sent.Load(), r.bytes.Received.Load()
+	if t.outbound {
+		direction = directionOutbound
+	}
+	text("direction", direction)
+	attrs = append(attrs, slog.Uint64("bytes_sent", down), slog.Uint64("bytes_recv", up),
+		slog.String("duration", strconv.FormatInt(time.Since(r.start).Milliseconds(), 10)+"ms"))
+	if err != nil {
+		text("error", err.Error())
+	}
+	log.LogAttrs(context.Background(), level, message, attrs...)
+}
+
+// logEarly tells of a connection that failed before both its ends were known.
+func (i *Instance) logEarly(direction string, src, dst netip.AddrPort, err error) {
+	attrs := []slog.Attr{slog.Any("src.addr", src)}
+	if dst.IsValid() {
+		attrs = append(attrs, slog.Any("dst.addr", dst))
+	}
+	attrs = append(attrs, slog.String("direction", direction), slog.String("error", err.Error()))
+	i.deps.AccessLog.LogAttrs(context.Background(), slog.LevelWarn, "connection failed", attrs...)
+}

@@ -1,0 +1,74 @@
+package proxy
+
+import (
+	"cmp"
+	"context"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/isthmus-mesh/isthmus/pkg/authz"
+)
+
+// ConnInfo is one open connection, as config_dump shows it.
+type ConnInfo struct {
+	Src         netip.AddrPort `json:"src"`
+	OriginalDst string         `json:"originalDst"`
+	ActualDst   netip.AddrPort `json:"actualDst"`
+	Protocol    string         `json:"protocol"` // HBONE or TCP
+}
+
+// open is a connection in the registry.
+type open struct {
+	// immutable
+	inbound bool
+	info    ConnInfo
+	check   authz.Conn // inbound only: what policies are asked
+	cancel  context.CancelCauseFunc
+	record  *record // its bytes are reported while the connection lives
+}
+
+// registry knows the open connections of one pod.
+type registry struct {
+	mu  sync.Mutex // guards set
+	set map[*open]struct{}
+}
+
+func newRegistry() *registry { return &registry{set: map[*open]struct{}{}} }
+
+func (r *registry) add(o *open) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.set[o] = struct{}{}
+}
+
+func (r *registry) remove(o *open) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.set, o)
+}
+
+// snapshot returns the open connections in no order.
+func (r *registry) snapshot() []*open {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make([]*open, 0, len(r.set))
+	for o := range r.set {
+		all = append(all, o)
+	}
+	return all
+}
+
+// list returns the connections of one direction, by source.
+func (r *registry) list(inbound bool) []ConnInfo {
+	list := []ConnInfo{}
+	for _, o := range r.snapshot() {
+		if o.inbound == inbound {
+			list = append(list, o.info)
+		}
+	}
+	slices.SortFunc(list, func(a, b ConnInfo) int {
+		return cmp.Or(a.Src.Compare(b.Src), cmp.Compare(a.OriginalDst, b.OriginalDst))
+	})
+	return list
+}
