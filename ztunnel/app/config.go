@@ -1,0 +1,75 @@
+// Package app runs the node proxy: it puts the discovery client, certificates, the pods of the node and the admin
+// endpoints together, and takes them apart in order.
+package app
+
+import (
+	"log/slog"
+	"net/netip"
+	"time"
+)
+
+// Config of one node proxy. Every field is set by internal/config from the environment; nothing else reads it.
+type Config struct {
+	// Enabled false serves admin endpoints and DNS only (ENABLE_PROXY).
+	Enabled bool
+	// The proxy's place.
+	NodeName, ClusterID, ClusterDomain, Network, TrustDomain string
+	PodName, PodNamespace, ServiceAccount                    string
+	InstanceIP                                               netip.Addr
+	// Metadata is sent to the control plane with the node: ISTIO_META_X as X.
+	Metadata map[string]any
+
+	XDS, CA Upstream
+	// TokenFile holds the bearer token for both; it is read again for each call.
+	TokenFile string
+	// LocalXDSFile replaces the control plane by a file of workloads, services and policies.
+	LocalXDSFile string
+	// OnDemand subscribes only to what connections ask for.
+	OnDemand bool
+	// FakeCA issues certificates in the process; for tests without a control plane.
+	FakeCA    bool
+	SecretTTL time.Duration
+	CRLFile   string
+
+	// ZDSSocket is where the CNI agent hands over pods.
+	ZDSSocket  string
+	PacketMark uint32
+	IPv6       bool
+	// RequireTransparent fails a pod whose listeners cannot keep source addresses.
+	RequireTransparent bool
+	KeepaliveEnabled   bool
+	KeepaliveTime      time.Duration
+	KeepaliveInterval  time.Duration
+	KeepaliveRetries   int
+
+	DNSProxy                  bool
+	PreferredServiceNamespace string
+
+	PoolMaxStreams  int
+	PoolIdleTimeout time.Duration
+	ResponseBaggage bool
+	LogDecisions    bool
+
+	// DrainTimeout is how long open connections may go on after SIGTERM.
+	DrainTimeout time.Duration
+
+	AdminAddr, MetricsAddr, ReadinessAddr string
+	LogJSON                               bool
+	LogLevel                              string
+	// Level is LogLevel's base.
+	Level slog.Level
+	// Threads bounds the operating system threads that run Go code; 0 leaves it to the runtime.
+	Threads int
+}
+
+// Upstream is a gRPC service of the control plane.
+type Upstream struct {
+	// URL is https://host:port, or http://host:port without TLS.
+	URL string
+	// RootCertFile verifies the server.
+	RootCertFile string
+	// AltHostname is a second name the server's certificate may bear.
+	AltHostname string
+	// Headers are added to each call.
+	Headers map[string]string
+}

@@ -1,0 +1,48 @@
+package config_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/ztunnel/internal/config"
+)
+
+func TestLoadReadsTheFieldsNames(t *testing.T) {
+	c, err := config.Load([]string{"NODE_NAME=n1", "XDS_ADDRESS=istiod.istio-system.svc:15012", "PACKET_MARK=0x539", "SECRET_TTL=1h",
+		"ISTIO_META_CLUSTER_ID=c1", `ISTIO_METAJSON_LABELS={"a":"b"}`, "XDS_HEADER_X_TRACE=on", "LOG_FORMAT=json",
+		"TERMINATION_GRACE_PERIOD_SECONDS=30", "HOME=/root"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.NodeName != "n1" || c.XDS.URL != "https://istiod.istio-system.svc:15012" || c.PacketMark != 1337 || c.SecretTTL != time.Hour ||
+		c.Metadata["CLUSTER_ID"] != "c1" || c.XDS.Headers["x-trace"] != "on" || !c.LogJSON || c.DrainTimeout != 25*time.Second {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestLoadReportsEveryProblemByName(t *testing.T) {
+	_, err := config.Load([]string{"IPV6_ENABLED=maybe", "SECRET_TTL=soon", "PROXY_MODE=dedicated", "TLS12_ENABLED=true", "PACKET_MARK=0",
+		"XDS_ON_DEMAND=true", "ISTIO_META_DNS_CAPTURE=true", "TERMINATION_GRACE_PERIOD_SECONDS=x"})
+	for _, name := range []string{"IPV6_ENABLED", "SECRET_TTL", "PROXY_MODE", "TLS12_ENABLED", "PACKET_MARK", "XDS_ON_DEMAND", "TERMINATION_GRACE"} {
+		if err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s is not named in: %v", name, err)
+		}
+	}
+}
+
+func TestDrainTimeout(t *testing.T) {
+	for _, tt := range []struct {
+		env  []string
+		want time.Duration
+	}{
+		{nil, 5 * time.Second},
+		{[]string{"TERMINATION_GRACE_PERIOD_SECONDS=30"}, 25 * time.Second},
+		{[]string{"TERMINATION_GRACE_PERIOD_SECONDS=10"}, 9 * time.Second},
+		{[]string{"TERMINATION_GRACE_PERIOD_SECONDS=30", "CONNECTION_TERMINATION_DEADLINE=7s"}, 7 * time.Second},
+	} {
+		if c, err := config.Load(tt.env); err != nil || c.DrainTimeout != tt.want {
+			t.Errorf("%v: %v, %v; want %v", tt.env, c.DrainTimeout, err, tt.want)
+		}
+	}
+}
