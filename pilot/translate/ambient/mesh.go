@@ -1,0 +1,129 @@
+// Package ambient translates Kubernetes and Istio objects into what an ambient data plane consumes: workloads, services
+// and L4 authorization policies. Everything in it is a pure function of its arguments.
+package ambient
+
+import (
+	"net/netip"
+	"strings"
+
+	"github.com/isthmus-mesh/isthmus/pkg/api/workload"
+)
+
+// Names of labels and annotations that decide about translation.
+const (
+	labelUseWaypoint          = "istio.io/use-waypoint"
+	labelUseWaypointNamespace = "istio.io/use-waypoint-namespace"
+	labelWaypointFor          = "istio.io/waypoint-for"
+	labelIngressUseWaypoint   = "istio.io/ingress-use-waypoint"
+	labelGatewayName          = "gateway.networking.k8s.io/gateway-name"
+	labelManaged              = "gateway.istio.io/managed"
+	labelTunnel               = "networking.istio.io/tunnel"
+	labelNetwork              = "topology.istio.io/network"
+	labelLocality             = "istio-locality"
+	labelSubzone              = "topology.istio.io/subzone"
+	labelRegion               = "topology.kubernetes.io/region"
+	labelZone                 = "topology.kubernetes.io/zone"
+	labelPodTemplateHash      = "pod-template-hash"
+	labelCanonicalName        = "service.istio.io/canonical-name"
+	labelCanonicalRevision    = "service.istio.io/canonical-revision"
+	labelWorkloadName         = "service.istio.io/workload-name"
+
+	annotationRedirection         = "ambient.istio.io/redirection"
+	annotationTrafficDistribution = "networking.istio.io/traffic-distribution"
+	annotationInboundBinding      = "ambient.istio.io/waypoint-inbound-binding"
+	annotationDryRun              = "istio.io/dry-run"
+
+	managedWaypoint   = "istio.io-mesh-controller"
+	none              = "none"
+	hbonePort         = 15008
+	defaultTrustDoman = "cluster.local"
+)
+
+// Mesh is what applies to every object.
+type Mesh struct {
+	// ClusterID is the first segment of every workload's uid.
+	ClusterID string
+	// Network of the cluster; empty when there is only one.
+	Network string
+	// TrustDomain of identities, and the other names under which it is known.
+	TrustDomain        string
+	TrustDomainAliases []string
+	// RootNamespace holds the policies that apply to every namespace.
+	RootNamespace string
+	// Domain is the suffix of Services' hostnames.
+	Domain string
+	// ServiceEntryVisibility is PUBLIC (also when empty), NAMESPACE, or NONE: entries are not published.
+	ServiceEntryVisibility string
+	// DryRun sends policies with the dry-run annotation, marked as such, instead of holding them back.
+	DryRun bool
+}
+
+// Equal reports whether translating with either gives the same.
+func (m Mesh) Equal(o Mesh) bool {
+	same := strings.Join(m.TrustDomainAliases, ",") == strings.Join(o.TrustDomainAliases, ",")
+	m.TrustDomainAliases, o.TrustDomainAliases = nil, nil
+	return same && m.comparable() == o.comparable()
+}
+
+func (m Mesh) comparable() [7]string {
+	dry := ""
+	if m.DryRun {
+		dry = "true"
+	}
+	return [...]string{m.ClusterID, m.Network, m.TrustDomain, m.RootNamespace, m.Domain, m.ServiceEntryVisibility, dry}
+}
+
+// wireTrustDomain is empty for the default one, which is not sent.
+func (m Mesh) wireTrustDomain() string {
+	if m.TrustDomain == defaultTrustDoman {
+		return ""
+	}
+	return m.TrustDomain
+}
+
+// networkOf is the network in an object's labels, else the cluster's.
+func (m Mesh) networkOf(labels map[string]string) string {
+	if n := labels[labelNetwork]; n != "" {
+		return n
+	}
+	return m.Network
+}
+
+// Hostname of a Kubernetes Service.
+func (m Mesh) Hostname(namespace, name string) string {
+	return name + "." + namespace + ".svc." + m.Domain
+}
+
+func rawAddresses(ips []netip.Addr) [][]byte {
+	out := make([][]byte, 0, len(ips))
+	for _, ip := range ips {
+		out = append(out, ip.AsSlice())
+	}
+	return out
+}
+
+// networkAddress reads an IP address, or a CIDR block, whose length is then set.
+func networkAddress(network, text string) *workload.NetworkAddress {
+	if prefix, err := netip.ParsePrefix(text); err == nil {
+		length := uint32(prefix.Bits())
+		return &workload.NetworkAddress{Network: network, Address: prefix.Masked().Addr().AsSlice(), Length: &length}
+	}
+	ip, err := netip.ParseAddr(text)
+	if err != nil {
+		return nil
+	}
+	return &workload.NetworkAddress{Network: network, Address: ip.Unmap().AsSlice()}
+}
+
+// selects reports whether all of the selector's labels are there. A nil or empty selector selects nothing.
+func selects(selector, labels map[string]string) bool {
+	if len(selector) == 0 {
+		return false
+	}
+	for k, v := range selector {
+		if have, ok := labels[k]; !ok || have != v {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,248 @@
+package ambient
+
+import (
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+	networkingapi "istio.io/api/networking/v1alpha3"
+	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/isthmus-mesh/isthmus/pkg/api/workload"
+)
+
+// Service is a service on the wire, and what is needed to find its workloads.
+type Service struct {
+	Proto *workload.Service
+	// Selector of workloads in the service's namespace; empty when it selects none.
+	Selector map[string]string
+	// Ports in the order of Proto.Ports, with what the wire does not carry.
+	Ports   []ServicePort
+	Binding Binding
+	// Entry is the namespace/name of the ServiceEntry it comes from; empty for a Kubernetes Service.
+	Entry string
+}
+
+// ServicePort names a port.
+type ServicePort struct {
+	Name string
+	// TargetName is set when the target is a named port of the pod.
+	TargetName string
+}
+
+// Key is namespace/hostname.
+func (s *Service) Key() string { return s.Proto.Namespace + "/" + s.Proto.Hostname }
+
+// Equal compares by content.
+func (s *Service) Equal(o *Service) bool {
+	return proto.Equal(s.Proto, o.Proto) && mapsEqual(s.Selector, o.Selector) && slices.Equal(s.Ports, o.Ports) &&
+		s.Entry == o.Entry && s.Binding.Waypoint == o.Binding.Waypoint && s.Binding.Reason == o.Binding.Reason
+}
+
+func mapsEqual(a, b map[string]string) bool {
+	return len(a) == len(b) && (len(a) == 0 || selects(a, b))
+}
+
+// KubernetesService translates a Service; nil for one that the mesh leaves to DNS (ExternalName).
+func KubernetesService(mesh Mesh, svc *corev1.Service, ns *corev1.Namespace, waypoints func(key string) *Waypoint) *Service {
+	if svc.Spec.Type == corev1.ServiceTypeExternalName {
+		return nil
+	}
+	s := &Service{Selector: svc.Spec.Selector, Binding: Bind(svc.Labels, svc.Namespace, ns, trafficService, waypoints)}
+	s.Proto = &workload.Service{
+		Name:               svc.Name,
+		Namespace:          svc.Namespace,
+		Hostname:           mesh.Hostname(svc.Namespace, svc.Name),
+		Waypoint:           s.Binding.Ref,
+		IngressUseWaypoint: s.Binding.Ref != nil && ingressUsesWaypoint(svc.Labels, ns),
+		LoadBalancing:      loadBalancing(svc, ns),
+		IpFamilies:         ipFamilies(svc.Spec.IPFamilies),
+		Canonical:          true,
+	}
+	for _, ip := range virtualIPs(svc) {
+		if a := networkAddress(mesh.Network, ip); a != nil {
+			s.Proto.Addresses = append(s.Proto.Addresses, a)
+		}
+	}
+	for _, p := range svc.Spec.Ports {
+		if p.Protocol != "" && p.Protocol != corev1.ProtocolTCP {
+			continue
+		}
+		target := p.TargetPort.IntValue()
+		if p.TargetPort.StrVal != "" {
+			target = 0
+		} else if target == 0 {
+			target = int(p.Port)
+		}
+		s.Proto.Ports = append(s.Proto.Ports, &workload.Port{
+			ServicePort: uint32(p.Port),
+			TargetPort:  uint32(target),
+			AppProtocol: appProtocol(p.AppProtocol, p.Name),
+		})
+		s.Ports = append(s.Ports, ServicePort{Name: p.Name, TargetName: p.TargetPort.StrVal})
+	}
+	return s
+}
+
+func ingressUsesWaypoint(labels map[string]string, ns *corev1.Namespace) bool {
+	value, ok := labels[labelIngressUseWaypoint]
+	if !ok && ns != nil {
+		value = ns.Labels[labelIngressUseWaypoint]
+	}
+	return value == "true"
+}
+
+// virtualIPs are the cluster IPs and the load balancer's; none for a headless Service.
+func virtualIPs(svc *corev1.Service) []string {
+	ips := svc.Spec.ClusterIPs
+	if len(ips) == 0 {
+		ips = []string{svc.Spec.ClusterIP}
+	}
+	var out []string
+	for _, ip := range ips {
+		if ip != "" && ip != corev1.ClusterIPNone {
+			out = append(out, ip)
+		}
+	}
+	for _, ingress := range svc.Status.LoadBalancer.Ingress {
+		if ingress.IP != "" && !slices.Contains(out, ingress.IP) {
+			out = append(out, ingress.IP)
+		}
+	}
+	return out
+}
+
+func ipFamilies(families []corev1.IPFamily) workload.IPFamilies {
+	switch {
+	case len(families) > 1:
+		return workload.IPFamilies_DUAL
+	case len(families) == 0:
+		return workload.IPFamilies_AUTOMATIC
+	case families[0] == corev1.IPv6Protocol:
+		return workload.IPFamilies_IPV6_ONLY
+	}
+	return workload.IPFamilies_IPV4_ONLY
+}
+
+// loadBalancing is nil when nothing but the default is asked for. The annotation counts before the field, on the Service before
+// its namespace; a local traffic policy is strict and counts before both.
+func loadBalancing(svc *corev1.Service, ns *corev1.Namespace) *workload.LoadBalancing {
+	distribution := svc.Annotations[annotationTrafficDistribution]
+	if distribution == "" && svc.Spec.TrafficDistribution != nil {
+		distribution = *svc.Spec.TrafficDistribution
+	}
+	if distribution == "" && ns != nil {
+		distribution = ns.Annotations[annotationTrafficDistribution]
+	}
+	lb := distributionPreference(distribution)
+	if svc.Spec.InternalTrafficPolicy != nil && *svc.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal {
+		lb = &workload.LoadBalancing{
+			RoutingPreference: []workload.LoadBalancing_Scope{workload.LoadBalancing_NODE},
+			Mode:              workload.LoadBalancing_STRICT,
+		}
+	}
+	if svc.Spec.PublishNotReadyAddresses {
+		if lb == nil {
+			lb = &workload.LoadBalancing{}
+		}
+		lb.HealthPolicy = workload.LoadBalancing_ALLOW_ALL
+	}
+	return lb
+}
+
+func distributionPreference(distribution string) *workload.LoadBalancing {
+	zone := []workload.LoadBalancing_Scope{workload.LoadBalancing_NETWORK, workload.LoadBalancing_REGION, workload.LoadBalancing_ZONE}
+	switch distribution {
+	case "PreferClose", "PreferSameZone":
+		return &workload.LoadBalancing{RoutingPreference: zone, Mode: workload.LoadBalancing_FAILOVER}
+	case "PreferSameNode":
+		return &workload.LoadBalancing{
+			RoutingPreference: append(zone, workload.LoadBalancing_SUBZONE, workload.LoadBalancing_NODE),
+			Mode:              workload.LoadBalancing_FAILOVER,
+		}
+	}
+	return nil
+}
+
+// EntryServices translates a ServiceEntry: one service for each host. allocate gives addresses to a host that has none
+// of its own; it may be nil.
+func EntryServices(mesh Mesh, se *networkingv1.ServiceEntry, ns *corev1.Namespace, waypoints func(key string) *Waypoint, allocate func(key, host string) []string) []*Service {
+	if mesh.ServiceEntryVisibility == "NONE" {
+		return nil
+	}
+	var out []*Service
+	binding := Bind(se.Labels, se.Namespace, ns, trafficService, waypoints)
+	for _, host := range se.Spec.GetHosts() {
+		if se.Spec.GetResolution() == networkingapi.ServiceEntry_DYNAMIC_DNS && binding.Ref == nil {
+			continue
+		}
+		s := &Service{
+			Selector: se.Spec.GetWorkloadSelector().GetLabels(),
+			Binding:  binding,
+			Entry:    se.Namespace + "/" + se.Name,
+			Proto: &workload.Service{
+				Name:               se.Name,
+				Namespace:          se.Namespace,
+				Hostname:           host,
+				SubjectAltNames:    se.Spec.GetSubjectAltNames(),
+				Waypoint:           binding.Ref,
+				IngressUseWaypoint: binding.Ref != nil && ingressUsesWaypoint(se.Labels, ns),
+				LoadBalancing:      distributionPreference(se.Annotations[annotationTrafficDistribution]),
+			},
+		}
+		if mesh.ServiceEntryVisibility == "NAMESPACE" {
+			s.Proto.Visibility = workload.Service_NAMESPACE
+		}
+		if se.Spec.GetResolution() == networkingapi.ServiceEntry_NONE {
+			s.Proto.LoadBalancing = &workload.LoadBalancing{Mode: workload.LoadBalancing_PASSTHROUGH, HealthPolicy: workload.LoadBalancing_ALLOW_ALL}
+		}
+		s.Proto.Addresses = entryAddresses(mesh, se, host, allocate)
+		for _, p := range se.Spec.GetPorts() {
+			if p.GetProtocol() == "UDP" {
+				continue
+			}
+			s.Proto.Ports = append(s.Proto.Ports, entryPort(p))
+			s.Ports = append(s.Ports, ServicePort{Name: p.GetName()})
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+func entryPort(p *networkingapi.ServicePort) *workload.Port {
+	target := p.GetTargetPort()
+	if target == 0 {
+		target = p.GetNumber()
+	}
+	protocol := p.GetProtocol()
+	return &workload.Port{ServicePort: p.GetNumber(), TargetPort: target, AppProtocol: appProtocol(&protocol, p.GetName())}
+}
+
+// entryAddresses are those of the spec, else those that status assigns to the host, else allocated ones.
+func entryAddresses(mesh Mesh, se *networkingv1.ServiceEntry, host string, allocate func(key, host string) []string) []*workload.NetworkAddress {
+	texts := se.Spec.GetAddresses()
+	if len(texts) == 0 {
+		for _, a := range se.Status.GetAddresses() {
+			if a.GetHost() == host {
+				texts = append(texts, a.GetValue())
+			}
+		}
+	}
+	if len(texts) == 0 && allocate != nil && autoAllocates(se, host) {
+		texts = allocate(se.Namespace+"/"+se.Name, host)
+	}
+	var out []*workload.NetworkAddress
+	for _, text := range texts {
+		if a := networkAddress(mesh.Network, text); a != nil {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// autoAllocates reports whether a host without address gets one: a wildcard has no single name to answer for, and without
+// resolution the address is the client's.
+func autoAllocates(se *networkingv1.ServiceEntry, host string) bool {
+	return host != "" && host[0] != '*' && se.Spec.GetResolution() != networkingapi.ServiceEntry_NONE &&
+		se.Labels["networking.istio.io/enable-autoallocate-ip"] != "false"
+}

@@ -1,0 +1,162 @@
+package ambient
+
+import (
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/isthmus-mesh/isthmus/pkg/api/workload"
+)
+
+const waypointClass = "istio-waypoint"
+
+// Waypoint is a Gateway that serves as one.
+type Waypoint struct {
+	Namespace, Name string
+	// Address is nil until the Gateway's status has one: until then the waypoint is not ready and nothing is sent to it.
+	Address *workload.GatewayAddress
+	// For is what it serves: service, workload, all or none.
+	For string
+	// From says which other namespaces may use it.
+	From     gatewayv1.FromNamespaces
+	Selector *metav1.LabelSelector
+	// Tunnel is how its pods take connections, if not by HBONE.
+	Tunnel *workload.ApplicationTunnel
+}
+
+// Key is namespace/name.
+func (w *Waypoint) Key() string { return w.Namespace + "/" + w.Name }
+
+// NewWaypoint returns nil for a Gateway that is none. class may be nil.
+func NewWaypoint(mesh Mesh, gw *gatewayv1.Gateway, class *gatewayv1.GatewayClass) *Waypoint {
+	listener := slices.IndexFunc(gw.Spec.Listeners, func(l gatewayv1.Listener) bool { return l.Protocol == "HBONE" })
+	if gw.Spec.GatewayClassName != waypointClass && (listener < 0 || gw.Spec.GatewayClassName == "istio-east-west") {
+		return nil
+	}
+	w := &Waypoint{Namespace: gw.Namespace, Name: gw.Name, For: "service", From: gatewayv1.NamespacesFromSame}
+	if class != nil && class.Labels[labelWaypointFor] != "" {
+		w.For = class.Labels[labelWaypointFor]
+	}
+	if gw.Labels[labelWaypointFor] != "" {
+		w.For = gw.Labels[labelWaypointFor]
+	}
+	if listener >= 0 {
+		if allowed := gw.Spec.Listeners[listener].AllowedRoutes; allowed != nil && allowed.Namespaces != nil && allowed.Namespaces.From != nil {
+			w.From, w.Selector = *allowed.Namespaces.From, allowed.Namespaces.Selector
+		}
+	}
+	binding := gw.Annotations[annotationInboundBinding]
+	if binding == "" && class != nil {
+		binding = class.Annotations[annotationInboundBinding]
+	}
+	w.Tunnel = inboundBinding(binding)
+	for _, a := range gw.Status.Addresses {
+		if w.Address = waypointAddress(mesh, gw, a); w.Address != nil {
+			break
+		}
+	}
+	return w
+}
+
+func waypointAddress(mesh Mesh, gw *gatewayv1.Gateway, a gatewayv1.GatewayStatusAddress) *workload.GatewayAddress {
+	out := &workload.GatewayAddress{HboneMtlsPort: hbonePort}
+	if a.Type != nil && *a.Type == gatewayv1.HostnameAddressType {
+		out.Destination = &workload.GatewayAddress_Hostname{Hostname: &workload.NamespacedHostname{Namespace: gw.Namespace, Hostname: a.Value}}
+		return out
+	}
+	ip, err := netip.ParseAddr(a.Value)
+	if err != nil {
+		return nil
+	}
+	out.Destination = &workload.GatewayAddress_Address{Address: &workload.NetworkAddress{Network: mesh.networkOf(gw.Labels), Address: ip.Unmap().AsSlice()}}
+	return out
+}
+
+// inboundBinding reads PROTOCOL or PROTOCOL/port.
+func inboundBinding(text string) *workload.ApplicationTunnel {
+	protocol, portText, _ := strings.Cut(text, "/")
+	if protocol != "PROXY" {
+		return nil
+	}
+	port, err := strconv.ParseUint(portText, 10, 16)
+	if err != nil && portText != "" {
+		return nil
+	}
+	return &workload.ApplicationTunnel{Protocol: workload.ApplicationTunnel_PROXY, Port: uint32(port)}
+}
+
+// allows reports whether objects of the namespace may use the waypoint.
+func (w *Waypoint) allows(namespace string, ns *corev1.Namespace) bool {
+	if namespace == w.Namespace || w.From == gatewayv1.NamespacesFromAll {
+		return true
+	}
+	if w.From != gatewayv1.NamespacesFromSelector || ns == nil {
+		return false
+	}
+	selector, err := metav1.LabelSelectorAsSelector(w.Selector)
+	return err == nil && selector.Matches(labels.Set(ns.Labels))
+}
+
+// Reasons why an object is bound to a waypoint or not; they are those of the condition istio.io/WaypointBound.
+const (
+	ReasonWaypointAccepted   = "WaypointAccepted"
+	ReasonWaypointIsNotReady = "WaypointIsNotReady"
+	ReasonWaypointMissing    = "WaypointMissing"
+	ReasonAttachmentDenied   = "AttachmentDenied"
+	ReasonUnsupportedTraffic = "UnsupportedTrafficType"
+	trafficService           = "service"
+	trafficWorkload          = "workload"
+	trafficAll               = "all"
+)
+
+// Binding is the waypoint that an object's labels ask for, and what came of it.
+type Binding struct {
+	// Waypoint is namespace/name, empty when none is asked for.
+	Waypoint string
+	Reason   string
+	// Ref is set when the waypoint is to be used.
+	Ref *workload.GatewayAddress
+}
+
+// Bind resolves the labels of an object, or else those of its namespace. get returns nil for what is no waypoint.
+func Bind(objectLabels map[string]string, namespace string, ns *corev1.Namespace, traffic string, get func(key string) *Waypoint) Binding {
+	if objectLabels[labelManaged] == managedWaypoint {
+		return Binding{}
+	}
+	from := objectLabels
+	if from[labelUseWaypoint] == "" && ns != nil {
+		from = ns.Labels
+	}
+	name := from[labelUseWaypoint]
+	if name == "" || name == none {
+		return Binding{}
+	}
+	key := namespace + "/" + name
+	if other := from[labelUseWaypointNamespace]; other != "" {
+		key = other + "/" + name
+	}
+	if own := objectLabels[labelGatewayName]; own != "" && key == namespace+"/"+own {
+		return Binding{}
+	}
+	w := get(key)
+	b := Binding{Waypoint: key}
+	switch {
+	case w == nil:
+		b.Reason = ReasonWaypointMissing
+	case !w.allows(namespace, ns):
+		b.Reason = ReasonAttachmentDenied
+	case w.For != traffic && w.For != trafficAll:
+		b.Reason = ReasonUnsupportedTraffic
+	case w.Address == nil:
+		b.Reason = ReasonWaypointIsNotReady
+	default:
+		b.Reason, b.Ref = ReasonWaypointAccepted, w.Address
+	}
+	return b
+}

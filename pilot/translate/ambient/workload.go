@@ -1,0 +1,395 @@
+package ambient
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+	networkingapi "istio.io/api/networking/v1alpha3"
+	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/isthmus-mesh/isthmus/pkg/api/workload"
+)
+
+// Workload is a workload on the wire, with what others ask about it.
+type Workload struct {
+	Proto  *workload.Workload
+	Labels map[string]string
+	// Binding says which waypoint the workload itself asks for.
+	Binding Binding
+}
+
+// Key is the uid.
+func (w *Workload) Key() string { return w.Proto.Uid }
+
+// Equal compares by content.
+func (w *Workload) Equal(o *Workload) bool {
+	return proto.Equal(w.Proto, o.Proto) && mapsEqual(w.Labels, o.Labels) && w.Binding.Waypoint == o.Binding.Waypoint && w.Binding.Reason == o.Binding.Reason
+}
+
+// Surroundings is what a workload's translation depends on beside its own object.
+type Surroundings struct {
+	Mesh      Mesh
+	Namespace *corev1.Namespace // nil when it does not exist
+	Node      *corev1.Node      // nil when unknown
+	// Services of the workload's namespace: those that may select it.
+	Services []*Service
+	// Policies that may apply by selector, and the PeerAuthentications of the namespace and the root namespace.
+	Policies  []*Policy
+	PeerAuths []*PeerAuthentication
+	Waypoints func(key string) *Waypoint
+}
+
+// PodWorkload translates a Pod; nil while it has no address, and once it has ended.
+func PodWorkload(in Surroundings, pod *corev1.Pod) *Workload {
+	ips := podIPs(pod)
+	if len(ips) == 0 || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+		return nil
+	}
+	name := workloadName(pod)
+	canonical, revision := canonicalName(pod.Labels, name)
+	w := &workload.Workload{
+		Uid:               in.Mesh.ClusterID + "//Pod/" + pod.Namespace + "/" + pod.Name,
+		Name:              pod.Name,
+		Namespace:         pod.Namespace,
+		Addresses:         rawAddresses(ips),
+		Network:           in.Mesh.networkOf(pod.Labels),
+		TrustDomain:       in.Mesh.wireTrustDomain(),
+		ServiceAccount:    cmp.Or(pod.Spec.ServiceAccountName, "default"),
+		Node:              pod.Spec.NodeName,
+		CanonicalName:     canonical,
+		CanonicalRevision: revision,
+		WorkloadType:      workload.WorkloadType_POD,
+		WorkloadName:      name,
+		ClusterId:         in.Mesh.ClusterID,
+		Locality:          podLocality(pod, in.Node),
+	}
+	if pod.Spec.HostNetwork {
+		w.NetworkMode = workload.NetworkMode_HOST_NETWORK
+	}
+	if !podReady(pod) || pod.DeletionTimestamp != nil {
+		w.Status = workload.WorkloadStatus_UNHEALTHY
+	}
+	setTunnel(w, pod.Labels)
+	if pod.Annotations[annotationRedirection] == "enabled" {
+		w.TunnelProtocol = workload.TunnelProtocol_HBONE
+	}
+	if own := in.Waypoints(pod.Namespace + "/" + pod.Labels[labelGatewayName]); own != nil && pod.Labels[labelGatewayName] != "" {
+		w.ApplicationTunnel = own.Tunnel
+	}
+	w.Services = map[string]*workload.PortList{}
+	for _, s := range in.Services {
+		if s.Proto.Namespace == pod.Namespace && selects(s.Selector, pod.Labels) {
+			w.Services[s.Key()] = servicePorts(s, func(name string) uint32 { return containerPort(pod, name) }, nil)
+		}
+	}
+	return finish(in, w, pod.Labels)
+}
+
+// finish adds what follows from labels: policies and the waypoint.
+func finish(in Surroundings, w *workload.Workload, labels map[string]string) *Workload {
+	out := &Workload{Proto: w, Labels: labels, Binding: Bind(labels, w.Namespace, in.Namespace, trafficWorkload, in.Waypoints)}
+	w.Waypoint = out.Binding.Ref
+	for _, p := range in.Policies {
+		if p.Proto != nil && p.appliesTo(in.Mesh, w.Namespace, labels) {
+			w.AuthorizationPolicies = append(w.AuthorizationPolicies, p.Key())
+		}
+	}
+	w.AuthorizationPolicies = append(w.AuthorizationPolicies, effectivePeerAuthentication(in.Mesh, in.PeerAuths, w.Namespace, labels)...)
+	slices.Sort(w.AuthorizationPolicies)
+	return out
+}
+
+func podIPs(pod *corev1.Pod) []netip.Addr {
+	var out []netip.Addr
+	add := func(text string) {
+		if ip, err := netip.ParseAddr(text); err == nil && !slices.Contains(out, ip) {
+			out = append(out, ip)
+		}
+	}
+	for _, ip := range pod.Status.PodIPs {
+		add(ip.IP)
+	}
+	if len(out) == 0 {
+		add(pod.Status.PodIP)
+	}
+	return out
+}
+
+func podReady(pod *corev1.Pod) bool {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
+
+// setTunnel marks workloads that speak HBONE themselves.
+func setTunnel(w *workload.Workload, labels map[string]string) {
+	if slices.Contains(strings.Split(labels[labelTunnel], ","), "http") {
+		w.TunnelProtocol, w.NativeTunnel = workload.TunnelProtocol_HBONE, true
+	}
+}
+
+// workloadName is the name of the controller: of the Deployment when the owner is one of its ReplicaSets.
+func workloadName(pod *corev1.Pod) string {
+	if name := pod.Labels[labelWorkloadName]; name != "" {
+		return name
+	}
+	owner := metav1.GetControllerOf(pod)
+	if owner == nil {
+		if len(pod.OwnerReferences) == 0 {
+			return pod.Name
+		}
+		owner = &pod.OwnerReferences[0]
+	}
+	switch owner.Kind {
+	case "ReplicaSet", "ReplicationController":
+		if hash := pod.Labels[labelPodTemplateHash]; hash != "" {
+			return strings.TrimSuffix(owner.Name, "-"+hash)
+		}
+	case "Job":
+		// A CronJob names its Jobs by the minute in which they were due.
+		if at := strings.LastIndexByte(owner.Name, '-'); at > 0 && len(owner.Name)-at-1 >= 8 && strings.Trim(owner.Name[at+1:], "0123456789") == "" {
+			return owner.Name[:at]
+		}
+	}
+	return owner.Name
+}
+
+func canonicalName(labels map[string]string, workloadName string) (name, revision string) {
+	return cmp.Or(labels[labelCanonicalName], labels["app.kubernetes.io/name"], labels["app"], workloadName),
+		cmp.Or(labels[labelCanonicalRevision], labels["app.kubernetes.io/version"], labels["version"], "latest")
+}
+
+func podLocality(pod *corev1.Pod, node *corev1.Node) *workload.Locality {
+	if text := pod.Labels[labelLocality]; text != "" {
+		return parseLocality(strings.ReplaceAll(text, ".", "/"))
+	}
+	if node == nil {
+		return nil
+	}
+	return newLocality(node.Labels[labelRegion], node.Labels[labelZone], node.Labels[labelSubzone])
+}
+
+func newLocality(region, zone, subzone string) *workload.Locality {
+	if region+zone+subzone == "" {
+		return nil
+	}
+	return &workload.Locality{Region: region, Zone: zone, Subzone: subzone}
+}
+
+// parseLocality reads region/zone/subzone, of which the latter two may be missing.
+func parseLocality(text string) *workload.Locality {
+	parts := append(strings.SplitN(text, "/", 3), "", "")
+	return newLocality(parts[0], parts[1], parts[2])
+}
+
+// containerPort finds a named TCP port, also of restartable init containers; 0 when there is none.
+func containerPort(pod *corev1.Pod, name string) uint32 {
+	for _, containers := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
+		for _, c := range containers {
+			for _, p := range c.Ports {
+				if p.Name == name && (p.Protocol == "" || p.Protocol == corev1.ProtocolTCP) {
+					return uint32(p.ContainerPort)
+				}
+			}
+		}
+	}
+	return 0
+}
+
+// servicePorts maps a service's ports to a workload's. named resolves a target by name; override, by the port's own name, counts
+// first. A port that the workload does not have is left out.
+func servicePorts(s *Service, named func(string) uint32, override map[string]uint32) *workload.PortList {
+	list := &workload.PortList{}
+	for i, p := range s.Proto.Ports {
+		target := p.TargetPort
+		if name := s.Ports[i].TargetName; name != "" && named != nil {
+			target = named(name)
+		}
+		if port := override[s.Ports[i].Name]; port != 0 {
+			target = port
+		}
+		if target == 0 {
+			continue
+		}
+		list.Ports = append(list.Ports, &workload.Port{ServicePort: p.ServicePort, TargetPort: target, AppProtocol: p.AppProtocol})
+	}
+	return list
+}
+
+// EntryWorkload translates a WorkloadEntry; nil for one that is a socket.
+func EntryWorkload(in Surroundings, we *networkingv1.WorkloadEntry) *Workload {
+	labels := mergedLabels(we.Labels, we.Spec.GetLabels())
+	w := endpointWorkload(in.Mesh, &we.Spec, labels, we.Name)
+	if w == nil {
+		return nil
+	}
+	w.Uid = in.Mesh.ClusterID + "/networking.istio.io/WorkloadEntry/" + we.Namespace + "/" + we.Name
+	w.Name, w.Namespace = we.Name, we.Namespace
+	w.Services = map[string]*workload.PortList{}
+	for _, s := range in.Services {
+		if s.Proto.Namespace == we.Namespace && selects(s.Selector, labels) {
+			override := we.Spec.GetPorts()
+			w.Services[s.Key()] = servicePorts(s, func(name string) uint32 { return override[name] }, override)
+		}
+	}
+	return finish(in, w, labels)
+}
+
+func mergedLabels(a, b map[string]string) map[string]string {
+	out := make(map[string]string, len(a)+len(b))
+	for k, v := range a {
+		out[k] = v
+	}
+	for k, v := range b {
+		out[k] = v
+	}
+	return out
+}
+
+// endpointWorkload has what WorkloadEntries and the endpoints of ServiceEntries have in common.
+func endpointWorkload(mesh Mesh, e *networkingapi.WorkloadEntry, labels map[string]string, name string) *workload.Workload {
+	if strings.HasPrefix(e.GetAddress(), "unix://") {
+		return nil
+	}
+	name = cmp.Or(labels[labelWorkloadName], name)
+	canonical, revision := canonicalName(labels, name)
+	w := &workload.Workload{
+		Network:           cmp.Or(e.GetNetwork(), mesh.networkOf(labels)),
+		TrustDomain:       mesh.wireTrustDomain(),
+		ServiceAccount:    cmp.Or(e.GetServiceAccount(), "default"),
+		CanonicalName:     canonical,
+		CanonicalRevision: revision,
+		WorkloadType:      workload.WorkloadType_POD,
+		WorkloadName:      name,
+		ClusterId:         mesh.ClusterID,
+		Locality:          parseLocality(cmp.Or(e.GetLocality(), strings.ReplaceAll(labels[labelLocality], ".", "/"))),
+	}
+	if e.GetWeight() > 0 {
+		w.Capacity = wrapperspb.UInt32(e.GetWeight())
+	}
+	if ip, err := netip.ParseAddr(e.GetAddress()); err == nil {
+		w.Addresses = rawAddresses([]netip.Addr{ip.Unmap()})
+	} else {
+		w.Hostname = e.GetAddress()
+	}
+	setTunnel(w, labels)
+	return w
+}
+
+// InlineWorkloads translates the endpoints of a ServiceEntry. An entry that is resolved by DNS and has none is its own endpoint.
+// own are the services of the entry itself.
+func InlineWorkloads(in Surroundings, se *networkingv1.ServiceEntry, own []*Service) []*Workload {
+	endpoints := se.Spec.GetEndpoints()
+	dns := se.Spec.GetResolution() == networkingapi.ServiceEntry_DNS || se.Spec.GetResolution() == networkingapi.ServiceEntry_DNS_ROUND_ROBIN
+	var out []*Workload
+	if len(endpoints) == 0 && dns && se.Spec.GetWorkloadSelector() == nil {
+		for _, s := range own {
+			if !strings.HasPrefix(s.Proto.Hostname, "*") {
+				out = append(out, inlineWorkload(in, se, &networkingapi.WorkloadEntry{Address: s.Proto.Hostname}, []*Service{s})...)
+			}
+		}
+		return out
+	}
+	for _, e := range endpoints {
+		out = append(out, inlineWorkload(in, se, e, own)...)
+	}
+	return out
+}
+
+func inlineWorkload(in Surroundings, se *networkingv1.ServiceEntry, e *networkingapi.WorkloadEntry, own []*Service) []*Workload {
+	labels := mergedLabels(se.Labels, e.GetLabels())
+	// What binds the services of the entry to a waypoint does not bind its endpoints.
+	if e.GetLabels()[labelUseWaypoint] == "" {
+		delete(labels, labelUseWaypoint)
+	}
+	w := endpointWorkload(in.Mesh, e, labels, se.Name)
+	if w == nil || len(own) == 0 {
+		return nil
+	}
+	w.Uid = in.Mesh.ClusterID + "/networking.istio.io/ServiceEntry/" + se.Namespace + "/" + se.Name + "/" + e.GetAddress()
+	w.Name, w.Namespace = se.Name, se.Namespace
+	w.Services = map[string]*workload.PortList{}
+	for _, s := range own {
+		w.Services[s.Key()] = servicePorts(s, nil, e.GetPorts())
+	}
+	return []*Workload{finish(in, w, labels)}
+}
+
+// SliceWorkloads translates the endpoints of an EndpointSlice that are not pods, such as the API server's.
+func SliceWorkloads(in Surroundings, slice *discoveryv1.EndpointSlice) []*Workload {
+	name := slice.Labels[discoveryv1.LabelServiceName]
+	at := slices.IndexFunc(in.Services, func(s *Service) bool {
+		return s.Entry == "" && s.Proto.Namespace == slice.Namespace && s.Proto.Name == name
+	})
+	if name == "" || at < 0 || slice.AddressType == discoveryv1.AddressTypeFQDN || len(in.Services[at].Selector) > 0 && slice.Labels[discoveryv1.LabelManagedBy] == "endpointslice-controller.k8s.io" {
+		return nil
+	}
+	s := in.Services[at]
+	targets := map[string]uint32{}
+	for _, p := range slice.Ports {
+		if p.Port != nil && (p.Protocol == nil || *p.Protocol == corev1.ProtocolTCP) {
+			portName := ""
+			if p.Name != nil {
+				portName = *p.Name
+			}
+			targets[portName] = uint32(*p.Port)
+		}
+	}
+	var out []*Workload
+	for _, e := range slice.Endpoints {
+		if e.TargetRef != nil && e.TargetRef.Kind == "Pod" {
+			continue
+		}
+		for _, text := range e.Addresses {
+			ip, err := netip.ParseAddr(text)
+			if err != nil {
+				continue
+			}
+			w := &workload.Workload{
+				Uid:            in.Mesh.ClusterID + "/discovery.k8s.io/EndpointSlice/" + slice.Namespace + "/" + slice.Name + "/" + text,
+				Name:           slice.Name,
+				Namespace:      slice.Namespace,
+				Addresses:      rawAddresses([]netip.Addr{ip.Unmap()}),
+				Network:        in.Mesh.Network,
+				TrustDomain:    in.Mesh.wireTrustDomain(),
+				ServiceAccount: "default",
+				WorkloadType:   workload.WorkloadType_POD,
+				WorkloadName:   slice.Name,
+				CanonicalName:  s.Proto.Name,
+				ClusterId:      in.Mesh.ClusterID,
+				NetworkMode:    workload.NetworkMode_HOST_NETWORK,
+				Services:       map[string]*workload.PortList{s.Key(): {Ports: slicePorts(s, targets)}},
+			}
+			w.CanonicalRevision = "latest"
+			if e.NodeName != nil {
+				w.Node = *e.NodeName
+			}
+			if e.Conditions.Ready != nil && !*e.Conditions.Ready {
+				w.Status = workload.WorkloadStatus_UNHEALTHY
+			}
+			out = append(out, &Workload{Proto: w})
+		}
+	}
+	return out
+}
+
+// slicePorts maps by the port's name, as the endpoint controller does.
+func slicePorts(s *Service, targets map[string]uint32) []*workload.Port {
+	var out []*workload.Port
+	for i, p := range s.Proto.Ports {
+		if target := targets[s.Ports[i].Name]; target != 0 {
+			out = append(out, &workload.Port{ServicePort: p.ServicePort, TargetPort: target, AppProtocol: p.AppProtocol})
+		}
+	}
+	return out
+}
