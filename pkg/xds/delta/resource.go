@@ -1,0 +1,119 @@
+package delta
+
+import (
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// Wildcard is the name that stands for every resource of a type.
+const Wildcard = "*"
+
+// Resource is one named xDS resource. It is immutable once it is handed to this package.
+type Resource struct {
+	Name string
+	// Version is what a reconnecting client is compared by; equal versions are not sent again. A resource without one is
+	// always sent again.
+	Version string
+	// Any is the content, marshalled once by whoever made it.
+	Any *anypb.Any
+	// Aliases are other keys it can be asked for by, on demand, such as "network/ip". They are on the wire only for clients in
+	// on-demand mode.
+	Aliases []string
+	// Groups are the names of resources that bring this one along: who asks on demand for a service gets the workloads that
+	// name it here, now and later. They are never on the wire.
+	Groups []string
+}
+
+// Field numbers of envoy.service.discovery.v3.Resource and of DeltaDiscoveryResponse.
+const (
+	resourceVersion  = 1
+	resourceContent  = 2
+	resourceName     = 3
+	resourceAliases  = 4
+	anyTypeURL       = 1
+	anyValue         = 2
+	responseVersion  = 1
+	responseResource = 2
+	responseTypeURL  = 4
+	responseNonce    = 5
+	responseRemoved  = 6
+)
+
+// Entry is a resource in a Table, encoded once. It is immutable.
+type Entry struct {
+	Resource
+	wire []byte // a field "resources" of DeltaDiscoveryResponse, without aliases
+	seq  uint64
+}
+
+func newEntry(r Resource, seq uint64) *Entry {
+	e := &Entry{Resource: r, seq: seq}
+	e.wire = e.appendWire(nil, false)
+	return e
+}
+
+// appendWire appends the entry as a field of a DeltaDiscoveryResponse.
+func (e *Entry) appendWire(b []byte, aliases bool) []byte {
+	if !aliases && e.wire != nil {
+		return append(b, e.wire...)
+	}
+	content := e.Any.GetValue()
+	anySize := stringSize(anyTypeURL, e.Any.GetTypeUrl()) + bytesSize(anyValue, len(content))
+	size := stringSize(resourceVersion, e.Version) + bytesSize(resourceContent, anySize) + stringSize(resourceName, e.Name)
+	if aliases {
+		for _, a := range e.Aliases {
+			size += bytesSize(resourceAliases, len(a))
+		}
+	}
+	if b == nil {
+		b = make([]byte, 0, bytesSize(responseResource, size))
+	}
+	b = protowire.AppendTag(b, responseResource, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(size))
+	b = appendString(b, resourceVersion, e.Version)
+	b = protowire.AppendTag(b, resourceContent, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(anySize))
+	b = appendString(b, anyTypeURL, e.Any.GetTypeUrl())
+	b = protowire.AppendTag(b, anyValue, protowire.BytesType)
+	b = protowire.AppendBytes(b, content)
+	b = appendString(b, resourceName, e.Name)
+	if aliases {
+		for _, a := range e.Aliases {
+			b = protowire.AppendTag(b, resourceAliases, protowire.BytesType)
+			b = protowire.AppendString(b, a)
+		}
+	}
+	return b
+}
+
+func appendString(b []byte, field protowire.Number, s string) []byte {
+	if s == "" {
+		return b
+	}
+	return protowire.AppendString(protowire.AppendTag(b, field, protowire.BytesType), s)
+}
+
+func stringSize(field protowire.Number, s string) int {
+	if s == "" {
+		return 0
+	}
+	return bytesSize(field, len(s))
+}
+
+func bytesSize(field protowire.Number, n int) int {
+	return protowire.SizeTag(field) + protowire.SizeBytes(n)
+}
+
+// secondary yields the keys, besides its name, that lead to the entry.
+func (e *Entry) secondary(yield func(string) bool) {
+	for _, a := range e.Aliases {
+		if !yield(a) {
+			return
+		}
+	}
+	for _, g := range e.Groups {
+		if !yield(g) {
+			return
+		}
+	}
+}

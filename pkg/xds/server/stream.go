@@ -1,0 +1,263 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+
+	"github.com/isthmus-mesh/isthmus/pkg/xds/delta"
+)
+
+// stream is one client's connection. Its loop owns it: it alone steps the subscriptions and writes.
+type stream struct {
+	// immutable
+	server    *Server
+	id        uint64
+	peer      Peer
+	connected time.Time
+	wake      chan struct{} // holds one token: something has been published
+
+	// owned by the loop; keys also needs the topic's mu
+	subs map[string]*subscription
+	list []*subscription // in the order of their first requests
+	keys map[demanded]struct{}
+
+	// guarded by mu: for wakeUp and Clients
+	mu     sync.Mutex
+	since  time.Time // of the oldest publication not taken up yet
+	node   *corev3.Node
+	status []TypeStatus
+}
+
+// demanded is a key by which a stream is woken.
+type demanded struct {
+	of  *topic
+	key string
+}
+
+type subscription struct {
+	*delta.Subscription
+	topic *topic
+	last  TypeStatus
+}
+
+// wakeUp says that there is something to send. It never blocks: a token that is there already stands for all.
+func (st *stream) wakeUp(now time.Time) {
+	st.mu.Lock()
+	if st.since.IsZero() {
+		st.since = now
+	}
+	st.mu.Unlock()
+	select {
+	case st.wake <- struct{}{}:
+	default:
+	}
+}
+
+// takeSince returns when the oldest publication came that the stream now takes up; zero if there is none.
+func (st *stream) takeSince() time.Time {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	since := st.since
+	st.since = time.Time{}
+	return since
+}
+
+// open authenticates and registers a stream; close undoes it.
+func (s *Server) open(ctx context.Context) (*stream, error) {
+	peer, err := s.authenticate(ctx)
+	if err != nil {
+		return nil, err
+	}
+	st := &stream{server: s, peer: peer, connected: s.cfg.Now(), wake: make(chan struct{}, 1),
+		subs: map[string]*subscription{}, keys: map[demanded]struct{}{}}
+	s.mu.Lock()
+	s.nextID++
+	st.id = s.nextID
+	s.streams[st] = struct{}{}
+	s.mu.Unlock()
+	s.cfg.Metrics.connected.Inc()
+	return st, nil
+}
+
+func (st *stream) close() {
+	st.server.mu.Lock()
+	delete(st.server.streams, st)
+	topics := make([]*topic, 0, len(st.server.types))
+	for _, t := range st.server.types {
+		topics = append(topics, t)
+	}
+	st.server.mu.Unlock()
+	for _, t := range topics {
+		t.leave(st)
+	}
+	st.server.cfg.Metrics.connected.Dec()
+}
+
+// receive reads requests until the stream ends. Its goroutine ends with the stream's context, which gRPC cancels when the
+// handler returns.
+func receive[R any](ctx context.Context, recv func() (R, error)) (<-chan R, <-chan error) {
+	requests, ended := make(chan R), make(chan error, 1)
+	go func() {
+		for {
+			r, err := recv()
+			if err != nil {
+				ended <- err
+				return
+			}
+			select {
+			case requests <- r:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return requests, ended
+}
+
+// endOf turns the end of a stream into the handler's result.
+func endOf(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// DeltaAggregatedResources serves incremental xDS to one client.
+func (s *Server) DeltaAggregatedResources(g discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+	st, err := s.open(g.Context())
+	if err != nil {
+		return err
+	}
+	defer st.close()
+	requests, ended := receive(g.Context(), g.Recv)
+	for {
+		select {
+		case r := <-requests:
+			err = st.request(g, r)
+		case <-st.wake:
+			err = st.push(g)
+		case err := <-ended:
+			return endOf(err)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// messenger is the part of a gRPC stream that writes.
+type messenger interface{ SendMsg(m any) error }
+
+// identify takes the node of a stream's first request.
+func (st *stream) identify(node *corev3.Node, check func(*corev3.Node, Peer) error) error {
+	if st.node != nil {
+		return nil
+	}
+	if err := check(node, st.peer); err != nil {
+		return err
+	}
+	st.mu.Lock()
+	st.node = node
+	st.mu.Unlock()
+	st.server.cfg.Log.Info("xds client connected", "node", node.GetId(), "connection", st.id)
+	return nil
+}
+
+func (st *stream) request(g messenger, r *discovery.DeltaDiscoveryRequest) error {
+	if err := st.identify(r.GetNode(), admit); err != nil {
+		return err
+	}
+	sub := st.subs[r.GetTypeUrl()]
+	if sub == nil {
+		var implied []string
+		if st.server.cfg.Implied != nil {
+			implied = st.server.cfg.Implied(st.node, r.GetTypeUrl())
+		}
+		sub = &subscription{
+			Subscription: delta.NewSubscription(r.GetTypeUrl(), implied...),
+			topic:        st.server.topic(r.GetTypeUrl()),
+			last:         TypeStatus{TypeURL: r.GetTypeUrl()},
+		}
+		st.subs[r.GetTypeUrl()] = sub
+		st.list = append(st.list, sub)
+	}
+	return st.do(g, sub, func(t *delta.Table) delta.Output { return sub.Step(t, r) })
+}
+
+// push sends what each subscription lacks.
+func (st *stream) push(g messenger) error {
+	since := st.takeSince()
+	if !since.IsZero() {
+		st.server.cfg.Metrics.queueTime.Observe(st.server.cfg.Now().Sub(since).Seconds())
+	}
+	for _, sub := range st.list {
+		if err := st.do(g, sub, func(t *delta.Table) delta.Output { return sub.Advance(t) }); err != nil {
+			return err
+		}
+	}
+	if !since.IsZero() {
+		st.server.cfg.Metrics.convergence.Observe(st.server.cfg.Now().Sub(since).Seconds())
+	}
+	return nil
+}
+
+// do makes one step and what it asks for. Only the step itself holds the topic's lock: encoding and writing do not.
+func (st *stream) do(g messenger, sub *subscription, step func(*delta.Table) delta.Output) error {
+	start := st.server.cfg.Now()
+	t := sub.topic
+	t.mu.Lock()
+	out := step(t.table)
+	t.follow(st, sub.Subscription, sub.Wildcard())
+	t.forget(st, out.Forget)
+	t.demand(st, out.Demand)
+	t.mu.Unlock()
+
+	if out.Nack != nil {
+		st.server.cfg.Metrics.rejected(sub.TypeURL(), st.node.GetId())
+		st.server.cfg.Log.Warn("xds client rejected resources; it keeps what it had",
+			"node", st.node.GetId(), "type", sub.TypeURL(), "nonce", out.Nack.Nonce, "error", out.Nack.Message)
+	}
+	var err error
+	if out.Send != nil {
+		err = g.SendMsg(newEncoded(out.Send.Wire(sub.TypeURL(), st.server.cfg.Version), delta.AppendNonce(nil, out.Send.Nonce)))
+		m := st.server.cfg.Metrics
+		m.pushes.WithLabelValues(shortType(sub.TypeURL())).Inc()
+		m.pushTime.WithLabelValues(shortType(sub.TypeURL())).Observe(st.server.cfg.Now().Sub(start).Seconds())
+	}
+	st.record(sub, out)
+	return err
+}
+
+// record publishes the state of a subscription for Clients.
+func (st *stream) record(sub *subscription, out delta.Output) {
+	if out.Send == nil && out.Acked == "" && out.Nack == nil {
+		return
+	}
+	now := st.server.cfg.Now()
+	if out.Send != nil {
+		sub.last.SentTime = now
+	}
+	if out.Acked != "" || out.Nack != nil {
+		sub.last.AnsweredTime = now
+	}
+	s := sub.Status()
+	sub.last.Sent, sub.last.Acked, sub.last.Nacks, sub.last.LastError = s.Sent, s.Acked, s.Nacks, s.LastError
+	st.publishStatus(sub.last)
+}
+
+func (st *stream) publishStatus(now TypeStatus) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if at := slices.IndexFunc(st.status, func(t TypeStatus) bool { return t.TypeURL == now.TypeURL }); at >= 0 {
+		st.status[at] = now
+		return
+	}
+	st.status = append(st.status, now)
+}
