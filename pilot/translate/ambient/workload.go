@@ -38,10 +38,11 @@ type Surroundings struct {
 	Mesh      Mesh
 	Namespace *corev1.Namespace // nil when it does not exist
 	Node      *corev1.Node      // nil when unknown
-	// Services of the workload's namespace: those that may select it.
-	Services []*Service
-	// Policies that may apply by selector, and the PeerAuthentications of the namespace and the root namespace.
-	Policies  []*Policy
+	// Services returns those of the workload's namespace that may select a workload with these labels; it may return more.
+	Services func(labels map[string]string) []*Service
+	// Policies returns those that may apply by selector; it may return more.
+	Policies func(labels map[string]string) []*Policy
+	// PeerAuths are those of the namespace and of the root namespace.
 	PeerAuths []*PeerAuthentication
 	Waypoints func(key string) *Waypoint
 }
@@ -80,11 +81,13 @@ func PodWorkload(in Surroundings, pod *corev1.Pod) *Workload {
 	if pod.Annotations[annotationRedirection] == "enabled" {
 		w.TunnelProtocol = workload.TunnelProtocol_HBONE
 	}
-	if own := in.Waypoints(pod.Namespace + "/" + pod.Labels[labelGatewayName]); own != nil && pod.Labels[labelGatewayName] != "" {
-		w.ApplicationTunnel = own.Tunnel
+	if gateway := pod.Labels[labelGatewayName]; gateway != "" {
+		if own := in.Waypoints(pod.Namespace + "/" + gateway); own != nil {
+			w.ApplicationTunnel = own.Tunnel
+		}
 	}
 	w.Services = map[string]*workload.PortList{}
-	for _, s := range in.Services {
+	for _, s := range in.Services(pod.Labels) {
 		if s.Proto.Namespace == pod.Namespace && selects(s.Selector, pod.Labels) {
 			w.Services[s.Key()] = servicePorts(s, func(name string) uint32 { return containerPort(pod, name) }, nil)
 		}
@@ -96,7 +99,7 @@ func PodWorkload(in Surroundings, pod *corev1.Pod) *Workload {
 func finish(in Surroundings, w *workload.Workload, labels map[string]string) *Workload {
 	out := &Workload{Proto: w, Labels: labels, Binding: Bind(labels, w.Namespace, in.Namespace, trafficWorkload, in.Waypoints)}
 	w.Waypoint = out.Binding.Ref
-	for _, p := range in.Policies {
+	for _, p := range in.Policies(labels) {
 		if p.Proto != nil && p.appliesTo(in.Mesh, w.Namespace, labels) {
 			w.AuthorizationPolicies = append(w.AuthorizationPolicies, p.Key())
 		}
@@ -236,7 +239,7 @@ func EntryWorkload(in Surroundings, we *networkingv1.WorkloadEntry) *Workload {
 	w.Uid = in.Mesh.ClusterID + "/networking.istio.io/WorkloadEntry/" + we.Namespace + "/" + we.Name
 	w.Name, w.Namespace = we.Name, we.Namespace
 	w.Services = map[string]*workload.PortList{}
-	for _, s := range in.Services {
+	for _, s := range in.Services(labels) {
 		if s.Proto.Namespace == we.Namespace && selects(s.Selector, labels) {
 			override := we.Spec.GetPorts()
 			w.Services[s.Key()] = servicePorts(s, func(name string) uint32 { return override[name] }, override)
@@ -325,16 +328,12 @@ func inlineWorkload(in Surroundings, se *networkingv1.ServiceEntry, e *networkin
 	return []*Workload{finish(in, w, labels)}
 }
 
-// SliceWorkloads translates the endpoints of an EndpointSlice that are not pods, such as the API server's.
-func SliceWorkloads(in Surroundings, slice *discoveryv1.EndpointSlice) []*Workload {
-	name := slice.Labels[discoveryv1.LabelServiceName]
-	at := slices.IndexFunc(in.Services, func(s *Service) bool {
-		return s.Entry == "" && s.Proto.Namespace == slice.Namespace && s.Proto.Name == name
-	})
-	if name == "" || at < 0 || slice.AddressType == discoveryv1.AddressTypeFQDN || len(in.Services[at].Selector) > 0 && slice.Labels[discoveryv1.LabelManagedBy] == "endpointslice-controller.k8s.io" {
+// SliceWorkloads translates the endpoints of an EndpointSlice that are not pods, such as the API server's. s is the Service
+// that the slice belongs to.
+func SliceWorkloads(mesh Mesh, slice *discoveryv1.EndpointSlice, s *Service) []*Workload {
+	if slice.AddressType == discoveryv1.AddressTypeFQDN {
 		return nil
 	}
-	s := in.Services[at]
 	targets := map[string]uint32{}
 	for _, p := range slice.Ports {
 		if p.Port != nil && (p.Protocol == nil || *p.Protocol == corev1.ProtocolTCP) {
@@ -345,42 +344,45 @@ func SliceWorkloads(in Surroundings, slice *discoveryv1.EndpointSlice) []*Worklo
 			targets[portName] = uint32(*p.Port)
 		}
 	}
+	ports := slicePorts(s, targets)
 	var out []*Workload
 	for _, e := range slice.Endpoints {
 		if e.TargetRef != nil && e.TargetRef.Kind == "Pod" {
 			continue
 		}
 		for _, text := range e.Addresses {
-			ip, err := netip.ParseAddr(text)
-			if err != nil {
-				continue
+			if ip, err := netip.ParseAddr(text); err == nil {
+				out = append(out, &Workload{Proto: sliceWorkload(mesh, slice, s, e, ip, ports)})
 			}
-			w := &workload.Workload{
-				Uid:            in.Mesh.ClusterID + "/discovery.k8s.io/EndpointSlice/" + slice.Namespace + "/" + slice.Name + "/" + text,
-				Name:           slice.Name,
-				Namespace:      slice.Namespace,
-				Addresses:      rawAddresses([]netip.Addr{ip.Unmap()}),
-				Network:        in.Mesh.Network,
-				TrustDomain:    in.Mesh.wireTrustDomain(),
-				ServiceAccount: "default",
-				WorkloadType:   workload.WorkloadType_POD,
-				WorkloadName:   slice.Name,
-				CanonicalName:  s.Proto.Name,
-				ClusterId:      in.Mesh.ClusterID,
-				NetworkMode:    workload.NetworkMode_HOST_NETWORK,
-				Services:       map[string]*workload.PortList{s.Key(): {Ports: slicePorts(s, targets)}},
-			}
-			w.CanonicalRevision = "latest"
-			if e.NodeName != nil {
-				w.Node = *e.NodeName
-			}
-			if e.Conditions.Ready != nil && !*e.Conditions.Ready {
-				w.Status = workload.WorkloadStatus_UNHEALTHY
-			}
-			out = append(out, &Workload{Proto: w})
 		}
 	}
 	return out
+}
+
+func sliceWorkload(mesh Mesh, slice *discoveryv1.EndpointSlice, s *Service, e discoveryv1.Endpoint, ip netip.Addr, ports []*workload.Port) *workload.Workload {
+	w := &workload.Workload{
+		Uid:               mesh.ClusterID + "/discovery.k8s.io/EndpointSlice/" + slice.Namespace + "/" + slice.Name + "/" + ip.String(),
+		Name:              slice.Name,
+		Namespace:         slice.Namespace,
+		Addresses:         rawAddresses([]netip.Addr{ip.Unmap()}),
+		Network:           mesh.Network,
+		TrustDomain:       mesh.wireTrustDomain(),
+		ServiceAccount:    "default",
+		CanonicalName:     s.Proto.Name,
+		CanonicalRevision: "latest",
+		WorkloadType:      workload.WorkloadType_POD,
+		WorkloadName:      slice.Name,
+		ClusterId:         mesh.ClusterID,
+		NetworkMode:       workload.NetworkMode_HOST_NETWORK,
+		Services:          map[string]*workload.PortList{s.Key(): {Ports: ports}},
+	}
+	if e.NodeName != nil {
+		w.Node = *e.NodeName
+	}
+	if e.Conditions.Ready != nil && !*e.Conditions.Ready {
+		w.Status = workload.WorkloadStatus_UNHEALTHY
+	}
+	return w
 }
 
 // slicePorts maps by the port's name, as the endpoint controller does.

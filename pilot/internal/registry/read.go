@@ -1,0 +1,26 @@
+package registry
+
+import (
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/isthmus-mesh/isthmus/pilot/translate/ambient"
+)
+
+// Pod returns a pod.
+func (r *Registry) Pod(namespace, name string) (*corev1.Pod, bool) {
+	return r.pods.Get(namespace + "/" + name)
+}
+
+// NodeHasServiceAccount reports whether a pod with the service account is on the node and has not failed.
+func (r *Registry) NodeHasServiceAccount(node, namespace, account string) bool {
+	return len(r.podIdentity.Lookup(identity{node, namespace, account})) > 0
+}
+
+// Workloads returns all workloads, by uid.
+func (r *Registry) Workloads() []*ambient.Workload { return r.workloads.List() }
+
+// Services returns all services, by namespace and hostname.
+func (r *Registry) Services() []*ambient.Service { return r.serviceList.List() }
+
+// Policies returns all policies with what became of them, by namespace and name.
+func (r *Registry) Policies() []*ambient.Policy { return r.policyList.List() }

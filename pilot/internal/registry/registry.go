@@ -1,0 +1,303 @@
+// Package registry holds what the mesh consists of: objects from a source become collections, those become workloads,
+// services and policies, and those become xDS resources, encoded once.
+package registry
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+
+	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/isthmus-mesh/isthmus/pilot/translate/ambient"
+	"github.com/isthmus-mesh/isthmus/pkg/coll"
+	"github.com/isthmus-mesh/isthmus/pkg/kube"
+	"github.com/isthmus-mesh/isthmus/pkg/xds/delta"
+)
+
+// Mesh is the configuration that translation depends on. Its network is overridden by the system namespace's label.
+type Mesh struct {
+	ambient.Mesh
+	// DiscoverySelectors choose the namespaces that are part of the mesh; none means all.
+	DiscoverySelectors []*metav1.LabelSelector
+}
+
+// Registry is the graph of collections. It is written by one Sink, and read by anybody.
+type Registry struct {
+	graph *coll.Graph
+	alloc *allocator
+
+	// sources
+	mesh        *coll.Static[Mesh]
+	pods        *coll.Static[*corev1.Pod]
+	services    *coll.Static[*corev1.Service]
+	nodes       *coll.Static[*corev1.Node]
+	namespaces  *coll.Static[*corev1.Namespace]
+	slices      *coll.Static[*discoveryv1.EndpointSlice]
+	gateways    *coll.Static[*gatewayv1.Gateway]
+	classes     *coll.Static[*gatewayv1.GatewayClass]
+	entries     *coll.Static[*networkingv1.ServiceEntry]
+	endpoints   *coll.Static[*networkingv1.WorkloadEntry]
+	policies    *coll.Static[*securityv1.AuthorizationPolicy]
+	peerAuths   *coll.Static[*securityv1.PeerAuthentication]
+	inputs      map[string]input // by kind
+	podIdentity coll.Index[*corev1.Pod, identity]
+
+	// derived
+	effective   coll.Collection[ambient.Mesh]
+	waypoints   coll.Collection[*ambient.Waypoint]
+	serviceList coll.Collection[*ambient.Service]
+	policyList  coll.Collection[*ambient.Policy]
+	workloads   coll.Collection[*ambient.Workload]
+	addresses   coll.Collection[delta.Resource]
+	onlyPods    coll.Collection[delta.Resource]
+	authz       coll.Collection[delta.Resource]
+
+	bySelector struct {
+		services coll.Index[*ambient.Service, string]
+		policies coll.Index[*ambient.Policy, string]
+	}
+	byEntry     coll.Index[*ambient.Service, string]
+	byNamespace coll.Index[*securityv1.PeerAuthentication, string]
+}
+
+// identity is a service account on a node.
+type identity struct{ node, namespace, account string }
+
+// New returns an empty registry.
+func New(mesh Mesh) *Registry {
+	r := &Registry{graph: coll.NewGraph(), alloc: newAllocator(), inputs: map[string]input{}}
+	r.mesh = coll.NewStatic(r.graph, "meshConfig", func(Mesh) string { return coll.SingletonKey }, coll.WithEqual(func(a, b Mesh) bool {
+		return a.Equal(b.Mesh) && slices.EqualFunc(a.DiscoverySelectors, b.DiscoverySelectors, sameSelector)
+	}))
+	r.pods = source[*corev1.Pod](r, "Pod")
+	r.services = source[*corev1.Service](r, "Service")
+	r.nodes = source[*corev1.Node](r, "Node")
+	r.namespaces = source[*corev1.Namespace](r, "Namespace")
+	r.slices = source[*discoveryv1.EndpointSlice](r, "EndpointSlice")
+	r.gateways = source[*gatewayv1.Gateway](r, "Gateway")
+	r.classes = source[*gatewayv1.GatewayClass](r, "GatewayClass")
+	r.entries = source[*networkingv1.ServiceEntry](r, "ServiceEntry")
+	r.endpoints = source[*networkingv1.WorkloadEntry](r, "WorkloadEntry")
+	r.policies = source[*securityv1.AuthorizationPolicy](r, "AuthorizationPolicy")
+	r.peerAuths = source[*securityv1.PeerAuthentication](r, "PeerAuthentication")
+	r.SetMesh(mesh)
+	r.mesh.MarkSynced()
+	r.derive()
+	return r
+}
+
+func sameSelector(a, b *metav1.LabelSelector) bool {
+	return metav1.FormatLabelSelector(a) == metav1.FormatLabelSelector(b)
+}
+
+// SetMesh replaces the configuration; what depends on it is computed again.
+func (r *Registry) SetMesh(m Mesh) { r.mesh.Set(m) }
+
+// WaitSynced blocks until all objects that existed at the start are in.
+func (r *Registry) WaitSynced(ctx context.Context) error { return r.addresses.WaitSynced(ctx) }
+
+// HasSynced reports whether all objects that existed at the start are in.
+func (r *Registry) HasSynced() bool { return r.addresses.HasSynced() }
+
+// objectKey is namespace/name, or the name of what has no namespace.
+func objectKey[T kube.Object](o T) string {
+	if o.GetNamespace() == "" {
+		return o.GetName()
+	}
+	return o.GetNamespace() + "/" + o.GetName()
+}
+
+// derive makes the derived collections, each after those it reads.
+func (r *Registry) derive() {
+	r.effective = coll.Singleton(r.graph, "mesh", func(f coll.Fetch) (ambient.Mesh, bool) {
+		m, _ := coll.FetchOne(f, r.mesh, coll.SingletonKey)
+		if ns, ok := coll.FetchOne(f, r.namespaces, m.RootNamespace); ok {
+			m.Network = cmp.Or(ns.Labels["topology.istio.io/network"], m.Network)
+		}
+		return m.Mesh, true
+	})
+	r.waypoints = coll.Map("waypoints", r.gateways, (*ambient.Waypoint).Key, func(f coll.Fetch, gw *gatewayv1.Gateway) (*ambient.Waypoint, bool) {
+		class, _ := coll.FetchOne(f, r.classes, string(gw.Spec.GatewayClassName))
+		w := ambient.NewWaypoint(r.meshFor(f), gw, class)
+		return w, w != nil
+	})
+	r.deriveServices()
+	r.derivePolicies()
+	r.deriveWorkloads()
+	r.deriveResources()
+	r.podIdentity = coll.NewIndex(r.pods, func(p *corev1.Pod) []identity {
+		if p.Status.Phase == corev1.PodFailed {
+			return nil
+		}
+		return []identity{{p.Spec.NodeName, p.Namespace, cmp.Or(p.Spec.ServiceAccountName, "default")}}
+	})
+}
+
+func (r *Registry) meshFor(f coll.Fetch) ambient.Mesh {
+	m, _ := coll.FetchSingleton(f, r.effective)
+	return m
+}
+
+// namespace returns the object, which may be missing, and whether the namespace is part of the mesh.
+func (r *Registry) namespace(f coll.Fetch, name string) (*corev1.Namespace, bool) {
+	ns, _ := coll.FetchOne(f, r.namespaces, name)
+	m, _ := coll.FetchOne(f, r.mesh, coll.SingletonKey)
+	if len(m.DiscoverySelectors) == 0 || name == m.RootNamespace {
+		return ns, true
+	}
+	var set labels.Set
+	if ns != nil {
+		set = ns.Labels
+	}
+	for _, s := range m.DiscoverySelectors {
+		if selector, err := metav1.LabelSelectorAsSelector(s); err == nil && selector.Matches(set) {
+			return ns, true
+		}
+	}
+	return ns, false
+}
+
+func (r *Registry) waypointGetter(f coll.Fetch) func(string) *ambient.Waypoint {
+	return func(key string) *ambient.Waypoint {
+		w, _ := coll.FetchOne(f, r.waypoints, key)
+		return w
+	}
+}
+
+func (r *Registry) deriveServices() {
+	kubernetes := coll.Map("services/kubernetes", r.services, (*ambient.Service).Key, func(f coll.Fetch, svc *corev1.Service) (*ambient.Service, bool) {
+		ns, ours := r.namespace(f, svc.Namespace)
+		if !ours {
+			return nil, false
+		}
+		s := ambient.KubernetesService(r.meshFor(f), svc, ns, r.waypointGetter(f))
+		return s, s != nil
+	})
+	entries := coll.FlatMap("services/entries", r.entries, (*ambient.Service).Key, func(f coll.Fetch, se *networkingv1.ServiceEntry) []*ambient.Service {
+		ns, ours := r.namespace(f, se.Namespace)
+		if !ours {
+			return nil
+		}
+		return ambient.EntryServices(r.meshFor(f), se, ns, r.waypointGetter(f), r.alloc.addresses)
+	})
+	r.entries.Register(r.alloc.release)
+	r.serviceList = coll.Join("services", kubernetes, entries)
+	r.bySelector.services = coll.NewIndex(r.serviceList, func(s *ambient.Service) []string {
+		return selectorKey(s.Proto.Namespace, s.Selector)
+	})
+	r.byEntry = coll.NewIndex(r.serviceList, func(s *ambient.Service) []string { return []string{s.Entry} })
+}
+
+// selectorKey indexes a selector by one of its labels, the first by name: who carries that label is who may be selected.
+func selectorKey(namespace string, selector map[string]string) []string {
+	if len(selector) == 0 {
+		return nil
+	}
+	first := slices.Min(slices.Collect(maps.Keys(selector)))
+	return []string{labelKey(namespace, first, selector[first])}
+}
+
+func labelKey(namespace, name, value string) string {
+	return namespace + "\x00" + name + "\x00" + value
+}
+
+func (r *Registry) derivePolicies() {
+	r.policyList = coll.Map("policies", r.policies, (*ambient.Policy).Key, func(f coll.Fetch, ap *securityv1.AuthorizationPolicy) (*ambient.Policy, bool) {
+		if _, ours := r.namespace(f, ap.Namespace); !ours {
+			return nil, false
+		}
+		return ambient.AuthorizationPolicy(r.meshFor(f), ap), true
+	})
+	r.bySelector.policies = coll.NewIndex(r.policyList, func(p *ambient.Policy) []string {
+		return selectorKey(p.Namespace, p.Selector)
+	})
+	r.byNamespace = coll.NewIndex(r.peerAuths, func(p *securityv1.PeerAuthentication) []string { return []string{p.Namespace} })
+}
+
+// peerAuthsOf returns those of the namespace and of the root namespace.
+func (r *Registry) peerAuthsOf(f coll.Fetch, mesh ambient.Mesh, namespace string) []*securityv1.PeerAuthentication {
+	out := coll.FetchIndex(f, r.byNamespace, mesh.RootNamespace)
+	if namespace != mesh.RootNamespace {
+		out = append(out, coll.FetchIndex(f, r.byNamespace, namespace)...)
+	}
+	return out
+}
+
+// surroundings is what a workload of a namespace depends on; false when the namespace is not part of the mesh.
+func (r *Registry) surroundings(f coll.Fetch, namespace, node string) (ambient.Surroundings, bool) {
+	ns, ours := r.namespace(f, namespace)
+	if !ours {
+		return ambient.Surroundings{}, false
+	}
+	mesh := r.meshFor(f)
+	in := ambient.Surroundings{
+		Mesh:      mesh,
+		Namespace: ns,
+		PeerAuths: r.peerAuthsOf(f, mesh, namespace),
+		Waypoints: r.waypointGetter(f),
+		Services: func(set map[string]string) (out []*ambient.Service) {
+			for _, name := range slices.Sorted(maps.Keys(set)) {
+				out = append(out, coll.FetchIndex(f, r.bySelector.services, labelKey(namespace, name, set[name]))...)
+			}
+			return out
+		},
+		Policies: func(set map[string]string) (out []*ambient.Policy) {
+			for _, name := range slices.Sorted(maps.Keys(set)) {
+				out = append(out, coll.FetchIndex(f, r.bySelector.policies, labelKey(namespace, name, set[name]))...)
+				if namespace != mesh.RootNamespace {
+					out = append(out, coll.FetchIndex(f, r.bySelector.policies, labelKey(mesh.RootNamespace, name, set[name]))...)
+				}
+			}
+			return out
+		},
+	}
+	if node != "" {
+		in.Node, _ = coll.FetchOne(f, r.nodes, node)
+	}
+	return in, true
+}
+
+func (r *Registry) deriveWorkloads() {
+	key := (*ambient.Workload).Key
+	pods := coll.Map("workloads/pods", r.pods, key, func(f coll.Fetch, pod *corev1.Pod) (*ambient.Workload, bool) {
+		in, ours := r.surroundings(f, pod.Namespace, pod.Spec.NodeName)
+		if !ours {
+			return nil, false
+		}
+		w := ambient.PodWorkload(in, pod)
+		return w, w != nil
+	})
+	entries := coll.Map("workloads/entries", r.endpoints, key, func(f coll.Fetch, we *networkingv1.WorkloadEntry) (*ambient.Workload, bool) {
+		in, ours := r.surroundings(f, we.Namespace, "")
+		if !ours {
+			return nil, false
+		}
+		w := ambient.EntryWorkload(in, we)
+		return w, w != nil
+	})
+	inline := coll.FlatMap("workloads/inline", r.entries, key, func(f coll.Fetch, se *networkingv1.ServiceEntry) []*ambient.Workload {
+		in, ours := r.surroundings(f, se.Namespace, "")
+		if !ours {
+			return nil
+		}
+		return ambient.InlineWorkloads(in, se, coll.FetchIndex(f, r.byEntry, objectKey(se)))
+	})
+	endpoints := coll.FlatMap("workloads/slices", r.slices, key, func(f coll.Fetch, slice *discoveryv1.EndpointSlice) []*ambient.Workload {
+		mesh := r.meshFor(f)
+		name := slice.Labels[discoveryv1.LabelServiceName]
+		s, ok := coll.FetchOne(f, r.serviceList, slice.Namespace+"/"+mesh.Hostname(slice.Namespace, name))
+		if _, ours := r.namespace(f, slice.Namespace); !ours || !ok || s.Entry != "" {
+			return nil
+		}
+		return ambient.SliceWorkloads(mesh, slice, s)
+	})
+	r.workloads = coll.Join("workloads", pods, entries, inline, endpoints)
+}

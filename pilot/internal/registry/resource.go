@@ -1,0 +1,150 @@
+package registry
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"github.com/cespare/xxhash/v2"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+
+	"github.com/isthmus-mesh/isthmus/pilot/translate/ambient"
+	"github.com/isthmus-mesh/isthmus/pkg/api/security"
+	"github.com/isthmus-mesh/isthmus/pkg/api/workload"
+	"github.com/isthmus-mesh/isthmus/pkg/coll"
+	"github.com/isthmus-mesh/isthmus/pkg/xds/delta"
+)
+
+// Type URLs of what is published.
+const (
+	AddressType       = "type.googleapis.com/istio.workload.Address"
+	WorkloadType      = "type.googleapis.com/istio.workload.Workload"
+	AuthorizationType = "type.googleapis.com/istio.security.Authorization"
+)
+
+func (r *Registry) deriveResources() {
+	name := func(d delta.Resource) string { return d.Name }
+	same := coll.WithEqual(sameResource)
+	workloads := coll.Map("addresses/workloads", r.workloads, name, func(_ coll.Fetch, w *ambient.Workload) (delta.Resource, bool) {
+		d := encode(AddressType, w.Proto.Uid, &workload.Address{Type: &workload.Address_Workload{Workload: w.Proto}}, true)
+		d.Aliases, d.Groups = workloadAliases(w.Proto), slices.Sorted(maps.Keys(w.Proto.Services))
+		return d, true
+	}, same)
+	services := coll.Map("addresses/services", r.serviceList, name, func(_ coll.Fetch, s *ambient.Service) (delta.Resource, bool) {
+		d := encode(AddressType, s.Key(), &workload.Address{Type: &workload.Address_Service{Service: s.Proto}}, true)
+		d.Aliases = serviceAliases(s.Proto)
+		return d, true
+	}, same)
+	r.addresses = coll.Join("addresses", workloads, services)
+	r.onlyPods = coll.Map("workload resources", r.workloads, name, func(_ coll.Fetch, w *ambient.Workload) (delta.Resource, bool) {
+		d := encode(WorkloadType, w.Proto.Uid, w.Proto, true)
+		d.Aliases = workloadAliases(w.Proto)
+		return d, true
+	}, same)
+	own := coll.Map("authorizations/policies", r.policyList, name, func(_ coll.Fetch, p *ambient.Policy) (delta.Resource, bool) {
+		if p.Proto == nil {
+			return delta.Resource{}, false
+		}
+		return encodePolicy(p.Proto), true
+	}, same)
+	converted := coll.FlatMap("authorizations/peers", r.peerAuths, name, func(f coll.Fetch, p *securityv1.PeerAuthentication) []delta.Resource {
+		mesh := r.meshFor(f)
+		var out []delta.Resource
+		for _, a := range ambient.PeerAuthorizations(mesh, p, r.peerAuthsOf(f, mesh, p.Namespace)) {
+			out = append(out, encodePolicy(a))
+		}
+		return out
+	}, same)
+	r.authz = coll.Join("authorizations", converted, own)
+}
+
+// encodePolicy leaves the version out: policies are sent again on every reconnect.
+func encodePolicy(a *security.Authorization) delta.Resource {
+	return encode(AuthorizationType, a.Namespace+"/"+a.Name, a, false)
+}
+
+// encode marshals once; the version is the hash of the content.
+func encode(typeURL, name string, m proto.Message, versioned bool) delta.Resource {
+	content, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		// Only a string that is not UTF-8 can do that, and decoding has refused those.
+		panic(fmt.Sprintf("marshal %s %s: %v", typeURL, name, err))
+	}
+	d := delta.Resource{Name: name, Any: &anypb.Any{TypeUrl: typeURL, Value: content}}
+	if versioned {
+		d.Version = strconv.FormatUint(xxhash.Sum64(content), 16)
+	}
+	return d
+}
+
+func sameResource(a, b delta.Resource) bool {
+	return a.Name == b.Name && a.Version == b.Version && string(a.Any.GetValue()) == string(b.Any.GetValue()) &&
+		slices.Equal(a.Aliases, b.Aliases) && slices.Equal(a.Groups, b.Groups)
+}
+
+// workloadAliases are network/ip; what shares its address with the node is not found by it.
+func workloadAliases(w *workload.Workload) []string {
+	if w.NetworkMode == workload.NetworkMode_HOST_NETWORK {
+		return nil
+	}
+	var out []string
+	for _, a := range w.Addresses {
+		if ip, ok := netip.AddrFromSlice(a); ok {
+			out = append(out, w.Network+"/"+ip.String())
+		}
+	}
+	return out
+}
+
+// serviceAliases are network/ip, or network/ip/length.
+func serviceAliases(s *workload.Service) []string {
+	var out []string
+	for _, a := range s.Addresses {
+		ip, ok := netip.AddrFromSlice(a.Address)
+		if !ok {
+			continue
+		}
+		alias := a.Network + "/" + ip.String()
+		if a.Length != nil {
+			alias += "/" + strconv.FormatUint(uint64(a.GetLength()), 10)
+		}
+		out = append(out, alias)
+	}
+	return out
+}
+
+// Publisher takes the resources of a type and their changes. It must be quick, and must not call back.
+type Publisher interface {
+	Publish(typeURL string, changed []delta.Resource, removed []string)
+}
+
+// PublishTo hands over everything now and every change from now on, until stop is called.
+func (r *Registry) PublishTo(p Publisher) (stop func()) {
+	var stops []func()
+	for _, c := range []struct {
+		typeURL string
+		of      coll.Collection[delta.Resource]
+	}{{AuthorizationType, r.authz}, {AddressType, r.addresses}, {WorkloadType, r.onlyPods}} {
+		stops = append(stops, c.of.Register(func(events []coll.Event[delta.Resource]) {
+			var changed []delta.Resource
+			var removed []string
+			for _, e := range events {
+				if e.New != nil {
+					changed = append(changed, *e.New)
+				} else {
+					removed = append(removed, e.Key)
+				}
+			}
+			p.Publish(c.typeURL, changed, removed)
+		}))
+	}
+	return func() {
+		for _, stop := range stops {
+			stop()
+		}
+	}
+}
