@@ -51,7 +51,7 @@ func (c *Client) session(ctx context.Context) error {
 	}()
 	for _, r := range c.begin() {
 		if err := conn.Send(r); err != nil {
-			return refine(err, responses)
+			return refine(ctx, err, responses)
 		}
 	}
 	defer c.end()
@@ -69,22 +69,26 @@ func (c *Client) session(ctx context.Context) error {
 			return ctx.Err()
 		}
 		if err != nil {
-			return refine(err, responses)
+			return refine(ctx, err, responses)
 		}
 	}
 }
 
 // refine replaces the error of a Send, which gRPC reports as a bare EOF, by the one that ended the stream.
-func refine(err error, responses <-chan received) error {
+func refine(ctx context.Context, err error, responses <-chan received) error {
 	if !errors.Is(err, io.EOF) {
 		return err
 	}
-	for r := range responses {
-		if r.err != nil {
-			return r.err
+	for {
+		select {
+		case r := <-responses:
+			if r.err != nil {
+				return r.err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
-	return err
 }
 
 func read(ctx context.Context, conn transport, out chan<- received) {
