@@ -1,4 +1,3 @@
 module github.com/isthmus-mesh/isthmus/samples
 
 go 1.26.0
-

@@ -55,7 +55,7 @@ func parse(s string) (time.Duration, error) {
 	}
 	f, err := strconv.ParseFloat(number, 64)
 	d := time.Duration(f * float64(unit))
-	if err != nil || f < 0 || d < 0 {
+	if err != nil || !(f >= 0) || d < 0 { // !(f >= 0) is also true for NaN
 		return 0, fmt.Errorf("time %q: want infinity or NUMBER[s|m|h|d]", s)
 	}
 	return d, nil
