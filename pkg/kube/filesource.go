@@ -45,7 +45,7 @@ type FileSource struct {
 
 // NewFileSource returns a source that reads and watches the manifests below dir. onError, which may be nil, is called with
 // everything that is wrong at present whenever that changes.
-func NewFileSource(dir string, log *slog.Logger, onError func([]ObjectError)) Source {
+func NewFileSource(dir string, log *slog.Logger, onError func([]ObjectError)) *FileSource {
 	return &FileSource{dir: filepath.Clean(dir), log: log, onError: onError, watched: map[string]bool{}, pending: map[string]time.Time{}, tree: newTree()}
 }
 

@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/cespare/xxhash/v2"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
@@ -32,6 +33,9 @@ func (r *Registry) deriveResources() {
 	workloads := coll.Map("addresses/workloads", r.workloads, name, func(_ coll.Fetch, w *ambient.Workload) (delta.Resource, bool) {
 		d := encode(AddressType, w.Proto.Uid, &workload.Address{Type: &workload.Address_Workload{Workload: w.Proto}}, true)
 		d.Aliases, d.Groups = workloadAliases(w.Proto), slices.Sorted(maps.Keys(w.Proto.Services))
+		if w.Proto.Node != "" {
+			d.Groups = append(d.Groups, nodeGroup(w.Proto.Node))
+		}
 		return d, true
 	}, same)
 	services := coll.Map("addresses/services", r.serviceList, name, func(_ coll.Fetch, s *ambient.Service) (delta.Resource, bool) {
@@ -60,6 +64,18 @@ func (r *Registry) deriveResources() {
 		return out
 	}, same)
 	r.authz = coll.Join("authorizations", converted, own)
+}
+
+// nodeGroup cannot be asked for by a client: no name starts with a zero byte.
+func nodeGroup(node string) string { return "\x00node/" + node }
+
+// Implied returns the groups that an on-demand client gets unasked: the workloads of its own node.
+func Implied(node *corev3.Node, typeURL string) []string {
+	name := node.GetMetadata().GetFields()["NODE_NAME"].GetStringValue()
+	if name == "" || typeURL != AddressType {
+		return nil
+	}
+	return []string{nodeGroup(name)}
 }
 
 // encodePolicy leaves the version out: policies are sent again on every reconnect.

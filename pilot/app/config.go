@@ -1,0 +1,94 @@
+// Package app assembles the control plane: source, registry, xDS, certificate authority and debug endpoints.
+package app
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
+)
+
+// Config of the control plane. Default returns the documented defaults; Log must be set.
+type Config struct {
+	// HTTPAddr serves /ready and debug.
+	HTTPAddr string
+	// GRPCAddr serves xDS in plaintext; no callers are authenticated there.
+	GRPCAddr string
+	// SecureGRPCAddr serves xDS and certificates over TLS.
+	SecureGRPCAddr string
+	// MonitoringAddr serves /metrics, /version and debug.
+	MonitoringAddr string
+
+	// ConfigDir is the directory of manifests to serve. It is required, as there is no other source yet.
+	ConfigDir string
+	// MeshConfigFile is followed for changes; empty means defaults.
+	MeshConfigFile string
+	// Domain is the suffix of Kubernetes Services' names.
+	Domain string
+	// ClusterID is the name of the cluster: the first segment of workload uids.
+	ClusterID string
+	// Network of the cluster, unless the system namespace is labelled with another one.
+	Network string
+	// Namespace in which the control plane runs.
+	Namespace string
+	// Revision of this control plane.
+	Revision string
+	// PodName is how this instance calls itself.
+	PodName string
+	// MaxConnectionAge after which xDS clients are told to connect anew.
+	MaxConnectionAge time.Duration
+
+	// CADir holds the certificate authority's key material: ca-cert.pem, ca-key.pem, root-cert.pem and cert-chain.pem as a plugged-in
+	// authority has them, or the self-signed one that is written there.
+	CADir string
+	// JWKSFile has the keys that ServiceAccount tokens are signed with; JWTIssuer is who must have issued them.
+	JWKSFile, JWTIssuer string
+	// TokenAudiences that are accepted in tokens.
+	TokenAudiences []string
+	// TrustedNodeAccounts (namespace/name) may ask for the certificates of workloads on their own node.
+	TrustedNodeAccounts []string
+	// RootCertOut is a file that the root certificates are written to.
+	RootCertOut string
+
+	Build telemetry.Build
+	Log   *slog.Logger
+	// Started, if set, is called once all ports are open.
+	Started func(Addresses)
+}
+
+// Addresses that are being listened on.
+type Addresses struct{ HTTP, GRPC, SecureGRPC, Monitoring net.Addr }
+
+// Default is the configuration with nothing set by the user.
+func Default() Config {
+	return Config{
+		HTTPAddr:            ":8080",
+		GRPCAddr:            ":15010",
+		SecureGRPCAddr:      ":15012",
+		MonitoringAddr:      ":15014",
+		Domain:              "cluster.local",
+		ClusterID:           "Kubernetes",
+		Namespace:           "istio-system",
+		Revision:            "default",
+		PodName:             "istiod",
+		MaxConnectionAge:    30 * time.Minute,
+		TokenAudiences:      []string{"istio-ca"},
+		TrustedNodeAccounts: []string{"istio-system/ztunnel"},
+		JWTIssuer:           "https://kubernetes.default.svc.cluster.local",
+		Build:               telemetry.NewBuild("", ""),
+	}
+}
+
+func (c Config) validate() error {
+	switch {
+	case c.Log == nil:
+		return errors.New("start the control plane: no logger")
+	case c.ConfigDir == "":
+		return errors.New("start the control plane: there is no source of configuration: name a directory of manifests with --configDir (reading from the Kubernetes API is not part of this release)")
+	case c.ClusterID == "":
+		return errors.New("start the control plane: the cluster needs a name: set --clusterID")
+	}
+	return nil
+}

@@ -1,0 +1,105 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/isthmus-mesh/isthmus/pilot/internal/meshconfig"
+	"github.com/isthmus-mesh/isthmus/pilot/internal/registry"
+	"github.com/isthmus-mesh/isthmus/pkg/kube"
+	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
+	"github.com/isthmus-mesh/isthmus/pkg/xds/server"
+)
+
+// stopGrace is how long open requests may take once the context has ended.
+const stopGrace = 2 * time.Second
+
+// Run serves until ctx ends, which is no error, or something essential fails.
+func Run(ctx context.Context, cfg Config) error {
+	if err := cfg.validate(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	p, err := assemble(cfg)
+	if err != nil {
+		return err
+	}
+	g := &group{cancel: cancel}
+	defer func() { cancel(); _ = g.wait() }() // its error has been returned by then
+	g.run(func() error { return p.source.Run(ctx, p.registry.Sink(p.registryMetrics)) })
+	if cfg.MeshConfigFile != "" {
+		g.run(func() error {
+			return meshconfig.Follow(ctx, cfg.MeshConfigFile, cfg.Log, p.applyMesh)
+		})
+	}
+	// Clients must not take an incomplete state for the whole: nothing is served before it is known.
+	if err := p.registry.WaitSynced(ctx); err != nil {
+		cancel()
+		return errors.Join(g.wait(), ignoreCanceled(ctx, err))
+	}
+	defer p.registry.PublishTo(p.xds)()
+	if err := p.serve(ctx, g); err != nil {
+		cancel()
+		return errors.Join(err, g.wait())
+	}
+	<-ctx.Done()
+	return g.wait()
+}
+
+func ignoreCanceled(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// plane is the control plane, assembled.
+type plane struct {
+	cfg             Config
+	settings        atomic.Pointer[meshconfig.Settings]
+	registry        *registry.Registry
+	registryMetrics *registry.Metrics
+	source          *kube.FileSource
+	xds             *server.Server
+	metrics         *prometheus.Registry
+	ready           atomic.Bool
+	security        *security
+}
+
+func assemble(cfg Config) (*plane, error) {
+	settings, err := meshconfig.Load(cfg.MeshConfigFile)
+	if err != nil {
+		return nil, err
+	}
+	p := &plane{cfg: cfg, metrics: prometheus.NewRegistry()}
+	p.settings.Store(&settings)
+	p.registry = registry.New(settings.Mesh(cfg.ClusterID, cfg.Network, cfg.Domain))
+	if p.registryMetrics, err = registry.NewMetrics(p.metrics, p.registry); err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	if err := p.registerProcessMetrics(time.Now()); err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	p.source = kube.NewFileSource(cfg.ConfigDir, telemetry.Scoped(cfg.Log, "source"), p.reportObjects)
+	if p.security, err = newSecurity(cfg, settings.Proto.GetTrustDomain(), p.registry, p.metrics); err != nil {
+		return nil, err
+	}
+	debugServer := p.debugServer()
+	p.xds = server.New(server.Config{
+		Log:          telemetry.Scoped(cfg.Log, "ads"),
+		Authenticate: p.security.authenticate,
+		Implied:      registry.Implied,
+		SotW:         debugServer.SotW(),
+		Version:      cfg.Build.Version,
+		Metrics:      server.NewMetrics(p.metrics),
+	})
+	debugServer.Clients = p.xds.Clients
+	p.security.debug = debugServer
+	return p, nil
+}

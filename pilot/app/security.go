@@ -1,0 +1,72 @@
+package app
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/isthmus-mesh/isthmus/pilot/internal/debug"
+	"github.com/isthmus-mesh/isthmus/pilot/internal/registry"
+	"github.com/isthmus-mesh/isthmus/pkg/xds/server"
+)
+
+// security decides who may ask for what.
+type security struct {
+	systemNamespace string
+	debug           *debug.Server
+	// identify reads the credentials in a context's gRPC metadata; nil accepts none.
+	identify func(context.Context) (server.Peer, error)
+}
+
+func newSecurity(cfg Config, _ string, _ *registry.Registry, _ prometheus.Registerer) (*security, error) {
+	return &security{systemNamespace: cfg.Namespace}, nil
+}
+
+// authenticate lets through what comes over the plaintext port, which is not for the outside, and asks for credentials on the
+// other one.
+func (s *security) authenticate(ctx context.Context) (server.Peer, error) {
+	p, _ := peer.FromContext(ctx)
+	if p == nil {
+		return server.Peer{}, status.Error(codes.Unauthenticated, "no peer")
+	}
+	if _, secure := p.AuthInfo.(credentials.TLSInfo); !secure {
+		return server.Peer{}, nil
+	}
+	return s.caller(ctx)
+}
+
+func (s *security) caller(ctx context.Context) (server.Peer, error) {
+	if s.identify == nil {
+		return server.Peer{}, status.Error(codes.Unauthenticated, "no way to authenticate callers is configured")
+	}
+	return s.identify(ctx)
+}
+
+// guard protects debug pages: everything on this machine may ask, others need a token of the system namespace.
+func (s *security) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host, _, _ := net.SplitHostPort(r.RemoteAddr)
+		if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() {
+			next.ServeHTTP(w, r)
+			return
+		}
+		ctx := metadata.NewIncomingContext(r.Context(), metadata.Pairs("authorization", r.Header.Get("Authorization")))
+		caller, err := s.caller(ctx)
+		switch {
+		case !strings.HasPrefix(r.Header.Get("Authorization"), "Bearer ") || err != nil:
+			http.Error(w, "debug endpoints need a token, or a connection from this machine", http.StatusUnauthorized)
+		case caller.Namespace != s.systemNamespace:
+			http.Error(w, "debug endpoints are for the system namespace only", http.StatusForbidden)
+		default:
+			next.ServeHTTP(w, r)
+		}
+	})
+}

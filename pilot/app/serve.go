@@ -1,0 +1,189 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/isthmus-mesh/isthmus/pilot/internal/debug"
+	"github.com/isthmus-mesh/isthmus/pilot/internal/meshconfig"
+	"github.com/isthmus-mesh/isthmus/pkg/kube"
+	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
+	"github.com/isthmus-mesh/isthmus/pkg/xds/server"
+)
+
+// serve opens all ports, then serves them until ctx ends.
+func (p *plane) serve(ctx context.Context, g *group) error {
+	var listeners []net.Listener
+	listen := func(addr string) (net.Listener, error) {
+		var config net.ListenConfig
+		l, err := config.Listen(ctx, "tcp", addr)
+		if err != nil {
+			for _, open := range listeners {
+				open.Close()
+			}
+			return nil, fmt.Errorf("listen on %s: %w", addr, err)
+		}
+		listeners = append(listeners, l)
+		return l, nil
+	}
+	plain, err := listen(p.cfg.GRPCAddr)
+	if err != nil {
+		return err
+	}
+	status, err := listen(p.cfg.HTTPAddr)
+	if err != nil {
+		return err
+	}
+	monitoring, err := listen(p.cfg.MonitoringAddr)
+	if err != nil {
+		return err
+	}
+	p.serveGRPC(ctx, g, plain)
+	p.serveHTTP(ctx, g, status, p.statusHandler())
+	p.serveHTTP(ctx, g, monitoring, p.monitoringHandler())
+	p.ready.Store(true)
+	addresses := Addresses{HTTP: status.Addr(), GRPC: plain.Addr(), Monitoring: monitoring.Addr()}
+	p.cfg.Log.Info("control plane serves", "http", addresses.HTTP, "grpc", addresses.GRPC, "monitoring", addresses.Monitoring)
+	if p.cfg.Started != nil {
+		p.cfg.Started(addresses)
+	}
+	return nil
+}
+
+func (p *plane) serveGRPC(ctx context.Context, g *group, l net.Listener) {
+	s := grpc.NewServer(server.Options(server.Transport{MaxConnectionAge: p.cfg.MaxConnectionAge})...)
+	discovery.RegisterAggregatedDiscoveryServiceServer(s, p.xds)
+	g.run(func() error { return s.Serve(l) })
+	// xDS streams never end by themselves: there is nothing to wait for.
+	g.run(func() error { <-ctx.Done(); s.Stop(); return nil })
+}
+
+func (p *plane) serveHTTP(ctx context.Context, g *group, l net.Listener, h http.Handler) {
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
+	g.run(func() error {
+		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve on %s: %w", l.Addr(), err)
+		}
+		return nil
+	})
+	g.run(func() error {
+		<-ctx.Done()
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
+		defer cancel()
+		if err := s.Shutdown(end); err != nil {
+			return s.Close()
+		}
+		return nil
+	})
+}
+
+func (p *plane) statusHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) {
+		if !p.ready.Load() {
+			http.Error(w, "not ready", http.StatusServiceUnavailable)
+		}
+	})
+	mux.Handle("/debug/", p.security.guard(p.security.debug.Handler()))
+	return mux
+}
+
+func (p *plane) monitoringHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(p.metrics, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if err := json.NewEncoder(w).Encode(p.cfg.Build); err != nil {
+			p.cfg.Log.Debug("answer /version", "error", err)
+		}
+	})
+	mux.Handle("/debug/", p.security.guard(p.security.debug.Handler()))
+	return mux
+}
+
+func (p *plane) debugServer() *debug.Server {
+	return &debug.Server{
+		Registry: p.registry,
+		Errors:   p.source.Errors,
+		Mesh:     func() proto.Message { return p.settings.Load().Proto },
+		Build:    p.cfg.Build,
+		Instance: p.cfg.PodName,
+		Revision: p.cfg.Revision,
+	}
+}
+
+// applyMesh puts a new version of the mesh configuration in force.
+func (p *plane) applyMesh(s meshconfig.Settings) {
+	p.settings.Store(&s)
+	p.registry.SetMesh(s.Mesh(p.cfg.ClusterID, p.cfg.Network, p.cfg.Domain))
+}
+
+// reportObjects is called with all that is wrong with the configuration whenever that changes.
+func (p *plane) reportObjects(errs []kube.ObjectError) {
+	log := telemetry.Scoped(p.cfg.Log, "config")
+	for _, e := range errs {
+		if e.Warning {
+			log.Warn(e.Error())
+		} else {
+			log.Error(e.Error())
+		}
+	}
+}
+
+func (p *plane) registerProcessMetrics(started time.Time) error {
+	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "pilot_info", Help: "Version of this control plane, in its label."}, []string{"version"})
+	info.WithLabelValues(p.cfg.Build.String()).Set(1)
+	uptime := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "istiod_uptime_seconds", Help: "Seconds since the start."}, func() float64 {
+		return time.Since(started).Seconds()
+	})
+	clusters := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "istiod_managed_clusters", Help: "Clusters managed."}, []string{"cluster_type"})
+	clusters.WithLabelValues("local").Set(1)
+	err := telemetry.RegisterBuild(p.metrics, "pilot", p.cfg.Build)
+	for _, c := range []prometheus.Collector{info, uptime, clusters, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})} {
+		err = errors.Join(err, p.metrics.Register(c))
+	}
+	return err
+}
+
+// group runs goroutines; the first that fails ends them all.
+type group struct {
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu  sync.Mutex
+	err error // guarded by mu: the first one
+}
+
+func (g *group) run(fn func() error) {
+	g.wg.Go(func() {
+		if err := fn(); err != nil {
+			g.mu.Lock()
+			if g.err == nil {
+				g.err = err
+			}
+			g.mu.Unlock()
+			g.cancel()
+		}
+	})
+}
+
+// wait returns the first error once all have ended.
+func (g *group) wait() error {
+	g.wg.Wait()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.err
+}
