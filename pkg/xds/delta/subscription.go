@@ -242,14 +242,13 @@ func (s *Subscription) demand(t *Table, asked []string, again bool, out *Output)
 
 func (s *Subscription) lookup(t *Table, b *batchBuilder, keys []string, again bool, out *Output) {
 	for _, k := range keys {
-		found := t.Lookup(k)
-		if len(found) == 0 {
+		if !t.has(k) {
 			// A miss, or a resource that vanished while the client was away.
 			delete(s.held, k)
 			b.remove(k)
 			continue
 		}
-		s.add(b, found, again, out)
+		s.add(b, t.Lookup(k), again, out)
 	}
 }
 

@@ -173,6 +173,19 @@ func (t *Table) Lookup(key string) []*Entry {
 	return out
 }
 
+// has reports whether a key is the name or an alias of a resource. A group that is no resource itself does not count.
+func (t *Table) has(key string) bool {
+	if t.entries[key] != nil {
+		return true
+	}
+	for name := range t.keys[key] {
+		if slices.Contains(t.entries[name].Aliases, key) {
+			return true
+		}
+	}
+	return false
+}
+
 func (t *Table) collect(e *Entry, into map[string]*Entry) {
 	into[e.Name] = e
 	for name := range t.keys[e.Name] {
