@@ -69,7 +69,7 @@ type plane struct {
 	xds             *server.Server
 	metrics         *prometheus.Registry
 	ready           atomic.Bool
-	security        *security
+	security        *guard
 }
 
 func assemble(cfg Config) (*plane, error) {

@@ -18,21 +18,21 @@ import (
 	"github.com/isthmus-mesh/isthmus/pkg/xds/server"
 )
 
-// security decides who may ask for what.
-type security struct {
+// guard decides who may ask for what.
+type guard struct {
 	systemNamespace string
 	debug           *debug.Server
 	// identify reads the credentials in a context's gRPC metadata; nil accepts none.
 	identify func(context.Context) (server.Peer, error)
 }
 
-func newSecurity(cfg Config, _ string, _ *registry.Registry, _ prometheus.Registerer) (*security, error) {
-	return &security{systemNamespace: cfg.Namespace}, nil
+func newSecurity(cfg Config, _ string, _ *registry.Registry, _ prometheus.Registerer) (*guard, error) {
+	return &guard{systemNamespace: cfg.Namespace}, nil
 }
 
 // authenticate lets through what comes over the plaintext port, which is not for the outside, and asks for credentials on the
 // other one.
-func (s *security) authenticate(ctx context.Context) (server.Peer, error) {
+func (s *guard) authenticate(ctx context.Context) (server.Peer, error) {
 	p, _ := peer.FromContext(ctx)
 	if p == nil {
 		return server.Peer{}, status.Error(codes.Unauthenticated, "no peer")
@@ -43,15 +43,15 @@ func (s *security) authenticate(ctx context.Context) (server.Peer, error) {
 	return s.caller(ctx)
 }
 
-func (s *security) caller(ctx context.Context) (server.Peer, error) {
+func (s *guard) caller(ctx context.Context) (server.Peer, error) {
 	if s.identify == nil {
 		return server.Peer{}, status.Error(codes.Unauthenticated, "no way to authenticate callers is configured")
 	}
 	return s.identify(ctx)
 }
 
-// guard protects debug pages: everything on this machine may ask, others need a token of the system namespace.
-func (s *security) guard(next http.Handler) http.Handler {
+// protect guards debug pages: everything on this machine may ask, others need a token of the system namespace.
+func (s *guard) protect(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host, _, _ := net.SplitHostPort(r.RemoteAddr)
 		if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() {

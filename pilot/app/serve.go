@@ -64,7 +64,8 @@ func (p *plane) serve(ctx context.Context, g *group) error {
 }
 
 func (p *plane) serveGRPC(ctx context.Context, g *group, l net.Listener) {
-	s := grpc.NewServer(server.Options(server.Transport{MaxConnectionAge: p.cfg.MaxConnectionAge})...)
+	options := append(server.Options(server.Transport{MaxConnectionAge: p.cfg.MaxConnectionAge}), grpc.WaitForHandlers(true))
+	s := grpc.NewServer(options...)
 	discovery.RegisterAggregatedDiscoveryServiceServer(s, p.xds)
 	g.run(func() error { return s.Serve(l) })
 	// xDS streams never end by themselves: there is nothing to wait for.
@@ -97,7 +98,7 @@ func (p *plane) statusHandler() http.Handler {
 			http.Error(w, "not ready", http.StatusServiceUnavailable)
 		}
 	})
-	mux.Handle("/debug/", p.security.guard(p.security.debug.Handler()))
+	mux.Handle("/debug/", p.security.protect(p.security.debug.Handler()))
 	return mux
 }
 
@@ -110,7 +111,7 @@ func (p *plane) monitoringHandler() http.Handler {
 			p.cfg.Log.Debug("answer /version", "error", err)
 		}
 	})
-	mux.Handle("/debug/", p.security.guard(p.security.debug.Handler()))
+	mux.Handle("/debug/", p.security.protect(p.security.debug.Handler()))
 	return mux
 }
 

@@ -6,6 +6,7 @@ replace github.com/isthmus-mesh/isthmus/pkg => ..
 
 require (
 	github.com/fsnotify/fsnotify v1.10.1
+	go.uber.org/goleak v1.3.0
 	google.golang.org/protobuf v1.36.12
 	istio.io/api v1.31.1
 	istio.io/client-go v1.31.1
