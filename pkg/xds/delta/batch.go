@@ -27,7 +27,8 @@ func (b *Batch) Wire(typeURL, serverVersion string) []byte {
 	b.once.Do(func() {
 		size := len(typeURL) + len(serverVersion) + 16
 		for _, e := range b.Entries {
-			size += len(e.wire)
+			whole, _ := e.sizes(b.Aliases)
+			size += bytesSize(responseResource, whole)
 		}
 		for _, r := range b.Removed {
 			size += bytesSize(responseRemoved, len(r))

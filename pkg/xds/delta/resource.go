@@ -39,43 +39,32 @@ const (
 	responseRemoved  = 6
 )
 
-// Entry is a resource in a Table, encoded once. It is immutable.
-type Entry struct {
-	Resource
-	wire []byte // a field "resources" of DeltaDiscoveryResponse, without aliases
-	seq  uint64
-}
+// Entry is a resource in a Table. It is immutable.
+type Entry struct{ Resource }
 
-func newEntry(r Resource, seq uint64) *Entry {
-	e := &Entry{Resource: r, seq: seq}
-	e.wire = e.appendWire(nil, false)
-	return e
-}
-
-// appendWire appends the entry as a field of a DeltaDiscoveryResponse.
-func (e *Entry) appendWire(b []byte, aliases bool) []byte {
-	if !aliases && e.wire != nil {
-		return append(b, e.wire...)
-	}
-	content := e.Any.GetValue()
-	anySize := stringSize(anyTypeURL, e.Any.GetTypeUrl()) + bytesSize(anyValue, len(content))
-	size := stringSize(resourceVersion, e.Version) + bytesSize(resourceContent, anySize) + stringSize(resourceName, e.Name)
+// sizes returns the lengths of the entry and of its Any on the wire, without their own headers.
+func (e *Entry) sizes(aliases bool) (whole, content int) {
+	content = stringSize(anyTypeURL, e.Any.GetTypeUrl()) + bytesSize(anyValue, len(e.Any.GetValue()))
+	whole = stringSize(resourceVersion, e.Version) + bytesSize(resourceContent, content) + stringSize(resourceName, e.Name)
 	if aliases {
 		for _, a := range e.Aliases {
-			size += bytesSize(resourceAliases, len(a))
+			whole += bytesSize(resourceAliases, len(a))
 		}
 	}
-	if b == nil {
-		b = make([]byte, 0, bytesSize(responseResource, size))
-	}
+	return whole, content
+}
+
+// appendWire appends the entry as a field of a DeltaDiscoveryResponse. The content is copied as it is, not marshalled.
+func (e *Entry) appendWire(b []byte, aliases bool) []byte {
+	whole, content := e.sizes(aliases)
 	b = protowire.AppendTag(b, responseResource, protowire.BytesType)
-	b = protowire.AppendVarint(b, uint64(size))
+	b = protowire.AppendVarint(b, uint64(whole))
 	b = appendString(b, resourceVersion, e.Version)
 	b = protowire.AppendTag(b, resourceContent, protowire.BytesType)
-	b = protowire.AppendVarint(b, uint64(anySize))
+	b = protowire.AppendVarint(b, uint64(content))
 	b = appendString(b, anyTypeURL, e.Any.GetTypeUrl())
 	b = protowire.AppendTag(b, anyValue, protowire.BytesType)
-	b = protowire.AppendBytes(b, content)
+	b = protowire.AppendBytes(b, e.Any.GetValue())
 	b = appendString(b, resourceName, e.Name)
 	if aliases {
 		for _, a := range e.Aliases {

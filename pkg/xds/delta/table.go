@@ -59,7 +59,7 @@ func (t *Table) Publish(changed []Resource, removed []string) (concerned map[str
 	concerned = map[string]struct{}{}
 	seq := t.seq + 1
 	for _, r := range changed {
-		t.replace(r.Name, newEntry(r, seq), seq, concerned)
+		t.replace(r.Name, &Entry{r}, seq, concerned)
 	}
 	for _, name := range removed {
 		if _, ok := t.entries[name]; ok {

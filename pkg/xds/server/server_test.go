@@ -334,3 +334,26 @@ func TestLargeRequest(t *testing.T) {
 		t.Errorf("got %d resources, %d removals, %v", len(r.GetResources()), len(r.GetRemovedResources()), err)
 	}
 }
+
+// A stream ends with its client, also when that happens between two requests.
+func TestStreamsEnd(t *testing.T) {
+	s, addr := serve(t, server.Config{})
+	api := dial(t, addr)
+	for range 100 {
+		ctx, cancel := context.WithCancel(t.Context())
+		stream, err := api.DeltaAggregatedResources(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 5 {
+			if err := stream.Send(&discovery.DeltaDiscoveryRequest{Node: node("x"), TypeUrl: addressType, ResponseNonce: "0"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := stream.Recv(); err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+	}
+	eventually(t, "all streams have ended", func() bool { return len(s.Clients()) == 0 })
+}

@@ -100,8 +100,8 @@ func (st *stream) close() {
 	st.server.cfg.Metrics.connected.Dec()
 }
 
-// receive reads requests until the stream ends. Its goroutine ends with the stream's context, which gRPC cancels when the
-// handler returns.
+// receive reads requests until the stream ends, which it always reports. Its goroutine ends with the stream's context, which
+// gRPC cancels when the handler returns.
 func receive[R any](ctx context.Context, recv func() (R, error)) (<-chan R, <-chan error) {
 	requests, ended := make(chan R), make(chan error, 1)
 	go func() {
@@ -114,6 +114,7 @@ func receive[R any](ctx context.Context, recv func() (R, error)) (<-chan R, <-ch
 			select {
 			case requests <- r:
 			case <-ctx.Done():
+				ended <- ctx.Err()
 				return
 			}
 		}
