@@ -40,6 +40,7 @@ func newFakeServer() *fakeServer {
 
 func (f *fakeServer) Send(r *discovery.DeltaDiscoveryRequest) error { f.requests <- r; return nil }
 func (f *fakeServer) Close()                                        { f.once.Do(func() { close(f.closed) }) }
+
 func (f *fakeServer) Recv() (*discovery.DeltaDiscoveryResponse, int, error) {
 	select {
 	case m := <-f.responses:

@@ -139,8 +139,10 @@ func (w *world) check() {
 
 // FuzzClient feeds a Client responses of any content: it must answer each, and never claim what it has not accepted.
 func FuzzClient(f *testing.F) {
-	valid, _ := proto.Marshal(&discovery.DeltaDiscoveryResponse{TypeUrl: testType, Nonce: "1", RemovedResources: []string{"b"},
-		Resources: []*discovery.Resource{{Name: "a", Version: "1", Aliases: []string{"x"}, Resource: &anypb.Any{TypeUrl: testType}}}})
+	valid, _ := proto.Marshal(&discovery.DeltaDiscoveryResponse{
+		TypeUrl: testType, Nonce: "1", RemovedResources: []string{"b"},
+		Resources: []*discovery.Resource{{Name: "a", Version: "1", Aliases: []string{"x"}, Resource: &anypb.Any{TypeUrl: testType}}},
+	})
 	f.Add(valid, "a")
 	f.Fuzz(func(t *testing.T, wire []byte, reject string) {
 		var r discovery.DeltaDiscoveryResponse

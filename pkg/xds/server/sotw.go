@@ -16,13 +16,12 @@ type SotWHandler func(ctx context.Context, r *discovery.DiscoveryRequest, peer P
 
 // sotw is the state of one type on a state-of-the-world stream.
 type sotw struct {
-	typeURL  string
-	topic    *topic
-	names    []string // empty: all
-	at       uint64
-	nonces   int
-	answered bool
-	last     TypeStatus
+	typeURL string
+	topic   *topic
+	names   []string // empty: all
+	at      uint64
+	nonces  int
+	last    TypeStatus
 }
 
 // At is the sequence number of the table the client was last sent.

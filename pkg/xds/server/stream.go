@@ -75,8 +75,10 @@ func (s *Server) open(ctx context.Context) (*stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	st := &stream{server: s, peer: peer, connected: s.cfg.Now(), wake: make(chan struct{}, 1),
-		subs: map[string]*subscription{}, keys: map[demanded]struct{}{}}
+	st := &stream{
+		server: s, peer: peer, connected: s.cfg.Now(), wake: make(chan struct{}, 1),
+		subs: map[string]*subscription{}, keys: map[demanded]struct{}{},
+	}
 	s.mu.Lock()
 	s.nextID++
 	st.id = s.nextID
