@@ -62,7 +62,7 @@ func (j *joined[T]) process() {
 	for k := range j.dirty {
 		next[k] = j.at(k)
 	}
-	clear(j.dirty)
+	j.dirty = map[string]struct{}{} // a cleared map keeps its size, and walking it costs that: the first load would stay to be paid
 	j.commit(next)
 }
 
