@@ -3,7 +3,10 @@ package netx
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net"
+	"sync"
 	"sync/atomic"
 )
 
@@ -19,7 +22,201 @@ type Counters struct {
 	Received atomic.Uint64 // upstream → downstream
 }
 
-// Relay copies both ways until both directions ended.
+// CopyError says which end of a one-way copy failed.
+type CopyError struct {
+	Write bool // the destination failed, else the source
+	Err   error
+}
+
+// Error implements error.
+func (e *CopyError) Error() string {
+	if e.Write {
+		return "write: " + e.Err.Error()
+	}
+	return "read: " + e.Err.Error()
+}
+
+// Unwrap returns the cause.
+func (e *CopyError) Unwrap() error { return e.Err }
+
+// RelayError says which side of a relay failed first.
+type RelayError struct {
+	Upstream bool   // else downstream
+	Op       string // read or write
+	Err      error
+}
+
+// Error implements error.
+func (e *RelayError) Error() string {
+	side := "downstream"
+	if e.Upstream {
+		side = "upstream"
+	}
+	return fmt.Sprintf("%s %s: %v", side, e.Op, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *RelayError) Unwrap() error { return e.Err }
+
+// forwarder is a Stream that writes what it receives to a socket without a goroutine (package hbone).
+type forwarder interface {
+	ForwardTo(dst *net.TCPConn, count *atomic.Uint64, done func(error))
+}
+
+// copier is a Stream that takes all a socket yields without an intermediate copy (package hbone).
+type copier interface {
+	CopyFrom(src *net.TCPConn, count *atomic.Uint64) error
+}
+
+// Relay copies both ways until both directions ended, passing half-closes on, and closes both streams. The
+// first failure aborts both, so that each end sees a reset where the other had one; it is returned as a
+// [*RelayError]. When ctx ends, both are aborted and its cause is returned. c may be nil.
+//
+// Two TCP sockets are spliced in the kernel; neither may have a BPF sockmap attached.
 func Relay(ctx context.Context, downstream, upstream Stream, c *Counters) error {
-	return errors.ErrUnsupported
+	if c == nil {
+		c = &Counters{}
+	}
+	r := &relay{downstream: downstream, upstream: upstream, back: make(chan struct{})}
+	stop := context.AfterFunc(ctx, func() { r.fail(context.Cause(ctx)) })
+	// What a stream can do without a goroutine goes in the background, the other direction runs here.
+	if fwd, tcp, ok := forwardable(upstream, downstream); ok {
+		fwd.ForwardTo(tcp, &c.Received, func(err error) { r.ended(true, err); close(r.back) })
+		r.ended(false, oneWay(upstream, downstream, &c.Sent))
+	} else if fwd, tcp, ok := forwardable(downstream, upstream); ok {
+		fwd.ForwardTo(tcp, &c.Sent, func(err error) { r.ended(false, err); close(r.back) })
+		r.ended(true, oneWay(downstream, upstream, &c.Received))
+	} else {
+		go func() {
+			r.ended(true, oneWay(downstream, upstream, &c.Received))
+			close(r.back)
+		}()
+		r.ended(false, oneWay(upstream, downstream, &c.Sent))
+	}
+	<-r.back
+	stop()
+	downstream.Close()
+	upstream.Close()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.err
+}
+
+func forwardable(from, to Stream) (forwarder, *net.TCPConn, bool) {
+	fwd, ok := from.(forwarder)
+	tcp, isTCP := to.(*net.TCPConn)
+	return fwd, tcp, ok && isTCP
+}
+
+type relay struct {
+	downstream, upstream Stream
+	back                 chan struct{} // closed when the background direction ended
+
+	mu  sync.Mutex
+	err error // first failure
+}
+
+// ended notes the end of a direction; fromUpstream says where it read.
+func (r *relay) ended(fromUpstream bool, err error) {
+	if err == nil {
+		return
+	}
+	out := &RelayError{Upstream: fromUpstream, Op: "read", Err: err}
+	var ce *CopyError
+	if errors.As(err, &ce) {
+		out.Err = ce.Err
+		if ce.Write {
+			out.Op, out.Upstream = "write", !fromUpstream
+		}
+	}
+	r.fail(out)
+}
+
+// fail records the first failure and aborts both sides, which ends both directions.
+func (r *relay) fail(err error) {
+	r.mu.Lock()
+	first := r.err == nil
+	if first {
+		r.err = err
+	}
+	r.mu.Unlock()
+	if first {
+		// Not here: a forwarder may call from the goroutine that reads the tunnel.
+		go func() {
+			Abort(r.downstream)
+			Abort(r.upstream)
+		}()
+	}
+}
+
+// Abort closes c such that the peer sees a reset, if c knows how to.
+func Abort(c net.Conn) {
+	switch t := c.(type) {
+	case interface{ Reset() }:
+		t.Reset()
+	case interface{ SetLinger(int) error }:
+		t.SetLinger(0)
+	}
+	c.Close()
+}
+
+// oneWay copies from src until its end and half-closes dst then.
+func oneWay(dst, src Stream, count *atomic.Uint64) error {
+	var err error
+	srcTCP, fromTCP := src.(*net.TCPConn)
+	dstTCP, toTCP := dst.(*net.TCPConn)
+	into, direct := dst.(copier)
+	switch {
+	case fromTCP && direct:
+		err = into.CopyFrom(srcTCP, count)
+	case fromTCP && toTCP:
+		err = splice(dstTCP, srcTCP, count)
+	default:
+		err = pump(dst, src, count)
+	}
+	if err != nil {
+		return err
+	}
+	if err := dst.CloseWrite(); err != nil {
+		return &CopyError{Write: true, Err: err}
+	}
+	return nil
+}
+
+// pump copies through a buffer that grows with the flow. It can't wait for src without one, so it falls back
+// to a small one when little comes.
+func pump(dst io.Writer, src io.Reader, count *atomic.Uint64) error {
+	buf := Pool.Get(SmallBuffer)
+	defer func() { Pool.Put(buf) }()
+	for {
+		n, err := src.Read(buf)
+		if n > 0 {
+			if _, werr := dst.Write(buf[:n]); werr != nil {
+				return &CopyError{Write: true, Err: werr}
+			}
+			count.Add(uint64(n))
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return &CopyError{Err: err}
+		}
+		if want := nextSize(len(buf), n); want != len(buf) {
+			Pool.Put(buf)
+			buf = Pool.Get(want)
+		}
+	}
+}
+
+func nextSize(size, n int) int {
+	switch {
+	case n == size && size == SmallBuffer:
+		return MediumBuffer
+	case n == size:
+		return LargeBuffer
+	case n <= SmallBuffer/2:
+		return SmallBuffer
+	}
+	return size
 }

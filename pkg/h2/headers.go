@@ -1,0 +1,176 @@
+package h2
+
+import (
+	"strings"
+
+	"golang.org/x/net/http2/hpack"
+)
+
+// HeaderField is one decoded field; pseudo-headers start with ':'.
+type HeaderField struct{ Name, Value string }
+
+// HeaderDecoder decodes the header blocks of one direction of a connection, in order of arrival.
+type HeaderDecoder struct {
+	dec    *hpack.Decoder
+	limit  int // SETTINGS_MAX_HEADER_LIST_SIZE
+	size   int
+	fields []HeaderField
+	err    string // first violation of RFC 9113 section 8.2; "" is none
+	body   bool   // a regular field was seen
+}
+
+// NewHeaderDecoder returns a decoder that holds at most maxList bytes per block, counted as the protocol
+// counts (name + value + 32 for each field).
+func NewHeaderDecoder(maxList int) *HeaderDecoder {
+	d := &HeaderDecoder{limit: maxList}
+	d.dec = hpack.NewDecoder(4096, d.add)
+	d.dec.SetMaxStringLength(maxList)
+	return d
+}
+
+// ErrHeaderListTooLarge is the Reason of the stream error for a block over the limit; a server answers 431.
+const ErrHeaderListTooLarge = "header list too large"
+
+// Decode decodes one block. The fields are valid until the next call, their strings for ever. A StreamError
+// means the block is malformed, but the compression state is intact.
+func (d *HeaderDecoder) Decode(id uint32, block []byte) ([]HeaderField, error) {
+	d.size, d.err, d.body = 0, "", false
+	d.fields = d.fields[:0]
+	d.dec.SetEmitEnabled(true)
+	if _, err := d.dec.Write(block); err != nil {
+		return nil, ConnError{CompressionError, err.Error()}
+	}
+	if err := d.dec.Close(); err != nil {
+		return nil, ConnError{CompressionError, err.Error()}
+	}
+	if d.size > d.limit {
+		return nil, StreamError{id, EnhanceYourCalm, ErrHeaderListTooLarge}
+	}
+	if d.err != "" {
+		return nil, StreamError{id, ProtocolError, d.err}
+	}
+	return d.fields, nil
+}
+
+func (d *HeaderDecoder) add(f hpack.HeaderField) {
+	d.size += len(f.Name) + len(f.Value) + 32
+	if d.size > d.limit {
+		d.dec.SetEmitEnabled(false) // goes on decoding, for the table, without keeping strings
+		return
+	}
+	if d.err == "" {
+		d.err = d.check(f.Name, f.Value)
+	}
+	d.fields = append(d.fields, HeaderField{f.Name, f.Value})
+}
+
+// check applies RFC 9113 sections 8.2 and 8.3 as far as they concern a single field.
+func (d *HeaderDecoder) check(name, value string) string {
+	if strings.HasPrefix(name, ":") {
+		if d.body {
+			return "pseudo-header after a regular field"
+		}
+		for _, f := range d.fields {
+			if f.Name == name {
+				return "repeated pseudo-header"
+			}
+		}
+	} else {
+		d.body = true
+		if !validName(name) {
+			return "invalid field name"
+		}
+	}
+	switch name {
+	case "connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade":
+		return "connection-specific field"
+	case "te":
+		if value != "trailers" {
+			return "te other than trailers"
+		}
+	}
+	if !validValue(value) {
+		return "invalid field value"
+	}
+	return ""
+}
+
+// validName accepts the lower-case tokens of RFC 9110.
+func validName(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if c <= ' ' || c >= 0x7f || c >= 'A' && c <= 'Z' || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// validValue refuses what RFC 9113 section 8.2.1 does: NUL, CR, LF, and blanks at either end.
+func validValue(s string) bool {
+	if s == "" {
+		return true
+	}
+	if isBlank(s[0]) || isBlank(s[len(s)-1]) {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; c == 0 || c == '\r' || c == '\n' {
+			return false
+		}
+	}
+	return true
+}
+
+func isBlank(c byte) bool { return c == ' ' || c == '\t' }
+
+// Indices of the static table (RFC 7541 appendix A) that the encoder uses for names.
+const (
+	staticAuthority = 1
+	staticMethod    = 2
+	staticStatus    = 8
+)
+
+// AppendStatus appends the encoded :status field.
+func AppendStatus(dst []byte, status int) []byte {
+	for i, s := range [...]int{200, 204, 206, 304, 400, 404, 500} {
+		if s == status {
+			return append(dst, 0x80|byte(staticStatus+i))
+		}
+	}
+	dst = append(dst, staticStatus, 3)
+	return append(dst, byte('0'+status/100), byte('0'+status/10%10), byte('0'+status%10))
+}
+
+// AppendConnect appends the encoded pseudo-headers of a CONNECT request.
+func AppendConnect(dst []byte, authority string) []byte {
+	dst = append(dst, staticMethod)
+	dst = appendString(dst, "CONNECT")
+	dst = append(dst, staticAuthority)
+	return appendString(dst, authority)
+}
+
+// AppendField appends a field as a literal without indexing: the encoder keeps no state, so blocks may be
+// encoded in any order. name must be lower-case.
+func AppendField(dst []byte, name, value string) []byte {
+	dst = append(dst, 0)
+	dst = appendString(dst, name)
+	return appendString(dst, value)
+}
+
+func appendString(dst []byte, s string) []byte {
+	dst = appendInt(dst, 0x7f, uint64(len(s)))
+	return append(dst, s...)
+}
+
+// appendInt appends an HPACK integer whose prefix is all ones in mask; the flag bits are zero.
+func appendInt(dst []byte, mask byte, v uint64) []byte {
+	if v < uint64(mask) {
+		return append(dst, byte(v))
+	}
+	dst = append(dst, mask)
+	for v -= uint64(mask); v >= 0x80; v >>= 7 {
+		dst = append(dst, byte(v)|0x80)
+	}
+	return append(dst, byte(v))
+}

@@ -1,0 +1,252 @@
+package hbone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/pkg/h2"
+)
+
+// ClientConfig configures a client connection; the zero value is ready to use.
+type ClientConfig struct {
+	// Log receives protocol errors of peers at debug level; nil discards.
+	Log *slog.Logger
+}
+
+// ClientConn is the client end of an HBONE connection. Safe for concurrent use.
+type ClientConn struct {
+	c       *conn
+	ended   chan struct{} // readLoop returned
+	emptied time.Time     // when the last stream left; guarded by conn.mu
+}
+
+// reply is what a Connect waits for; its fields are written before ready is closed, under conn.mu.
+type reply struct {
+	ready  chan struct{}
+	status int
+	header Header
+}
+
+// NewClientConn starts HTTP/2 on conn, whose TLS handshake is done. It owns conn from now on.
+func NewClientConn(conn net.Conn, cfg ClientConfig) (*ClientConn, error) {
+	cc := &ClientConn{c: newConn(conn, true, cfg.Log), ended: make(chan struct{}), emptied: time.Now()}
+	cc.c.role = cc
+	cc.c.start()
+	go func() {
+		defer close(cc.ended)
+		cc.c.readLoop()
+	}()
+	return cc, nil
+}
+
+// Connect opens a tunnel. Another status than 200 is a [*StatusError] (the Response is returned, too). An
+// error that wraps [ErrNotSent] may be retried on another connection.
+func (cc *ClientConn) Connect(ctx context.Context, r *Request) (*Stream, *Response, error) {
+	var scratch [512]byte
+	block := h2.AppendConnect(scratch[:0], r.Authority)
+	for _, f := range r.Header {
+		block = h2.AppendField(block, f.Key, f.Value)
+	}
+	wait := &reply{ready: make(chan struct{})}
+	s, err := cc.open(block, wait)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open HBONE stream to %s: %w", cc.c.nc.RemoteAddr(), err)
+	}
+	select {
+	case <-wait.ready:
+	case <-ctx.Done():
+		s.close(h2.Cancel, false)
+		return nil, nil, fmt.Errorf("CONNECT %s via %s: %w", r.Authority, cc.c.nc.RemoteAddr(), context.Cause(ctx))
+	}
+	if wait.status == 0 {
+		return nil, nil, fmt.Errorf("CONNECT %s via %s: %w", r.Authority, cc.c.nc.RemoteAddr(), s.failure())
+	}
+	resp := &Response{Status: wait.status, Header: wait.header}
+	if resp.Status != 200 {
+		s.Close()
+		return nil, resp, &StatusError{*resp}
+	}
+	return s, resp, nil
+}
+
+// open allocates the id and queues the HEADERS under one lock: ids must rise on the wire.
+func (cc *ClientConn) open(block []byte, wait *reply) (*Stream, error) {
+	c := cc.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.err != nil:
+		return nil, fmt.Errorf("%w: %w", ErrNotSent, c.err)
+	case c.goAway:
+		return nil, fmt.Errorf("%w: peer is going away", ErrNotSent)
+	case len(c.streams) >= int(min(c.peer.MaxConcurrentStreams, 1<<20)):
+		return nil, fmt.Errorf("%w: peer allows no more streams", ErrNotSent)
+	case c.lastID >= 1<<31-2:
+		return nil, fmt.Errorf("%w: stream ids used up", ErrNotSent)
+	}
+	if c.lastID == 0 {
+		c.lastID = 1
+	} else {
+		c.lastID += 2
+	}
+	s := newStream(c, c.lastID)
+	s.reply = wait
+	c.streams[s.id] = s
+	c.reserve(len(block) + 64)
+	c.out = h2.AppendHeaders(c.out, s.id, false, block, int(c.peer.MaxFrameSize))
+	c.flush()
+	return s, nil
+}
+
+// failure returns why the stream can't send any more.
+func (s *Stream) failure() error {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	return s.sendErr
+}
+
+// answerLocked releases the Connect that waits on s.
+func (s *Stream) answerLocked() {
+	if s.reply != nil {
+		close(s.reply.ready)
+		s.reply = nil
+	}
+}
+
+func (cc *ClientConn) headers(f h2.Frame, fields []h2.HeaderField, bad error) error {
+	c := cc.c
+	c.mu.Lock()
+	s := c.streams[f.StreamID]
+	if s == nil {
+		idle := c.idle(f.StreamID)
+		c.mu.Unlock()
+		if idle {
+			return h2.ConnError{Code: h2.ProtocolError, Reason: "HEADERS on an idle stream"}
+		}
+		return nil // of a stream we reset
+	}
+	if s.answered {
+		c.mu.Unlock()
+		return c.trailers(s, f, bad)
+	}
+	status, header, ok := parseResponse(fields)
+	switch {
+	case bad != nil:
+		c.mu.Unlock()
+		return bad
+	case !ok || status == 101 || status < 200 && f.EndStream():
+		c.mu.Unlock()
+		return h2.StreamError{StreamID: f.StreamID, Code: h2.ProtocolError, Reason: "bad response"}
+	case status < 200: // interim
+		c.mu.Unlock()
+		if !c.control.Spend() {
+			return h2.ConnError{Code: h2.EnhanceYourCalm, Reason: "too many interim responses"}
+		}
+		return nil
+	}
+	s.answered = true
+	if s.reply != nil {
+		s.reply.status, s.reply.header = status, header
+	}
+	s.answerLocked()
+	c.mu.Unlock()
+	if f.EndStream() {
+		s.deliver(nil, true)
+		c.remoteEnd(s)
+	}
+	return nil
+}
+
+func parseResponse(fields []h2.HeaderField) (status int, h Header, ok bool) {
+	for _, f := range fields {
+		switch {
+		case f.Name == ":status":
+			n, err := strconv.Atoi(f.Value)
+			if err != nil || len(f.Value) != 3 || n < 100 {
+				return 0, nil, false
+			}
+			status = n
+		case f.Name[0] == ':':
+			return 0, nil, false
+		default:
+			h = append(h, Field{f.Name, f.Value})
+		}
+	}
+	return status, h, status != 0
+}
+
+func (cc *ClientConn) goneAway(last uint32) {
+	c := cc.c
+	c.goAway, c.goAwayN = true, last
+	for id, s := range c.streams {
+		if id > last {
+			err := fmt.Errorf("%w: peer is going away", ErrNotSent)
+			s.abortLocked(err)
+			delete(c.streams, id)
+			go s.endReceive(err) // takes rmu, which must not be taken under conn.mu
+		}
+	}
+	cc.closed()
+}
+
+// closed runs with conn.mu held.
+func (cc *ClientConn) closed() {
+	c := cc.c
+	if c.goAway && len(c.streams) == 0 && c.err == nil {
+		go func() {
+			c.mu.Lock()
+			for c.writing && c.err == nil {
+				c.turn.Wait()
+			}
+			c.turn.Signal()
+			c.mu.Unlock()
+			c.fail(errors.Join(ErrClosed, errDrained))
+		}()
+	}
+	if len(c.streams) == 0 {
+		cc.emptied = time.Now()
+	}
+}
+
+// Done is closed when the connection ended.
+func (cc *ClientConn) Done() <-chan struct{} { return cc.c.done }
+
+// Close ends the connection and all its streams.
+func (cc *ClientConn) Close() error {
+	cc.c.fail(ErrClosed)
+	<-cc.ended
+	return nil
+}
+
+// usable returns whether new streams may be opened, and how many are open.
+func (cc *ClientConn) usable(limit int) (ok bool, open int) {
+	c := cc.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	open = len(c.streams)
+	limit = int(min(uint32(limit), c.peer.MaxConcurrentStreams))
+	return c.err == nil && !c.goAway && c.lastID < 1<<31-2 && open < limit, open
+}
+
+// idleFor returns for how long the connection carried no stream.
+func (cc *ClientConn) idleFor() time.Duration {
+	cc.c.mu.Lock()
+	defer cc.c.mu.Unlock()
+	if len(cc.c.streams) > 0 {
+		return 0
+	}
+	return time.Since(cc.emptied)
+}
+
+// retire opens no more streams; the connection closes with its last one.
+func (cc *ClientConn) retire() {
+	cc.c.mu.Lock()
+	defer cc.c.mu.Unlock()
+	cc.c.goAway = true
+	cc.closed()
+}

@@ -1,0 +1,108 @@
+package hbone
+
+import (
+	"github.com/isthmus-mesh/isthmus/pkg/h2"
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
+)
+
+// combineLimit bounds what data writers add to out; above it they wait for the writer.
+const combineLimit = netx.LargeBuffer - 8<<10
+
+// reserve makes room for n more bytes in out. Called with mu held.
+func (c *conn) reserve(n int) {
+	if cap(c.out)-len(c.out) >= n {
+		return
+	}
+	bigger := netx.Pool.Get(len(c.out) + n)
+	k := copy(bigger, c.out)
+	if c.out != nil {
+		netx.Pool.Put(c.out)
+	}
+	c.out = bigger[:k]
+}
+
+// flush writes out until it is empty, unless somebody else does. Called with mu held, which it drops while
+// it writes; returns with mu held.
+func (c *conn) flush() {
+	if c.writing {
+		return
+	}
+	c.writing = true
+	c.drain()
+}
+
+// drain is flush for the one who set writing.
+func (c *conn) drain() {
+	for rounds := 0; len(c.out) > 0; rounds++ {
+		if rounds == 8 {
+			// Others keep queueing: this caller has its own stream to serve.
+			go func() {
+				c.mu.Lock()
+				c.drain()
+				c.mu.Unlock()
+			}()
+			return
+		}
+		buf := c.out
+		c.out = nil
+		c.mu.Unlock()
+		_, err := c.nc.Write(buf)
+		netx.Pool.Put(buf)
+		if err != nil {
+			c.fail(err)
+		}
+		c.mu.Lock()
+		c.turn.Signal()
+		if c.err != nil {
+			c.dropOut()
+		}
+	}
+	c.writing = false
+	c.turn.Signal()
+}
+
+func (c *conn) dropOut() {
+	if c.out != nil {
+		netx.Pool.Put(c.out)
+		c.out = nil
+	}
+}
+
+// flushAsync is flush for the reader and for timers, which must not block. Called with mu held.
+func (c *conn) flushAsync() {
+	if c.writing || len(c.out) == 0 {
+		return
+	}
+	c.writing = true
+	go func() {
+		c.mu.Lock()
+		c.drain()
+		c.mu.Unlock()
+	}()
+}
+
+// queueControl queues a small frame from the reader. A peer that makes us queue without reading is cut off.
+func (c *conn) queueControl(appendTo func([]byte) []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return nil
+	}
+	if len(c.out) > maxPending {
+		return h2.ConnError{Code: h2.EnhanceYourCalm, Reason: "peer does not read what it asks for"}
+	}
+	c.reserve(64)
+	c.out = appendTo(c.out)
+	c.flushAsync()
+	return nil
+}
+
+// windowUpdate announces incr more bytes; id 0 is the connection.
+func (c *conn) windowUpdateLocked(id, incr uint32) {
+	if incr == 0 || c.err != nil {
+		return
+	}
+	c.reserve(64)
+	c.out = h2.AppendWindowUpdate(c.out, id, incr)
+	c.flushAsync()
+}

@@ -1,0 +1,146 @@
+package hbone
+
+import (
+	"io"
+	"net"
+	"os"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
+)
+
+// sink is a TCP socket to which a stream forwards what it receives. Guarded by Stream.rmu, except that a
+// draining goroutine writes to dst without it.
+type sink struct {
+	dst   *net.TCPConn
+	raw   syscall.RawConn
+	count *atomic.Uint64
+	done  func(error)
+
+	try  func(fd uintptr) bool // push's callback, made once
+	data []byte
+	n    int
+	err  error
+}
+
+// ForwardTo writes all that the stream receives to dst and half-closes it at the end; the bytes are added to
+// count. It returns at once: the connection's reader writes as long as dst takes it, a goroutine exists only
+// while dst lags. done is called once, from any goroutine, and must not block: nil after the end, else a
+// [*netx.CopyError]. The stream must not be read otherwise.
+func (s *Stream) ForwardTo(dst *net.TCPConn, count *atomic.Uint64, done func(error)) {
+	raw, err := dst.SyscallConn()
+	if err != nil {
+		done(&netx.CopyError{Write: true, Err: err})
+		return
+	}
+	k := &sink{dst: dst, raw: raw, count: count, done: done}
+	k.try = k.write
+	s.rmu.Lock()
+	s.sink = k
+	if s.queue.size > 0 {
+		s.draining = true
+		go s.drainTo(k)
+	}
+	finished := s.finishedLocked()
+	s.rmu.Unlock()
+	if finished != nil {
+		finished()
+	}
+}
+
+// push writes as much of p as the socket takes now.
+func (k *sink) push(p []byte) int {
+	k.data, k.n = p, 0
+	if err := k.raw.Write(k.try); err != nil && k.err == nil {
+		k.err = err
+	}
+	k.data = nil
+	k.count.Add(uint64(k.n))
+	return k.n
+}
+
+// write is called once per push with the socket; it never asks to wait.
+func (k *sink) write(fd uintptr) bool {
+	for k.n < len(k.data) {
+		n, err := syscall.Write(int(fd), k.data[k.n:])
+		if n > 0 {
+			k.n += n
+			continue // a short write means a full socket: the next one says EAGAIN
+		}
+		if err == syscall.EINTR { //nolint:errorlint // syscall returns the bare errno
+			continue
+		}
+		if err != nil && err != syscall.EAGAIN { //nolint:errorlint // as above
+			k.err = os.NewSyscallError("write", err)
+		}
+		break
+	}
+	return true
+}
+
+// drainTo writes the queue to a socket that lags; ends when they are level.
+func (s *Stream) drainTo(k *sink) {
+	for {
+		s.rmu.Lock()
+		var next chunk
+		ok := false
+		if s.recvErr == nil && k.err == nil {
+			next, ok = s.queue.pop()
+		}
+		if !ok {
+			s.draining = false
+			finished := s.finishedLocked()
+			s.rmu.Unlock()
+			if finished != nil {
+				finished()
+			}
+			return
+		}
+		s.rmu.Unlock()
+		n, err := k.dst.Write(next.buf[next.r:next.w])
+		k.count.Add(uint64(n))
+		release(next)
+		s.account(0, 0, next.w-next.r)
+		if err != nil {
+			s.rmu.Lock()
+			k.err = err
+			dropped := s.queue.clear()
+			s.rmu.Unlock()
+			s.account(0, 0, dropped)
+		}
+	}
+}
+
+// finishedLocked returns what is to be called, without rmu, if forwarding is over now.
+func (s *Stream) finishedLocked() func() {
+	k := s.sink
+	if k == nil || s.draining || k.done == nil {
+		return nil
+	}
+	done := k.done
+	var err error
+	switch {
+	case k.err != nil:
+		err = &netx.CopyError{Write: true, Err: k.err}
+		if s.recvErr == nil {
+			s.recvErr = io.ErrClosedPipe // what still comes is dropped
+		}
+	case s.recvErr != nil:
+		err = &netx.CopyError{Err: s.recvErr}
+	case s.eof && s.queue.size == 0:
+	default:
+		return nil
+	}
+	k.done = nil
+	return func() {
+		if err == nil {
+			if cerr := k.dst.CloseWrite(); cerr != nil {
+				err = &netx.CopyError{Write: true, Err: cerr}
+			}
+		}
+		done(err)
+	}
+}
+
+func release(k chunk) { netx.Pool.Put(k.buf) }

@@ -1,0 +1,319 @@
+package hbone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/pkg/h2"
+)
+
+// Handler answers the CONNECT requests of a server connection.
+type Handler interface {
+	// ServeCONNECT runs on a goroutine of its own for each stream. It must call Accept or Refuse once; if it
+	// does neither, the stream is refused with 503. When it returns, an accepted stream that is still open is
+	// closed. ctx ends with the stream's reset, the connection, or the handler.
+	ServeCONNECT(ctx context.Context, r *Request, w ResponseWriter)
+}
+
+// ResponseWriter answers one CONNECT.
+type ResponseWriter interface {
+	// Accept answers 200 with header h and returns the tunnel.
+	Accept(h Header) (*Stream, error)
+	// Refuse answers with status and ends the stream.
+	Refuse(status int, h Header)
+	// RemoteAddr and LocalAddr are those of the connection that carries the stream.
+	RemoteAddr() net.Addr
+	LocalAddr() net.Addr
+}
+
+// ServerConfig configures ServeConn; the zero value is ready to use.
+type ServerConfig struct {
+	// Drain, when closed, starts a graceful shutdown: GOAWAY, open streams finish, then the connection ends.
+	Drain <-chan struct{}
+	// Log receives protocol errors of peers at debug level; nil discards.
+	Log *slog.Logger
+}
+
+// server is the role of a connection that answers CONNECTs.
+type server struct {
+	c        *conn
+	ctx      context.Context //nolint:containedctx // parent of the handlers' contexts, for the connection's life
+	handler  Handler
+	handlers sync.WaitGroup
+	running  int // handlers; guarded by conn.mu
+}
+
+// ServeConn serves HBONE on conn, whose TLS handshake is done, until the connection ends; it closes conn.
+// All handlers have returned when it returns. The error is nil after a graceful end.
+func ServeConn(ctx context.Context, conn net.Conn, h Handler, cfg ServerConfig) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	c := newConn(conn, false, cfg.Log)
+	s := &server{c: c, ctx: ctx, handler: h}
+	c.role = s
+	defer s.handlers.Wait()
+	stop := context.AfterFunc(ctx, func() { c.fail(context.Cause(ctx)) })
+	defer stop()
+	c.start()
+	if err := readPreface(conn); err != nil {
+		c.die(err)
+		return fmt.Errorf("HBONE from %s: %w", conn.RemoteAddr(), err)
+	}
+	if cfg.Drain != nil {
+		go s.drainOn(cfg.Drain)
+	}
+	err := c.readLoop()
+	cancel()
+	if errors.Is(err, io.EOF) || errors.Is(err, errDrained) {
+		return nil
+	}
+	return fmt.Errorf("HBONE from %s: %w", conn.RemoteAddr(), err)
+}
+
+func readPreface(conn net.Conn) error {
+	var got [len(h2.Preface)]byte
+	conn.SetReadDeadline(time.Now().Add(prefaceTimeout))
+	if _, err := io.ReadFull(conn, got[:]); err != nil {
+		return fmt.Errorf("read client preface: %w", err)
+	}
+	if string(got[:]) != h2.Preface {
+		return h2.ConnError{Code: h2.ProtocolError, Reason: "bad client preface"}
+	}
+	return conn.SetReadDeadline(time.Time{})
+}
+
+// errDrained ends a connection whose last stream ended after GOAWAY.
+var errDrained = errors.New("hbone: drained")
+
+// drainOn announces the end when drain closes. Streams that the peer opens before it has seen the first
+// GOAWAY are still served: the last id follows a round trip later.
+func (s *server) drainOn(drain <-chan struct{}) {
+	c := s.c
+	select {
+	case <-drain:
+	case <-c.done:
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return
+	}
+	c.reserve(128)
+	c.out = h2.AppendGoAway(c.out, 1<<31-1, h2.NoError, "")
+	c.out = h2.AppendPing(c.out, false, [8]byte([]byte(drainPing)))
+	c.ping.onAck = s.lastCall
+	c.flushAsync()
+}
+
+// lastCall runs with conn.mu held.
+func (s *server) lastCall() {
+	c := s.c
+	c.goAway, c.goAwayN = true, c.lastID
+	c.reserve(128)
+	c.out = h2.AppendGoAway(c.out, c.lastID, h2.NoError, "")
+	c.flushAsync()
+	s.closed()
+}
+
+func (s *server) closed() {
+	if c := s.c; c.goAway && len(c.streams) == 0 && c.err == nil {
+		// Not at once: the END_STREAM that emptied the connection is still queued, and the peer closes first
+		// when it is well-behaved.
+		go s.hangUp()
+	}
+}
+
+func (s *server) hangUp() {
+	c := s.c
+	c.mu.Lock()
+	for c.writing && c.err == nil {
+		c.turn.Wait()
+	}
+	c.turn.Signal()
+	c.mu.Unlock()
+	c.fail(errDrained)
+}
+
+func (s *server) goneAway(uint32) {} // the client opens no more streams, which needs nothing of us
+
+func (s *server) headers(f h2.Frame, fields []h2.HeaderField, bad error) error {
+	c := s.c
+	id := f.StreamID
+	c.mu.Lock()
+	if old := c.streams[id]; old != nil {
+		c.mu.Unlock()
+		return c.trailers(old, f, bad)
+	}
+	if id%2 == 0 || id <= c.lastID {
+		c.mu.Unlock()
+		if id%2 == 1 && bad == nil && f.EndStream() {
+			return nil // trailers of a stream that was reset here
+		}
+		return h2.ConnError{Code: h2.ProtocolError, Reason: "HEADERS on a closed or invalid stream"}
+	}
+	c.lastID = id
+	draining := c.goAway && id > c.goAwayN
+	full := len(c.streams) >= maxServerStreams || s.running >= 2*maxServerStreams
+	c.mu.Unlock()
+	switch {
+	case draining:
+		return nil
+	case full:
+		return h2.StreamError{StreamID: id, Code: h2.RefusedStream, Reason: "too many streams"}
+	}
+	var se h2.StreamError
+	if errors.As(bad, &se) {
+		if se.Reason == h2.ErrHeaderListTooLarge {
+			return s.refuse(id, 431)
+		}
+		return bad
+	}
+	req, status := parseRequest(fields)
+	if status != 0 {
+		return s.refuse(id, status)
+	}
+	s.open(id, req, f.EndStream())
+	return nil
+}
+
+// refuse answers a request that never becomes a stream.
+func (s *server) refuse(id uint32, status int) error {
+	return s.c.queueControl(func(b []byte) []byte {
+		var block [8]byte
+		b = h2.AppendHeaders(b, id, true, h2.AppendStatus(block[:0], status), h2.MinMaxFrameSize)
+		return h2.AppendRSTStream(b, id, h2.NoError) // RFC 9113 8.1: the request need not be finished
+	})
+}
+
+// parseRequest returns the CONNECT, or the status to refuse with.
+func parseRequest(fields []h2.HeaderField) (*Request, int) {
+	r := &Request{}
+	method := ""
+	for _, f := range fields {
+		switch f.Name {
+		case ":method":
+			method = f.Value
+		case ":authority":
+			r.Authority = f.Value
+		case ":scheme", ":path", ":protocol", ":status":
+			return nil, 400 // not a plain CONNECT
+		default:
+			if f.Name[0] == ':' {
+				return nil, 400
+			}
+			r.Header = append(r.Header, Field{f.Name, f.Value})
+		}
+	}
+	if method != "CONNECT" || r.Authority == "" {
+		return nil, 400
+	}
+	return r, 0
+}
+
+// open starts the handler of a new stream.
+func (s *server) open(id uint32, req *Request, ended bool) {
+	c := s.c
+	ctx, cancel := context.WithCancelCause(s.ctx)
+	c.mu.Lock()
+	if c.err != nil {
+		c.mu.Unlock()
+		cancel(c.err)
+		return
+	}
+	st := newStream(c, id)
+	st.cancel = cancel
+	st.remoteEnded, st.eof = ended, ended
+	c.streams[id] = st
+	s.running++
+	c.mu.Unlock()
+	s.handlers.Go(func() {
+		w := &responder{Stream: st}
+		s.handler.ServeCONNECT(ctx, req, w)
+		if !w.done {
+			w.Refuse(503, nil)
+		}
+		st.Close()
+		cancel(context.Canceled)
+		c.mu.Lock()
+		s.running--
+		c.mu.Unlock()
+	})
+}
+
+// responder is the ResponseWriter of one stream; used by its handler only.
+type responder struct {
+	*Stream
+	done bool
+}
+
+var errAnswered = errors.New("hbone: request already answered")
+
+// Accept implements [ResponseWriter].
+func (w *responder) Accept(h Header) (*Stream, error) {
+	if err := w.answer(200, h, false); err != nil {
+		return nil, err
+	}
+	return w.Stream, nil
+}
+
+// Refuse implements [ResponseWriter].
+func (w *responder) Refuse(status int, h Header) {
+	if w.answer(status, h, true) == nil {
+		w.Close()
+	}
+}
+
+func (w *responder) answer(status int, h Header, end bool) error {
+	if w.done {
+		return errAnswered
+	}
+	w.done = true
+	var scratch [256]byte
+	block := h2.AppendStatus(scratch[:0], status)
+	for _, f := range h {
+		block = h2.AppendField(block, f.Key, f.Value)
+	}
+	s, c := w.Stream, w.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.sendErr != nil {
+		return s.sendErr
+	}
+	c.reserve(len(block) + 64)
+	c.out = h2.AppendHeaders(c.out, s.id, end, block, int(c.peer.MaxFrameSize))
+	s.answered = true
+	if end {
+		s.localEnded, s.sendErr = true, net.ErrClosed
+		if !s.remoteEnded {
+			// The client need not finish a request that was refused (RFC 9113 section 8.1).
+			c.out = h2.AppendRSTStream(c.out, s.id, h2.NoError)
+			s.remoteEnded = true
+		}
+		c.retireLocked(s)
+	}
+	c.flush()
+	return nil
+}
+
+// trailers ends a stream that the peer ends by HEADERS. CONNECT has none, but some proxies send them.
+func (c *conn) trailers(s *Stream, f h2.Frame, bad error) error {
+	if bad != nil || !f.EndStream() {
+		return h2.StreamError{StreamID: f.StreamID, Code: h2.ProtocolError, Reason: "HEADERS within a tunnel"}
+	}
+	c.mu.Lock()
+	ended := s.remoteEnded
+	c.mu.Unlock()
+	if ended {
+		return h2.StreamError{StreamID: f.StreamID, Code: h2.StreamClosed, Reason: "HEADERS after END_STREAM"}
+	}
+	s.deliver(nil, true)
+	c.remoteEnd(s)
+	return nil
+}

@@ -1,0 +1,156 @@
+package hbone
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+)
+
+// deliver takes data from the reader: it goes straight to where it is wanted (a socket, a waiting Read), or
+// waits in the queue, which the stream's window bounds. It never blocks.
+func (s *Stream) deliver(p []byte, end bool) {
+	s.rmu.Lock()
+	used := 0
+	switch {
+	case s.recvErr != nil:
+		used, p = len(p), nil
+	case s.sink != nil && !s.draining && len(p) > 0:
+		used = s.sink.push(p)
+		p = p[used:]
+	case s.waiting != nil && s.queue.size == 0 && len(p) > 0:
+		used = copy(s.waiting, p)
+		s.got, s.waiting = used, nil
+		p = p[used:]
+		s.readable.Broadcast()
+	}
+	if len(p) > 0 && (s.sink == nil || s.sink.err == nil) {
+		s.queue.add(p)
+		s.readable.Broadcast()
+		if s.sink != nil && !s.draining {
+			s.draining = true
+			go s.drainTo(s.sink)
+		}
+	} else if len(p) > 0 {
+		used += len(p) // the sink broke: nobody wants it
+		p = nil
+	}
+	if end {
+		s.eof = true
+		s.readable.Broadcast()
+	}
+	finished := s.finishedLocked()
+	s.rmu.Unlock()
+	if used > 0 || len(p) > 0 {
+		s.account(len(p), used, 0)
+	}
+	if finished != nil {
+		finished()
+	}
+}
+
+// account books bytes that were queued, bytes that were consumed on arrival, and bytes consumed from the queue.
+func (s *Stream) account(queued, passed, dequeued int) {
+	c := s.c
+	c.mu.Lock()
+	c.buffered += int64(queued - dequeued)
+	if n := int64(passed + dequeued); n > 0 {
+		c.giveBackLocked(n)
+		if incr := s.recv.Consume(n); !s.remoteEnded {
+			c.windowUpdateLocked(s.id, incr)
+		}
+	}
+	c.mu.Unlock()
+}
+
+// Read returns what arrived, waiting for it if need be; io.EOF after the peer's END_STREAM.
+func (s *Stream) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	s.reading.Lock()
+	defer s.reading.Unlock()
+	s.rmu.Lock()
+	for {
+		if err := s.readErrLocked(); err != nil {
+			s.rmu.Unlock()
+			return 0, err
+		}
+		if s.queue.size > 0 {
+			n := s.queue.read(p)
+			s.rmu.Unlock()
+			s.account(0, 0, n)
+			return n, nil
+		}
+		s.waiting, s.got = p, 0
+		s.readable.Wait()
+		s.waiting = nil
+		if s.got > 0 {
+			n := s.got
+			s.rmu.Unlock()
+			return n, nil
+		}
+	}
+}
+
+func (s *Stream) readErrLocked() error {
+	switch {
+	case s.recvErr != nil:
+		return s.recvErr
+	case s.readExpired:
+		return os.ErrDeadlineExceeded
+	case s.eof && s.queue.size == 0:
+		return io.EOF
+	}
+	return nil
+}
+
+// WriteTo writes all that arrives to w, a queued buffer at a time.
+func (s *Stream) WriteTo(w io.Writer) (int64, error) {
+	s.reading.Lock()
+	defer s.reading.Unlock()
+	var total int64
+	for {
+		s.rmu.Lock()
+		for s.queue.size == 0 && s.readErrLocked() == nil {
+			s.readable.Wait()
+		}
+		if err := s.readErrLocked(); err != nil {
+			s.rmu.Unlock()
+			if err == io.EOF { //nolint:errorlint // our own, bare
+				err = nil
+			}
+			return total, err
+		}
+		k, _ := s.queue.pop()
+		s.rmu.Unlock()
+		n, err := w.Write(k.buf[k.r:k.w])
+		total += int64(n)
+		s.account(0, 0, k.w-k.r)
+		release(k)
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+// endReceive fails the receiving direction unless all of it already arrived, or it was us who closed.
+func (s *Stream) endReceive(err error) {
+	s.rmu.Lock()
+	if s.recvErr != nil || s.eof && !errors.Is(err, net.ErrClosed) {
+		s.rmu.Unlock()
+		return
+	}
+	s.recvErr = err
+	dropped := s.queue.clear()
+	s.stopTimer(&s.readTimer)
+	s.readable.Broadcast()
+	finished := s.finishedLocked()
+	s.rmu.Unlock()
+	if dropped > 0 {
+		s.account(0, 0, dropped)
+	}
+	if finished != nil {
+		finished()
+	}
+}

@@ -1,0 +1,280 @@
+package hbone
+
+import (
+	"net"
+	"os"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/isthmus-mesh/isthmus/pkg/h2"
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
+)
+
+const (
+	// recordSize is the plaintext of a full TLS record: writes of its multiples waste none.
+	recordSize = 16 << 10
+	// directMin is from where a payload is written straight from the caller's buffer when the connection is free.
+	directMin = 4 << 10
+)
+
+// Write sends p; it returns when all of it is handed to the connection or queued for the one who writes.
+func (s *Stream) Write(p []byte) (int, error) {
+	c := s.c
+	sent := 0
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(p) > 0 {
+		n, err := s.windowLocked(min(len(p), recordSize-h2.FrameHeaderLen))
+		if err == nil {
+			err = s.turnLocked(n)
+		}
+		if err != nil {
+			return sent, err
+		}
+		s.queueLocked(p[:n])
+		p = p[n:]
+		sent += n
+		c.flush()
+	}
+	return sent, nil
+}
+
+// transmit sends frame[h2.FrameHeaderLen:]. The space before the payload takes the frame head, so that a
+// large payload reaches the connection without a copy; frame is overwritten.
+func (s *Stream) transmit(frame []byte) error {
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(frame) > h2.FrameHeaderLen {
+		n, err := s.windowLocked(len(frame) - h2.FrameHeaderLen)
+		if err != nil {
+			return err
+		}
+		if err := s.turnLocked(n); err != nil {
+			return err
+		}
+		if c.writing || n < directMin {
+			s.queueLocked(frame[h2.FrameHeaderLen:][:n])
+			c.flush()
+		} else {
+			s.writeLocked(frame[:h2.FrameHeaderLen+n])
+		}
+		// The next head overwrites the end of what was just sent.
+		frame = frame[n:]
+	}
+	return nil
+}
+
+// writeLocked writes one frame on the free connection, then what others queued meanwhile.
+func (s *Stream) writeLocked(frame []byte) {
+	c := s.c
+	c.writing = true
+	h2.FrameHeader{Length: uint32(len(frame) - h2.FrameHeaderLen), Type: h2.FrameData, StreamID: s.id}.Put(frame)
+	c.mu.Unlock()
+	_, err := c.nc.Write(frame)
+	if err != nil {
+		c.fail(err)
+	}
+	c.mu.Lock()
+	c.drain()
+}
+
+func (s *Stream) queueLocked(p []byte) {
+	c := s.c
+	c.reserve(h2.FrameHeaderLen + len(p))
+	c.out = h2.FrameHeader{Length: uint32(len(p)), Type: h2.FrameData, StreamID: s.id}.Append(c.out)
+	c.out = append(c.out, p...)
+}
+
+// windowLocked waits until at least one byte may be sent and takes up to want from both windows. Streams get
+// their share of the connection's window in the order in which they ran into it.
+func (s *Stream) windowLocked(want int) (int, error) {
+	c := s.c
+	for {
+		if err := s.sendableErr(); err != nil {
+			s.leaveBlocked()
+			return 0, err
+		}
+		mine, shared := s.send.Available(), c.send.Available()
+		if mine == 0 {
+			s.leaveBlocked()
+			s.sendable.Wait()
+			continue
+		}
+		if shared == 0 || c.blocked.head != nil && c.blocked.head != s {
+			c.blocked.push(s)
+			s.sendable.Wait()
+			continue
+		}
+		n := min(int64(want), mine, shared, int64(c.peer.MaxFrameSize))
+		if c.peer.MaxFrameSize < netx.LargeBuffer {
+			n = min(n, recordSize-h2.FrameHeaderLen)
+		}
+		s.send.Take(n)
+		c.send.Take(n)
+		s.leaveBlocked()
+		return int(n), nil
+	}
+}
+
+func (s *Stream) sendableErr() error {
+	switch {
+	case s.sendErr != nil:
+		return s.sendErr
+	case s.localEnded:
+		return net.ErrClosed
+	case s.writeExpired:
+		return os.ErrDeadlineExceeded
+	}
+	return nil
+}
+
+func (s *Stream) leaveBlocked() {
+	if s.queued {
+		s.c.blocked.remove(s)
+	}
+	s.c.unblock()
+}
+
+// turnLocked waits until n bytes may be queued or written. On error it gives the window back.
+func (s *Stream) turnLocked(n int) error {
+	c := s.c
+	for {
+		err := s.sendableErr()
+		if err == nil && (!c.writing || len(c.out)+h2.FrameHeaderLen+n <= combineLimit) {
+			return nil
+		}
+		if err != nil {
+			s.send.Add(int64(n))
+			c.send.Add(int64(n))
+			c.unblock()
+			return err
+		}
+		c.turn.Wait()
+	}
+}
+
+// unblock wakes the first stream that waits for the connection's window. Called with mu held.
+func (c *conn) unblock() {
+	if c.blocked.head != nil && c.send.Available() > 0 {
+		c.blocked.head.sendable.Signal()
+	}
+}
+
+// streamList is a FIFO of streams linked through their next field; guarded by conn.mu.
+type streamList struct{ head, tail *Stream }
+
+func (l *streamList) push(s *Stream) {
+	if s.queued {
+		return
+	}
+	s.queued, s.next = true, nil
+	if l.tail == nil {
+		l.head = s
+	} else {
+		l.tail.next = s
+	}
+	l.tail = s
+}
+
+func (l *streamList) remove(s *Stream) {
+	if !s.queued {
+		return
+	}
+	var prev *Stream
+	for at := l.head; at != nil; prev, at = at, at.next {
+		if at != s {
+			continue
+		}
+		if prev == nil {
+			l.head = s.next
+		} else {
+			prev.next = s.next
+		}
+		if l.tail == s {
+			l.tail = prev
+		}
+		break
+	}
+	s.queued, s.next = false, nil
+}
+
+// CopyFrom sends all that src yields, until its end, and adds the bytes to count. It holds a buffer only
+// while data flows: an idle source is waited for without one. Errors are [*netx.CopyError].
+func (s *Stream) CopyFrom(src *net.TCPConn, count *atomic.Uint64) error {
+	raw, err := src.SyscallConn()
+	if err != nil {
+		return &netx.CopyError{Err: err}
+	}
+	in := socketReader{size: netx.SmallBuffer}
+	read := in.read
+	for {
+		if err := raw.Read(read); err != nil {
+			return &netx.CopyError{Err: err}
+		}
+		if in.n <= 0 || in.err != nil {
+			netx.Pool.Put(in.buf)
+			in.buf = nil
+			if in.err != nil {
+				return &netx.CopyError{Err: os.NewSyscallError("read", in.err)}
+			}
+			return nil
+		}
+		err := s.transmit(in.buf[:h2.FrameHeaderLen+in.n])
+		netx.Pool.Put(in.buf)
+		in.buf = nil
+		if err != nil {
+			return &netx.CopyError{Write: true, Err: err}
+		}
+		count.Add(uint64(in.n))
+		in.adapt()
+	}
+}
+
+// socketReader reads a socket behind room for a frame head, in sizes that follow the flow.
+type socketReader struct {
+	buf  []byte
+	size int
+	n    int
+	err  error
+}
+
+// read is called by the poller when fd may be readable; false waits for more, without a buffer.
+func (r *socketReader) read(fd uintptr) bool {
+	r.buf = netx.Pool.Get(r.size)
+	for {
+		r.n, r.err = syscall.Read(int(fd), r.buf[h2.FrameHeaderLen:r.room()])
+		if r.err != syscall.EINTR { //nolint:errorlint // syscall returns the bare errno
+			break
+		}
+	}
+	if r.err == syscall.EAGAIN { //nolint:errorlint // as above
+		netx.Pool.Put(r.buf)
+		r.buf, r.err = nil, nil
+		return false
+	}
+	return true
+}
+
+// room is how much of the buffer is used: frames fill TLS records exactly.
+func (r *socketReader) room() int {
+	if r.size == netx.MediumBuffer {
+		return recordSize
+	}
+	return r.size
+}
+
+// adapt grows the next buffer after a full one and shrinks it after one that was nearly empty.
+func (r *socketReader) adapt() {
+	full := r.n == r.room()-h2.FrameHeaderLen
+	switch {
+	case full && r.size == netx.SmallBuffer:
+		r.size = netx.MediumBuffer
+	case full:
+		r.size = netx.LargeBuffer
+	case r.n < recordSize/2 && r.size == netx.LargeBuffer:
+		r.size = netx.MediumBuffer
+	case r.n < netx.SmallBuffer/2 && r.size == netx.MediumBuffer:
+		r.size = netx.SmallBuffer
+	}
+}

@@ -1,0 +1,107 @@
+package netx
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+type socketKind int
+
+const (
+	listener socketKind = iota
+	packet
+	dialled
+	spoofed // dialled from a foreign address
+)
+
+// config returns the keepalive as package net wants it.
+func (k Keepalive) config() net.KeepAliveConfig {
+	out := net.KeepAliveConfig{Enable: true, Idle: k.Idle, Interval: k.Interval, Count: k.Count}
+	if out.Idle == 0 {
+		out.Idle = 180 * time.Second
+	}
+	if out.Interval == 0 {
+		out.Interval = 180 * time.Second
+	}
+	if out.Count == 0 {
+		out.Count = 9
+	}
+	return out
+}
+
+// dialer returns a dialer whose sockets come from local, if valid. made is called when a socket exists.
+func (n *NS) dialer(local netip.Addr, made func() error) *net.Dialer {
+	d := &net.Dialer{KeepAliveConfig: n.opt.Keepalive.config()}
+	d.SetMultipathTCP(false)
+	kind := dialled
+	if local.IsValid() {
+		kind = spoofed
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(local, 0))
+	}
+	options := n.control(kind)
+	d.Control = func(network, address string, c syscall.RawConn) error {
+		if made != nil {
+			if err := made(); err != nil {
+				return err
+			}
+		}
+		return options(network, address, c)
+	}
+	return d
+}
+
+// control sets the options of a fresh socket.
+func (n *NS) control(kind socketKind) func(network, address string, c syscall.RawConn) error {
+	return func(network, _ string, c syscall.RawConn) error {
+		var err error
+		cerr := c.Control(func(fd uintptr) { err = n.setOptions(int(fd), kind, strings.HasSuffix(network, "6")) })
+		return errors.Join(cerr, err)
+	}
+}
+
+func (n *NS) setOptions(fd int, kind socketKind, v6 bool) error {
+	if n.opt.Mark != 0 {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(n.opt.Mark)); err != nil {
+			return fmt.Errorf("set SO_MARK: %w", err)
+		}
+	}
+	switch kind {
+	case listener, packet:
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+			return fmt.Errorf("set SO_REUSEPORT: %w", err)
+		}
+		if err := setTransparent(fd, v6); err != nil && kind == listener && n.opt.RequireTransparent {
+			return fmt.Errorf("set IP_TRANSPARENT (needs CAP_NET_ADMIN): %w", err)
+		}
+	case spoofed:
+		if err := setTransparent(fd, v6); err != nil {
+			return fmt.Errorf("set IP_TRANSPARENT (needs CAP_NET_ADMIN): %w", err)
+		}
+		level, free := unix.SOL_IP, unix.IP_FREEBIND
+		if v6 {
+			level, free = unix.SOL_IPV6, unix.IPV6_FREEBIND
+		}
+		if err := unix.SetsockoptInt(fd, level, free, 1); err != nil {
+			return fmt.Errorf("set IP_FREEBIND: %w", err)
+		}
+		// The port is chosen at connect, so that the same one may serve other destinations.
+		if err := unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
+			return fmt.Errorf("set IP_BIND_ADDRESS_NO_PORT: %w", err)
+		}
+	}
+	return nil
+}
+
+func setTransparent(fd int, v6 bool) error {
+	if v6 {
+		return unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_TRANSPARENT, 1)
+	}
+	return unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_TRANSPARENT, 1)
+}

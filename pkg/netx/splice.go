@@ -1,0 +1,73 @@
+package netx
+
+import (
+	"io"
+	"net"
+	"os"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// spliceRound bounds how long a pipe is kept by one flow before the socket is waited for without one.
+const spliceRound = 4 << 20
+
+// splice moves bytes between sockets inside the kernel. It waits for src without holding anything; while
+// data flows, the runtime's pooled pipes are used.
+func splice(dst, src *net.TCPConn, count *atomic.Uint64) error {
+	raw, err := src.SyscallConn()
+	if err != nil {
+		return &CopyError{Err: err}
+	}
+	var w waiter
+	ready := w.ready
+	for {
+		if err := raw.Read(ready); err != nil {
+			return &CopyError{Err: err}
+		}
+		if w.err != nil {
+			return &CopyError{Err: os.NewSyscallError("recv", w.err)}
+		}
+		if w.n == 0 {
+			return nil
+		}
+		if err := spliceRounds(dst, src, count, w.n); err != nil {
+			return err
+		}
+	}
+}
+
+// spliceRounds moves the avail bytes that are known to wait in src.
+func spliceRounds(dst, src *net.TCPConn, count *atomic.Uint64, avail int) error {
+	n, err := dst.ReadFrom(&io.LimitedReader{R: src, N: int64(min(avail, spliceRound))})
+	count.Add(uint64(n))
+	if err != nil {
+		return &CopyError{Write: true, Err: err}
+	}
+	return nil
+}
+
+// waiter finds out how much a socket has, without a buffer.
+type waiter struct {
+	n   int // bytes waiting; 0 is the end
+	err error
+}
+
+// ready is called by the poller when fd may be readable; false waits for more.
+func (w *waiter) ready(fd uintptr) bool {
+	w.n, w.err = unix.IoctlGetInt(int(fd), unix.SIOCINQ)
+	if w.err != nil || w.n > 0 {
+		return true
+	}
+	var b [1]byte
+	n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	switch {
+	case err == syscall.EAGAIN || err == syscall.EINTR: //nolint:errorlint // bare errno
+		return false
+	case err != nil:
+		w.err = err
+	}
+	w.n = n
+	return true
+}
