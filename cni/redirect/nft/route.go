@@ -1,0 +1,150 @@
+package nft
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+	vns "github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/isthmus-mesh/isthmus/cni/redirect/plan"
+)
+
+// handle opens netlink sockets in ns.
+func handle(ns *os.File, families ...int) (*netlink.Handle, error) {
+	h, err := netlink.NewHandleAt(vns.NsHandle(ns.Fd()), families...)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink in %s: %w", ns.Name(), err)
+	}
+	return h, nil
+}
+
+func ruleOf(p plan.PolicyRoute) *netlink.Rule {
+	r := netlink.NewRule()
+	r.Family, r.Table, r.Priority = familyOf(p.Family), p.Table, p.Priority
+	mask := p.Mark.Mask
+	r.Mark, r.Mask = p.Mark.Value, &mask
+	return r
+}
+
+func familyOf(f plan.Family) int {
+	if f == plan.FamilyIPv6 {
+		return netlink.FAMILY_V6
+	}
+	return netlink.FAMILY_V4
+}
+
+func routeOf(p plan.PolicyRoute, lo int) *netlink.Route {
+	all := &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}
+	if p.Family == plan.FamilyIPv6 {
+		all = &net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}
+	}
+	return &netlink.Route{
+		LinkIndex: lo, Dst: all, Table: p.Table, Type: unix.RTN_LOCAL,
+		Scope: netlink.SCOPE_HOST, Family: familyOf(p.Family),
+	}
+}
+
+// applyRoutes brings loopback up, for redirection ends there, and adds the policy routes.
+func applyRoutes(ns *os.File, routes []plan.PolicyRoute) error {
+	h, err := handle(ns, unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	lo, err := h.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find loopback: %w", err)
+	}
+	if err := h.LinkSetUp(lo); err != nil {
+		return fmt.Errorf("bring loopback up: %w", err)
+	}
+	for _, p := range routes {
+		err := h.RouteReplace(routeOf(p, lo.Attrs().Index))
+		if p.Family == plan.FamilyIPv6 && noIPv6(err) {
+			continue // a namespace without IPv6 on loopback has no IPv6 traffic to turn back
+		}
+		if err != nil {
+			return fmt.Errorf("add %s route to table %d: %w", p.Family, p.Table, err)
+		}
+		if err := h.RuleAdd(ruleOf(p)); err != nil && !errors.Is(err, syscall.EEXIST) {
+			return fmt.Errorf("add %s rule for mark %s: %w", p.Family, p.Mark, err)
+		}
+	}
+	return nil
+}
+
+// noIPv6 recognises how the kernel refuses IPv6 routes where IPv6 is disabled or not built in.
+func noIPv6(err error) bool {
+	return errors.Is(err, unix.EACCES) || errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP)
+}
+
+func removeRoutes(ns *os.File, routes []plan.PolicyRoute) error {
+	h, err := handle(ns, unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	lo, err := h.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find loopback: %w", err)
+	}
+	gone := func(err error) bool {
+		return err == nil || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) || noIPv6(err)
+	}
+	for _, p := range routes {
+		if err := h.RuleDel(ruleOf(p)); !gone(err) {
+			return fmt.Errorf("delete %s rule for mark %s: %w", p.Family, p.Mark, err)
+		}
+		if err := h.RouteDel(routeOf(p, lo.Attrs().Index)); !gone(err) {
+			return fmt.Errorf("delete %s route from table %d: %w", p.Family, p.Table, err)
+		}
+	}
+	return nil
+}
+
+// applySysctls runs on a thread inside the namespace.
+func applySysctls(sysctls []plan.Sysctl) error {
+	for _, s := range sysctls {
+		err := os.WriteFile(filepath.Join("/proc/sys", s.Path), []byte(s.Value), 0)
+		if err != nil && !s.Optional {
+			return fmt.Errorf("set sysctl %s to %s: %w", s.Path, s.Value, err)
+		}
+	}
+	return nil
+}
+
+func readSysctl(s plan.Sysctl) (string, error) {
+	raw, err := os.ReadFile(filepath.Join("/proc/sys", s.Path))
+	return strings.TrimSpace(string(raw)), err
+}
+
+// dnsFlows selects tracked DNS exchanges over UDP.
+type dnsFlows struct{}
+
+// MatchConntrackFlow implements netlink.CustomConntrackFilter.
+func (dnsFlows) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
+	return f.Forward.Protocol == unix.IPPROTO_UDP && f.Forward.DstPort == 53
+}
+
+// forgetDNSFlows drops what connection tracking remembers of DNS over UDP. An app that keeps one socket for all
+// queries is one long "connection" there: it would not notice that rules came or went.
+func forgetDNSFlows(ns *os.File) error {
+	h, err := handle(ns, unix.NETLINK_NETFILTER)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
+		if _, err := h.ConntrackDeleteFilters(netlink.ConntrackTable, family, dnsFlows{}); err != nil {
+			return fmt.Errorf("forget tracked DNS exchanges: %w", err)
+		}
+	}
+	return nil
+}

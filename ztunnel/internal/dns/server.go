@@ -1,0 +1,197 @@
+package dns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
+	"github.com/isthmus-mesh/isthmus/ztunnel/l4"
+)
+
+// Port is where queries of a pod arrive after redirection.
+const Port = "15053"
+
+// answerTTL of what the mesh answers, in seconds.
+const answerTTL = 30
+
+// Config is shared by the servers of all pods.
+type Config struct {
+	Settings  Settings
+	Store     interface{ Load() *l4.State }
+	Forwarder *Forwarder
+	Metrics   *Metrics
+	Log       *slog.Logger
+	// Identify finds the workload that a pod is. Nil: not known yet, its queries are then refused with SERVFAIL.
+	Identify func(namespace, name, serviceAccount string) *l4.Workload
+}
+
+// Pod says whose queries a server answers.
+type Pod struct{ Namespace, Name, ServiceAccount string }
+
+// Server answers one pod's queries. Its sockets live in the pod's network namespace.
+type Server struct {
+	config  Config
+	pod     Pod
+	network netx.Network
+	servers []*dns.Server
+	done    sync.WaitGroup
+	ctx     context.Context //nolint:containedctx // ends the exchanges under way when the server is closed
+	cancel  context.CancelFunc
+}
+
+// Start listens on the pod's loopback addresses, UDP and TCP. IPv6 is used when the pod has it. On return the sockets
+// are open.
+func Start(ctx context.Context, config Config, pod Pod, network netx.Network) (*Server, error) {
+	s := &Server{config: config, pod: pod, network: network}
+	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	if err := s.listen(ctx, "4", "127.0.0.1"); err != nil {
+		s.Close()
+		return nil, err
+	}
+	if config.Settings.IPv6 {
+		// A pod without IPv6 has no ::1 to listen on, and no query comes that way.
+		if err := s.listen(ctx, "6", "[::1]"); err != nil {
+			config.Log.Debug("no DNS on IPv6 in this pod", "error", err)
+		}
+	}
+	return s, nil
+}
+
+func (s *Server) listen(ctx context.Context, family, host string) error {
+	packets, err := s.network.ListenPacket(ctx, "udp"+family, host+":"+Port)
+	if err != nil {
+		return fmt.Errorf("listen for DNS: %w", err)
+	}
+	streams, err := s.network.Listen(ctx, "tcp"+family, host+":"+Port)
+	if err != nil {
+		packets.Close()
+		return fmt.Errorf("listen for DNS: %w", err)
+	}
+	s.serve(&dns.Server{PacketConn: packets, Handler: s.handler("udp")})
+	s.serve(&dns.Server{Listener: streams, Handler: s.handler("tcp"), ReadTimeout: 10 * time.Second})
+	return nil
+}
+
+func (s *Server) serve(server *dns.Server) {
+	started := make(chan struct{})
+	server.NotifyStartedFunc = sync.OnceFunc(func() { close(started) })
+	s.servers = append(s.servers, server)
+	s.done.Go(func() {
+		if err := server.ActivateAndServe(); err != nil && !errors.Is(err, net.ErrClosed) {
+			s.config.Log.Warn("DNS server ended", "pod", s.pod.Namespace+"/"+s.pod.Name, "error", err)
+		}
+	})
+	<-started
+}
+
+// Close stops answering and waits until all sockets are closed.
+func (s *Server) Close() {
+	s.cancel()
+	for _, server := range s.servers {
+		_ = server.Shutdown()
+	}
+	s.done.Wait()
+}
+
+func (s *Server) handler(protocol string) dns.HandlerFunc {
+	return func(w dns.ResponseWriter, query *dns.Msg) {
+		response := s.answer(s.ctx, protocol, query)
+		if protocol == "udp" {
+			response.Truncate(int(udpSize(query)))
+		}
+		if err := w.WriteMsg(response); err != nil && s.ctx.Err() == nil {
+			s.config.Log.Debug("DNS answer not sent", "pod", s.pod.Namespace+"/"+s.pod.Name, "error", err)
+		}
+	}
+}
+
+// answer decides one query.
+func (s *Server) answer(ctx context.Context, protocol string, query *dns.Msg) *dns.Msg {
+	if query.Opcode != dns.OpcodeQuery {
+		return rcode(query, dns.RcodeNotImplemented)
+	}
+	if len(query.Question) != 1 {
+		return rcode(query, dns.RcodeFormatError)
+	}
+	question := query.Question[0]
+	client := s.config.Identify(s.pod.Namespace, s.pod.Name, s.pod.ServiceAccount)
+	labels := []string{dns.TypeToString[question.Qtype], protocol, "unknown", "unknown"}
+	if client != nil {
+		labels[2], labels[3] = orUnknown(client.CanonicalName), orUnknown(client.CanonicalRevision)
+	}
+	s.config.Metrics.requests.WithLabelValues(labels...).Inc()
+	if client == nil {
+		return rcode(query, dns.RcodeServerFailure)
+	}
+	if question.Qclass == dns.ClassINET && (question.Qtype == dns.TypeA || question.Qtype == dns.TypeAAAA) {
+		name := strings.ToLower(strings.TrimSuffix(question.Name, "."))
+		asker := Client{Namespace: client.Namespace, Network: client.Network}
+		if found := s.config.Settings.Resolve(s.config.Store.Load(), asker, name, question.Qtype == dns.TypeAAAA); found.Known {
+			return local(query, found)
+		}
+	}
+	return s.forward(ctx, protocol, query, labels)
+}
+
+// local builds the mesh's own answer. A host without an address of the family is an empty answer, never NXDOMAIN.
+func local(query *dns.Msg, found Answer) *dns.Msg {
+	response := new(dns.Msg).SetReply(query)
+	response.Authoritative, response.RecursionAvailable = true, true
+	question := query.Question[0]
+	owner := question.Name
+	if found.CNAME != "" {
+		target := dns.Fqdn(found.CNAME)
+		response.Answer = append(response.Answer, &dns.CNAME{
+			Hdr: dns.RR_Header{Name: owner, Rrtype: dns.TypeCNAME, Class: dns.ClassINET, Ttl: answerTTL}, Target: target,
+		})
+		owner = target
+	}
+	addrs := found.Addrs
+	rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
+	for _, ip := range addrs {
+		header := dns.RR_Header{Name: owner, Rrtype: question.Qtype, Class: dns.ClassINET, Ttl: answerTTL}
+		if question.Qtype == dns.TypeA {
+			response.Answer = append(response.Answer, &dns.A{Hdr: header, A: ip.AsSlice()})
+		} else {
+			response.Answer = append(response.Answer, &dns.AAAA{Hdr: header, AAAA: ip.AsSlice()})
+		}
+	}
+	return response
+}
+
+func (s *Server) forward(ctx context.Context, protocol string, query *dns.Msg, labels []string) *dns.Msg {
+	m := s.config.Metrics
+	m.upstreamRequests.WithLabelValues(labels...).Inc()
+	begin := time.Now()
+	response, err := s.config.Forwarder.Exchange(ctx, s.network, protocol, query)
+	if err != nil {
+		m.upstreamFailures.WithLabelValues(labels...).Inc()
+		s.config.Log.Warn("DNS query not answered", "pod", s.pod.Namespace+"/"+s.pod.Name, "name", query.Question[0].Name, "error", err)
+		return rcode(query, dns.RcodeServerFailure)
+	}
+	m.upstreamDuration.WithLabelValues(labels...).Observe(time.Since(begin).Seconds())
+	response.Id, response.Authoritative = query.Id, false
+	return response
+}
+
+func rcode(query *dns.Msg, code int) *dns.Msg {
+	response := new(dns.Msg).SetRcode(query, code)
+	response.RecursionAvailable = true
+	return response
+}
+
+func orUnknown(s string) string {
+	if s == "" {
+		return "unknown"
+	}
+	return s
+}
