@@ -87,9 +87,7 @@ func assemble(cfg Config) (*plane, error) {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	p.source = kube.NewFileSource(cfg.ConfigDir, telemetry.Scoped(cfg.Log, "source"), p.reportObjects)
-	if p.security, err = newSecurity(cfg, settings.Proto.GetTrustDomain(), p.registry, p.metrics); err != nil {
-		return nil, err
-	}
+	p.security = newSecurity(cfg)
 	debugServer := p.debugServer()
 	p.xds = server.New(server.Config{
 		Log:          telemetry.Scoped(cfg.Log, "ads"),

@@ -71,7 +71,7 @@ func start(t *testing.T, dir string) Addresses {
 	cfg := Default()
 	cfg.HTTPAddr, cfg.GRPCAddr, cfg.SecureGRPCAddr, cfg.MonitoringAddr = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
 	cfg.ConfigDir = dir
-	cfg.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	cfg.Log = slog.New(slog.DiscardHandler)
 	started := make(chan Addresses, 1)
 	cfg.Started = func(a Addresses) { started <- a }
 	ctx, cancel := context.WithCancel(context.Background())
@@ -303,7 +303,7 @@ func TestEndpoints(t *testing.T) {
 
 func TestNeedsASource(t *testing.T) {
 	cfg := Default()
-	cfg.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	cfg.Log = slog.New(slog.DiscardHandler)
 	if err := Run(context.Background(), cfg); err == nil || !strings.Contains(err.Error(), "--configDir") {
 		t.Errorf("Run without a source: %v", err)
 	}

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
@@ -14,7 +13,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/isthmus-mesh/isthmus/pilot/internal/debug"
-	"github.com/isthmus-mesh/isthmus/pilot/internal/registry"
 	"github.com/isthmus-mesh/isthmus/pkg/xds/server"
 )
 
@@ -26,8 +24,8 @@ type guard struct {
 	identify func(context.Context) (server.Peer, error)
 }
 
-func newSecurity(cfg Config, _ string, _ *registry.Registry, _ prometheus.Registerer) (*guard, error) {
-	return &guard{systemNamespace: cfg.Namespace}, nil
+func newSecurity(cfg Config) *guard {
+	return &guard{systemNamespace: cfg.Namespace}
 }
 
 // authenticate lets through what comes over the plaintext port, which is not for the outside, and asks for credentials on the

@@ -23,6 +23,7 @@ type ClientConn struct {
 	c       *conn
 	ended   chan struct{} // readLoop returned
 	emptied time.Time     // when the last stream left; guarded by conn.mu
+	claims  int           // streams that the pool is about to open; guarded by conn.mu
 }
 
 // reply is what a Connect waits for; its fields are written before ready is closed, under conn.mu.
@@ -39,7 +40,7 @@ func NewClientConn(conn net.Conn, cfg ClientConfig) (*ClientConn, error) {
 	cc.c.start()
 	go func() {
 		defer close(cc.ended)
-		cc.c.readLoop()
+		_ = cc.c.readLoop() // what ended it is kept in c.err
 	}()
 	return cc, nil
 }
@@ -47,13 +48,18 @@ func NewClientConn(conn net.Conn, cfg ClientConfig) (*ClientConn, error) {
 // Connect opens a tunnel. Another status than 200 is a [*StatusError] (the Response is returned, too). An
 // error that wraps [ErrNotSent] may be retried on another connection.
 func (cc *ClientConn) Connect(ctx context.Context, r *Request) (*Stream, *Response, error) {
+	return cc.connect(ctx, r, false)
+}
+
+// connect is Connect; claimed says that the caller has claimed its place before.
+func (cc *ClientConn) connect(ctx context.Context, r *Request, claimed bool) (*Stream, *Response, error) {
 	var scratch [512]byte
 	block := h2.AppendConnect(scratch[:0], r.Authority)
 	for _, f := range r.Header {
 		block = h2.AppendField(block, f.Key, f.Value)
 	}
 	wait := &reply{ready: make(chan struct{})}
-	s, err := cc.open(block, wait)
+	s, err := cc.open(block, wait, claimed)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open HBONE stream to %s: %w", cc.c.nc.RemoteAddr(), err)
 	}
@@ -75,10 +81,13 @@ func (cc *ClientConn) Connect(ctx context.Context, r *Request) (*Stream, *Respon
 }
 
 // open allocates the id and queues the HEADERS under one lock: ids must rise on the wire.
-func (cc *ClientConn) open(block []byte, wait *reply) (*Stream, error) {
+func (cc *ClientConn) open(block []byte, wait *reply, claimed bool) (*Stream, error) {
 	c := cc.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if claimed {
+		cc.claims-- // from here on the stream itself counts
+	}
 	switch {
 	case c.err != nil:
 		return nil, fmt.Errorf("%w: %w", ErrNotSent, c.err)
@@ -101,6 +110,20 @@ func (cc *ClientConn) open(block []byte, wait *reply) (*Stream, error) {
 	c.out = h2.AppendHeaders(c.out, s.id, false, block, int(c.peer.MaxFrameSize))
 	c.flush()
 	return s, nil
+}
+
+// claim keeps a place for a stream that is about to be opened.
+func (cc *ClientConn) claim() {
+	cc.c.mu.Lock()
+	cc.claims++
+	cc.c.mu.Unlock()
+}
+
+// load is how many streams are open or about to be.
+func (cc *ClientConn) load() int {
+	cc.c.mu.Lock()
+	defer cc.c.mu.Unlock()
+	return len(cc.c.streams) + cc.claims
 }
 
 // failure returns why the stream can't send any more.
@@ -228,7 +251,7 @@ func (cc *ClientConn) usable(limit int) (ok bool, open int) {
 	c := cc.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	open = len(c.streams)
+	open = len(c.streams) + cc.claims
 	limit = int(min(uint32(limit), c.peer.MaxConcurrentStreams))
 	return c.err == nil && !c.goAway && c.lastID < 1<<31-2 && open < limit, open
 }

@@ -68,10 +68,10 @@ func (k *sink) write(fd uintptr) bool {
 			k.n += n
 			continue // a short write means a full socket: the next one says EAGAIN
 		}
-		if err == syscall.EINTR { //nolint:errorlint // syscall returns the bare errno
+		if err == syscall.EINTR {
 			continue
 		}
-		if err != nil && err != syscall.EAGAIN { //nolint:errorlint // as above
+		if err != nil && err != syscall.EAGAIN {
 			k.err = os.NewSyscallError("write", err)
 		}
 		break

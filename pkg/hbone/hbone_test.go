@@ -86,7 +86,8 @@ func deadline(t testing.TB) context.Context {
 func exchange(s interface {
 	io.ReadWriter
 	CloseWrite() error
-}, size int) error {
+}, size int,
+) error {
 	sent := make([]byte, size)
 	rand.Read(sent)
 	errc := make(chan error, 1)
@@ -253,7 +254,7 @@ func TestForeignClient(t *testing.T) {
 	a, b := socketPair(t)
 	served := make(chan error, 1)
 	go func() { served <- ServeConn(context.Background(), b, handlerFunc(echo), ServerConfig{}) }()
-	cc, err := (&http2.Transport{AllowHTTP: true}).NewClientConn(a)
+	cc, err := (&http2.Transport{AllowHTTP: true}).NewClientConn(a) //nolint:staticcheck // the oracle is x/net itself
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -284,7 +285,7 @@ func TestForeignServer(t *testing.T) {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		(&http2.Server{MaxUploadBufferPerConnection: 1 << 16, MaxUploadBufferPerStream: 1000}).ServeConn(b, &http2.ServeConnOpts{
+		(&http2.Server{MaxUploadBufferPerConnection: 1 << 16, MaxUploadBufferPerStream: 1000}).ServeConn(b, &http2.ServeConnOpts{ //nolint:staticcheck // the oracle is x/net itself
 			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				w.WriteHeader(200)
 				w.(http.Flusher).Flush()
@@ -297,7 +298,8 @@ func TestForeignServer(t *testing.T) {
 						return
 					}
 				}
-			})})
+			}),
+		})
 	}()
 	cc, err := NewClientConn(a, ClientConfig{})
 	if err != nil {

@@ -70,10 +70,9 @@ type host struct {
 
 // pooled is one connection of the pool.
 type pooled struct {
-	cc      *ClientConn
-	expiry  time.Time // zero is never
-	claimed int       // requests that picked it and have not opened their stream yet
-	idle    *time.Timer
+	cc     *ClientConn
+	expiry time.Time // zero is never
+	idle   *time.Timer
 }
 
 // dialing is a dial in flight, shared by all requests that wait for it.
@@ -105,8 +104,7 @@ func (p *Pool) Connect(ctx context.Context, key PoolKey, r *Request) (*Stream, *
 		if err != nil {
 			return nil, nil, err
 		}
-		s, resp, err := pc.cc.Connect(ctx, r)
-		p.settle(pc)
+		s, resp, err := pc.cc.connect(ctx, r, true)
 		if err == nil || attempt >= 1 || !errors.Is(err, ErrNotSent) || ctx.Err() != nil {
 			return s, resp, err
 		}
@@ -127,7 +125,7 @@ func (p *Pool) pick(ctx context.Context, key PoolKey) (*pooled, error) {
 			p.hosts[key] = h
 		}
 		if pc := h.best(p.cfg.MaxStreams); pc != nil {
-			pc.claimed++
+			pc.cc.claim()
 			p.mu.Unlock()
 			return pc, nil
 		}
@@ -135,7 +133,7 @@ func (p *Pool) pick(ctx context.Context, key PoolKey) (*pooled, error) {
 		if d == nil {
 			d = &dialing{done: make(chan struct{})}
 			h.dialing = d
-			p.work.Go(func() { p.dialFor(key, d) })
+			p.work.Go(func() { p.dialFor(key, d) }) //nolint:contextcheck // shared by all who wait, so it lives as long as the pool
 		}
 		p.mu.Unlock()
 		select {
@@ -158,8 +156,8 @@ func (h *host) best(limit int) *pooled {
 		if !pc.expiry.IsZero() && now.After(pc.expiry) {
 			continue
 		}
-		ok, open := pc.cc.usable(limit)
-		if load := open + pc.claimed; ok && load < limit && (best == nil || load < least) {
+		ok, load := pc.cc.usable(limit)
+		if ok && load < limit && (best == nil || load < least) {
 			best, least = pc, load
 		}
 	}
@@ -219,18 +217,11 @@ func expiryOf(conn net.Conn) (at time.Time) {
 	return at
 }
 
-// settle gives back a claim: the stream is open (and counted by the connection), or failed.
-func (p *Pool) settle(pc *pooled) {
-	p.mu.Lock()
-	pc.claimed--
-	p.mu.Unlock()
-}
-
 // expire runs when a connection may have been idle for the timeout.
 func (p *Pool) expire(key PoolKey, pc *pooled) {
 	p.mu.Lock()
 	idleFor := pc.cc.idleFor()
-	if pc.claimed > 0 || idleFor < p.cfg.IdleTimeout {
+	if pc.cc.load() > 0 || idleFor < p.cfg.IdleTimeout {
 		pc.idle.Reset(p.cfg.IdleTimeout - idleFor)
 		p.mu.Unlock()
 		return
@@ -269,8 +260,7 @@ func (p *Pool) forget(key PoolKey, pc *pooled) {
 // CloseIdle closes the connections that carry no stream.
 func (p *Pool) CloseIdle() {
 	for _, pc := range p.all(func(pc *pooled) bool {
-		_, open := pc.cc.usable(1)
-		return open == 0 && pc.claimed == 0
+		return pc.cc.load() == 0
 	}) {
 		pc.cc.Close()
 	}

@@ -2,7 +2,6 @@ package kube
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -136,7 +135,7 @@ func TestFileSource(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := &recorder{objects: map[string]Object{}}
-	s := NewFileSource(dir, slog.New(slog.NewTextHandler(io.Discard, nil)), nil)
+	s := NewFileSource(dir, slog.New(slog.DiscardHandler), nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx, r) }()

@@ -96,10 +96,10 @@ func (c *checker) block(field, text string) {
 // host checks a DNS name whose first label may be "*".
 func (c *checker) host(field, host string) {
 	name := strings.TrimPrefix(host, "*.")
-	switch {
-	case host == "*":
+	switch host {
+	case "*":
 		c.bad(field, "\"*\" alone is not allowed: name a domain, such as *.example.com")
-	case host == "":
+	case "":
 		c.bad(field, "a host name cannot be empty")
 	default:
 		if problems := validation.IsDNS1123Subdomain(strings.ToLower(name)); len(problems) > 0 {

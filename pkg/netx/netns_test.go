@@ -2,6 +2,7 @@ package netx
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -130,7 +131,7 @@ func TestRelaySockets(t *testing.T) {
 	up, _ = pair()
 	ctx, cancel := context.WithCancelCause(context.Background())
 	cancel(io.ErrNoProgress)
-	if err := Relay(ctx, down, up, nil); err != io.ErrNoProgress {
+	if err := Relay(ctx, down, up, nil); !errors.Is(err, io.ErrNoProgress) {
 		t.Errorf("cancelled relay: %v", err)
 	}
 }

@@ -123,7 +123,7 @@ func (n *NS) dialOnce(ctx context.Context, network string, addr netip.AddrPort, 
 			out <- result{conn, err}
 			return
 		}
-		th.leave() // there was no socket to make
+		_ = th.leave() // there was no socket to make
 		out <- result{conn, err}
 	}()
 	r := <-out
@@ -161,7 +161,7 @@ func inFile(file *os.File, fn func() error) error {
 			return
 		}
 		err = fn()
-		th.leave() // on failure the thread ends with this goroutine, which is still locked to it
+		_ = th.leave() // on failure the thread ends with this goroutine, which is still locked to it
 	}()
 	return <-done
 }

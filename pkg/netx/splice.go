@@ -63,7 +63,7 @@ func (w *waiter) ready(fd uintptr) bool {
 	var b [1]byte
 	n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 	switch {
-	case err == syscall.EAGAIN || err == syscall.EINTR: //nolint:errorlint // bare errno
+	case err == syscall.EAGAIN || err == syscall.EINTR:
 		return false
 	case err != nil:
 		w.err = err

@@ -22,9 +22,10 @@ func (s *service) page(w http.ResponseWriter, r *http.Request) {
 	header := s.forward(r)
 	var details, reviews result
 	var wg sync.WaitGroup
-	wg.Go(func() { details = s.backend.details(r.Context(), theBook, header) })
-	s.backend.flood(r.Context(), theBook, header)
-	reviews = s.backend.reviews(r.Context(), theBook, header)
+	ctx := r.Context()
+	wg.Go(func() { details = s.backend.details(ctx, theBook, header) })
+	s.backend.flood(ctx, theBook, header)
+	reviews = s.backend.reviews(ctx, theBook, header)
 	wg.Wait()
 
 	book := products()[0]

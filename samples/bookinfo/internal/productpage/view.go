@@ -110,9 +110,14 @@ func viewDetails(res result) detailsView {
 	}
 	v := detailsView{Author: string(got.Author)}
 	for _, f := range []fact{
-		{"Author", string(got.Author)}, {"Year", string(got.Year)}, {"Type", string(got.Type)},
-		{"Pages", string(got.Pages)}, {"Publisher", string(got.Publisher)}, {"Language", string(got.Language)},
-		{"ISBN-10", string(got.ISBN10)}, {"ISBN-13", string(got.ISBN13)},
+		{"Author", string(got.Author)},
+		{"Year", string(got.Year)},
+		{"Type", string(got.Type)},
+		{"Pages", string(got.Pages)},
+		{"Publisher", string(got.Publisher)},
+		{"Language", string(got.Language)},
+		{"ISBN-10", string(got.ISBN10)},
+		{"ISBN-13", string(got.ISBN13)},
 	} {
 		if f.Value != "" {
 			v.Facts = append(v.Facts, f)

@@ -16,7 +16,7 @@ func (b *requestBody) parseMultipart(raw []byte, boundary string) error {
 	parts := multipart.NewReader(bytes.NewReader(raw), boundary)
 	for {
 		part, err := parts.NextPart()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
