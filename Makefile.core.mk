@@ -13,8 +13,8 @@ OUT := $(CURDIR)/out
 VERSION ?= dev
 REVISION := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
-# Modules that build, in the order in which they depend on each other. ztunnel, istioctl and tests/e2e join when they do.
-MODULES := pkg pkg/kube pilot cni samples sandbox tools
+# Modules that build, in the order in which they depend on each other. istioctl and tests/e2e join when they do.
+MODULES := pkg pkg/kube ztunnel pilot cni samples sandbox tools
 PROTOS := pkg/api/workload/workload.proto pkg/api/security/authorization.proto pkg/api/zds/zds.proto
 
 # What `go build` puts into bin/: product binaries, then the sample workloads.

@@ -16,7 +16,8 @@ func TestRejectedResourceKeepsTheLastGoodAndTheRestApplies(t *testing.T) {
 	b := l4.NewBuilder(store)
 	b.ApplyAddresses([]l4.Resource{address(t, pod("a", "10.0.0.1", `node: "good"`))}, nil)
 	rejected := b.ApplyAddresses([]l4.Resource{
-		address(t, pod("a", "10.0.0.1", "tunnel_protocol: LEGACY_ISTIO_MTLS")), address(t, pod("b", "10.0.0.2", ""))}, nil)
+		address(t, pod("a", "10.0.0.1", "tunnel_protocol: LEGACY_ISTIO_MTLS")), address(t, pod("b", "10.0.0.2", "")),
+	}, nil)
 	if len(rejected) != 1 || rejected[0].Name != "c//Pod/shop/a" || !strings.Contains(rejected[0].Reason, "LEGACY_ISTIO_MTLS") {
 		t.Errorf("rejected %v", rejected)
 	}

@@ -73,47 +73,79 @@ func TestDecide(t *testing.T) {
 		err               error
 	}{
 		{name: "unknown passes", dst: "192.0.2.1:443", state: []string{web}, want: l4.Route{Target: ap("192.0.2.1:443")}},
-		{name: "pod by tunnel", dst: "10.0.0.2:8080", state: []string{web, cart},
+		{
+			name: "pod by tunnel", dst: "10.0.0.2:8080", state: []string{web, cart},
 			want: l4.Route{Kind: l4.Direct, HBONE: true, Target: ap("10.0.0.2:15008"), Authority: "10.0.0.2:8080"},
-			sans: "spiffe://cluster.local/ns/shop/sa/cart"},
-		{name: "pod in plain TCP", dst: "10.0.0.3:1", state: []string{web, pod("old", "10.0.0.3", "")},
-			want: l4.Route{Kind: l4.Direct, Target: ap("10.0.0.3:1")}},
-		{name: "service port maps", dst: "10.96.0.1:80", state: []string{web, cart, cartService + "}"},
-			want: l4.Route{Kind: l4.Direct, HBONE: true, Target: ap("10.0.0.2:15008"), Authority: "10.0.0.2:8080"}},
-		{name: "no such service port", dst: "10.96.0.1:81", state: []string{web, cart, cartService + "}"},
-			want: l4.Route{Target: ap("10.96.0.1:81")}},
+			sans: "spiffe://cluster.local/ns/shop/sa/cart",
+		},
+		{
+			name: "pod in plain TCP", dst: "10.0.0.3:1", state: []string{web, pod("old", "10.0.0.3", "")},
+			want: l4.Route{Kind: l4.Direct, Target: ap("10.0.0.3:1")},
+		},
+		{
+			name: "service port maps", dst: "10.96.0.1:80", state: []string{web, cart, cartService + "}"},
+			want: l4.Route{Kind: l4.Direct, HBONE: true, Target: ap("10.0.0.2:15008"), Authority: "10.0.0.2:8080"},
+		},
+		{
+			name: "no such service port", dst: "10.96.0.1:81", state: []string{web, cart, cartService + "}"},
+			want: l4.Route{Target: ap("10.96.0.1:81")},
+		},
 		{name: "no endpoints", dst: "10.96.0.1:80", state: []string{web, cartService + "}"}, err: l4.ErrNoHealthyUpstream},
-		{name: "unhealthy", dst: "10.96.0.1:80", err: l4.ErrNoHealthyUpstream,
-			state: []string{web, pod("cart", "10.0.0.2", "status: UNHEALTHY "+backsCart), cartService + "}"}},
-		{name: "unhealthy allowed", dst: "10.96.0.1:80", want: l4.Route{Kind: l4.Direct, Target: ap("10.0.0.2:8080")},
-			state: []string{web, pod("cart", "10.0.0.2", "status: UNHEALTHY "+backsCart), cartService + "load_balancing { health_policy: ALLOW_ALL } }"}},
-		{name: "named target port", dst: "10.96.0.1:90", want: l4.Route{Kind: l4.Direct, Target: ap("10.0.0.2:9999")},
+		{
+			name: "unhealthy", dst: "10.96.0.1:80", err: l4.ErrNoHealthyUpstream,
+			state: []string{web, pod("cart", "10.0.0.2", "status: UNHEALTHY "+backsCart), cartService + "}"},
+		},
+		{
+			name: "unhealthy allowed", dst: "10.96.0.1:80", want: l4.Route{Kind: l4.Direct, Target: ap("10.0.0.2:8080")},
+			state: []string{web, pod("cart", "10.0.0.2", "status: UNHEALTHY "+backsCart), cartService + "load_balancing { health_policy: ALLOW_ALL } }"},
+		},
+		{
+			name: "named target port", dst: "10.96.0.1:90", want: l4.Route{Kind: l4.Direct, Target: ap("10.0.0.2:9999")},
 			state: []string{web, cartService + "ports { service_port: 90 } }", pod("cart", "10.0.0.2",
-				`services { key: "shop/cart.shop.svc.cluster.local" value { ports { service_port: 90 target_port: 9999 } } }`)}},
-		{name: "service waypoint", dst: "10.96.0.1:80", state: []string{web, cart, cartService + useWP + "}", wp, wpService},
+				`services { key: "shop/cart.shop.svc.cluster.local" value { ports { service_port: 90 target_port: 9999 } } }`)},
+		},
+		{
+			name: "service waypoint", dst: "10.96.0.1:80", state: []string{web, cart, cartService + useWP + "}", wp, wpService},
 			want: l4.Route{Kind: l4.ServiceWaypoint, HBONE: true, Target: ap("10.0.0.9:15008"), Authority: "10.96.0.1:80"},
-			sans: "spiffe://cluster.local/ns/shop/sa/extra,spiffe://cluster.local/ns/shop/sa/wp-0"},
+			sans: "spiffe://cluster.local/ns/shop/sa/extra,spiffe://cluster.local/ns/shop/sa/wp-0",
+		},
 		{name: "waypoint missing", dst: "10.96.0.1:80", state: []string{web, cart, cartService + useWP + "}"}, err: l4.ErrUnknownWaypoint},
-		{name: "waypoint without instances", dst: "10.96.0.1:80", state: []string{web, cart, cartService + useWP + "}", wpService},
-			err: l4.ErrNoHealthyUpstream},
-		{name: "workload waypoint", dst: "10.0.0.2:8080", state: []string{web, pod("cart", "10.0.0.2", "tunnel_protocol: HBONE "+useWP), wp, wpService},
-			want: l4.Route{Kind: l4.WorkloadWaypoint, HBONE: true, Target: ap("10.0.0.9:15008"), Authority: "10.0.0.2:8080"}},
-		{name: "from the waypoint itself", source: "c//Pod/shop/wp-0", dst: "10.0.0.2:8080",
+		{
+			name: "waypoint without instances", dst: "10.96.0.1:80", state: []string{web, cart, cartService + useWP + "}", wpService},
+			err: l4.ErrNoHealthyUpstream,
+		},
+		{
+			name: "workload waypoint", dst: "10.0.0.2:8080", state: []string{web, pod("cart", "10.0.0.2", "tunnel_protocol: HBONE "+useWP), wp, wpService},
+			want: l4.Route{Kind: l4.WorkloadWaypoint, HBONE: true, Target: ap("10.0.0.9:15008"), Authority: "10.0.0.2:8080"},
+		},
+		{
+			name: "from the waypoint itself", source: "c//Pod/shop/wp-0", dst: "10.0.0.2:8080",
 			state: []string{pod("cart", "10.0.0.2", "tunnel_protocol: HBONE "+useWP), wp, wpService},
-			want:  l4.Route{Kind: l4.Direct, HBONE: true, Target: ap("10.0.0.2:15008"), Authority: "10.0.0.2:8080"}},
+			want:  l4.Route{Kind: l4.Direct, HBONE: true, Target: ap("10.0.0.2:15008"), Authority: "10.0.0.2:8080"},
+		},
 		{name: "itself is plain", dst: "10.0.0.1:80", state: []string{web}, want: l4.Route{Kind: l4.Direct, Target: ap("10.0.0.1:80")}},
 		{name: "own tunnel port", dst: "10.0.0.1:15008", state: []string{web}, err: l4.ErrLoop},
 		{name: "own outbound port on loopback", dst: "127.0.0.1:15001", state: []string{web}, err: l4.ErrLoop},
-		{name: "strict node", dst: "10.96.0.1:80", err: l4.ErrNoHealthyUpstream,
-			state: []string{pod("web", "10.0.0.1", `node: "a"`), pod("cart", "10.0.0.2", `node: "b" `+backsCart),
-				cartService + "load_balancing { routing_preference: NODE mode: STRICT } }"}},
-		{name: "nearest zone", dst: "10.96.0.1:80", want: l4.Route{Kind: l4.Direct, Target: ap("10.0.0.4:8080")},
-			state: []string{pod("web", "10.0.0.1", `locality { region: "r" zone: "z" }`), pod("far", "10.0.0.2", backsCart),
+		{
+			name: "strict node", dst: "10.96.0.1:80", err: l4.ErrNoHealthyUpstream,
+			state: []string{
+				pod("web", "10.0.0.1", `node: "a"`), pod("cart", "10.0.0.2", `node: "b" `+backsCart),
+				cartService + "load_balancing { routing_preference: NODE mode: STRICT } }",
+			},
+		},
+		{
+			name: "nearest zone", dst: "10.96.0.1:80", want: l4.Route{Kind: l4.Direct, Target: ap("10.0.0.4:8080")},
+			state: []string{
+				pod("web", "10.0.0.1", `locality { region: "r" zone: "z" }`), pod("far", "10.0.0.2", backsCart),
 				pod("near", "10.0.0.4", `locality { region: "r" zone: "z" } `+backsCart),
-				cartService + "load_balancing { routing_preference: REGION routing_preference: ZONE mode: FAILOVER } }"}},
-		{name: "other network", dst: "10.96.0.1:80", err: l4.ErrCrossNetwork,
+				cartService + "load_balancing { routing_preference: REGION routing_preference: ZONE mode: FAILOVER } }",
+			},
+		},
+		{
+			name: "other network", dst: "10.96.0.1:80", err: l4.ErrCrossNetwork,
 			state: []string{web, cartService + "}", pod("cart", "10.0.0.2", backsCart+
-				`network: "n2" network_gateway { address { network: "n2" address: "\001\001\001\001" } hbone_mtls_port: 15008 }`)}},
+				`network: "n2" network_gateway { address { network: "n2" address: "\001\001\001\001" } hbone_mtls_port: 15008 }`)},
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := build(t, tt.state...)
@@ -121,8 +153,10 @@ func TestDecide(t *testing.T) {
 			if tt.source != "" {
 				source = tt.source
 			}
-			route, err := l4.Decide(s, l4.Conn{SourceWorkload: s.Workload(source), Source: ap("10.0.0.1:4711"), Dst: ap(tt.dst),
-				Rand: func(uint64) uint64 { return 0 }})
+			route, err := l4.Decide(s, l4.Conn{
+				SourceWorkload: s.Workload(source), Source: ap("10.0.0.1:4711"), Dst: ap(tt.dst),
+				Rand: func(uint64) uint64 { return 0 },
+			})
 			if !errors.Is(err, tt.err) || (err != nil) != (tt.err != nil) {
 				t.Fatalf("error %v, want %v", err, tt.err)
 			}

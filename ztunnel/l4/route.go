@@ -107,13 +107,13 @@ func decideService(s *State, c Conn, service *Service, dst netip.AddrPort) (Rout
 	if err != nil {
 		return Route{}, err
 	}
-	return direct(c, service, chosen, service.SubjectAltNames, dst.Addr())
+	return direct(c, service, chosen, service.SubjectAltNames)
 }
 
 // decideOriginal keeps the address the client chose: a service without load balancing.
 func decideOriginal(s *State, c Conn, service *Service, dst netip.AddrPort) (Route, error) {
 	if w := s.WorkloadByIP(c.SourceWorkload.Network, dst.Addr()); w != nil {
-		return direct(c, service, endpoint{workload: w, ip: dst.Addr(), port: dst.Port()}, service.SubjectAltNames, dst.Addr())
+		return direct(c, service, endpoint{workload: w, ip: dst.Addr(), port: dst.Port()}, service.SubjectAltNames)
 	}
 	return Route{Kind: Passthrough, Target: dst, Service: service}, nil
 }
@@ -129,7 +129,7 @@ func decideWorkload(s *State, c Conn, w *Workload, dst netip.AddrPort) (Route, e
 			return throughWaypoint(WorkloadWaypoint, waypoint, nil, dst)
 		}
 	}
-	return direct(c, nil, endpoint{workload: w, ip: dst.Addr(), port: dst.Port()}, nil, dst.Addr())
+	return direct(c, nil, endpoint{workload: w, ip: dst.Addr(), port: dst.Port()}, nil)
 }
 
 // endpoint is a workload picked to receive a connection.
@@ -140,7 +140,7 @@ type endpoint struct {
 }
 
 // direct routes straight to an endpoint. Sans are accepted beside the endpoint's own identity.
-func direct(c Conn, service *Service, e endpoint, sans []string, asked netip.Addr) (Route, error) {
+func direct(c Conn, service *Service, e endpoint, sans []string) (Route, error) {
 	w := e.workload
 	if w.NetworkGateway != nil && w.Network != c.SourceWorkload.Network {
 		return Route{}, fmt.Errorf("%w: %s is in network %q behind %s, the source in %q",

@@ -60,6 +60,8 @@ func HTTP(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger)
 		log.Warn("requests still running after the grace period are cut", "timeout", DrainTimeout)
 		err = srv.Close()
 	}
-	<-failed // Serve returns http.ErrServerClosed at once after Shutdown
+	if ended := <-failed; !errors.Is(ended, http.ErrServerClosed) {
+		log.Warn("serving had failed before", "error", ended)
+	}
 	return err
 }

@@ -9,9 +9,11 @@ import (
 )
 
 func TestLoadReadsTheFieldsNames(t *testing.T) {
-	c, err := config.Load([]string{"NODE_NAME=n1", "XDS_ADDRESS=istiod.istio-system.svc:15012", "PACKET_MARK=0x539", "SECRET_TTL=1h",
+	c, err := config.Load([]string{
+		"NODE_NAME=n1", "XDS_ADDRESS=istiod.istio-system.svc:15012", "PACKET_MARK=0x539", "SECRET_TTL=1h",
 		"ISTIO_META_CLUSTER_ID=c1", `ISTIO_METAJSON_LABELS={"a":"b"}`, "XDS_HEADER_X_TRACE=on", "LOG_FORMAT=json",
-		"TERMINATION_GRACE_PERIOD_SECONDS=30", "HOME=/root"})
+		"TERMINATION_GRACE_PERIOD_SECONDS=30", "HOME=/root",
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -22,8 +24,10 @@ func TestLoadReadsTheFieldsNames(t *testing.T) {
 }
 
 func TestLoadReportsEveryProblemByName(t *testing.T) {
-	_, err := config.Load([]string{"IPV6_ENABLED=maybe", "SECRET_TTL=soon", "PROXY_MODE=dedicated", "TLS12_ENABLED=true", "PACKET_MARK=0",
-		"XDS_ON_DEMAND=true", "ISTIO_META_DNS_CAPTURE=true", "TERMINATION_GRACE_PERIOD_SECONDS=x"})
+	_, err := config.Load([]string{
+		"IPV6_ENABLED=maybe", "SECRET_TTL=soon", "PROXY_MODE=dedicated", "TLS12_ENABLED=true", "PACKET_MARK=0",
+		"XDS_ON_DEMAND=true", "ISTIO_META_DNS_CAPTURE=true", "TERMINATION_GRACE_PERIOD_SECONDS=x",
+	})
 	for _, name := range []string{"IPV6_ENABLED", "SECRET_TTL", "PROXY_MODE", "TLS12_ENABLED", "PACKET_MARK", "XDS_ON_DEMAND", "TERMINATION_GRACE"} {
 		if err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s is not named in: %v", name, err)

@@ -75,9 +75,12 @@ func (h *tunnelHandler) ServeCONNECT(ctx context.Context, request *hbone.Request
 	}
 	_, host := hbone.ParseForwarded(request.Header.Get("forwarded"))
 	route, err := l4.DecideInbound(state, l4.Inbound{
-		Local: local, LocalIP: h.local.Addr(), Authority: request.Authority, ForwardedHost: host})
-	t := traffic{src: h.peer, dst: h.local, hboneDst: request.Authority, source: sourceOf(state, local, h.peer, h.id),
-		destination: local, service: route.Service, secure: true, sourceID: h.id, destinationID: local.Identity()}
+		Local: local, LocalIP: h.local.Addr(), Authority: request.Authority, ForwardedHost: host,
+	})
+	t := traffic{
+		src: h.peer, dst: h.local, hboneDst: request.Authority, source: sourceOf(state, local, h.peer, h.id),
+		destination: local, service: route.Service, secure: true, sourceID: h.id, destinationID: local.Identity(),
+	}
 	if err != nil {
 		status := 503
 		var refusal *l4.Refusal
@@ -88,8 +91,10 @@ func (h *tunnelHandler) ServeCONNECT(ctx context.Context, request *hbone.Request
 		i.begin(t).end(err)
 		return
 	}
-	in := arrival{traffic: t, target: route.Target, originalDst: request.Authority,
-		check: authz.Conn{Source: h.peer, Destination: route.Target, Identity: h.id}}
+	in := arrival{
+		traffic: t, target: route.Target, originalDst: request.Authority,
+		check: authz.Conn{Source: h.peer, Destination: route.Target, Identity: h.id},
+	}
 	i.carryInbound(ctx, in, func(verdict error) (netx.Stream, error) {
 		switch {
 		case verdict == nil:
@@ -125,8 +130,10 @@ func (i *Instance) servePlaintext(ctx context.Context, conn *net.TCPConn) {
 		i.logEarly(directionInbound, peer, dst, err)
 		return
 	}
-	in := arrival{target: route.Target, originalDst: dst.String(), check: authz.Conn{Source: peer, Destination: dst},
-		traffic: traffic{src: peer, dst: dst, source: state.WorkloadByIP(local.Network, peer.Addr()), destination: local}}
+	in := arrival{
+		target: route.Target, originalDst: dst.String(), check: authz.Conn{Source: peer, Destination: dst},
+		traffic: traffic{src: peer, dst: dst, source: state.WorkloadByIP(local.Network, peer.Addr()), destination: local},
+	}
 	i.carryInbound(ctx, in, func(verdict error) (netx.Stream, error) { return conn, verdict })
 }
 
@@ -145,13 +152,14 @@ func (i *Instance) carryInbound(ctx context.Context, in arrival, answer func(err
 	defer cancel(nil)
 	r := i.begin(in.traffic)
 	o := &open{inbound: true, cancel: cancel, record: r, check: in.check, info: ConnInfo{
-		Src: in.traffic.src, OriginalDst: in.originalDst, ActualDst: in.target, Protocol: protocolName(in.traffic.secure)}}
+		Src: in.traffic.src, OriginalDst: in.originalDst, ActualDst: in.target, Protocol: protocolName(in.traffic.secure),
+	}}
 	// Registered before the policies are asked: whoever changes them later sees this connection.
 	i.registry.add(o)
 	defer i.registry.remove(o)
 	app, err := i.admit(ctx, in)
 	if err != nil {
-		answer(err)
+		_, _ = answer(err) // tells the peer; the connection ends here in any case
 		r.end(err)
 		return
 	}

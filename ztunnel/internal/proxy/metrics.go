@@ -49,7 +49,8 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 		received: counter("istio_tcp_received_bytes_total", "Bytes from clients to servers.", labels),
 		sent:     counter("istio_tcp_sent_bytes_total", "Bytes from servers to clients.", labels),
 		sockets: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "istio_tcp_sockets_open", Help: "Connections open now."}, []string{"reporter"}),
+			Name: "istio_tcp_sockets_open", Help: "Connections open now.",
+		}, []string{"reporter"}),
 		onDemand: counter("istio_on_demand_dns_total", "Lookups of workloads known by host name.", append(sideLabels("source"), "hostname")),
 	}
 	for _, c := range []prometheus.Collector{m.opened, m.closed, m.failed, m.received, m.sent, m.sockets, m.onDemand} {
@@ -69,8 +70,10 @@ func sideValues(w *l4.Workload, principal string) []string {
 	if w == nil {
 		return []string{unknown, unknown, unknown, unknown, known(principal), unknown, unknown, unknown}
 	}
-	return []string{known(w.WorkloadName), known(w.CanonicalName), known(w.CanonicalRevision), known(w.Namespace),
-		known(principal), known(w.CanonicalName), known(w.CanonicalRevision), known(w.ClusterID)}
+	return []string{
+		known(w.WorkloadName), known(w.CanonicalName), known(w.CanonicalRevision), known(w.Namespace),
+		known(principal), known(w.CanonicalName), known(w.CanonicalRevision), known(w.ClusterID),
+	}
 }
 
 // values are in the order of trafficLabels.

@@ -48,7 +48,8 @@ func (i *Instance) carryOutbound(ctx context.Context, conn *net.TCPConn, source,
 	}
 	r := i.begin(t)
 	o := &open{cancel: cancel, record: r, info: ConnInfo{
-		Src: source, OriginalDst: dst.String(), ActualDst: route.Target, Protocol: protocolName(route.HBONE)}}
+		Src: source, OriginalDst: dst.String(), ActualDst: route.Target, Protocol: protocolName(route.HBONE),
+	}}
 	i.registry.add(o)
 	defer i.registry.remove(o)
 	upstream, err := i.connect(ctx, source, local, route)

@@ -25,10 +25,12 @@ func TestRecordCountsAndLogsOneConnection(t *testing.T) {
 	i := &Instance{deps: Deps{Metrics: metrics, AccessLog: log}}
 	web := &l4.Workload{Name: "web-1", WorkloadName: "web", Namespace: "shop", ClusterID: "c1", CanonicalName: "web"}
 	cart := &l4.Workload{Name: "cart-1", WorkloadName: "cart", Namespace: "shop", ClusterID: "c1"}
-	r := i.begin(traffic{outbound: true, src: netip.MustParseAddrPort("10.0.0.1:4711"), dst: netip.MustParseAddrPort("10.0.0.2:15008"),
+	r := i.begin(traffic{
+		outbound: true, src: netip.MustParseAddrPort("10.0.0.1:4711"), dst: netip.MustParseAddrPort("10.0.0.2:15008"),
 		hboneDst: "10.0.0.2:80", source: web, destination: cart, secure: true,
 		service:  &l4.Service{Name: "cart", ServiceKey: l4.ServiceKey{Namespace: "shop", Hostname: "cart.shop.svc"}},
-		sourceID: spiffe.ID{TrustDomain: "td", Namespace: "shop", ServiceAccount: "web"}, destinationID: spiffe.ID{TrustDomain: "td", Namespace: "shop", ServiceAccount: "cart"}})
+		sourceID: spiffe.ID{TrustDomain: "td", Namespace: "shop", ServiceAccount: "web"}, destinationID: spiffe.ID{TrustDomain: "td", Namespace: "shop", ServiceAccount: "cart"},
+	})
 	r.opened()
 	r.bytes.Sent.Store(5)
 	r.bytes.Received.Store(7)
@@ -52,8 +54,10 @@ func TestRecordCountsAndLogsOneConnection(t *testing.T) {
 			got[f.GetName()] += m.GetCounter().GetValue() + m.GetGauge().GetValue()
 		}
 	}
-	for name, want := range map[string]float64{"istio_tcp_connections_opened_total": 1, "istio_tcp_connections_closed_total": 1,
-		"istio_tcp_received_bytes_total": 5, "istio_tcp_sent_bytes_total": 7, "istio_tcp_sockets_open": 0, "istio_tcp_connections_failed_total": 0} {
+	for name, want := range map[string]float64{
+		"istio_tcp_connections_opened_total": 1, "istio_tcp_connections_closed_total": 1,
+		"istio_tcp_received_bytes_total": 5, "istio_tcp_sent_bytes_total": 7, "istio_tcp_sockets_open": 0, "istio_tcp_connections_failed_total": 0,
+	} {
 		if got[name] != want {
 			t.Errorf("%s = %v, want %v", name, got[name], want)
 		}
