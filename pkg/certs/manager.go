@@ -82,7 +82,7 @@ func (m *Manager) Get(ctx context.Context, id spiffe.ID) (*Workload, error) {
 	}
 	e, ok := m.entries[id]
 	if !ok {
-		e = m.startLocked(id)
+		e = m.startLocked(id) //nolint:contextcheck // renewals outlive the caller that asked first
 	}
 	current, failure, answered := e.current, e.failure, e.answered
 	m.mu.Unlock()
