@@ -130,6 +130,9 @@ func (n *NS) dialOnce(ctx context.Context, network string, addr netip.AddrPort, 
 	return r.conn, r.err
 }
 
+// Do runs fn inside the namespace, on a thread of its own; fn must not start goroutines that are to be inside, too.
+func (n *NS) Do(fn func() error) error { return n.in(fn) }
+
 // in runs fn in the namespace.
 func (n *NS) in(fn func() error) error {
 	if n.file == nil {
