@@ -4,8 +4,11 @@ package app
 
 import (
 	"log/slog"
+	"net"
 	"net/netip"
 	"time"
+
+	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
 )
 
 // Config of one node proxy. Every field is set by internal/config from the environment; nothing else reads it.
@@ -22,14 +25,9 @@ type Config struct {
 	XDS, CA Upstream
 	// TokenFile holds the bearer token for both; it is read again for each call.
 	TokenFile string
-	// LocalXDSFile replaces the control plane by a file of workloads, services and policies.
-	LocalXDSFile string
 	// OnDemand subscribes only to what connections ask for.
 	OnDemand bool
-	// FakeCA issues certificates in the process; for tests without a control plane.
-	FakeCA    bool
 	SecretTTL time.Duration
-	CRLFile   string
 
 	// ZDSSocket is where the CNI agent hands over pods.
 	ZDSSocket  string
@@ -60,7 +58,17 @@ type Config struct {
 	Level slog.Level
 	// Threads bounds the operating system threads that run Go code; 0 leaves it to the runtime.
 	Threads int
+
+	Build telemetry.Build
+	// Log and Levels are made by the command; Levels can be changed through the admin port.
+	Log    *slog.Logger      `json:"-"`
+	Levels *telemetry.Levels `json:"-"`
+	// Started, if set, is called once the proxy's own ports are open.
+	Started func(Addresses) `json:"-"`
 }
+
+// Addresses that the proxy itself listens on.
+type Addresses struct{ Admin, Metrics, Readiness net.Addr }
 
 // Upstream is a gRPC service of the control plane.
 type Upstream struct {

@@ -58,11 +58,12 @@ func table() map[string]setting {
 		"ALT_XDS_HOSTNAME":                text(func(c *app.Config) *string { return &c.XDS.AltHostname }),
 		"ALT_CA_HOSTNAME":                 text(func(c *app.Config) *string { return &c.CA.AltHostname }),
 		"AUTH_TOKEN":                      text(func(c *app.Config) *string { return &c.TokenFile }),
-		"LOCAL_XDS_PATH":                  text(func(c *app.Config) *string { return &c.LocalXDSFile }),
+		"LOCAL_XDS_PATH":                  fixed(""),
+		"LOCAL_XDS":                       fixed(""),
 		"XDS_ON_DEMAND":                   boolean(func(c *app.Config) *bool { return &c.OnDemand }),
-		"FAKE_CA":                         boolean(func(c *app.Config) *bool { return &c.FakeCA }),
+		"FAKE_CA":                         fixed("false"),
 		"SECRET_TTL":                      duration(func(c *app.Config) *time.Duration { return &c.SecretTTL }),
-		"CRL_PATH":                        text(func(c *app.Config) *string { return &c.CRLFile }),
+		"CRL_PATH":                        fixed(""),
 		"INPOD_UDS":                       text(func(c *app.Config) *string { return &c.ZDSSocket }),
 		"PACKET_MARK":                     mark,
 		"IPV6_ENABLED":                    boolean(func(c *app.Config) *bool { return &c.IPv6 }),
@@ -71,6 +72,7 @@ func table() map[string]setting {
 		"KEEPALIVE_TIME":                  duration(func(c *app.Config) *time.Duration { return &c.KeepaliveTime }),
 		"KEEPALIVE_INTERVAL":              duration(func(c *app.Config) *time.Duration { return &c.KeepaliveInterval }),
 		"KEEPALIVE_RETRIES":               number(1, 127, func(c *app.Config) *int { return &c.KeepaliveRetries }),
+		"PREFERED_SERVICE_NAMESPACE":      text(func(c *app.Config) *string { return &c.PreferredServiceNamespace }),
 		"PREFERRED_SERVICE_NAMESPACE":     text(func(c *app.Config) *string { return &c.PreferredServiceNamespace }),
 		"POOL_MAX_STREAMS_PER_CONNECTION": number(1, 1<<20, func(c *app.Config) *int { return &c.PoolMaxStreams }),
 		"POOL_UNUSED_RELEASE_TIMEOUT":     duration(func(c *app.Config) *time.Duration { return &c.PoolIdleTimeout }),
@@ -89,6 +91,8 @@ func table() map[string]setting {
 		"UNSTABLE_ENABLE_SOCKS5": fixed("false"),
 		"LOCALHOST_APP_TUNNEL":   fixed("true"),
 		"COMPLIANCE_POLICY":      fixed(""),
+		"PROXY_CONFIG":           fixed(""),
+		"USER_TIMEOUT_ENABLED":   fixed("true"),
 	}
 }
 

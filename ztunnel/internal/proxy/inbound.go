@@ -73,6 +73,7 @@ func (h *tunnelHandler) ServeCONNECT(ctx context.Context, request *hbone.Request
 		i.logEarly(directionInbound, h.peer, h.local, err)
 		return
 	}
+	state = i.demandAddress(ctx, state, local, h.peer.Addr())
 	_, host := hbone.ParseForwarded(request.Header.Get("forwarded"))
 	route, err := l4.DecideInbound(state, l4.Inbound{
 		Local: local, LocalIP: h.local.Addr(), Authority: request.Authority, ForwardedHost: host,
@@ -125,6 +126,7 @@ func (i *Instance) servePlaintext(ctx context.Context, conn *net.TCPConn) {
 		i.logEarly(directionInbound, peer, dst, err)
 		return
 	}
+	state = i.demandAddress(ctx, state, local, peer.Addr())
 	route, err := l4.DecidePlaintext(dst)
 	if err != nil {
 		i.logEarly(directionInbound, peer, dst, err)

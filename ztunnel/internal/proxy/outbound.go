@@ -27,7 +27,7 @@ func (i *Instance) serveOutbound(ctx context.Context, conn *net.TCPConn) {
 		i.logEarly(directionOutbound, source, dst, err)
 		return
 	}
-	route, err := l4.Decide(state, l4.Conn{SourceWorkload: local, Source: source, Dst: dst, Rand: rand.Uint64N})
+	route, err := i.decide(ctx, state, l4.Conn{SourceWorkload: local, Source: source, Dst: dst, Rand: rand.Uint64N})
 	if err == nil && route.Hostname != "" {
 		route, err = i.resolve(ctx, local, route, dst)
 	}
