@@ -1,0 +1,150 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime/debug"
+	"runtime/metrics"
+	"runtime/pprof"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// childArg as the first argument makes this program one of the processes of the test bed.
+const childArg = "child"
+
+// The processes of the test bed.
+const (
+	roleApp    = "app"
+	roleClient = "client" // the proxy next to the load
+	roleServer = "server" // the proxy next to the app
+)
+
+// setup is what a child is told first, in one line on its standard input.
+type setup struct {
+	Identity identity
+	Expect   string // client: the server's SPIFFE ID
+	Next     string // client: the server proxy; server: the app
+	Profile  string // where to write a CPU profile; "" is nowhere
+}
+
+// runChild serves until its standard input ends: it prints its address, then answers a line for each line.
+func runChild(args []string, in io.Reader, out io.Writer) error {
+	if len(args) != 2 {
+		return errors.New("want a role and a tunnel")
+	}
+	var s setup
+	lines := bufio.NewScanner(in)
+	lines.Buffer(nil, 1<<20)
+	if !lines.Scan() {
+		return errors.New("no setup on standard input")
+	}
+	if err := json.Unmarshal(lines.Bytes(), &s); err != nil {
+		return fmt.Errorf("setup: %w", err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	if s.Profile != "" {
+		f, err := os.Create(s.Profile)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
+	ended := make(chan error, 1)
+	serve, err := server(args[0], args[1], s)
+	if err != nil {
+		return err
+	}
+	go func() { ended <- serve(l) }()
+	fmt.Fprintln(out, l.Addr())
+	for lines.Scan() {
+		select {
+		case err := <-ended:
+			return err
+		default:
+		}
+		switch lines.Text() {
+		case "cpu":
+			fmt.Fprintln(out, cpuTime().Nanoseconds())
+		case "memory":
+			fmt.Fprintln(out, resident())
+		}
+	}
+	return lines.Err()
+}
+
+// server is what a role does with its listener.
+func server(role, tunnel string, s setup) (func(net.Listener) error, error) {
+	if role == roleApp {
+		return serveApp, nil
+	}
+	own, err := s.Identity.workload()
+	if err != nil {
+		return nil, err
+	}
+	switch tunnel + " " + role {
+	case isthmus + " " + roleClient:
+		return isthmusClient(own, s), nil
+	case isthmus + " " + roleServer:
+		return isthmusServer(own, s), nil
+	case xnet + " " + roleClient:
+		return xnetClient(own, s)
+	case xnet + " " + roleServer:
+		return xnetServer(own, s), nil
+	}
+	return nil, fmt.Errorf("no such role: %s %s", tunnel, role)
+}
+
+// accept hands each connection to serve on a goroutine of its own.
+func accept(l net.Listener, serve func(*net.TCPConn)) error {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		go serve(conn.(*net.TCPConn))
+	}
+}
+
+// cpuTime is what this process has used, but for what the garbage collector does only because a processor is idle.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	idle := []metrics.Sample{{Name: "/cpu/classes/gc/mark/idle:cpu-seconds"}}
+	metrics.Read(idle)
+	return time.Duration(u.Utime.Nano()+u.Stime.Nano()) - time.Duration(idle[0].Value.Float64()*float64(time.Second))
+}
+
+// resident is the memory that this process has from the kernel when nothing is left to collect.
+func resident() int64 {
+	for range 3 { // pools are emptied in the second round, what they held goes in the third
+		debug.FreeOSMemory()
+	}
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(status), "RssAnon:")
+	line, _, _ := strings.Cut(rest, "\n")
+	kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(line), "kB")), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return kib << 10
+}

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/netip"
+
+	"github.com/isthmus-mesh/isthmus/pkg/certs"
+	"github.com/isthmus-mesh/isthmus/pkg/hbone"
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
+)
+
+// isthmusClient tunnels each connection through the pool, as the node proxy does, without policies and telemetry.
+func isthmusClient(own *certs.Workload, s setup) func(net.Listener) error {
+	pool := hbone.NewPool(func(ctx context.Context, key hbone.PoolKey) (net.Conn, error) {
+		var d net.Dialer
+		conn, err := d.DialContext(ctx, "tcp", key.Dest.String())
+		if err != nil {
+			return nil, err
+		}
+		secured := tls.Client(conn, certs.HBONEClientConfig(own, []string{key.ExpectedSANs}))
+		if err := secured.HandshakeContext(ctx); err != nil {
+			conn.Close()
+			return nil, err
+		}
+		return secured, nil
+	}, hbone.PoolConfig{})
+	return func(l net.Listener) error {
+		dest, err := netip.ParseAddrPort(s.Next)
+		if err != nil {
+			return err
+		}
+		key := hbone.PoolKey{Source: own.ID.String(), Dest: dest, ExpectedSANs: s.Expect}
+		return accept(l, func(conn *net.TCPConn) {
+			ctx := context.Background()
+			stream, _, err := pool.Connect(ctx, key, &hbone.Request{Authority: authority})
+			if err != nil {
+				conn.Close()
+				return
+			}
+			_ = netx.Relay(ctx, conn, stream, nil) // the load sees it fail
+		})
+	}
+}
+
+// authority of every CONNECT; both servers connect the app anyway.
+const authority = "10.0.0.1:8080"
+
+// isthmusServer ends tunnels and connects each stream to the app.
+func isthmusServer(own *certs.Workload, s setup) func(net.Listener) error {
+	config := certs.HBONEServerConfig(func() (*certs.Workload, error) { return own, nil })
+	return func(l net.Listener) error {
+		return accept(l, func(conn *net.TCPConn) {
+			secured := tls.Server(conn, config)
+			if err := secured.Handshake(); err != nil {
+				conn.Close()
+				return
+			}
+			_ = hbone.ServeConn(context.Background(), secured, appHandler{s.Next}, hbone.ServerConfig{}) // the client sees it end
+		})
+	}
+}
+
+type appHandler struct{ app string }
+
+// ServeCONNECT implements hbone.Handler.
+func (h appHandler) ServeCONNECT(ctx context.Context, _ *hbone.Request, w hbone.ResponseWriter) {
+	var d net.Dialer
+	app, err := d.DialContext(ctx, "tcp", h.app)
+	if err != nil {
+		w.Refuse(503, nil)
+		return
+	}
+	stream, err := w.Accept(nil)
+	if err != nil {
+		app.Close()
+		return
+	}
+	_ = netx.Relay(ctx, stream, app.(*net.TCPConn), nil) // both ends see it fail
+}

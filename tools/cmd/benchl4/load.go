@@ -1,0 +1,236 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// What a connection asks the server at the end of the tunnel for, in its first byte; a count of 8 bytes follows.
+const (
+	opUpload   = 'u' // takes that many bytes, then answers one
+	opDownload = 'd' // sends that many
+	opEcho     = 'e' // sends each message back; the count is unused
+)
+
+const (
+	headLen     = 9
+	messageSize = 1024
+	chunkSize   = 256 << 10
+)
+
+// serveApp is the server at the end of the tunnel.
+func serveApp(l net.Listener) error {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		go func() {
+			defer conn.Close()
+			_ = answer(conn) // the client sees it fail
+		}()
+	}
+}
+
+func answer(conn net.Conn) error {
+	var head [headLen]byte
+	if _, err := io.ReadFull(conn, head[:]); err != nil {
+		return err
+	}
+	n := int64(binary.BigEndian.Uint64(head[1:]))
+	switch head[0] {
+	case opUpload:
+		if err := swallow(conn, n); err != nil {
+			return err
+		}
+		_, err := conn.Write([]byte{1})
+		return err
+	case opDownload:
+		return produce(conn, n)
+	case opEcho:
+		return echo(conn)
+	}
+	return fmt.Errorf("unknown operation %q", head[0])
+}
+
+func echo(conn net.Conn) error {
+	buf := make([]byte, messageSize)
+	for {
+		if _, err := io.ReadFull(conn, buf); err != nil {
+			return err
+		}
+		if _, err := conn.Write(buf); err != nil {
+			return err
+		}
+	}
+}
+
+func swallow(r io.Reader, n int64) error {
+	buf := make([]byte, chunkSize)
+	for n > 0 {
+		k, err := r.Read(buf[:min(n, chunkSize)])
+		n -= int64(k)
+		if err != nil && n > 0 {
+			return fmt.Errorf("%d bytes short: %w", n, err)
+		}
+	}
+	return nil
+}
+
+func produce(w io.Writer, n int64) error {
+	buf := make([]byte, chunkSize)
+	for n > 0 {
+		k, err := w.Write(buf[:min(n, chunkSize)])
+		n -= int64(k)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ask opens a connection through the proxy and sends the head.
+func ask(ctx context.Context, proxy string, op byte, n int) (net.Conn, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", proxy)
+	if err != nil {
+		return nil, err
+	}
+	head := binary.BigEndian.AppendUint64([]byte{op}, uint64(n))
+	if _, err := conn.Write(head); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, conn.SetDeadline(time.Now().Add(2 * time.Minute))
+}
+
+// bulk moves n bytes over some connections at once: half of them up, then half of them down.
+func bulk(conns int) func(ctx context.Context, proxy string, n int) error {
+	return func(ctx context.Context, proxy string, n int) error {
+		for _, op := range []byte{opUpload, opDownload} {
+			var g errgroup.Group
+			for range conns {
+				g.Go(func() error { return transfer(ctx, proxy, op, n/2/conns) })
+			}
+			if err := g.Wait(); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+func transfer(ctx context.Context, proxy string, op byte, n int) error {
+	conn, err := ask(ctx, proxy, op, n)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if op == opDownload {
+		return swallow(conn, int64(n))
+	}
+	if err := produce(conn, int64(n)); err != nil {
+		return err
+	}
+	return swallow(conn, 1)
+}
+
+// roundTrips sends n messages and awaits each answer, spread over some connections at once.
+func roundTrips(conns int) func(ctx context.Context, proxy string, n int) error {
+	return func(ctx context.Context, proxy string, n int) error {
+		var g errgroup.Group
+		for range conns {
+			g.Go(func() error {
+				conn, err := ask(ctx, proxy, opEcho, 0)
+				if err != nil {
+					return err
+				}
+				defer conn.Close()
+				return pingPong(conn, max(n/conns, 1))
+			})
+		}
+		return g.Wait()
+	}
+}
+
+func pingPong(conn net.Conn, n int) error {
+	buf := make([]byte, messageSize)
+	for range n {
+		if _, err := conn.Write(buf); err != nil {
+			return err
+		}
+		if _, err := io.ReadFull(conn, buf); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// setups makes n short connections, one after the other: open, one round trip, close, see the end.
+func setups(ctx context.Context, proxy string, n int) error {
+	for range n {
+		conn, err := ask(ctx, proxy, opEcho, 0)
+		if err != nil {
+			return err
+		}
+		err = pingPong(conn, 1)
+		if err == nil {
+			err = conn.(*net.TCPConn).CloseWrite()
+		}
+		if err == nil {
+			if _, err = conn.Read(make([]byte, 1)); errors.Is(err, io.EOF) {
+				err = nil
+			}
+		}
+		conn.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// memory that an idle connection costs, in bytes.
+type memory struct{ client, server float64 }
+
+// measureIdle opens n connections, uses each once, leaves them alone, and returns by how much the proxies have grown.
+func measureIdle(ctx context.Context, t *tunnel, n int) (m memory, err error) {
+	clientBefore, serverBefore, err := t.memory()
+	if err != nil {
+		return m, err
+	}
+	conns := make([]net.Conn, n)
+	defer func() {
+		for _, c := range conns {
+			if c != nil {
+				c.Close()
+			}
+		}
+	}()
+	var g errgroup.Group
+	g.SetLimit(64)
+	for i := range conns {
+		g.Go(func() error {
+			conn, err := ask(ctx, t.addr(), opEcho, 0)
+			if err != nil {
+				return err
+			}
+			conns[i] = conn
+			return pingPong(conn, 1)
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return m, err
+	}
+	client, server, err := t.memory()
+	m.client = float64(client-clientBefore) / float64(n)
+	m.server = float64(server-serverBefore) / float64(n)
+	return m, err
+}
