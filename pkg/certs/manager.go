@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,9 @@ var ErrClosed = errors.New("certificate manager is closed")
 const (
 	firstBackoff = 100 * time.Millisecond
 	maxBackoff   = 150 * time.Second
+	// newcomer is how long callers wait through failures for an identity's first certificate: a pod may ask for it before
+	// the CA has heard of the pod.
+	newcomer = 5 * time.Second
 	// issueTimeout bounds one request to the CA.
 	issueTimeout = 30 * time.Second
 )
@@ -48,6 +52,7 @@ type Manager struct {
 type entry struct {
 	current *Workload // nil until the first success
 	failure error     // of the last attempt; nil after a success
+	since   time.Time // when it was first asked for
 	// answered is closed by the next outcome, good or bad, and then replaced.
 	answered chan struct{}
 	stop     context.CancelFunc
@@ -72,8 +77,8 @@ func NewManager(issuer Issuer, config ManagerConfig) *Manager {
 	return m
 }
 
-// Get returns a valid certificate, waiting for the first one. It fails when the attempt under way fails, and when a
-// certificate has expired and could not be renewed.
+// Get returns a valid certificate, waiting for the first one. It fails when the CA has refused for some seconds, and when
+// a certificate has expired and could not be renewed.
 func (m *Manager) Get(ctx context.Context, id spiffe.ID) (*Workload, error) {
 	m.mu.Lock()
 	if m.closed {
@@ -84,27 +89,26 @@ func (m *Manager) Get(ctx context.Context, id spiffe.ID) (*Workload, error) {
 	if !ok {
 		e = m.startLocked(id) //nolint:contextcheck // renewals outlive the caller that asked first
 	}
-	current, failure, answered := e.current, e.failure, e.answered
 	m.mu.Unlock()
-	if valid(current) {
-		return current, nil
+	for {
+		m.mu.Lock()
+		current, failure, answered := e.current, e.failure, e.answered
+		patient := current == nil && time.Since(e.since) < newcomer
+		m.mu.Unlock()
+		if valid(current) {
+			return current, nil
+		}
+		if failure != nil && !patient {
+			return nil, fmt.Errorf("no certificate for %s: %w", id, failure)
+		}
+		select {
+		case <-answered:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("wait for a certificate for %s: %w", id, cmp.Or(failure, context.Cause(ctx)))
+		case <-m.ctx.Done():
+			return nil, ErrClosed
+		}
 	}
-	if failure != nil {
-		return nil, fmt.Errorf("no certificate for %s: %w", id, failure)
-	}
-	select {
-	case <-answered:
-	case <-ctx.Done():
-		return nil, fmt.Errorf("wait for a certificate for %s: %w", id, context.Cause(ctx))
-	case <-m.ctx.Done():
-		return nil, ErrClosed
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if valid(e.current) {
-		return e.current, nil
-	}
-	return nil, fmt.Errorf("no certificate for %s: %w", id, e.failure)
 }
 
 func valid(w *Workload) bool { return w != nil && time.Now().Before(w.NotAfter()) }
@@ -112,7 +116,7 @@ func valid(w *Workload) bool { return w != nil && time.Now().Before(w.NotAfter()
 // startLocked makes the entry and its one goroutine.
 func (m *Manager) startLocked(id spiffe.ID) *entry {
 	ctx, stop := context.WithCancel(m.ctx)
-	e := &entry{answered: make(chan struct{}), stop: stop}
+	e := &entry{answered: make(chan struct{}), stop: stop, since: time.Now()}
 	m.entries[id] = e
 	m.done.Go(func() { m.maintain(ctx, id, e) })
 	return e

@@ -26,7 +26,7 @@ type Config struct {
 	// TokenFile holds the bearer token for both; it is read again for each call.
 	TokenFile string
 	// OnDemand subscribes only to what connections ask for.
-	OnDemand bool
+	OnDemand  bool
 	SecretTTL time.Duration
 
 	// ZDSSocket is where the CNI agent hands over pods.

@@ -111,7 +111,7 @@ func assemble(ctx context.Context, cfg Config, quit context.CancelFunc) (*node, 
 	if n.issuer, err = identity.NewIssuer(cfg.upstream(cfg.CA), cfg.SecretTTL); err != nil {
 		return nil, err
 	}
-	n.certs = certs.NewManager(n.issuer, certs.ManagerConfig{Log: cfg.Log}) //nolint:contextcheck // closed by close
+	n.certs = certs.NewManager(n.issuer, certs.ManagerConfig{Log: cfg.Log})
 	if err := n.assemblePods(ctx); err != nil {
 		n.close()
 		return nil, err
@@ -145,7 +145,7 @@ func (n *node) assemblePods(ctx context.Context) error {
 			return err
 		}
 	}
-	n.pods = inpod.NewManager(inpod.Config{ //nolint:contextcheck // drains end with Drain
+	n.pods = inpod.NewManager(inpod.Config{
 		Socket: n.cfg.ZDSSocket, Sockets: n.cfg.sockets(), DrainTimeout: n.cfg.DrainTimeout,
 		Starter:  starter{proxy.NewFactory(deps)},
 		Observer: &identities{ctx: ctx, certs: n.certs, trustDomain: n.cfg.TrustDomain, pods: map[spiffe.ID]int{}},
@@ -197,6 +197,12 @@ func (n *node) run(ctx context.Context) error {
 	if n.cfg.Enabled {
 		tasks.Go(func() { n.follow(ctx, n.pods.Synced(), taskProxy) })
 		conversation.Go(func() {
+			// Without the policies a proxy would allow what they refuse: no pod is served before they are known.
+			select {
+			case <-n.discovery.Synced():
+			case <-talking.Done():
+				return
+			}
 			if err := n.pods.Run(talking); err != nil {
 				failed <- err
 			}

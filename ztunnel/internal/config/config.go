@@ -72,7 +72,7 @@ func table() map[string]setting {
 		"KEEPALIVE_TIME":                  duration(func(c *app.Config) *time.Duration { return &c.KeepaliveTime }),
 		"KEEPALIVE_INTERVAL":              duration(func(c *app.Config) *time.Duration { return &c.KeepaliveInterval }),
 		"KEEPALIVE_RETRIES":               number(1, 127, func(c *app.Config) *int { return &c.KeepaliveRetries }),
-		"PREFERED_SERVICE_NAMESPACE":      text(func(c *app.Config) *string { return &c.PreferredServiceNamespace }),
+		"PREFERED_SERVICE_NAMESPACE":      text(func(c *app.Config) *string { return &c.PreferredServiceNamespace }), //nolint:misspell // the field's own spelling
 		"PREFERRED_SERVICE_NAMESPACE":     text(func(c *app.Config) *string { return &c.PreferredServiceNamespace }),
 		"POOL_MAX_STREAMS_PER_CONNECTION": number(1, 1<<20, func(c *app.Config) *int { return &c.PoolMaxStreams }),
 		"POOL_UNUSED_RELEASE_TIMEOUT":     duration(func(c *app.Config) *time.Duration { return &c.PoolIdleTimeout }),

@@ -113,14 +113,14 @@ func (m *Manager) process(ctx context.Context, request *zds.WorkloadRequest, fil
 		}
 		return m.keep(payload.Keep.GetUid())
 	case *zds.WorkloadRequest_Del:
-		m.remove(payload.Del.GetUid())
+		m.remove(payload.Del.GetUid()) //nolint:contextcheck // draining outlives the conversation
 		return nil
 	case *zds.WorkloadRequest_SnapshotSent:
 		if !*inSnapshot {
 			return &protocolError{"a second end of the snapshot"}
 		}
 		*inSnapshot = false
-		m.endSnapshot()
+		m.endSnapshot() //nolint:contextcheck // draining outlives the conversation
 		return nil
 	}
 	return &protocolError{"unknown payload"}

@@ -146,7 +146,7 @@ func (m *Manager) add(ctx context.Context, uid string, info proxy.Info, file *os
 			old.named = true
 			return m.startLocked(ctx, uid, old)
 		}
-		m.removeLocked(uid, m.cfg.DrainTimeout)
+		m.removeLocked(uid, m.cfg.DrainTimeout) //nolint:contextcheck // draining outlives the conversation
 	}
 	p := &pod{info: info, net: ns, named: true}
 	m.pods[uid] = p
