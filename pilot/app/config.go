@@ -49,6 +49,15 @@ type Config struct {
 	TokenAudiences []string
 	// TrustedNodeAccounts (namespace/name) may ask for the certificates of workloads on their own node.
 	TrustedNodeAccounts []string
+	// DefaultCertTTL is the lifetime of certificates unless the request says another, MaxCertTTL the longest.
+	DefaultCertTTL, MaxCertTTL time.Duration
+	// TLSCertFile and TLSKeyFile replace the certificate that the control plane issues to itself; CACertFile is what client
+	// certificates are then verified with, besides the authority's roots. They are read again for each handshake.
+	TLSCertFile, TLSKeyFile, CACertFile string
+	// ServerNames are further DNS names of the control plane's own certificate.
+	ServerNames []string
+	// Profile serves profiles among the debug endpoints.
+	Profile bool
 	// RootCertOut is a file that the root certificates are written to.
 	RootCertOut string
 
@@ -73,9 +82,12 @@ func Default() Config {
 		Namespace:           "istio-system",
 		Revision:            "default",
 		PodName:             "istiod",
+		Profile:             true,
 		MaxConnectionAge:    30 * time.Minute,
 		TokenAudiences:      []string{"istio-ca"},
 		TrustedNodeAccounts: []string{"istio-system/ztunnel"},
+		DefaultCertTTL:      24 * time.Hour,
+		MaxCertTTL:          90 * 24 * time.Hour,
 		JWTIssuer:           "https://kubernetes.default.svc.cluster.local",
 		Build:               telemetry.NewBuild("", ""),
 	}
@@ -87,6 +99,8 @@ func (c Config) validate() error {
 		return errors.New("start the control plane: no logger")
 	case c.ConfigDir == "":
 		return errors.New("start the control plane: there is no source of configuration: name a directory of manifests with --configDir (reading from the Kubernetes API is not part of this release)")
+	case (c.TLSCertFile == "") != (c.TLSKeyFile == ""):
+		return errors.New("start the control plane: --tlsCertFile and --tlsKeyFile go together")
 	case c.ClusterID == "":
 		return errors.New("start the control plane: the cluster needs a name: set --clusterID")
 	}

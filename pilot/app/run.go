@@ -26,13 +26,14 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	p, err := assemble(cfg)
+	p, err := assemble(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	g := &group{cancel: cancel}
 	defer func() { cancel(); _ = g.wait() }() // its error has been returned by then
 	g.run(func() error { return p.source.Run(ctx, p.registry.Sink(p.registryMetrics)) })
+	g.run(func() error { return p.pki.run(ctx) })
 	if cfg.MeshConfigFile != "" {
 		g.run(func() error {
 			return meshconfig.Follow(ctx, cfg.MeshConfigFile, cfg.Log, p.applyMesh)
@@ -70,9 +71,10 @@ type plane struct {
 	metrics         *prometheus.Registry
 	ready           atomic.Bool
 	security        *guard
+	pki             *pki
 }
 
-func assemble(cfg Config) (*plane, error) {
+func assemble(ctx context.Context, cfg Config) (*plane, error) {
 	settings, err := meshconfig.Load(cfg.MeshConfigFile)
 	if err != nil {
 		return nil, err
@@ -87,7 +89,10 @@ func assemble(cfg Config) (*plane, error) {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	p.source = kube.NewFileSource(cfg.ConfigDir, telemetry.Scoped(cfg.Log, "source"), p.reportObjects)
-	p.security = newSecurity(cfg)
+	if p.pki, err = p.newPKI(ctx); err != nil {
+		return nil, err
+	}
+	p.security = newSecurity(cfg, p.pki.callers)
 	debugServer := p.debugServer()
 	p.xds = server.New(server.Config{
 		Log:          telemetry.Scoped(cfg.Log, "ads"),

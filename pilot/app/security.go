@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/isthmus-mesh/isthmus/pilot/internal/ca"
 	"github.com/isthmus-mesh/isthmus/pilot/internal/debug"
 	"github.com/isthmus-mesh/isthmus/pkg/xds/server"
 )
@@ -20,12 +21,11 @@ import (
 type guard struct {
 	systemNamespace string
 	debug           *debug.Server
-	// identify reads the credentials in a context's gRPC metadata; nil accepts none.
-	identify func(context.Context) (server.Peer, error)
+	callers         ca.Authenticator
 }
 
-func newSecurity(cfg Config) *guard {
-	return &guard{systemNamespace: cfg.Namespace}
+func newSecurity(cfg Config, callers ca.Authenticator) *guard {
+	return &guard{systemNamespace: cfg.Namespace, callers: callers}
 }
 
 // authenticate lets through what comes over the plaintext port, which is not for the outside, and asks for credentials on the
@@ -42,10 +42,11 @@ func (s *guard) authenticate(ctx context.Context) (server.Peer, error) {
 }
 
 func (s *guard) caller(ctx context.Context) (server.Peer, error) {
-	if s.identify == nil {
-		return server.Peer{}, status.Error(codes.Unauthenticated, "no way to authenticate callers is configured")
+	caller, err := s.callers.Authenticate(ctx)
+	if err != nil {
+		return server.Peer{}, status.Errorf(codes.Unauthenticated, "request authenticate failure: %v", err)
 	}
-	return s.identify(ctx)
+	return server.Peer{Namespace: caller.Namespace, ServiceAccount: caller.ServiceAccount, ClusterID: caller.ClusterID}, nil
 }
 
 // protect guards debug pages: everything on this machine may ask, others need a token of the system namespace.

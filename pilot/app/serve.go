@@ -15,7 +15,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/protobuf/proto"
+	authv1 "istio.io/api/security/v1alpha1"
 
 	"github.com/isthmus-mesh/isthmus/pilot/internal/debug"
 	"github.com/isthmus-mesh/isthmus/pilot/internal/meshconfig"
@@ -43,6 +45,10 @@ func (p *plane) serve(ctx context.Context, g *group) error {
 	if err != nil {
 		return err
 	}
+	secure, err := listen(p.cfg.SecureGRPCAddr)
+	if err != nil {
+		return err
+	}
 	status, err := listen(p.cfg.HTTPAddr)
 	if err != nil {
 		return err
@@ -52,21 +58,25 @@ func (p *plane) serve(ctx context.Context, g *group) error {
 		return err
 	}
 	p.serveGRPC(ctx, g, plain)
+	p.serveGRPC(ctx, g, secure, grpc.Creds(credentials.NewTLS(p.pki.tlsConfig())))
 	p.serveHTTP(ctx, g, status, p.statusHandler())
 	p.serveHTTP(ctx, g, monitoring, p.monitoringHandler())
 	p.ready.Store(true)
-	addresses := Addresses{HTTP: status.Addr(), GRPC: plain.Addr(), Monitoring: monitoring.Addr()}
-	p.cfg.Log.Info("control plane serves", "http", addresses.HTTP, "grpc", addresses.GRPC, "monitoring", addresses.Monitoring)
+	addresses := Addresses{HTTP: status.Addr(), GRPC: plain.Addr(), SecureGRPC: secure.Addr(), Monitoring: monitoring.Addr()}
+	p.cfg.Log.Info("control plane serves", "http", addresses.HTTP, "grpc", addresses.GRPC, "secure_grpc", addresses.SecureGRPC, "monitoring", addresses.Monitoring)
 	if p.cfg.Started != nil {
 		p.cfg.Started(addresses)
 	}
 	return nil
 }
 
-func (p *plane) serveGRPC(ctx context.Context, g *group, l net.Listener) {
+// serveGRPC serves the same services on every port; each decides by the connection whether it answers there.
+func (p *plane) serveGRPC(ctx context.Context, g *group, l net.Listener, more ...grpc.ServerOption) {
 	options := append(server.Options(server.Transport{MaxConnectionAge: p.cfg.MaxConnectionAge}), grpc.WaitForHandlers(true))
+	options = append(options, more...)
 	s := grpc.NewServer(options...)
 	discovery.RegisterAggregatedDiscoveryServiceServer(s, p.xds)
+	authv1.RegisterIstioCertificateServiceServer(s, p.pki.service)
 	g.run(func() error { return s.Serve(l) })
 	// xDS streams never end by themselves: there is nothing to wait for.
 	g.run(func() error { <-ctx.Done(); s.Stop(); return nil })
@@ -121,6 +131,7 @@ func (p *plane) debugServer() *debug.Server {
 		Errors:   p.source.Errors,
 		Mesh:     func() proto.Message { return p.settings.Load().Proto },
 		Build:    p.cfg.Build,
+		Profile:  p.cfg.Profile,
 		Instance: p.cfg.PodName,
 		Revision: p.cfg.Revision,
 	}

@@ -3,12 +3,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -43,20 +46,33 @@ func root() *cobra.Command {
 func discovery(build telemetry.Build) *cobra.Command {
 	cfg := app.Default()
 	cfg.Build = build
-	fromEnvironment(&cfg)
+	environment := fromEnvironment(&cfg)
 	var logLevel string
 	var logJSON bool
 	var registries []string
+	httpsAddr, networks := ":15017", ""
 	cmd := &cobra.Command{
 		Use:   "discovery",
 		Short: "Serve xDS and certificates",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if environment != nil {
+				return environment
+			}
 			log, levels := telemetry.NewLogger(os.Stdout, telemetry.Options{JSON: logJSON, Level: slog.LevelInfo})
 			if err := levels.Set(strings.TrimPrefix(logLevel, "default:")); err != nil {
 				return fmt.Errorf("--log_output_level: %w", err)
 			}
 			cfg.Log = log
+			if networks != "" {
+				return errors.New("--networksConfig is not supported: name networks by the label topology.istio.io/network")
+			}
+			if registries = slices.DeleteFunc(registries, func(r string) bool { return r == "Kubernetes" }); len(registries) > 0 {
+				return fmt.Errorf("--registries: %q is not supported; only Kubernetes", registries)
+			}
+			if cmd.Flags().Changed("httpsAddr") {
+				log.Warn("--httpsAddr has no effect: webhooks need the Kubernetes API")
+			}
 			return app.Run(cmd.Context(), cfg)
 		},
 	}
@@ -77,6 +93,12 @@ func discovery(build telemetry.Build) *cobra.Command {
 	f.StringVar(&cfg.JWKSFile, "jwksFile", cfg.JWKSFile, "file of the keys that ServiceAccount tokens are signed with")
 	f.StringVar(&cfg.JWTIssuer, "jwtIssuer", cfg.JWTIssuer, "issuer of ServiceAccount tokens")
 	f.StringVar(&cfg.RootCertOut, "rootCertOut", cfg.RootCertOut, "file to write the root certificates to")
+	f.StringVar(&cfg.TLSCertFile, "tlsCertFile", "", "certificate of the secure port, instead of one that the control plane issues to itself")
+	f.StringVar(&cfg.TLSKeyFile, "tlsKeyFile", "", "key of --tlsCertFile")
+	f.StringVar(&cfg.CACertFile, "caCertFile", "", "further roots that client certificates are verified with")
+	f.StringVar(&httpsAddr, "httpsAddr", httpsAddr, "accepted for compatibility: webhooks need the Kubernetes API, which this release does not read")
+	f.StringVar(&networks, "networksConfig", "", "not supported: name networks by the label topology.istio.io/network")
+	f.BoolVar(&cfg.Profile, "profile", cfg.Profile, "serve profiles under /debug/pprof/")
 	f.StringSliceVar(&registries, "registries", []string{"Kubernetes"}, "accepted for compatibility; the source is --configDir")
 	f.StringVar(&logLevel, "log_output_level", "default:info", "log levels: level, or scope:level, comma-separated")
 	f.BoolVar(&logJSON, "log_as_json", false, "log JSON objects")
@@ -84,20 +106,36 @@ func discovery(build telemetry.Build) *cobra.Command {
 }
 
 // fromEnvironment is the one table of environment variables. Flags count before them.
-func fromEnvironment(cfg *app.Config) {
+func fromEnvironment(cfg *app.Config) error {
+	text := func(field *string) func(string) error {
+		return func(s string) error { *field = s; return nil }
+	}
+	list := func(field *[]string) func(string) error {
+		return func(s string) error { *field = strings.Split(s, ","); return nil }
+	}
+	duration := func(field *time.Duration) func(string) error {
+		return func(s string) (err error) { *field, err = time.ParseDuration(s); return err }
+	}
+	var problems []error
 	for _, v := range []struct {
 		name string
-		set  func(string)
+		set  func(string) error
 	}{
-		{"CLUSTER_ID", func(s string) { cfg.ClusterID = s }},
-		{"POD_NAME", func(s string) { cfg.PodName = s }},
-		{"POD_NAMESPACE", func(s string) { cfg.Namespace = s }},
-		{"REVISION", func(s string) { cfg.Revision = s }},
-		{"CA_TRUSTED_NODE_ACCOUNTS", func(s string) { cfg.TrustedNodeAccounts = strings.Split(s, ",") }},
-		{"TOKEN_AUDIENCES", func(s string) { cfg.TokenAudiences = strings.Split(s, ",") }},
+		{"CLUSTER_ID", text(&cfg.ClusterID)},
+		{"POD_NAME", text(&cfg.PodName)},
+		{"POD_NAMESPACE", text(&cfg.Namespace)},
+		{"REVISION", text(&cfg.Revision)},
+		{"CA_TRUSTED_NODE_ACCOUNTS", list(&cfg.TrustedNodeAccounts)},
+		{"ISTIOD_CUSTOM_HOST", list(&cfg.ServerNames)},
+		{"TOKEN_AUDIENCES", list(&cfg.TokenAudiences)},
+		{"DEFAULT_WORKLOAD_CERT_TTL", duration(&cfg.DefaultCertTTL)},
+		{"MAX_WORKLOAD_CERT_TTL", duration(&cfg.MaxCertTTL)},
 	} {
 		if s := os.Getenv(v.name); s != "" {
-			v.set(s)
+			if err := v.set(s); err != nil {
+				problems = append(problems, fmt.Errorf("environment variable %s: %w", v.name, err))
+			}
 		}
 	}
+	return errors.Join(problems...)
 }

@@ -27,6 +27,8 @@ type Server struct {
 	Errors func() []kube.ObjectError
 	Mesh   func() proto.Message
 	Build  telemetry.Build
+	// Profile serves profiles, too.
+	Profile bool
 	// Instance and Revision of this control plane.
 	Instance, Revision string
 }
@@ -72,16 +74,18 @@ func (s *Server) Handler() http.Handler {
 			writeJSON(w, value)
 		})
 	}
-	index.WriteString("/debug/pprof/: profiles\n")
 	list := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, index.String()) }
 	mux.HandleFunc("GET /debug/list", list)
 	mux.HandleFunc("GET /debug/{$}", list)
 	mux.HandleFunc("GET /debug", list)
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	if s.Profile {
+		index.WriteString("/debug/pprof/: profiles\n")
+		mux.HandleFunc("/debug/pprof/", pprof.Index)
+		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	}
 	return mux
 }
 
