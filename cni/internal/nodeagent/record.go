@@ -1,0 +1,91 @@
+package nodeagent
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/isthmus-mesh/isthmus/cni/internal/netns"
+)
+
+// record is a pod of this node that has a network.
+type record struct {
+	// immutable
+	saved savedPod
+	netns *os.File
+
+	mu       sync.Mutex // held while the pod is being changed; guards what follows
+	removed  bool       // the pod is gone
+	enrolled bool       // the redirection is in place and the proxy knows the pod
+	marked   string     // the annotation that was written last
+	failure  string     // why the last attempt failed
+}
+
+// savedPod is what survives a restart of the agent.
+type savedPod struct {
+	UID       string       `json:"uid"`
+	Name      string       `json:"name"`
+	Namespace string       `json:"namespace"`
+	Container string       `json:"containerID"`
+	Netns     string       `json:"netns"`
+	Identity  netns.ID     `json:"netnsID"`
+	IPs       []netip.Addr `json:"ips"`
+}
+
+func newRecord(saved savedPod) (*record, error) {
+	file, err := netns.Open(saved.Netns)
+	if err != nil {
+		return nil, err
+	}
+	id, err := netns.Identify(file)
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	if saved.Identity != (netns.ID{}) && saved.Identity != id {
+		file.Close()
+		return nil, fmt.Errorf("network namespace %s is another one now", saved.Netns)
+	}
+	saved.Identity = id
+	return &record{saved: saved, netns: file}, nil
+}
+
+// loadSaved reads what an earlier agent knew; nothing is no error.
+func loadSaved(path string) ([]savedPod, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the node's pods: %w", err)
+	}
+	var list []savedPod
+	if err := json.Unmarshal(data, &list); err != nil {
+		return nil, fmt.Errorf("read the node's pods from %s: %w", path, err)
+	}
+	return list, nil
+}
+
+// save replaces the file by one that is complete.
+func save(path string, list []savedPod) error {
+	data, err := json.Marshal(list)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("save the node's pods: %w", err)
+	}
+	tmp := path + ".tmp"
+	if err := os.WriteFile(tmp, data, 0o600); err != nil {
+		return fmt.Errorf("save the node's pods: %w", err)
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return fmt.Errorf("save the node's pods: %w", err)
+	}
+	return nil
+}
