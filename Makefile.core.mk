@@ -18,9 +18,9 @@ MODULES := pkg pkg/kube ztunnel pilot cni samples sandbox tools
 PROTOS := pkg/api/workload/workload.proto pkg/api/security/authorization.proto pkg/api/zds/zds.proto
 
 # What `go build` puts into bin/: product binaries, then the sample workloads.
-BINARIES := ./pilot/cmd/pilot-discovery
+BINARIES := ./pilot/cmd/pilot-discovery ./ztunnel/cmd/ztunnel ./cni/cmd/install-cni ./cni/cmd/istio-cni
 SAMPLES := ./samples/bookinfo/cmd/productpage ./samples/bookinfo/cmd/details ./samples/bookinfo/cmd/reviews \
-	./samples/bookinfo/cmd/ratings ./samples/httpbin/cmd/httpbin ./samples/curl/cmd/sleep ./samples/tcp-echo/cmd/tcp-echo
+	./samples/bookinfo/cmd/ratings ./samples/httpbin/cmd/httpbin ./samples/curl/cmd/sleep ./samples/tcp-echo/cmd/tcp-echo ./samples/udp-echo/cmd/udp-echo
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)
 
 .PHONY: help
@@ -37,8 +37,9 @@ build: ## build every binary into bin/
 	go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(BINARIES) $(SAMPLES)
 
 .PHONY: demo
-demo: ## the mesh with Bookinfo on this machine
-	@echo "make demo: the sandbox does not start the mesh yet (sandbox/README.md says what is there)"; exit 1
+demo: deps build ## the mesh with Bookinfo on this machine; KEEP=1 leaves it running
+	go build -trimpath -o $(OUT)/demo ./sandbox/cmd/demo
+	$(OUT)/demo -bin $(BIN) -samples $(CURDIR)/samples $(if $(KEEP),-keep)
 
 .PHONY: test
 test: deps build ## run all tests that need no cluster, with the race detector

@@ -76,8 +76,12 @@ func typed(apiVersion, kind string) Object {
 	return nil
 }
 
-// Decode reads every document of data. What is wrong with one object does not keep the others from being returned.
-func Decode(file string, data []byte) ([]Object, []error) {
+// Decode reads every document of data; objects that name no namespace are in "default". What is wrong with one object does
+// not keep the others from being returned.
+func Decode(file string, data []byte) ([]Object, []error) { return DecodeInto("default", file, data) }
+
+// DecodeInto is Decode with another namespace for objects that name none.
+func DecodeInto(namespace, file string, data []byte) ([]Object, []error) {
 	var objects []Object
 	var errs []error
 	reader := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data)))
@@ -89,12 +93,12 @@ func Decode(file string, data []byte) ([]Object, []error) {
 		if err != nil {
 			return objects, append(errs, &Error{File: file, Reason: err.Error()})
 		}
-		found, bad := decodeDocument(file, doc)
+		found, bad := decodeDocument(namespace, file, doc)
 		objects, errs = append(objects, found...), append(errs, bad...)
 	}
 }
 
-func decodeDocument(file string, doc []byte) ([]Object, []error) {
+func decodeDocument(namespace, file string, doc []byte) ([]Object, []error) {
 	text, err := yaml.YAMLToJSONStrict(doc)
 	if err != nil {
 		return nil, []error{&Error{File: file, Reason: err.Error()}}
@@ -114,7 +118,7 @@ func decodeDocument(file string, doc []byte) ([]Object, []error) {
 		var objects []Object
 		var errs []error
 		for _, item := range head.Items {
-			found, bad := decodeDocument(file, item)
+			found, bad := decodeDocument(namespace, file, item)
 			objects, errs = append(objects, found...), append(errs, bad...)
 		}
 		return objects, errs
@@ -139,7 +143,7 @@ func decodeDocument(file string, doc []byte) ([]Object, []error) {
 		return nil, bad("", strings.TrimPrefix(err.Error(), "error unmarshaling JSON: while decoding JSON: "))
 	}
 	if obj.GetNamespace() == "" && !ClusterScoped(head.Kind) {
-		obj.SetNamespace("default")
+		obj.SetNamespace(namespace)
 	}
 	return []Object{obj}, nil
 }

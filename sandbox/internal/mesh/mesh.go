@@ -1,0 +1,24 @@
+// Package mesh has the manifests of the mesh's own pods, as they run in the sandbox.
+package mesh
+
+import (
+	_ "embed"
+)
+
+// Namespace of the mesh's own pods.
+const Namespace = "istio-system"
+
+// Directories of the sandbox that the mesh's pods mount by these host paths.
+const (
+	PathConfig = "/sandbox/config"
+	PathCA     = "/sandbox/ca"
+	PathRoot   = "/sandbox/root"
+	PathKeys   = "/sandbox/keys"
+	PathAPI    = "/sandbox/api"
+)
+
+//go:embed mesh.yaml
+var manifests []byte
+
+// Manifests of the namespace, istiod, ztunnel and the CNI agent.
+func Manifests() []byte { return manifests }
