@@ -13,12 +13,12 @@ OUT := $(CURDIR)/out
 VERSION ?= dev
 REVISION := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
-# Modules that build, in the order in which they depend on each other. istioctl and tests/e2e join when they do.
-MODULES := pkg pkg/kube ztunnel pilot cni samples sandbox tools
+# Modules that build, in the order in which they depend on each other. tests/e2e joins when it does.
+MODULES := pkg pkg/kube ztunnel pilot cni samples sandbox istioctl tools
 PROTOS := pkg/api/workload/workload.proto pkg/api/security/authorization.proto pkg/api/zds/zds.proto
 
 # What `go build` puts into bin/: product binaries, then the sample workloads.
-BINARIES := ./pilot/cmd/pilot-discovery ./ztunnel/cmd/ztunnel ./cni/cmd/install-cni ./cni/cmd/istio-cni
+BINARIES := ./pilot/cmd/pilot-discovery ./ztunnel/cmd/ztunnel ./cni/cmd/install-cni ./cni/cmd/istio-cni ./istioctl/cmd/istioctl
 SAMPLES := ./samples/bookinfo/cmd/productpage ./samples/bookinfo/cmd/details ./samples/bookinfo/cmd/reviews \
 	./samples/bookinfo/cmd/ratings ./samples/httpbin/cmd/httpbin ./samples/curl/cmd/sleep ./samples/tcp-echo/cmd/tcp-echo ./samples/udp-echo/cmd/udp-echo
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)

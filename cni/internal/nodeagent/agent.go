@@ -176,7 +176,7 @@ func (a *Agent) Run(ctx context.Context) {
 	for {
 		var all sync.WaitGroup
 		for _, uid := range a.uids() {
-			all.Go(func() { a.reconcile(uid) })
+			all.Go(func() { a.reconcile(uid) }) //nolint:contextcheck // the agent has its own
 		}
 		all.Wait()
 		select {

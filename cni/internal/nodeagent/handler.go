@@ -77,7 +77,7 @@ func (a *Agent) add(ctx context.Context, request pluginapi.Request) (pluginapi.A
 	if current == nil || !want {
 		return pluginapi.Answer{}, nil
 	}
-	if err := a.enrol(r, current); err != nil {
+	if err := a.enrol(r, current); err != nil { //nolint:contextcheck // the agent has its own
 		r.removed = true
 		a.forget(r)
 		return pluginapi.Answer{}, fmt.Errorf("enrol: %w", err)

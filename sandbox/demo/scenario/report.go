@@ -39,7 +39,7 @@ func (r *Report) Check(ctx context.Context, check func(context.Context) (string,
 	}
 	if err != nil {
 		r.failed++
-		fmt.Fprintf(r.out, "  ✘ %s\n", err)
+		fmt.Fprintf(r.out, "  ✘ %s\n", strings.ReplaceAll(err.Error(), "\n", "; "))
 		return false
 	}
 	fmt.Fprintf(r.out, "  ✔ %s\n", measured)

@@ -17,6 +17,7 @@ echo end`
 // Restart replaces the ztunnels while connections are opened and others are open.
 func (b *Bed) Restart(ctx context.Context) {
 	b.Report.Section("Replace every ztunnel under load")
+	var open *drainWatch
 	b.Report.Check(ctx, func(ctx context.Context) (string, error) {
 		if err := b.mustGet(ctx, "default/deploy/curl", "http://details:9080/details/0", "author"); err != nil {
 			return "", err
@@ -25,11 +26,16 @@ func (b *Bed) Restart(ctx context.Context) {
 		if err != nil {
 			return "", err
 		}
-		open, err := b.converse(ctx, "default/deploy/curl", "tcp-echo.default.svc.cluster.local")
+		talk, err := b.converse(ctx, "default/deploy/curl", "tcp-echo.default.svc.cluster.local")
 		if err != nil {
 			return "", err
 		}
-		defer open.stop()
+		defer talk.stop()
+		open = &drainWatch{talk: talk}
+		ends, err := b.nodesOf(ctx, "curl", "tcp-echo")
+		if err != nil {
+			return "", err
+		}
 		stop, lines := b.background(ctx, "default/deploy/curl", "bash", "-c", calls)
 		defer stop()
 		begin := time.Now()
@@ -43,11 +49,17 @@ func (b *Bed) Restart(ctx context.Context) {
 			if err != nil {
 				return "", err
 			}
+			terminating, err := b.proxyEnds(ctx, ends)
+			if err != nil {
+				return "", err
+			}
+			open.look(terminating)
 			overlap = max(overlap, len(now)-len(old))
 			replaced = len(now) == len(old) && !shares(now, old)
 			pause(ctx, retryPause)
 		}
 		took := time.Since(begin)
+		_ = b.eventually(ctx, func() bool { open.look(false); return !open.ended.IsZero() }) // its outcome says whether it did
 		if !replaced {
 			return "", expected("all ztunnels replaced", "still the old ones after %s", took)
 		}
@@ -63,52 +75,49 @@ func (b *Bed) Restart(ctx context.Context) {
 		}
 		return fmt.Sprintf("both ztunnels replaced in %.1f s, old and new overlapping: 0 of %d new connections failed, the slowest took %s", took.Seconds(), total, slowest), nil
 	})
-	b.Report.Check(ctx, func(ctx context.Context) (string, error) {
-		line, err := b.drained(ctx)
-		if err != nil {
-			return "", err
+	b.Report.Check(ctx, func(context.Context) (string, error) {
+		if open == nil {
+			return "", expected("a connection open from before", "none")
 		}
-		return line, nil
+		return open.outcome()
 	})
 }
 
-// drained shows how a connection that is open at a ztunnel's end goes on in its grace period, and is then ended.
-func (b *Bed) drained(ctx context.Context) (string, error) {
-	client, err := b.pod(ctx, "default", "curl")
-	if err != nil {
-		return "", err
+// drainWatch follows a connection that is open when its ztunnel is told to end.
+type drainWatch struct {
+	talk        *conversation
+	told, ended time.Time // zero until then
+	atTold      int       // answers until then
+	answers     int       // since then
+}
+
+// look takes note of what has happened since the last look.
+func (d *drainWatch) look(terminating bool) {
+	if d.told.IsZero() && terminating {
+		d.told, d.atTold = time.Now(), d.talk.answers()
 	}
-	open, err := b.converse(ctx, "default/deploy/curl", "tcp-echo.default.svc.cluster.local")
-	if err != nil {
-		return "", err
-	}
-	defer open.stop()
-	begin := time.Now()
-	if err := b.Sandbox.Restart(ctx, "DaemonSet", meshNamespace, "ztunnel"); err != nil {
-		return "", err
-	}
-	terminating := func() bool {
-		status, err := b.Sandbox.Status(ctx)
-		if err != nil {
-			return false
+	if !d.told.IsZero() && d.ended.IsZero() {
+		d.answers = d.talk.answers() - d.atTold
+		if strings.Contains(d.talk.lines(), "LOST") {
+			d.ended = time.Now()
 		}
-		for _, p := range status.Pods {
-			if p.Namespace == meshNamespace && strings.HasPrefix(p.Name, "ztunnel-") && p.Node == client.Node && p.Terminating {
-				return true
-			}
-		}
-		return false
 	}
-	if err := b.eventually(ctx, terminating); err != nil {
-		return "", expected("the old ztunnel of "+client.Node+" to be ending", "it was not")
+}
+
+// gracePeriod is ztunnel's, of which it keeps a margin for itself.
+const gracePeriod = 30 * time.Second
+
+func (d *drainWatch) outcome() (string, error) {
+	switch {
+	case d.told.IsZero():
+		return "", expected("its ztunnel to be told to end", "it was not")
+	case d.answers < 10:
+		return "", expected("the open connection to go on while its ztunnel drains", "%d answers", d.answers)
+	case d.ended.IsZero() || d.ended.Sub(d.told) > gracePeriod:
+		return "", expected("the open connection to end within the grace period of "+gracePeriod.String(), "it goes on")
 	}
-	asked := time.Now()
-	if err := b.alive(ctx, open); err != nil {
-		return "", fmt.Errorf("in the grace period: %w", err)
-	}
-	lived := time.Since(asked)
-	_ = begin
-	return fmt.Sprintf("a connection open when its ztunnel was told to end still answered %.1f s later: it drains in the grace period", lived.Seconds()), nil
+	return fmt.Sprintf("a connection open before went on while its old ztunnel drained: %d more answers, until that ended after %.1f s of its %.0f s of grace",
+		d.answers, d.ended.Sub(d.told).Seconds(), gracePeriod.Seconds()), nil
 }
 
 // proxyNames lists the ztunnel pods, by name.
@@ -124,6 +133,33 @@ func (b *Bed) proxyNames(ctx context.Context) (map[string]bool, error) {
 		}
 	}
 	return names, nil
+}
+
+// nodesOf are the nodes that apps of namespace default run on.
+func (b *Bed) nodesOf(ctx context.Context, apps ...string) (map[string]bool, error) {
+	nodes := map[string]bool{}
+	for _, app := range apps {
+		p, err := b.pod(ctx, "default", app)
+		if err != nil {
+			return nil, err
+		}
+		nodes[p.Node] = true
+	}
+	return nodes, nil
+}
+
+// proxyEnds tells whether the ztunnel of one of the nodes has been told to end.
+func (b *Bed) proxyEnds(ctx context.Context, nodes map[string]bool) (bool, error) {
+	status, err := b.Sandbox.Status(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, p := range status.Pods {
+		if p.Namespace == meshNamespace && strings.HasPrefix(p.Name, "ztunnel-") && nodes[p.Node] && p.Terminating {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 func shares(a, b map[string]bool) bool {

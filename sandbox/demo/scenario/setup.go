@@ -26,8 +26,12 @@ func (b *Bed) Setup(ctx context.Context) error {
 		return err
 	}
 	for _, part := range []struct{ namespace, file string }{
-		{"default", "bookinfo/platform/kube/bookinfo.yaml"}, {"default", "curl/curl.yaml"}, {"default", "tcp-echo/tcp-echo.yaml"},
-		{outsideNamespace, "curl/curl.yaml"}, {lateNamespace, "curl/curl.yaml"}, {lateNamespace, "tcp-echo/tcp-echo.yaml"},
+		{"default", "bookinfo/platform/kube/bookinfo.yaml"},
+		{"default", "curl/curl.yaml"},
+		{"default", "tcp-echo/tcp-echo.yaml"},
+		{outsideNamespace, "curl/curl.yaml"},
+		{lateNamespace, "curl/curl.yaml"},
+		{lateNamespace, "tcp-echo/tcp-echo.yaml"},
 	} {
 		data, err := os.ReadFile(filepath.Join(b.Samples, part.file))
 		if err != nil {
@@ -47,7 +51,7 @@ func (b *Bed) Setup(ctx context.Context) error {
 
 // All runs every check, in order.
 func (b *Bed) All(ctx context.Context) {
-	for _, step := range []func(context.Context){b.Page, b.Wire, b.Policy, b.Strict, b.Enrol, b.Restart, b.Outage} {
+	for _, step := range []func(context.Context){b.Wire, b.Policy, b.Strict, b.Enrol, b.Restart, b.Outage} {
 		if ctx.Err() == nil {
 			step(ctx)
 		}

@@ -34,5 +34,5 @@ func Init(argv []string) error {
 	if err := unix.Close(selfFD); err != nil {
 		return err
 	}
-	return syscall.Exec(path, argv, os.Environ())
+	return syscall.Exec(path, argv, os.Environ()) //nolint:forbidigo // handed on, not read
 }

@@ -81,7 +81,7 @@ func (p *pod) live(ctx context.Context) {
 	if p.setUp(ctx) {
 		p.run(ctx)
 	}
-	p.tearDown()
+	p.tearDown() //nolint:contextcheck // goes on when the runtime ends
 }
 
 // setUp makes the network, trying again until it succeeds or the pod is to end.
@@ -178,7 +178,7 @@ func (p *pod) setReason(reason, message string) {
 
 // run starts the containers and returns when they have ended for good.
 func (p *pod) run(ctx context.Context) {
-	volumes, err := p.newVolumes()
+	volumes, err := p.newVolumes() //nolint:contextcheck // they live as long as the runtime lets the pod
 	if err != nil {
 		p.setReason("CreateContainerConfigError", err.Error())
 		<-p.ending

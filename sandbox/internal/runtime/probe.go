@@ -176,7 +176,9 @@ func (c *container) askHTTP(ctx context.Context, get *corev1.HTTPGetAction) erro
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
 			DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // as kubelets do
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dialFromNode(ctx, get.Host, get.Port) },
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return c.dialFromNode(ctx, get.Host, get.Port)
+			},
 		},
 	}
 	scheme := strings.ToLower(string(get.Scheme))

@@ -185,7 +185,7 @@ func (v *volumes) configMap(dir, name string, items []corev1.KeyToPath, optional
 		if optional != nil && *optional {
 			return nil
 		}
-		return fmt.Errorf("ConfigMap %s does not exist", name)
+		return fmt.Errorf("configmap %s does not exist", name)
 	}
 	data := map[string][]byte{}
 	maps.Copy(data, cm.BinaryData)
@@ -202,7 +202,7 @@ func (v *volumes) secret(dir, name string, items []corev1.KeyToPath, optional *b
 		if optional != nil && *optional {
 			return nil
 		}
-		return fmt.Errorf("Secret %s does not exist", name)
+		return fmt.Errorf("secret %s does not exist", name)
 	}
 	return writeItems(dir, secretData(secret), items)
 }
