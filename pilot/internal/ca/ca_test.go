@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"log/slog"
 	"math/big"
 	"net"
 	"os"
@@ -30,8 +31,6 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/structpb"
 	authv1 "istio.io/api/security/v1alpha1"
-
-	"log/slog"
 
 	"github.com/isthmus-mesh/isthmus/pilot/internal/ca"
 	"github.com/isthmus-mesh/isthmus/pkg/certs"
