@@ -1,3 +1,4 @@
+//nolint:staticcheck // the yardstick is this package, deprecated parts included
 package main
 
 import (
