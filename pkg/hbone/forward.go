@@ -63,18 +63,14 @@ func (k *sink) push(p []byte) int {
 // write is called once per push with the socket; it never asks to wait.
 func (k *sink) write(fd uintptr) bool {
 	for k.n < len(k.data) {
-		n, err := syscall.Write(int(fd), k.data[k.n:])
-		if n > 0 {
-			k.n += n
-			continue // a short write means a full socket: the next one says EAGAIN
+		n, errno := netx.WriteNow(fd, k.data[k.n:])
+		k.n += n // a short write means a full socket: the next one says EAGAIN
+		if errno != 0 {
+			if errno != syscall.EAGAIN {
+				k.err = os.NewSyscallError("write", errno)
+			}
+			break
 		}
-		if err == syscall.EINTR {
-			continue
-		}
-		if err != nil && err != syscall.EAGAIN {
-			k.err = os.NewSyscallError("write", err)
-		}
-		break
 	}
 	return true
 }

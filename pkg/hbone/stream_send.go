@@ -212,10 +212,10 @@ func (s *Stream) CopyFrom(src *net.TCPConn, count *atomic.Uint64) error {
 		if err := raw.Read(read); err != nil {
 			return &netx.CopyError{Err: err}
 		}
-		if in.n <= 0 || in.err != nil {
+		if in.n == 0 {
 			netx.Pool.Put(in.buf)
 			in.buf = nil
-			if in.err != nil {
+			if in.err != 0 {
 				return &netx.CopyError{Err: os.NewSyscallError("read", in.err)}
 			}
 			return nil
@@ -236,21 +236,16 @@ type socketReader struct {
 	buf  []byte
 	size int
 	n    int
-	err  error
+	err  syscall.Errno
 }
 
 // read is called by the poller when fd may be readable; false waits for more, without a buffer.
 func (r *socketReader) read(fd uintptr) bool {
 	r.buf = netx.Pool.Get(r.size)
-	for {
-		r.n, r.err = syscall.Read(int(fd), r.buf[h2.FrameHeaderLen:r.room()])
-		if r.err != syscall.EINTR { //nolint:errorlint // syscall returns the bare errno
-			break
-		}
-	}
-	if r.err == syscall.EAGAIN { //nolint:errorlint // as above
+	r.n, r.err = netx.ReadNow(fd, r.buf[h2.FrameHeaderLen:r.room()])
+	if r.err == syscall.EAGAIN {
 		netx.Pool.Put(r.buf)
-		r.buf, r.err = nil, nil
+		r.buf, r.err = nil, 0
 		return false
 	}
 	return true

@@ -19,7 +19,11 @@ func isthmusClient(own *certs.Workload, s setup) func(net.Listener) error {
 		if err != nil {
 			return nil, err
 		}
-		secured := tls.Client(conn, certs.HBONEClientConfig(own, []string{key.ExpectedSANs}))
+		direct, err := netx.Direct(conn.(*net.TCPConn))
+		if err != nil {
+			return nil, err
+		}
+		secured := tls.Client(direct, certs.HBONEClientConfig(own, []string{key.ExpectedSANs}))
 		if err := secured.HandshakeContext(ctx); err != nil {
 			conn.Close()
 			return nil, err
@@ -52,9 +56,13 @@ func isthmusServer(own *certs.Workload, s setup) func(net.Listener) error {
 	config := certs.HBONEServerConfig(func() (*certs.Workload, error) { return own, nil })
 	return func(l net.Listener) error {
 		return accept(l, func(conn *net.TCPConn) {
-			secured := tls.Server(conn, config)
+			defer conn.Close()
+			direct, err := netx.Direct(conn)
+			if err != nil {
+				return
+			}
+			secured := tls.Server(direct, config)
 			if err := secured.Handshake(); err != nil {
-				conn.Close()
 				return
 			}
 			_ = hbone.ServeConn(context.Background(), secured, appHandler{s.Next}, hbone.ServerConfig{}) // the client sees it end

@@ -173,26 +173,39 @@ func pingPong(conn net.Conn, n int) error {
 	return nil
 }
 
-// setups makes n short connections, one after the other: open, one round trip, close, see the end.
-func setups(ctx context.Context, proxy string, n int) error {
-	for range n {
-		conn, err := ask(ctx, proxy, opEcho, 0)
-		if err != nil {
-			return err
+// setups makes n short connections, some of them at once.
+func setups(conns int) func(ctx context.Context, proxy string, n int) error {
+	return func(ctx context.Context, proxy string, n int) error {
+		var g errgroup.Group
+		for range conns {
+			g.Go(func() error {
+				for range max(n/conns, 1) {
+					if err := oneShot(ctx, proxy); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
 		}
-		err = pingPong(conn, 1)
-		if err == nil {
-			err = conn.(*net.TCPConn).CloseWrite()
-		}
-		if err == nil {
-			if _, err = conn.Read(make([]byte, 1)); errors.Is(err, io.EOF) {
-				err = nil
-			}
-		}
-		conn.Close()
-		if err != nil {
-			return err
-		}
+		return g.Wait()
+	}
+}
+
+// oneShot opens a connection, makes one round trip, closes and sees the end.
+func oneShot(ctx context.Context, proxy string) error {
+	conn, err := ask(ctx, proxy, opEcho, 0)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := pingPong(conn, 1); err != nil {
+		return err
+	}
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+		return err
+	}
+	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("the other end does not close: %w", err)
 	}
 	return nil
 }

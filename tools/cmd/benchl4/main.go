@@ -75,12 +75,14 @@ func scenarios() []scenario {
 	perGB := func(ns float64) string { return fmt.Sprintf("%.2f s/GB", ns) } // as a unit is a byte
 	micro := func(ns float64) string { return fmt.Sprintf("%.1f µs", ns/1e3) }
 	trips := func(o options) int { return o.trips }
+	streams := func(o options) int { return o.setups }
 	return []scenario{
 		{"hbone-bulk-1", 0.85, mib, bulk(1), perGB},
 		{"hbone-bulk-64", 1.0, mib, bulk(64), perGB},
 		{"hbone-rtt-1", 0.8, trips, roundTrips(1), micro},
 		{"hbone-rtt-64", 0, trips, roundTrips(64), micro},
-		{"hbone-stream-setup", 0.65, func(o options) int { return o.setups }, setups, micro},
+		{"hbone-stream-setup", 0.65, streams, setups(1), micro},
+		{"hbone-stream-setup-16", 0, streams, setups(16), micro},
 	}
 }
 

@@ -48,7 +48,7 @@ func (i *Instance) handshake(ctx context.Context, conn *net.TCPConn) (*tls.Conn,
 	if err != nil {
 		return nil, err
 	}
-	secured := tls.Server(conn, certs.HBONEServerConfig(func() (*certs.Workload, error) {
+	secured := tls.Server(quick(conn), certs.HBONEServerConfig(func() (*certs.Workload, error) {
 		return i.deps.Certs.Get(ctx, local.Identity())
 	}))
 	if err := secured.HandshakeContext(ctx); err != nil {

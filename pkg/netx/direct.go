@@ -1,0 +1,125 @@
+package netx
+
+import (
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"unsafe"
+)
+
+// ReadNow reads what a non-blocking socket has; EAGAIN says that there is nothing.
+//
+// It does not tell the scheduler, unlike syscall.Read: a call that can't block needs neither a thread to stand in for this one
+// nor the scheduler's watchman, whose wake-up costs more than a small read.
+func ReadNow(fd uintptr, b []byte) (int, syscall.Errno) {
+	return now(syscall.SYS_READ, fd, b)
+}
+
+// WriteNow writes what a non-blocking socket takes; EAGAIN says that it is full. See [ReadNow].
+func WriteNow(fd uintptr, b []byte) (int, syscall.Errno) {
+	return now(syscall.SYS_WRITE, fd, b)
+}
+
+func now(call, fd uintptr, b []byte) (int, syscall.Errno) {
+	if len(b) == 0 {
+		return 0, 0
+	}
+	for {
+		n, _, errno := syscall.RawSyscall(call, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+		switch errno {
+		case 0:
+			return int(n), 0
+		case syscall.EINTR:
+		default:
+			return 0, errno
+		}
+	}
+}
+
+// Direct returns c with reads and writes by [ReadNow] and [WriteNow]. It is for connections that carry TLS: their records
+// are small, so that what surrounds a system call counts.
+func Direct(c *net.TCPConn) (net.Conn, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	d := &direct{TCPConn: c, raw: raw}
+	d.reader.call, d.writer.call = d.reader.read, d.writer.write
+	return d, nil
+}
+
+// direct is a TCP connection that bypasses what package net does around a system call.
+type direct struct {
+	*net.TCPConn
+	raw            syscall.RawConn
+	reader, writer oneWayDirect
+}
+
+// oneWayDirect is one direction of a direct.
+type oneWayDirect struct {
+	mu    sync.Mutex // held during a call
+	call  func(fd uintptr) bool
+	b     []byte
+	n     int
+	errno syscall.Errno
+}
+
+// Read implements net.Conn.
+func (d *direct) Read(b []byte) (int, error) {
+	if len(b) == 0 {
+		return 0, nil
+	}
+	r := &d.reader
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.b = b
+	err := d.raw.Read(r.call)
+	r.b = nil
+	switch {
+	case err != nil:
+		return 0, err
+	case r.errno != 0:
+		return 0, d.failed("read", r.errno)
+	case r.n == 0:
+		return 0, io.EOF
+	}
+	return r.n, nil
+}
+
+// read is called when the socket may be readable; false waits.
+func (o *oneWayDirect) read(fd uintptr) bool {
+	o.n, o.errno = ReadNow(fd, o.b)
+	return o.errno != syscall.EAGAIN
+}
+
+// Write implements net.Conn.
+func (d *direct) Write(b []byte) (int, error) {
+	w := &d.writer
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.b, w.n = b, 0
+	err := d.raw.Write(w.call)
+	w.b = nil
+	if err == nil && w.errno != 0 {
+		err = d.failed("write", w.errno)
+	}
+	return w.n, err
+}
+
+// write is called when the socket may be writable; false waits.
+func (o *oneWayDirect) write(fd uintptr) bool {
+	for o.n < len(o.b) {
+		var n int
+		if n, o.errno = WriteNow(fd, o.b[o.n:]); o.errno != 0 {
+			return o.errno != syscall.EAGAIN
+		}
+		o.n += n
+	}
+	return true
+}
+
+func (d *direct) failed(op string, errno syscall.Errno) error {
+	return &net.OpError{Op: op, Net: "tcp", Source: d.LocalAddr(), Addr: d.RemoteAddr(), Err: os.NewSyscallError(op, errno)}
+}
