@@ -173,7 +173,7 @@ func (t *tree) changes() []change {
 			t.delivered[key] = winner
 		}
 	}
-	clear(t.dirty)
+	t.dirty = map[objectKey]bool{} // clearing would cost as much as the largest batch ever
 	var out []change
 	for _, k := range kinds() {
 		if c := byKind[k.gvk]; c != nil && len(c.upserts)+len(c.deletes) > 0 {
