@@ -24,8 +24,7 @@ type sink struct {
 	err  error
 }
 
-// ForwardTo writes all that the stream receives to dst and half-closes it at the end; the bytes are added to
-// count. It returns at once: the connection's reader writes as long as dst takes it, a goroutine exists only
+// ForwardTo writes all that the stream receives to dst, which it does not close; the bytes are added to count. It returns at once: the connection's reader writes as long as dst takes it, a goroutine exists only
 // while dst lags. done is called once, from any goroutine, and must not block: nil after the end, else a
 // [*netx.CopyError]. The stream must not be read otherwise.
 func (s *Stream) ForwardTo(dst *net.TCPConn, count *atomic.Uint64, done func(error)) {
@@ -129,14 +128,7 @@ func (s *Stream) finishedLocked() func() {
 		return nil
 	}
 	k.done = nil
-	return func() {
-		if err == nil {
-			if cerr := k.dst.CloseWrite(); cerr != nil {
-				err = &netx.CopyError{Write: true, Err: cerr}
-			}
-		}
-		done(err)
-	}
+	return func() { done(err) }
 }
 
 func release(k chunk) { netx.Pool.Put(k.buf) }
