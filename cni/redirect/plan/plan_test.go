@@ -9,7 +9,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/cni/redirect/plan"
 )
 
-var update = flag.Bool("update", false, "write the golden files") //nolint:gochecknoglobals // a test's flag
+var update = flag.Bool("update", false, "write the golden files")
 
 func TestPlan(t *testing.T) {
 	without := func(edit func(*plan.Config)) plan.Config {
