@@ -187,20 +187,24 @@ func (c *conn) failure() error {
 
 // die tells the peer why (if it still listens) and fails the connection. It runs on the reader.
 func (c *conn) die(err error) {
+	c.nc.SetWriteDeadline(time.Now().Add(time.Second)) // also releases a writer that is stuck
+	c.mu.Lock()
 	var ce h2.ConnError
 	if errors.As(err, &ce) {
 		c.log.Debug("closing HBONE connection", "peer", c.nc.RemoteAddr(), "err", err)
-		c.nc.SetWriteDeadline(time.Now().Add(time.Second)) // also releases a writer that is stuck
-		c.mu.Lock()
 		last := uint32(0)
 		if !c.client {
 			last = c.lastID
 		}
 		c.reserve(128)
 		c.out = h2.AppendGoAway(c.out, last, ce.Code, ce.Reason)
-		c.flush()
-		c.mu.Unlock()
 	}
+	// What is queued may tell the peer why; somebody else may be writing it.
+	c.flush()
+	for c.writing && c.err == nil {
+		c.turn.Wait()
+	}
+	c.mu.Unlock()
 	c.fail(err)
 }
 

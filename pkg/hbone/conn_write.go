@@ -58,7 +58,7 @@ func (c *conn) drain() {
 		}
 	}
 	c.writing = false
-	c.turn.Signal()
+	c.turn.Broadcast()
 }
 
 func (c *conn) dropOut() {
