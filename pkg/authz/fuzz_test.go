@@ -46,8 +46,10 @@ func naiveMatch(m *security.Match, c authz.Conn) bool {
 		value   string
 		negated bool
 	}{
-		{m.GetPrincipals(), principal, false}, {m.GetNotPrincipals(), principal, true},
-		{m.GetNamespaces(), c.Identity.Namespace, false}, {m.GetNotNamespaces(), c.Identity.Namespace, true},
+		{m.GetPrincipals(), principal, false},
+		{m.GetNotPrincipals(), principal, true},
+		{m.GetNamespaces(), c.Identity.Namespace, false},
+		{m.GetNotNamespaces(), c.Identity.Namespace, true},
 	} {
 		found := false
 		for _, s := range f.list {
@@ -79,8 +81,10 @@ func naiveMatch(m *security.Match, c authz.Conn) bool {
 		value   netip.Addr
 		negated bool
 	}{
-		{m.GetSourceIps(), c.Source.Addr(), false}, {m.GetNotSourceIps(), c.Source.Addr(), true},
-		{m.GetDestinationIps(), c.Destination.Addr(), false}, {m.GetNotDestinationIps(), c.Destination.Addr(), true},
+		{m.GetSourceIps(), c.Source.Addr(), false},
+		{m.GetNotSourceIps(), c.Source.Addr(), true},
+		{m.GetDestinationIps(), c.Destination.Addr(), false},
+		{m.GetNotDestinationIps(), c.Destination.Addr(), true},
 	} {
 		found := false
 		for _, a := range f.list {

@@ -33,7 +33,9 @@ func (h *hostile) headers(id uint32, end bool, fields ...string) {
 	_ = h.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: h.block.Bytes(), EndHeaders: true, EndStream: end}) // the server may have gone
 }
 
-func (h *hostile) connect(id uint32) { h.headers(id, false, ":method", "CONNECT", ":authority", "10.0.0.1:80") }
+func (h *hostile) connect(id uint32) {
+	h.headers(id, false, ":method", "CONNECT", ":authority", "10.0.0.1:80")
+}
 
 // frame writes any frame.
 func (h *hostile) frame(kind, flags byte, id uint32, payload string) {
@@ -177,12 +179,16 @@ func TestHostilePeers(t *testing.T) {
 				block = block[n:]
 			}
 		}, "status 431"},
-		"no CONNECT":           {func(h *hostile) { h.headers(1, true, ":method", "GET", ":scheme", "http", ":path", "/", ":authority", "a") }, "status 400"},
-		"CONNECT with a path":  {func(h *hostile) { h.headers(1, false, ":method", "CONNECT", ":authority", "a:1", ":path", "/") }, "1"},
-		"no authority":         {func(h *hostile) { h.headers(1, false, ":method", "CONNECT") }, "1"},
-		"upper-case name":      {func(h *hostile) { h.headers(1, false, ":method", "CONNECT", ":authority", "a:1", "Baggage", "x") }, "1"},
-		"connection header":    {func(h *hostile) { h.headers(1, false, ":method", "CONNECT", ":authority", "a:1", "connection", "close") }, "1"},
-		"pseudo-header twice":  {func(h *hostile) { h.headers(1, false, ":method", "CONNECT", ":authority", "a:1", ":authority", "b:1") }, "1"},
+		"no CONNECT": {func(h *hostile) {
+			h.headers(1, true, ":method", "GET", ":scheme", "http", ":path", "/", ":authority", "a")
+		}, "status 400"},
+		"CONNECT with a path": {func(h *hostile) { h.headers(1, false, ":method", "CONNECT", ":authority", "a:1", ":path", "/") }, "1"},
+		"no authority":        {func(h *hostile) { h.headers(1, false, ":method", "CONNECT") }, "1"},
+		"upper-case name":     {func(h *hostile) { h.headers(1, false, ":method", "CONNECT", ":authority", "a:1", "Baggage", "x") }, "1"},
+		"connection header": {func(h *hostile) {
+			h.headers(1, false, ":method", "CONNECT", ":authority", "a:1", "connection", "close")
+		}, "1"},
+		"pseudo-header twice": {func(h *hostile) { h.headers(1, false, ":method", "CONNECT", ":authority", "a:1", ":authority", "b:1") }, "1"},
 		"DATA after END_STREAM": {func(h *hostile) {
 			h.connect(1)
 			h.frame(data, 1, 1, "x")
