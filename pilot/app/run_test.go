@@ -68,10 +68,17 @@ func write(t *testing.T, dir, name, content string) {
 // start runs a control plane on a directory until the test ends.
 func start(t *testing.T, dir string) Addresses {
 	t.Helper()
+	return startWith(t, dir, func(*Config) {})
+}
+
+// startWith is start with another configuration.
+func startWith(t *testing.T, dir string, edit func(*Config)) Addresses {
+	t.Helper()
 	cfg := Default()
 	cfg.HTTPAddr, cfg.GRPCAddr, cfg.SecureGRPCAddr, cfg.MonitoringAddr = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
 	cfg.ConfigDir = dir
 	cfg.Log = slog.New(slog.DiscardHandler)
+	edit(&cfg)
 	started := make(chan Addresses, 1)
 	cfg.Started = func(a Addresses) { started <- a }
 	ctx, cancel := context.WithCancel(context.Background())
