@@ -209,7 +209,7 @@ func expiryOf(conn net.Conn) (at time.Time) {
 	if e, ok := conn.(expiring); ok {
 		at, conn = e.at, e.Conn
 	}
-	if t, ok := conn.(*tls.Conn); ok {
+	if t, ok := conn.(interface{ ConnectionState() tls.ConnectionState }); ok {
 		if peers := t.ConnectionState().PeerCertificates; len(peers) > 0 && (at.IsZero() || peers[0].NotAfter.Before(at)) {
 			at = peers[0].NotAfter
 		}

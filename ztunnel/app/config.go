@@ -28,6 +28,8 @@ type Config struct {
 	// OnDemand subscribes only to what connections ask for.
 	OnDemand  bool
 	SecretTTL time.Duration
+	// CRLFile has the revocation lists; it is read again when it changes. Empty: nothing is ever revoked.
+	CRLFile string
 
 	// ZDSSocket is where the CNI agent hands over pods.
 	ZDSSocket  string

@@ -22,6 +22,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/pkg/xds/client"
 	"github.com/isthmus-mesh/isthmus/ztunnel/internal/admin"
 	"github.com/isthmus-mesh/isthmus/ztunnel/internal/controlplane"
+	"github.com/isthmus-mesh/isthmus/ztunnel/internal/crl"
 	"github.com/isthmus-mesh/isthmus/ztunnel/internal/dns"
 	"github.com/isthmus-mesh/isthmus/ztunnel/internal/identity"
 	"github.com/isthmus-mesh/isthmus/ztunnel/internal/inpod"
@@ -34,6 +35,9 @@ const (
 	taskState = "state manager"
 	taskProxy = "proxy"
 )
+
+// crlCheck is how often the revocation lists are looked at.
+const crlCheck = 2 * time.Second
 
 // Run serves the node's pods until ctx ends, then drains them. An orderly end is no error.
 func Run(ctx context.Context, cfg Config) error {
@@ -88,6 +92,7 @@ type node struct {
 	pods      *inpod.Manager
 	readiness *admin.Readiness
 	registry  *prometheus.Registry
+	revoked   *crl.List // nil without a file
 	servers   []*http.Server
 	quit      context.CancelFunc
 }
@@ -136,6 +141,12 @@ func (n *node) assemblePods(ctx context.Context) error {
 			Node: n.cfg.NodeName, IPv6: n.cfg.IPv6, ResponseBaggage: n.cfg.ResponseBaggage, LogDecisions: n.cfg.LogDecisions,
 			Pool: hbone.PoolConfig{IdleTimeout: n.cfg.PoolIdleTimeout, MaxStreams: n.cfg.PoolMaxStreams},
 		},
+	}
+	if n.cfg.CRLFile != "" {
+		if n.revoked, err = crl.Open(n.cfg.CRLFile, telemetry.Scoped(n.cfg.Log, "crl")); err != nil {
+			return err
+		}
+		deps.Revocation = n.revoked
 	}
 	if n.cfg.OnDemand {
 		deps.Demander = demander{n.discovery}
@@ -190,6 +201,9 @@ func (n *node) run(ctx context.Context) error {
 	defer n.stopServing()
 	tasks.Go(func() { _ = n.discovery.Run(working) }) // ends with working only
 	tasks.Go(func() { n.follow(ctx, n.discovery.Synced(), taskState) })
+	if n.revoked != nil {
+		tasks.Go(func() { n.revoked.Follow(working, crlCheck) })
+	}
 	failed := make(chan error, 1)
 	talking, hangUp := context.WithCancel(ctx)
 	defer hangUp()

@@ -63,7 +63,7 @@ func table() map[string]setting {
 		"XDS_ON_DEMAND":                   boolean(func(c *app.Config) *bool { return &c.OnDemand }),
 		"FAKE_CA":                         fixed("false"),
 		"SECRET_TTL":                      duration(func(c *app.Config) *time.Duration { return &c.SecretTTL }),
-		"CRL_PATH":                        fixed(""),
+		"CRL_PATH":                        text(func(c *app.Config) *string { return &c.CRLFile }),
 		"INPOD_UDS":                       text(func(c *app.Config) *string { return &c.ZDSSocket }),
 		"PACKET_MARK":                     mark,
 		"IPV6_ENABLED":                    boolean(func(c *app.Config) *bool { return &c.IPv6 }),

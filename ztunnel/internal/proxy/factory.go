@@ -81,18 +81,20 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Deps is what instances work with. Resolver, Companion and Demander may be nil.
+// Deps is what instances work with. Resolver, Companion, Demander and Revocation may be nil.
 type Deps struct {
 	Store     *l4.Store
 	Certs     CertSource
 	Resolver  Resolver
 	Companion Companion
 	// Demander is set in on-demand mode, where the state holds only what was asked for.
-	Demander  Demander
-	Metrics   *Metrics
-	AccessLog *slog.Logger // scope "access"
-	Log       *slog.Logger
-	Config    Config
+	Demander Demander
+	// Revocation is asked about the other end of each tunnel.
+	Revocation Revocation
+	Metrics    *Metrics
+	AccessLog  *slog.Logger // scope "access"
+	Log        *slog.Logger
+	Config     Config
 }
 
 // Factory starts instances. Safe for concurrent use.

@@ -22,6 +22,7 @@ const (
 	flagH2            = "H2_HANDSHAKE_FAILURE"
 	flagNetworkPolicy = "NETWORK_POLICY"
 	flagIdentity      = "IDENTITY_ERROR"
+	flagRevoked       = "CERT_REVOKED"
 )
 
 // failure is an error with the flag under which it is counted.

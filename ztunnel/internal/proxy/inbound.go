@@ -18,12 +18,13 @@ import (
 // serveTunnels terminates one HBONE connection of a peer.
 func (i *Instance) serveTunnels(ctx context.Context, conn *net.TCPConn) {
 	peer, local := addrPort(conn.RemoteAddr()), addrPort(conn.LocalAddr())
-	secured, err := i.handshake(ctx, conn)
+	secured, state, err := i.handshake(ctx, conn)
 	if err != nil {
 		i.logEarly(directionInbound, peer, local, err)
 		return
 	}
-	id, ok := certs.PeerID(secured.ConnectionState())
+	defer secured.Close()
+	id, ok := certs.PeerID(state)
 	if !ok {
 		i.logEarly(directionInbound, peer, local, fail(flagTLS, "peer has no SPIFFE identity"))
 		return
@@ -35,26 +36,30 @@ func (i *Instance) serveTunnels(ctx context.Context, conn *net.TCPConn) {
 }
 
 // handshake bounds both the time and the number of peers in it.
-func (i *Instance) handshake(ctx context.Context, conn *net.TCPConn) (*tls.Conn, error) {
+func (i *Instance) handshake(ctx context.Context, conn *net.TCPConn) (net.Conn, tls.ConnectionState, error) {
+	var none tls.ConnectionState
 	ctx, cancel := context.WithTimeout(ctx, i.deps.Config.HandshakeTimeout)
 	defer cancel()
 	select {
 	case i.handshakes <- struct{}{}:
 		defer func() { <-i.handshakes }()
 	case <-ctx.Done():
-		return nil, fail(flagTLS, "too many TLS handshakes at once: %w", ctx.Err())
+		return nil, none, fail(flagTLS, "too many TLS handshakes at once: %w", ctx.Err())
 	}
 	_, local, err := i.local.Workload(ctx)
 	if err != nil {
-		return nil, err
+		return nil, none, err
 	}
-	secured := tls.Server(quick(conn), certs.HBONEServerConfig(func() (*certs.Workload, error) {
-		return i.deps.Certs.Get(ctx, local.Identity())
+	var own *certs.Workload
+	secured := tls.Server(quick(conn), certs.HBONEServerConfig(func() (used *certs.Workload, err error) {
+		own, err = i.deps.Certs.Get(ctx, local.Identity())
+		return own, err
 	}))
 	if err := secured.HandshakeContext(ctx); err != nil {
-		return nil, fail(flagTLS, "TLS handshake: %w", err)
+		return nil, none, fail(flagTLS, "TLS handshake: %w", err)
 	}
-	return secured, nil
+	believed, err := i.believed(secured, own)
+	return believed, secured.ConnectionState(), err
 }
 
 // tunnelHandler serves the tunnels inside one connection. It is immutable.

@@ -2,6 +2,8 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -34,6 +36,7 @@ type Instance struct {
 	pool       *hbone.Pool
 	companion  io.Closer
 	handshakes chan struct{} // a token per unfinished TLS handshake
+	peers      peers
 
 	outbound, plaintext, tunnels net.Listener
 
@@ -52,6 +55,7 @@ func newInstance(deps Deps, pod Pod) *Instance {
 		deps: deps, pod: pod, registry: newRegistry(), drain: make(chan struct{}),
 		local:      &Local{store: deps.Store, node: deps.Config.Node, info: pod.Info, timeout: deps.Config.LocalTimeout},
 		handshakes: make(chan struct{}, deps.Config.MaxHandshakes),
+		peers:      peers{set: map[*tls.Conn][]*x509.Certificate{}},
 	}
 	i.ctx, i.abort = context.WithCancelCause(context.Background())
 	i.pool = hbone.NewPool(i.dialPeer, deps.Config.Pool)
@@ -111,6 +115,7 @@ func (i *Instance) serve() {
 	i.accepts.Go(func() { i.accept(i.tunnels, i.serveTunnels) })
 	i.watchers.Go(i.watchPolicies)
 	i.watchers.Go(i.reportBytes)
+	i.watchers.Go(i.watchRevocations)
 }
 
 // accept serves each connection on a goroutine of its own until the listener is closed.

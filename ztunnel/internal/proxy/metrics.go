@@ -16,6 +16,7 @@ type Metrics struct {
 	opened, closed, failed, received, sent *prometheus.CounterVec
 	sockets                                *prometheus.GaugeVec
 	onDemand                               *prometheus.CounterVec
+	revoked                                prometheus.Counter
 }
 
 // sideLabels are the label names of one side of a connection.
@@ -53,7 +54,10 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 		}, []string{"reporter"}),
 		onDemand: counter("istio_on_demand_dns_total", "Lookups of workloads known by host name.", append(sideLabels("source"), "hostname")),
 	}
-	for _, c := range []prometheus.Collector{m.opened, m.closed, m.failed, m.received, m.sent, m.sockets, m.onDemand} {
+	m.revoked = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "istio_crl_policy_rejections_total", Help: "Tunnels refused or closed because the peer's certificate is revoked.",
+	})
+	for _, c := range []prometheus.Collector{m.revoked, m.opened, m.closed, m.failed, m.received, m.sent, m.sockets, m.onDemand} {
 		if err := registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("register traffic metrics: %w", err)
 		}

@@ -36,7 +36,11 @@ func (i *Instance) dialPeer(ctx context.Context, key hbone.PoolKey) (net.Conn, e
 		conn.Close()
 		return nil, fail(flagTLS, "TLS handshake with %s, expecting %s: %w", key.Dest, key.ExpectedSANs, err)
 	}
-	return hbone.WithExpiry(secured, own.NotAfter()), nil
+	believed, err := i.believed(secured, own)
+	if err != nil {
+		return nil, err
+	}
+	return hbone.WithExpiry(believed, own.NotAfter()), nil
 }
 
 // quick is conn with cheaper system calls under the records of TLS, where it can be.

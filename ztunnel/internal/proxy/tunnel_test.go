@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"errors"
 	"io"
 	"log/slog"
@@ -39,11 +40,12 @@ type bed struct {
 	client, server *netx.NS // unmarked: what the applications use
 	log            *podtest.Log
 	proxies        []*Instance
+	revoked        *revocations
 }
 
 func newBed(t *testing.T) *bed {
 	t.Helper()
-	b := &bed{pair: podtest.NewPair(t), log: &podtest.Log{}}
+	b := &bed{pair: podtest.NewPair(t), log: &podtest.Log{}, revoked: &revocations{changed: make(chan struct{})}}
 	b.client, b.server = podtest.Open(t, b.pair.Client, 0), podtest.Open(t, b.pair.Server, 0)
 	ca, err := testkit.NewCA()
 	if err != nil {
@@ -61,7 +63,7 @@ func newBed(t *testing.T) *bed {
 			t.Fatal(err)
 		}
 		factory := NewFactory(Deps{
-			Store: store, Certs: manager, Metrics: metrics, AccessLog: telemetry.Scoped(log, "access"), Log: log,
+			Store: store, Certs: manager, Metrics: metrics, Revocation: b.revoked, AccessLog: telemetry.Scoped(log, "access"), Log: log,
 			Config: Config{Node: "node-" + string(rune('a'+i)), ResponseBaggage: true, IPv6: true},
 		})
 		instance, err := factory.Start(t.Context(), Pod{
@@ -310,4 +312,59 @@ func TestUnknownPeerIdentityIsRefused(t *testing.T) {
 		t.Errorf("answered by somebody of another identity: %q", greeting)
 	}
 	b.log.Wait(t, "want one of [spiffe://cluster.local/ns/shop/sa/imposter]")
+}
+
+// revocations are decided by the test, by SPIFFE ID.
+type revocations struct {
+	mu      sync.Mutex // guards the rest
+	id      string
+	changed chan struct{}
+}
+
+func (r *revocations) Check(chain, _ []*x509.Certificate) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(chain) > 0 && r.id != "" && chain[0].URIs[0].String() == r.id {
+		return errors.New("certificate revoked")
+	}
+	return nil
+}
+
+func (r *revocations) Changed() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.changed
+}
+
+func (r *revocations) revoke(id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.id = id
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+func TestRevokedPeersAreCutOffAndRefused(t *testing.T) {
+	for _, who := range []string{"client", "server"} {
+		t.Run(who, func(t *testing.T) {
+			b := newBed(t)
+			podtest.Greet(t, b.server, "0.0.0.0:"+appPort)
+			conn, _, err := b.dial(t)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.revoked.revoke("spiffe://cluster.local/ns/shop/sa/" + who)
+			if n, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("the open connection was not closed: %d, %v", n, err)
+			}
+			if _, _, err := b.dial(t); err == nil {
+				t.Error("a new connection was made")
+			}
+			b.log.Wait(t, "certificate revoked")
+			b.revoked.revoke("")
+			if _, _, err := b.dial(t); err != nil {
+				t.Errorf("when it is revoked no more: %v", err)
+			}
+		})
+	}
 }

@@ -1,0 +1,139 @@
+package crl_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"log/slog"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/ztunnel/internal/crl"
+)
+
+type authority struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+func newAuthority(t *testing.T, name string) authority {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, SubjectKeyId: []byte(name),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return authority{cert, key}
+}
+
+func (a authority) leaf(t *testing.T, serial int64) *x509.Certificate {
+	t.Helper()
+	template := &x509.Certificate{SerialNumber: big.NewInt(serial), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, a.key.Public(), a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
+}
+
+func (a authority) list(t *testing.T, serials ...int64) []byte {
+	t.Helper()
+	template := &x509.RevocationList{Number: big.NewInt(time.Now().UnixNano()), ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour)}
+	for _, s := range serials {
+		template.RevokedCertificateEntries = append(template.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: big.NewInt(s), RevocationTime: time.Now()})
+	}
+	der, err := x509.CreateRevocationList(rand.Reader, template, a.cert, a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der})
+}
+
+func TestRevocation(t *testing.T) {
+	ca, imposter := newAuthority(t, "ca"), newAuthority(t, "ca")
+	file := filepath.Join(t.TempDir(), "ca-crl.pem")
+	write := func(data []byte) {
+		t.Helper()
+		if err := os.WriteFile(file+".new", data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(file+".new", file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(append(ca.list(t, 7, 8), newAuthority(t, "other").list(t, 9)...))
+	list, err := crl.Open(file, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(serial int64) error {
+		return list.Check([]*x509.Certificate{ca.leaf(t, serial)}, []*x509.Certificate{ca.cert})
+	}
+	for serial, want := range map[int64]bool{7: true, 8: true, 9: false, 10: false} {
+		if got := errors.Is(check(serial), crl.ErrRevoked); got != want {
+			t.Errorf("serial %d: revoked %t", serial, got)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var following sync.WaitGroup
+	following.Go(func() { list.Follow(ctx, 5*time.Millisecond) })
+	defer func() { cancel(); following.Wait() }()
+	changed := list.Changed()
+	write(imposter.list(t, 10)) // of the same name, with another key
+	<-changed
+	if check(10) != nil || check(7) != nil {
+		t.Error("a list that our authority has not signed counts, or the old one still does")
+	}
+	changed = list.Changed()
+	write([]byte("-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"))
+	time.Sleep(30 * time.Millisecond)
+	write(ca.list(t, 10))
+	<-changed
+	if !errors.Is(check(10), crl.ErrRevoked) {
+		t.Error("after a broken file the next good one is not taken")
+	}
+}
+
+func TestParseSaysWhatIsWrong(t *testing.T) {
+	if lists, err := crl.Parse([]byte("  \n")); err != nil || lists != nil {
+		t.Errorf("nothing: %v, %v", lists, err)
+	}
+	for _, text := range []string{"garbage", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"} {
+		if _, err := crl.Parse([]byte(text)); err == nil {
+			t.Errorf("%q was taken", text)
+		}
+	}
+	if _, err := crl.Open("/nowhere/crl.pem", nil); err == nil || !strings.Contains(err.Error(), "/nowhere/crl.pem") {
+		t.Errorf("%v", err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte("-----BEGIN X509 CRL-----\nMAA=\n-----END X509 CRL-----\n"))
+	f.Fuzz(func(_ *testing.T, data []byte) { _, _ = crl.Parse(data) })
+}

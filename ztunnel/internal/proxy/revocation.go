@@ -1,0 +1,88 @@
+package proxy
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"net"
+	"sync"
+
+	"github.com/isthmus-mesh/isthmus/pkg/certs"
+)
+
+// Revocation knows which certificates must not be believed any more.
+type Revocation interface {
+	// Check returns an error for a chain, leaf first, that holds a revoked certificate.
+	Check(chain, roots []*x509.Certificate) error
+	// Changed is closed when the answers may have changed since the call.
+	Changed() <-chan struct{}
+}
+
+// peers are the tunnel connections of one pod, by which their other ends can be asked about again.
+type peers struct {
+	mu  sync.Mutex // guards set
+	set map[*tls.Conn][]*x509.Certificate
+}
+
+// believed checks the other end of a connection after its handshake, and remembers it until the connection is closed.
+func (i *Instance) believed(conn *tls.Conn, own *certs.Workload) (net.Conn, error) {
+	if i.deps.Revocation == nil {
+		return conn, nil
+	}
+	// Remembered before it is asked about: whoever changes the lists meanwhile finds it.
+	i.peers.mu.Lock()
+	i.peers.set[conn] = own.RootCerts
+	i.peers.mu.Unlock()
+	tracked := &trackedConn{conn, &i.peers}
+	if err := i.deps.Revocation.Check(conn.ConnectionState().PeerCertificates, own.RootCerts); err != nil {
+		i.deps.Metrics.revoked.Inc()
+		tracked.Close()
+		return nil, fail(flagRevoked, "peer: %w", err)
+	}
+	return tracked, nil
+}
+
+// trackedConn is forgotten when it is closed.
+type trackedConn struct {
+	*tls.Conn
+	peers *peers
+}
+
+// Close implements net.Conn.
+func (c *trackedConn) Close() error {
+	c.peers.mu.Lock()
+	delete(c.peers.set, c.Conn)
+	c.peers.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// watchRevocations closes the tunnels of peers whose certificates are revoked, whenever the lists change.
+func (i *Instance) watchRevocations() {
+	if i.deps.Revocation == nil {
+		return
+	}
+	for {
+		changed := i.deps.Revocation.Changed()
+		i.closeRevoked()
+		select {
+		case <-changed:
+		case <-i.ctx.Done():
+			return
+		}
+	}
+}
+
+func (i *Instance) closeRevoked() {
+	i.peers.mu.Lock()
+	var gone []*tls.Conn
+	for conn, roots := range i.peers.set {
+		if err := i.deps.Revocation.Check(conn.ConnectionState().PeerCertificates, roots); err != nil {
+			i.deps.Log.Warn("closing a tunnel", "peer", conn.RemoteAddr(), "error", err)
+			gone = append(gone, conn)
+		}
+	}
+	i.peers.mu.Unlock()
+	for _, conn := range gone {
+		i.deps.Metrics.revoked.Inc()
+		conn.NetConn().Close() // without a farewell: whoever reads it forgets it
+	}
+}
