@@ -10,6 +10,7 @@ needs=(
 	curl=curl
 	openssl=openssl
 	/usr/lib/cni/bridge=containernetworking-plugins
+	ps=procps
 	cc=gcc
 )
 packages=()

@@ -22,6 +22,22 @@ func WriteNow(fd uintptr, b []byte) (int, syscall.Errno) {
 	return now(syscall.SYS_WRITE, fd, b)
 }
 
+// CloseWriteNow ends the sending side of a TCP connection. See [ReadNow].
+func CloseWriteNow(c *net.TCPConn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var errno syscall.Errno
+	err = raw.Control(func(fd uintptr) {
+		_, _, errno = syscall.RawSyscall(syscall.SYS_SHUTDOWN, fd, syscall.SHUT_WR, 0)
+	})
+	if err == nil && errno != 0 {
+		err = os.NewSyscallError("shutdown", errno)
+	}
+	return err
+}
+
 func now(call, fd uintptr, b []byte) (int, syscall.Errno) {
 	if len(b) == 0 {
 		return 0, 0

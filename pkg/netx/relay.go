@@ -167,7 +167,12 @@ func (r *relay) half(dst Stream, err error) error {
 	if err != nil || r.halves.Add(1) == 2 {
 		return err
 	}
-	if err := dst.CloseWrite(); err != nil {
+	if tcp, ok := dst.(*net.TCPConn); ok {
+		err = CloseWriteNow(tcp)
+	} else {
+		err = dst.CloseWrite()
+	}
+	if err != nil {
 		return &CopyError{Write: true, Err: err}
 	}
 	return nil
