@@ -81,17 +81,17 @@ func Relay(ctx context.Context, downstream, upstream Stream, c *Counters) error 
 	stop := context.AfterFunc(ctx, func() { r.fail(context.Cause(ctx)) })
 	// What a stream can do without a goroutine goes in the background, the other direction runs here.
 	if fwd, tcp, ok := forwardable(upstream, downstream); ok {
-		fwd.ForwardTo(tcp, &c.Received, func(err error) { r.ended(true, r.half(tcp, err)); close(r.back) })
-		r.ended(false, r.oneWay(upstream, downstream, &c.Sent))
+		fwd.ForwardTo(tcp, &c.Received, func(err error) { r.ended(true, half(tcp, err)); close(r.back) })
+		r.ended(false, oneWay(upstream, downstream, &c.Sent))
 	} else if fwd, tcp, ok := forwardable(downstream, upstream); ok {
-		fwd.ForwardTo(tcp, &c.Sent, func(err error) { r.ended(false, r.half(tcp, err)); close(r.back) })
-		r.ended(true, r.oneWay(downstream, upstream, &c.Received))
+		fwd.ForwardTo(tcp, &c.Sent, func(err error) { r.ended(false, half(tcp, err)); close(r.back) })
+		r.ended(true, oneWay(downstream, upstream, &c.Received))
 	} else {
 		go func() {
-			r.ended(true, r.oneWay(downstream, upstream, &c.Received))
+			r.ended(true, oneWay(downstream, upstream, &c.Received))
 			close(r.back)
 		}()
-		r.ended(false, r.oneWay(upstream, downstream, &c.Sent))
+		r.ended(false, oneWay(upstream, downstream, &c.Sent))
 	}
 	<-r.back
 	stop()
@@ -111,7 +111,6 @@ func forwardable(from, to Stream) (forwarder, *net.TCPConn, bool) {
 type relay struct {
 	downstream, upstream Stream
 	back                 chan struct{} // closed when the background direction ended
-	halves               atomic.Int32  // directions that ended in order
 
 	mu  sync.Mutex
 	err error // first failure
@@ -161,10 +160,9 @@ func Abort(c net.Conn) {
 	c.Close()
 }
 
-// half passes the end of a direction on to dst, if it was an orderly one. For the second direction, closing dst does that:
-// a system call less.
-func (r *relay) half(dst Stream, err error) error {
-	if err != nil || r.halves.Add(1) == 2 {
+// half passes the end of a direction on to dst, if it was an orderly one.
+func half(dst Stream, err error) error {
+	if err != nil {
 		return err
 	}
 	if tcp, ok := dst.(*net.TCPConn); ok {
@@ -179,7 +177,7 @@ func (r *relay) half(dst Stream, err error) error {
 }
 
 // oneWay copies from src until its end and half-closes dst then.
-func (r *relay) oneWay(dst, src Stream, count *atomic.Uint64) error {
+func oneWay(dst, src Stream, count *atomic.Uint64) error {
 	var err error
 	srcTCP, fromTCP := src.(*net.TCPConn)
 	dstTCP, toTCP := dst.(*net.TCPConn)
@@ -192,7 +190,7 @@ func (r *relay) oneWay(dst, src Stream, count *atomic.Uint64) error {
 	default:
 		err = pump(dst, src, count)
 	}
-	return r.half(dst, err)
+	return half(dst, err)
 }
 
 // pump copies through a buffer that grows with the flow. It can't wait for src without one, so it falls back
