@@ -27,7 +27,7 @@ type Table struct {
 // New returns the table of programs in binDir, as containers see it.
 func New(binDir string) *Table { return &Table{binDir: binDir} }
 
-// entry is one image, by the last part of its name.
+// entry is one image, by the last part of its name, or by the last two where others have the same last one.
 type entry struct {
 	name    *regexp.Regexp
 	program string // in binDir; empty: the machine's own commands
@@ -44,6 +44,7 @@ func entries() []entry {
 		{exact(`examples-bookinfo-details(-v\d+)?`), "details", nil, true},
 		{exact(`examples-bookinfo-reviews-v\d+`), "reviews", nil, true},
 		{exact(`examples-bookinfo-ratings-v\d+`, `examples-bookinfo-ratings-v-[a-z]+`), "ratings", nil, true},
+		{exact(`kennethreitz/httpbin`), "httpbin", []string{"80"}, false},
 		{exact(`httpbin`, `go-httpbin`), "httpbin", nil, false},
 		{exact(`tcp-echo-server`, `tcp-echo`), "tcp-echo", []string{"9000", "hello"}, false},
 		{exact(`udp-echo-server`, `udp-echo`), "udp-echo", []string{"9000", "hello"}, false},
@@ -56,9 +57,10 @@ func entries() []entry {
 
 // Resolve finds the program of an image. Registry, tag and digest do not count.
 func (t *Table) Resolve(image string) (Program, error) {
-	name := lastPart(image)
+	owned := lastParts(image)
+	name := owned[strings.LastIndex(owned, "/")+1:]
 	for _, e := range entries() {
-		if !e.name.MatchString(name) {
+		if !e.name.MatchString(name) && !e.name.MatchString(owned) {
 			continue
 		}
 		p := Program{Cmd: e.args}
@@ -75,11 +77,13 @@ func (t *Table) Resolve(image string) (Program, error) {
 	return Program{}, fmt.Errorf("image %q is not known here: the sandbox pulls no images, it runs local programs for the images of Bookinfo, httpbin, go-httpbin, tcp-echo-server, udp-echo-server, curl, sleep, busybox, alpine and debian", image)
 }
 
-func lastPart(image string) string {
-	name := image[strings.LastIndex(image, "/")+1:]
-	name, _, _ = strings.Cut(name, "@")
-	name, _, _ = strings.Cut(name, ":")
-	return name
+// lastParts is the end of an image's name, "owner/name", without tag and digest.
+func lastParts(image string) string {
+	image, _, _ = strings.Cut(image, "@")
+	parts := strings.Split(image, "/")
+	last := len(parts) - 1
+	parts[last], _, _ = strings.Cut(parts[last], ":")
+	return strings.Join(parts[max(0, last-1):], "/")
 }
 
 // Command is the argv of a container: its command replaces the image's entrypoint and arguments, its args only the latter.
