@@ -94,7 +94,12 @@ func assemble(ctx context.Context, cfg Config) (*plane, error) {
 	}
 	p.security = newSecurity(cfg, p.pki.callers)
 	debugServer := p.debugServer()
+	controlPlane, err := debugServer.ControlPlane()
+	if err != nil {
+		return nil, err
+	}
 	p.xds = server.New(server.Config{
+		ControlPlane: controlPlane,
 		Log:          telemetry.Scoped(cfg.Log, "ads"),
 		Authenticate: p.security.authenticate,
 		Implied:      registry.Implied,

@@ -16,6 +16,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	statusv3 "github.com/envoyproxy/go-control-plane/envoy/service/status/v3"
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 	"google.golang.org/grpc"
@@ -167,6 +168,56 @@ func TestTheSecurePortIssuesCertificates(t *testing.T) {
 	}
 	if err := ask("shop:web", "spiffe://cluster.local/ns/shop/sa/web"); status.Code(err) != codes.Unauthenticated {
 		t.Errorf("by somebody who is no node proxy: %v", err)
+	}
+}
+
+// TestToolsLearnWhatProxiesHave asks as istioctl proxy-status does.
+func TestToolsLearnWhatProxiesHave(t *testing.T) {
+	b := newSecureBed(t)
+	proxies := discovery.NewAggregatedDiscoveryServiceClient(b.conn)
+	proxy, err := proxies.DeltaAggregatedResources(b.as("istio-system:ztunnel"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	about, err := structpb.NewStruct(map[string]any{"NAMESPACE": "istio-system", "CLUSTER_ID": "Kubernetes"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	node := &corev3.Node{Id: "ztunnel~10.0.0.9~ztunnel-1.istio-system~istio-system.svc.cluster.local", Metadata: about}
+	if err := proxy.Send(&discovery.DeltaDiscoveryRequest{TypeUrl: registry.AddressType, Node: node}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := proxy.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	tool, err := proxies.StreamAggregatedResources(b.as("istio-system:default"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	generator, err := structpb.NewStruct(map[string]any{"GENERATOR": "event"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tool.Send(&discovery.DiscoveryRequest{TypeUrl: "istio.io/debug/syncz", Node: &corev3.Node{Id: "debug~0.0.0.0~istioctl~cluster.local", Metadata: generator}}); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := tool.Recv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var id struct {
+		Component, ID string
+		Info          map[string]string
+	}
+	if err := json.Unmarshal([]byte(answer.GetControlPlane().GetIdentifier()), &id); err != nil || id.Component != "istiod" || id.ID == "" || id.Info["version"] == "" {
+		t.Errorf("identifier %q: %v", answer.GetControlPlane().GetIdentifier(), err)
+	}
+	if len(answer.GetResources()) != 1 {
+		t.Fatalf("%d proxies, want the one: tools do not count", len(answer.GetResources()))
+	}
+	var config statusv3.ClientConfig
+	if err := answer.GetResources()[0].UnmarshalTo(&config); err != nil || config.GetNode().GetId() != "ztunnel-1.istio-system" || len(config.GetGenericXdsConfigs()) != 1 {
+		t.Errorf("%v: %v", &config, err)
 	}
 }
 

@@ -192,7 +192,7 @@ type connectionJSON struct {
 
 func (s *Server) connections() []connectionJSON {
 	out := []connectionJSON{}
-	for _, c := range s.Clients() {
+	for _, c := range s.proxies() {
 		identity := ""
 		if c.Peer.Namespace != "" {
 			identity = c.Peer.Namespace + "/" + c.Peer.ServiceAccount

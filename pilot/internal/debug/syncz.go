@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -52,7 +53,7 @@ func proxyName(n *corev3.Node) (kind, name string) {
 
 func (s *Server) syncz(namespace string) []SyncStatus {
 	out := []SyncStatus{}
-	for _, c := range s.Clients() {
+	for _, c := range s.proxies() {
 		if namespace != "" && metadata(c.Node, "NAMESPACE") != namespace {
 			continue
 		}
@@ -91,7 +92,7 @@ func (s *Server) SotW() map[string]server.SotWHandler {
 
 func (s *Server) synczResources(_ context.Context, _ *discovery.DiscoveryRequest, _ server.Peer) ([]*anypb.Any, error) {
 	var out []*anypb.Any
-	for _, c := range s.Clients() {
+	for _, c := range s.proxies() {
 		kind, name := proxyName(c.Node)
 		if kind == "" {
 			continue
@@ -143,4 +144,9 @@ func (s *Server) ControlPlane() (*corev3.ControlPlane, error) {
 		return nil, fmt.Errorf("marshal the control plane's identifier: %w", err)
 	}
 	return &corev3.ControlPlane{Identifier: string(id)}, nil
+}
+
+// proxies are the clients that are proxies; tools that ask about them are clients too.
+func (s *Server) proxies() []server.ClientStatus {
+	return slices.DeleteFunc(s.Clients(), func(c server.ClientStatus) bool { return metadata(c.Node, "GENERATOR") != "" })
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -25,8 +26,17 @@ func NewMetrics(registerer prometheus.Registerer, r *Registry) (*Metrics, error)
 		inbound:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "pilot_inbound_updates", Help: "Updates received, by what they are about."}, []string{"type"}),
 	}
 	services := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "pilot_services", Help: "Services known."}, func() float64 { return float64(r.serviceList.Len()) })
+	withoutIP := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "pilot_no_ip", Help: "Pods that have not ended and have no address."}, func() float64 {
+		n := 0
+		for _, p := range r.pods.List() {
+			if p.Status.PodIP == "" && p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed {
+				n++
+			}
+		}
+		return float64(n)
+	})
 	var err error
-	for _, c := range []prometheus.Collector{m.cfgEvents, m.regEvents, m.inbound, services} {
+	for _, c := range []prometheus.Collector{m.cfgEvents, m.regEvents, m.inbound, services, withoutIP} {
 		err = errors.Join(err, registerer.Register(c))
 	}
 	return m, err

@@ -35,6 +35,8 @@ type Config struct {
 	// SotW answers state-of-the-world requests by type, such as "istio.io/debug/syncz". Types not in it are served from what
 	// has been published.
 	SotW map[string]SotWHandler
+	// ControlPlane says in state-of-the-world responses who answers; nil says nothing.
+	ControlPlane *corev3.ControlPlane
 	// Version goes into system_version_info.
 	Version string
 	Metrics *Metrics

@@ -144,7 +144,7 @@ func (st *stream) sotwSend(g messenger, w *sotw, version string, resources []*an
 		version = strconv.Itoa(w.nonces)
 	}
 	nonce := strconv.Itoa(w.nonces)
-	err := g.SendMsg(&discovery.DiscoveryResponse{TypeUrl: w.typeURL, VersionInfo: version, Nonce: nonce, Resources: resources})
+	err := g.SendMsg(&discovery.DiscoveryResponse{TypeUrl: w.typeURL, VersionInfo: version, Nonce: nonce, Resources: resources, ControlPlane: st.server.cfg.ControlPlane})
 	st.server.cfg.Metrics.pushes.WithLabelValues(shortType(w.typeURL)).Inc()
 	w.last.Sent, w.last.SentTime = nonce, st.server.cfg.Now()
 	st.publishStatus(w.last)
