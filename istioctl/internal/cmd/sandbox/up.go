@@ -1,10 +1,13 @@
 package sandbox
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -37,17 +40,22 @@ func up(s *shared) *cobra.Command {
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "sandbox %s is up after %.1f s\n", s.name, time.Since(begin).Seconds())
+			var expected []string // namespaces in which pods will be
 			for _, m := range manifests {
 				results, err := client.ApplyTo(cmd.Context(), s.namespace, m.name, m.data)
 				printResults(cmd.OutOrStdout(), results)
 				if err != nil {
 					return err
 				}
+				expected = append(expected, withPods(results)...)
 			}
-			if !wait || len(manifests) == 0 {
-				return nil
+			slices.Sort(expected)
+			for _, namespace := range slices.Compact(expected) {
+				if wait {
+					err = errors.Join(err, client.WaitReady(cmd.Context(), namespace))
+				}
 			}
-			return client.WaitReady(cmd.Context(), s.namespace)
+			return err
 		},
 	}
 	f := cmd.Flags()
@@ -58,6 +66,19 @@ func up(s *shared) *cobra.Command {
 	f.StringArrayVar(&publish, "publish", nil, "port on this machine for a Service: address:port=namespace/service:port")
 	f.BoolVar(&wait, "wait", true, "wait until the pods are ready")
 	return cmd
+}
+
+// withPods are the namespaces of the objects that make pods.
+func withPods(results []sandbox.Result) []string {
+	var out []string
+	for _, r := range results {
+		kind, _, _ := strings.Cut(r.Object, "/")
+		switch kind {
+		case "pod", "deployment.apps", "replicaset.apps", "statefulset.apps", "daemonset.apps":
+			out = append(out, r.Namespace)
+		}
+	}
+	return out
 }
 
 // besideMe is the directory of this program.
