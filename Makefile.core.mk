@@ -71,8 +71,7 @@ tidy-check: ## fail when a module file is not tidy
 
 .PHONY: bench
 bench: ## measure, as ratios against a peer or a limit in the same run
-	go run ./tools/cmd/benchl4
-	go run ./tools/cmd/benchwds
+	@short=0; for b in benchl4 benchwds; do go run ./tools/cmd/$$b || short=1; done; exit $$short
 
 .PHONY: docker
 docker: ## container images

@@ -110,10 +110,17 @@ func TestCompileNamesTheField(t *testing.T) {
 	}
 }
 
-func TestCheckAllocatesOnlyThePrincipal(t *testing.T) {
-	set := authz.Select(nil, nil, []*authz.Policy{compile(t, `rules{clauses{matches{principals{exact:"cluster.local/ns/web/sa/front"} destination_ports:8080}}}`)})
+func TestCheckAllocatesNothing(t *testing.T) {
+	set := authz.Select(nil, nil, []*authz.Policy{
+		compile(t, `action:DENY rules{clauses{matches{namespaces{prefix:"x"} not_source_ips{address:"\x0a\x00\x00\x00" length:8}}}}`),
+		compile(t, `rules{clauses{matches{principals{suffix:"/sa/nobody"} principals{exact:"cluster.local/ns/web/sa/front"} destination_ports:8080}}}`),
+	})
 	c := conn(web)
-	if n := testing.AllocsPerRun(100, func() { set.Check(c) }); n > 2 {
+	if n := testing.AllocsPerRun(100, func() {
+		if !set.Check(c).Allowed {
+			t.Fatal("refused")
+		}
+	}); n > 0 {
 		t.Errorf("%v allocations", n)
 	}
 }

@@ -48,12 +48,9 @@ func (s Set) Check(c Conn) Verdict {
 		source: c.Source.Addr().Unmap(), destination: c.Destination.Addr().Unmap(), port: c.Destination.Port(),
 		known: !c.Identity.IsZero(), id: c.Identity,
 	}
-	if asked.known {
-		asked.principal = c.Identity.Principal()
-	}
-	verdict := s.decide(&asked)
+	verdict := s.decide(asked)
 	for _, p := range s.dryRun {
-		if i := p.matchingRule(&asked); i >= 0 {
+		if i := p.matchingRule(asked); i >= 0 {
 			verdict.DryRun = append(verdict.DryRun, Verdict{
 				Allowed: p.Action() == security.Action_ALLOW, Policy: p.key, Rule: i,
 				Reason: fmt.Sprintf("dry run: %s rule[%d] would %s", p.key, i, verb(p.Action())),
@@ -63,7 +60,7 @@ func (s Set) Check(c Conn) Verdict {
 	return verdict
 }
 
-func (s Set) decide(asked *subject) Verdict {
+func (s Set) decide(asked subject) Verdict {
 	for _, p := range s.deny {
 		if i := p.matchingRule(asked); i >= 0 {
 			return Verdict{Policy: p.key, Rule: i, Reason: fmt.Sprintf("explicitly denied by %s rule[%d]", p.key, i)}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/isthmus-mesh/isthmus/pkg/api/security"
 	"github.com/isthmus-mesh/isthmus/pkg/spiffe"
@@ -41,7 +40,7 @@ type match struct {
 
 // field is one attribute with its positive or negated values.
 type field struct {
-	holds  func(*subject) bool
+	holds  func(subject) bool
 	negate bool
 }
 
@@ -50,7 +49,6 @@ type subject struct {
 	source, destination netip.Addr
 	port                uint16
 	known               bool // has an identity
-	principal           string
 	id                  spiffe.ID
 }
 
@@ -97,7 +95,7 @@ func (p *Policy) Action() security.Action { return p.proto.GetAction() }
 func (p *Policy) DryRun() bool { return p.proto.GetDryRun() }
 
 // matchingRule returns the index of the first rule that holds, or -1.
-func (p *Policy) matchingRule(s *subject) int {
+func (p *Policy) matchingRule(s subject) int {
 	for i := range p.rules {
 		if p.rules[i].holds(s) {
 			return i
@@ -106,7 +104,7 @@ func (p *Policy) matchingRule(s *subject) int {
 	return -1
 }
 
-func (r *rule) holds(s *subject) bool {
+func (r *rule) holds(s subject) bool {
 	for i := range r.clauses {
 		if !r.clauses[i].holds(s) {
 			return false
@@ -115,7 +113,7 @@ func (r *rule) holds(s *subject) bool {
 	return true
 }
 
-func (c *clause) holds(s *subject) bool {
+func (c *clause) holds(s subject) bool {
 	for i := range c.matches {
 		if c.matches[i].holds(s) {
 			return true
@@ -124,7 +122,7 @@ func (c *clause) holds(s *subject) bool {
 	return len(c.matches) == 0
 }
 
-func (m *match) holds(s *subject) bool {
+func (m *match) holds(s subject) bool {
 	for _, f := range m.fields {
 		if f.holds(s) == f.negate {
 			return false
@@ -136,7 +134,7 @@ func (m *match) holds(s *subject) bool {
 func compileMatch(p *security.Match) (match, error) {
 	var m match
 	var failure error
-	add := func(name string, negate bool, holds func(*subject) bool, err error) {
+	add := func(name string, negate bool, holds func(subject) bool, err error) {
 		if err != nil && failure == nil {
 			failure = fmt.Errorf("%s: %w", name, err)
 		}
@@ -147,10 +145,10 @@ func compileMatch(p *security.Match) (match, error) {
 	for _, f := range []struct {
 		name           string
 		values, negate []*security.StringMatch
-		of             func(*subject) string
+		of             func(subject) text
 	}{
-		{"namespaces", p.GetNamespaces(), p.GetNotNamespaces(), func(s *subject) string { return s.id.Namespace }},
-		{"principals", p.GetPrincipals(), p.GetNotPrincipals(), func(s *subject) string { return s.principal }},
+		{"namespaces", p.GetNamespaces(), p.GetNotNamespaces(), func(s subject) text { return text{s.id.Namespace} }},
+		{"principals", p.GetPrincipals(), p.GetNotPrincipals(), subject.principal},
 	} {
 		holds, err := compileStrings(f.values, f.of)
 		add(f.name, false, holds, err)
@@ -160,10 +158,10 @@ func compileMatch(p *security.Match) (match, error) {
 	for _, f := range []struct {
 		name           string
 		values, negate []*security.Address
-		of             func(*subject) netip.Addr
+		of             func(subject) netip.Addr
 	}{
-		{"source_ips", p.GetSourceIps(), p.GetNotSourceIps(), func(s *subject) netip.Addr { return s.source }},
-		{"destination_ips", p.GetDestinationIps(), p.GetNotDestinationIps(), func(s *subject) netip.Addr { return s.destination }},
+		{"source_ips", p.GetSourceIps(), p.GetNotSourceIps(), func(s subject) netip.Addr { return s.source }},
+		{"destination_ips", p.GetDestinationIps(), p.GetNotDestinationIps(), func(s subject) netip.Addr { return s.destination }},
 	} {
 		holds, err := compileAddresses(f.values, f.of)
 		add(f.name, false, holds, err)
@@ -178,7 +176,7 @@ func compileMatch(p *security.Match) (match, error) {
 }
 
 // compileStrings is nil without values. Nothing matches a connection without an identity.
-func compileStrings(values []*security.StringMatch, of func(*subject) string) (func(*subject) bool, error) {
+func compileStrings(values []*security.StringMatch, of func(subject) text) (func(subject) bool, error) {
 	if len(values) == 0 {
 		return nil, nil
 	}
@@ -187,26 +185,78 @@ func compileStrings(values []*security.StringMatch, of func(*subject) string) (f
 			return nil, errors.New("a value has no form: exact, prefix, suffix or presence")
 		}
 	}
-	return func(s *subject) bool {
-		return s.known && slices.ContainsFunc(values, func(v *security.StringMatch) bool { return stringHolds(v, of(s)) })
+	return func(s subject) bool {
+		if !s.known {
+			return false
+		}
+		actual := of(s)
+		for _, v := range values {
+			if stringHolds(v, actual) {
+				return true
+			}
+		}
+		return false
 	}, nil
 }
 
-func stringHolds(v *security.StringMatch, actual string) bool {
+func stringHolds(v *security.StringMatch, actual text) bool {
 	switch form := v.GetMatchType().(type) {
 	case *security.StringMatch_Exact:
-		return actual == form.Exact
+		return actual.length() == len(form.Exact) && actual.hasPrefix(form.Exact)
 	case *security.StringMatch_Prefix:
-		return strings.HasPrefix(actual, form.Prefix)
+		return actual.hasPrefix(form.Prefix)
 	case *security.StringMatch_Suffix:
-		return strings.HasSuffix(actual, form.Suffix)
+		return actual.hasSuffix(form.Suffix)
 	case *security.StringMatch_Presence:
-		return actual != ""
+		return actual.length() > 0
 	}
 	return false
 }
 
-func compileAddresses(values []*security.Address, of func(*subject) netip.Addr) (func(*subject) bool, error) {
+// principal is the identity as policies write it, trustDomain/ns/N/sa/S.
+func (s subject) principal() text {
+	return text{s.id.TrustDomain, "/ns/", s.id.Namespace, "/sa/", s.id.ServiceAccount}
+}
+
+// text is a string in pieces, so that asking about a connection makes no new one.
+type text [5]string
+
+func (t text) length() int {
+	n := 0
+	for _, piece := range t {
+		n += len(piece)
+	}
+	return n
+}
+
+func (t text) hasPrefix(prefix string) bool {
+	for _, piece := range t {
+		if len(piece) >= len(prefix) {
+			return piece[:len(prefix)] == prefix
+		}
+		if prefix[:len(piece)] != piece {
+			return false
+		}
+		prefix = prefix[len(piece):]
+	}
+	return prefix == ""
+}
+
+func (t text) hasSuffix(suffix string) bool {
+	for _, piece := range slices.Backward(t[:]) {
+		if len(piece) >= len(suffix) {
+			return piece[len(piece)-len(suffix):] == suffix
+		}
+		rest := len(suffix) - len(piece)
+		if suffix[rest:] != piece {
+			return false
+		}
+		suffix = suffix[:rest]
+	}
+	return suffix == ""
+}
+
+func compileAddresses(values []*security.Address, of func(subject) netip.Addr) (func(subject) bool, error) {
 	if len(values) == 0 {
 		return nil, nil
 	}
@@ -226,24 +276,24 @@ func compileAddresses(values []*security.Address, of func(*subject) netip.Addr) 
 		}
 		prefixes = append(prefixes, prefix)
 	}
-	return func(s *subject) bool {
+	return func(s subject) bool {
 		actual := of(s)
 		return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(actual) })
 	}, nil
 }
 
-func compilePorts(values []uint32) func(*subject) bool {
+func compilePorts(values []uint32) func(subject) bool {
 	if len(values) == 0 {
 		return nil
 	}
-	return func(s *subject) bool { return slices.Contains(values, uint32(s.port)) }
+	return func(s subject) bool { return slices.Contains(values, uint32(s.port)) }
 }
 
-func compileAccounts(values []*security.ServiceAccountMatch) func(*subject) bool {
+func compileAccounts(values []*security.ServiceAccountMatch) func(subject) bool {
 	if len(values) == 0 {
 		return nil
 	}
-	return func(s *subject) bool {
+	return func(s subject) bool {
 		return s.known && slices.ContainsFunc(values, func(v *security.ServiceAccountMatch) bool {
 			return v.GetNamespace() == s.id.Namespace && v.GetServiceAccount() == s.id.ServiceAccount
 		})
