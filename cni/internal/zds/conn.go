@@ -17,7 +17,7 @@ import (
 const (
 	// maxPacket is the largest message of either side, in bytes.
 	maxPacket = 1024
-	// exchangeTimeout bounds a write, and the wait for its answer.
+	// exchangeTimeout bounds a write, and the wait for its answer, unless the Config says otherwise.
 	exchangeTimeout = 5 * time.Second
 	// glance is how long a liveness check waits for what should not be there.
 	glance = time.Millisecond
@@ -30,13 +30,16 @@ func (e *RefusedError) Error() string { return "ztunnel: " + e.Reason }
 
 // conn is the connection of one proxy.
 type conn struct {
-	unix *net.UnixConn
-	mu   sync.Mutex // held from a request to its answer: one is outstanding at a time
+	// immutable
+	unix    *net.UnixConn
+	timeout time.Duration // bounds a write, and the wait for its answer
+
+	mu sync.Mutex // held from a request to its answer: one is outstanding at a time
 }
 
 // hello reads the proxy's introduction.
 func (c *conn) hello() error {
-	data, err := c.receive(exchangeTimeout)
+	data, err := c.receive(c.timeout)
 	if err != nil {
 		return err
 	}
@@ -56,9 +59,19 @@ func (c *conn) request(r *zds.WorkloadRequest, file *os.File) error {
 	return c.requestLocked(r, file)
 }
 
-// requestLocked sends a request and waits for its answer. A *RefusedError is the proxy's; any other error means that the
-// connection is lost.
+// requestLocked sends a request and waits for its answer. A *RefusedError is the proxy's. Any other error ends the
+// connection, before the next request can have it: an answer says not what it answers, so one that comes late would be
+// taken for that of the next request.
 func (c *conn) requestLocked(r *zds.WorkloadRequest, file *os.File) error {
+	err := c.exchange(r, file)
+	var refused *RefusedError
+	if err != nil && !errors.As(err, &refused) {
+		c.unix.Close() // serve notices
+	}
+	return err
+}
+
+func (c *conn) exchange(r *zds.WorkloadRequest, file *os.File) error {
 	data, err := proto.Marshal(r)
 	if err != nil {
 		return err
@@ -70,13 +83,13 @@ func (c *conn) requestLocked(r *zds.WorkloadRequest, file *os.File) error {
 	if file != nil {
 		rights = syscall.UnixRights(int(file.Fd()))
 	}
-	if err := c.unix.SetWriteDeadline(time.Now().Add(exchangeTimeout)); err != nil {
+	if err := c.unix.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
 		return err
 	}
 	if _, _, err := c.unix.WriteMsgUnix(data, rights, nil); err != nil {
 		return fmt.Errorf("send to ztunnel: %w", err)
 	}
-	answer, err := c.receive(exchangeTimeout)
+	answer, err := c.receive(c.timeout)
 	if err != nil {
 		return fmt.Errorf("answer of ztunnel: %w", err)
 	}
@@ -98,15 +111,16 @@ func parseAck(data []byte) error {
 	return nil
 }
 
-// alive fails when the proxy has gone, or says something that nobody asked for.
+// alive fails when the proxy has gone, or says something that nobody asked for; no request gets the connection after that.
 func (c *conn) alive() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	_, err := c.receive(glance)
-	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return nil
-	case err != nil:
+	}
+	c.unix.Close()
+	if err != nil {
 		return err
 	}
 	return errors.New("ztunnel sent a message that nobody asked for")

@@ -3,6 +3,7 @@
 package zds
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,6 +45,8 @@ type Config struct {
 	Taken func(uid string, err error)
 	// Connected is called with the number of proxies connected, whenever it changes.
 	Connected func(int)
+	// Timeout bounds a write to a proxy, and the wait for its answer; 0 is 5 seconds.
+	Timeout time.Duration
 }
 
 // Server keeps the enrolled pods and tells the proxies of them. Safe for concurrent use.
@@ -74,6 +77,7 @@ func Listen(path string, cfg Config) (*Server, error) {
 	}
 	// The next agent may have made its own socket there by the time this one ends.
 	listener.SetUnlinkOnClose(false)
+	cfg.Timeout = cmp.Or(cfg.Timeout, exchangeTimeout)
 	return &Server{cfg: cfg, listener: listener, pods: map[string]Pod{}}, nil
 }
 
@@ -95,7 +99,7 @@ func (s *Server) Serve(ctx context.Context) error {
 			}
 			return fmt.Errorf("accept a ztunnel: %w", err)
 		}
-		serving.Go(func() { s.serve(ctx, &conn{unix: accepted}) })
+		serving.Go(func() { s.serve(ctx, &conn{unix: accepted, timeout: s.cfg.Timeout}) })
 	}
 }
 
@@ -187,13 +191,13 @@ func (s *Server) Add(p Pod) error {
 		if err == nil || errors.As(err, &refused) {
 			return err
 		}
-		c.unix.Close() // it is of no use any more; serve notices
 		err = fmt.Errorf("%w: %w", ErrNoProxy, err)
 	}
 	return err
 }
 
-// Del tells all proxies to let a pod go.
+// Del tells all proxies to let a pod go. One that does not say that it has loses its connection; the snapshot that it gets on
+// the next one is without the pod.
 func (s *Server) Del(uid string) error {
 	s.mu.Lock()
 	_, known := s.pods[uid]

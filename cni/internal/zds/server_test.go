@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
@@ -27,16 +28,20 @@ type bed struct {
 	server    *Server
 	path      string
 	connected atomic.Int32
+	files     []*os.File // network namespaces of pods, open for as long as the server runs
 
 	mu    sync.Mutex // guards taken
 	taken map[string]string
 }
 
-func newBed(t *testing.T) *bed {
+func newBed(t *testing.T) *bed { return newBedWithin(t, 0) }
+
+// newBedWithin makes a server that waits so long for an answer; 0 is the default.
+func newBedWithin(t *testing.T, timeout time.Duration) *bed {
 	t.Helper()
 	b := &bed{t: t, path: filepath.Join(t.TempDir(), "run", "ztunnel.sock"), taken: map[string]string{}}
 	server, err := Listen(b.path, Config{
-		Log: slog.New(slog.DiscardHandler), Connected: func(n int) { b.connected.Store(int32(n)) },
+		Log: slog.New(slog.DiscardHandler), Timeout: timeout, Connected: func(n int) { b.connected.Store(int32(n)) },
 		Taken: func(uid string, err error) {
 			b.mu.Lock()
 			defer b.mu.Unlock()
@@ -55,6 +60,9 @@ func newBed(t *testing.T) *bed {
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
+		for _, file := range b.files {
+			file.Close()
+		}
 	})
 	return b
 }
@@ -65,7 +73,7 @@ func (b *bed) pod(uid string) Pod {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	b.t.Cleanup(func() { file.Close() })
+	b.files = append(b.files, file)
 	return Pod{UID: uid, Name: "web-" + uid, Namespace: "shop", ServiceAccount: "web", Netns: file}
 }
 
@@ -294,9 +302,141 @@ func TestListenReplacesASocketOfBefore(t *testing.T) {
 	next.listener.Close()
 }
 
+// TestALateAnswerIsNotTheNextRequests lets the acknowledgement of a DEL come while an ADD waits for its own.
+func TestALateAnswerIsNotTheNextRequests(t *testing.T) {
+	b := newBedWithin(t, time.Second)
+	late := make(chan struct{})
+	release := sync.OnceFunc(func() { close(late) })
+	t.Cleanup(release)
+	p := b.connect(func(r *zds.WorkloadRequest) []byte {
+		switch {
+		case r.GetDel() != nil:
+			<-late
+		case r.GetAdd().GetUid() == "2":
+			return ack("no room")
+		}
+		return ack("")
+	})
+	p.want("sent files=0")
+	b.waitConnected(1)
+	if err := b.server.Add(b.pod("1")); err != nil {
+		t.Fatal(err)
+	}
+	p.want("add 1 shop/web-1/web files=1")
+	deleted, added, second := make(chan error, 1), make(chan error, 1), b.pod("2")
+	go func() { deleted <- b.server.Del("1") }()
+	p.want("del 1 files=0")
+	go func() { added <- b.server.Add(second) }()
+	if err := <-deleted; !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a DEL that is not acknowledged: %v", err)
+	}
+	release()
+	if err := <-added; !errors.Is(err, ErrNoProxy) {
+		t.Errorf("an ADD that the proxy has not taken: %v", err)
+	}
+	next := b.connect(ok)
+	next.want("add 2 shop/web-2/web files=1", "sent files=0")
+}
+
+// TestALostAnswerEndsTheConnectionAtOnce asks while it holds the connection, as one that waits for it would get it.
+func TestALostAnswerEndsTheConnectionAtOnce(t *testing.T) {
+	request := &zds.WorkloadRequest{Payload: &zds.WorkloadRequest_Del{Del: &zds.DelWorkload{Uid: "1"}}}
+	for name, tt := range map[string]struct {
+		answer []byte // nil for none
+		sound  bool
+	}{
+		"acknowledged":       {ack(""), true},
+		"refused":            {ack("no"), true},
+		"no answer":          {nil, false},
+		"not an answer":      {[]byte{0xff}, false},
+		"not one that helps": {[]byte{}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, peer := pair(t)
+			if tt.answer != nil {
+				if _, err := peer.Write(tt.answer); err != nil {
+					t.Fatal(err)
+				}
+			}
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			err := c.requestLocked(request, nil)
+			if tt.sound {
+				if _, err := peer.Write(ack("")); err != nil {
+					t.Fatal(err)
+				}
+				if err := c.requestLocked(request, nil); err != nil {
+					t.Errorf("a sound connection: %v", err)
+				}
+				return
+			}
+			if err == nil {
+				t.Error("the request succeeded")
+			}
+			_, _ = peer.Write(ack("")) // too late
+			if err := c.requestLocked(request, nil); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("the next request: %v", err)
+			}
+		})
+	}
+}
+
+// pair returns a connection and what the proxy has of it.
+func pair(t *testing.T) (*conn, *net.UnixConn) {
+	t.Helper()
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_SEQPACKET|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ends [2]*net.UnixConn
+	for i, fd := range fds {
+		file := os.NewFile(uintptr(fd), "pair")
+		end, err := net.FileConn(file)
+		file.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { end.Close() })
+		ends[i] = end.(*net.UnixConn)
+	}
+	return &conn{unix: ends[0], timeout: 50 * time.Millisecond}, ends[1]
+}
+
+// FuzzParseAck checks that only an acknowledgement without an error is taken for consent, that refusals keep their reason,
+// and that whatever is neither leaves the connection lost.
 func FuzzParseAck(f *testing.F) {
-	f.Add(ack(""))
-	f.Add(ack("no"))
-	f.Add([]byte{10, 0, 0xff})
-	f.Fuzz(func(_ *testing.T, data []byte) { _ = parseAck(data) })
+	f.Add(ack(""), "")
+	f.Add(ack("no"), "failure to start proxy : no")
+	f.Add([]byte{10, 0, 0xff}, "\xff")
+	f.Add([]byte{}, "\x00")
+	f.Add([]byte{10, 2, 10, 0, 10, 4, 10, 2, 'n', 'o'}, "é") // the later one counts
+	f.Fuzz(func(t *testing.T, data []byte, reason string) {
+		var refused *RefusedError
+		if utf8.ValidString(reason) {
+			err := parseAck(ack(reason))
+			if isRefused := errors.As(err, &refused); isRefused != (reason != "") || (err == nil) != (reason == "") || isRefused && refused.Reason != reason {
+				t.Errorf("an acknowledgement with the error %q: %v", reason, err)
+			}
+		}
+		err := parseAck(data)
+		var response zds.WorkloadResponse
+		broken := proto.Unmarshal(data, &response) != nil
+		given := response.GetAck()
+		switch {
+		case err == nil:
+			if broken || given == nil || given.GetError() != "" {
+				t.Errorf("%x is taken for consent", data)
+			}
+		case errors.As(err, &refused):
+			if broken || refused.Reason == "" || given.GetError() != refused.Reason {
+				t.Errorf("%x is taken for the refusal %q", data, refused.Reason)
+			}
+			var again *RefusedError
+			if !errors.As(parseAck(ack(refused.Reason)), &again) || *again != *refused {
+				t.Errorf("the refusal %q does not survive", refused.Reason)
+			}
+		case !broken && given != nil:
+			t.Errorf("%x is an acknowledgement: %v", data, err)
+		}
+	})
 }
