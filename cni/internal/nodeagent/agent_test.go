@@ -72,6 +72,8 @@ type world struct {
 	mu          sync.Mutex // guards the rest
 	away        bool       // the proxy
 	served      map[string]bool
+	netns       map[string]*os.File // what the proxy's snapshot has
+	closed      []string            // pods whose network namespace was closed while the snapshot had it
 	probed      []netip.Addr
 	annotations map[string]string
 }
@@ -102,6 +104,8 @@ type (
 func (p proxy) Add(pod zds.Pod) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.lookLocked(pod.UID)
+	p.netns[pod.UID] = pod.Netns
 	if p.away {
 		return zds.ErrNoProxy
 	}
@@ -112,8 +116,19 @@ func (p proxy) Add(pod zds.Pod) error {
 func (p proxy) Del(uid string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.lookLocked(uid)
+	delete(p.netns, uid)
 	delete(p.served, uid)
 	return nil
+}
+
+// lookLocked notes a network namespace that did not stay open for as long as the proxy's snapshot has it.
+func (p proxy) lookLocked(uid string) {
+	if file := p.netns[uid]; file != nil {
+		if _, err := file.Stat(); err != nil {
+			p.closed = append(p.closed, uid)
+		}
+	}
 }
 
 func (h host) Add(ips []netip.Addr) error {
@@ -143,7 +158,7 @@ type bed struct {
 
 func newBed(t *testing.T) *bed {
 	t.Helper()
-	b := &bed{t: t, state: filepath.Join(t.TempDir(), "pods.json"), world: &world{served: map[string]bool{}, annotations: map[string]string{}}}
+	b := &bed{t: t, state: filepath.Join(t.TempDir(), "pods.json"), world: &world{served: map[string]bool{}, netns: map[string]*os.File{}, annotations: map[string]string{}}}
 	b.ns, b.peer = nettest.New(t), nettest.New(t)
 	nettest.Link(t, b.ns, b.peer, []string{"10.5.0.2/24"}, []string{"10.5.0.1/24"})
 	b.path = "/proc/self/fd/" + itoa(b.ns.Fd())
@@ -334,7 +349,7 @@ func TestARestartedAgentKnowsItsPods(t *testing.T) {
 		t.Error("the end of the agent took the pod out of the mesh")
 	}
 	b.world.mu.Lock()
-	b.world.served = map[string]bool{}
+	b.world.served, b.world.netns = map[string]bool{}, map[string]*os.File{}
 	b.world.away = true // the proxy comes back later than the agent
 	b.world.mu.Unlock()
 	b.start()

@@ -128,6 +128,15 @@ func (a *Agent) forget(r *record) {
 		delete(a.records, r.saved.UID)
 	}
 	a.mu.Unlock()
+	a.release(r)
+	if err := a.save(); err != nil {
+		a.cfg.Log.Error("the node's pods are not saved", "error", err)
+	}
+}
+
+// release lets go of what r holds. The proxy is told first: until then, its snapshot has the network namespace. The record is
+// locked.
+func (a *Agent) release(r *record) {
 	if err := a.cfg.Proxy.Del(r.saved.UID); err != nil {
 		a.cfg.Log.Warn("ztunnel was not told that a pod is gone", "uid", r.saved.UID, "error", err)
 	}
@@ -135,17 +144,16 @@ func (a *Agent) forget(r *record) {
 		a.cfg.Log.Warn("address of a pod that is gone stays in the node's set", "uid", r.saved.UID, "error", err)
 	}
 	r.netns.Close()
-	if err := a.save(); err != nil {
-		a.cfg.Log.Error("the node's pods are not saved", "error", err)
-	}
 }
 
-// drop closes a record that another one has replaced.
+// drop lets go of a record that another one has replaced, before that one is enrolled.
 func (a *Agent) drop(r *record) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.removed = true
-	r.netns.Close()
+	if !r.removed {
+		r.removed = true
+		a.release(r)
+	}
 }
 
 // del lets a pod go whose network is being taken away.
