@@ -4,6 +4,7 @@ package plugin
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -32,7 +33,7 @@ const (
 // Config is the plugin's part of the network configuration.
 type Config struct {
 	types.PluginConf
-	// Socket of the agent.
+	// Socket of the agent; DefaultSocket when there is none in the configuration.
 	Socket string `json:"plugin_event_socket,omitempty"`
 	// ExcludeNamespaces are left alone, even while there is no agent.
 	ExcludeNamespaces []string `json:"exclude_namespaces,omitempty"`
@@ -40,10 +41,11 @@ type Config struct {
 
 // ParseConfig reads the network configuration with the result of the plugins before.
 func ParseConfig(data []byte) (*Config, *current.Result, error) {
-	c := &Config{Socket: DefaultSocket}
+	c := &Config{}
 	if err := json.Unmarshal(data, c); err != nil {
 		return nil, nil, types.NewError(types.ErrDecodingFailure, "network configuration of istio-cni", err.Error())
 	}
+	c.Socket = cmp.Or(c.Socket, DefaultSocket)
 	if c.RawPrevResult == nil {
 		return c, nil, nil
 	}
