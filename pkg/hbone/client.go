@@ -59,7 +59,7 @@ func (cc *ClientConn) connect(ctx context.Context, r *Request, claimed bool) (*S
 		block = h2.AppendField(block, f.Key, f.Value)
 	}
 	wait := &reply{ready: make(chan struct{})}
-	s, err := cc.open(block, wait, claimed)
+	s, sent, err := cc.open(block, r.Early, wait, claimed)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open HBONE stream to %s: %w", cc.c.nc.RemoteAddr(), err)
 	}
@@ -77,11 +77,18 @@ func (cc *ClientConn) connect(ctx context.Context, r *Request, claimed bool) (*S
 		s.Close()
 		return nil, resp, &StatusError{*resp}
 	}
+	if sent < len(r.Early) {
+		if _, err := s.Write(r.Early[sent:]); err != nil {
+			s.Reset()
+			return nil, nil, fmt.Errorf("send to %s via %s: %w", r.Authority, cc.c.nc.RemoteAddr(), err)
+		}
+	}
 	return s, resp, nil
 }
 
-// open allocates the id and queues the HEADERS under one lock: ids must rise on the wire.
-func (cc *ClientConn) open(block []byte, wait *reply, claimed bool) (*Stream, error) {
+// open allocates the id and queues the HEADERS under one lock: ids must rise on the wire. It returns how many early bytes went
+// with them, which is all or none.
+func (cc *ClientConn) open(block, early []byte, wait *reply, claimed bool) (s *Stream, sent int, err error) {
 	c := cc.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -90,26 +97,32 @@ func (cc *ClientConn) open(block []byte, wait *reply, claimed bool) (*Stream, er
 	}
 	switch {
 	case c.err != nil:
-		return nil, fmt.Errorf("%w: %w", ErrNotSent, c.err)
+		return nil, 0, fmt.Errorf("%w: %w", ErrNotSent, c.err)
 	case c.goAway:
-		return nil, fmt.Errorf("%w: peer is going away", ErrNotSent)
+		return nil, 0, fmt.Errorf("%w: peer is going away", ErrNotSent)
 	case len(c.streams) >= int(min(c.peer.MaxConcurrentStreams, 1<<20)):
-		return nil, fmt.Errorf("%w: peer allows no more streams", ErrNotSent)
+		return nil, 0, fmt.Errorf("%w: peer allows no more streams", ErrNotSent)
 	case c.lastID >= 1<<31-2:
-		return nil, fmt.Errorf("%w: stream ids used up", ErrNotSent)
+		return nil, 0, fmt.Errorf("%w: stream ids used up", ErrNotSent)
 	}
 	if c.lastID == 0 {
 		c.lastID = 1
 	} else {
 		c.lastID += 2
 	}
-	s := newStream(c, c.lastID)
+	s = newStream(c, c.lastID)
 	s.reply = wait
 	c.streams[s.id] = s
 	c.reserve(len(block) + 64)
 	c.out = h2.AppendHeaders(c.out, s.id, false, block, int(c.peer.MaxFrameSize))
+	if n := len(early); n > 0 && n <= EarlySize && int64(n) <= s.send.Available() && int64(n) <= c.send.Available() && c.blocked.head == nil {
+		s.send.Take(int64(n))
+		c.send.Take(int64(n))
+		s.queueLocked(early)
+		sent = n
+	}
 	c.flush()
-	return s, nil
+	return s, sent, nil
 }
 
 // claim keeps a place for a stream that is about to be opened.

@@ -187,12 +187,14 @@ func (c *conn) onWindowUpdate(f h2.Frame) error {
 }
 
 func (c *conn) onReset(f h2.Frame) error {
-	if !c.resets.Spend() {
-		return h2.ConnError{Code: h2.EnhanceYourCalm, Reason: "RST_STREAM flood"}
-	}
 	code := h2.ErrCode(binary.BigEndian.Uint32(f.Payload))
 	c.mu.Lock()
 	s := c.streams[f.StreamID]
+	// A server resets a stream of its client once, and may have every reason to: each refusal ends with a reset.
+	if (s == nil || !c.client) && !c.resets.Spend() {
+		c.mu.Unlock()
+		return h2.ConnError{Code: h2.EnhanceYourCalm, Reason: "RST_STREAM flood"}
+	}
 	if s == nil {
 		idle := c.idle(f.StreamID)
 		c.mu.Unlock()

@@ -37,12 +37,19 @@ func (s *Stream) ForwardTo(dst *net.TCPConn, count *atomic.Uint64, done func(err
 	k.try = k.write
 	s.rmu.Lock()
 	s.sink = k
-	if s.queue.size > 0 {
+	passed := s.queue.drain(k.push)
+	switch {
+	case k.err != nil:
+		passed += s.queue.clear()
+	case s.queue.size > 0:
 		s.draining = true
 		go s.drainTo(k)
 	}
 	finished := s.finishedLocked()
 	s.rmu.Unlock()
+	if passed > 0 {
+		s.account(0, 0, passed)
+	}
 	if finished != nil {
 		finished()
 	}

@@ -51,6 +51,24 @@ func (q *queue) read(p []byte) int {
 	return done
 }
 
+// drain offers the bytes to push, in order, until it does not take all, and returns how many it took.
+func (q *queue) drain(push func([]byte) int) int {
+	done := 0
+	for len(q.chunks) > 0 {
+		first := &q.chunks[0]
+		n := push(first.buf[first.r:first.w])
+		first.r += n
+		done += n
+		if first.r < first.w {
+			break
+		}
+		netx.Pool.Put(first.buf)
+		q.shift()
+	}
+	q.size -= done
+	return done
+}
+
 // pop takes the first buffer out; the caller returns it to the pool.
 func (q *queue) pop() (chunk, bool) {
 	if len(q.chunks) == 0 {

@@ -32,7 +32,13 @@ func (h *Header) Add(key, value string) {
 type Request struct {
 	Authority string // as on the wire; see [ParseAuthority]
 	Header    Header
+	// Early are the first bytes of the tunnel, which a client sends together with the CONNECT, instead of a round trip later.
+	// The peer holds them back until it accepts. See [EarlySize].
+	Early []byte
 }
+
+// EarlySize is how many early bytes are worth a copy.
+const EarlySize = 4 << 10
 
 // Response is the peer's answer to a CONNECT.
 type Response struct {

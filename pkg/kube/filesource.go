@@ -216,15 +216,20 @@ func (s *FileSource) read(path string) {
 	}
 }
 
-// deliver hands over what changed since the last time.
+// deliver hands over what changed since the last time. Errors come first: whoever sees the new state finds what is wrong with it.
 func (s *FileSource) deliver(sink Sink) {
 	changes := s.tree.changes()
+	s.report()
 	for _, c := range changes {
 		sink.Apply(c.gvk, c.upserts, c.deletes)
 	}
 	if flusher, ok := sink.(Flusher); ok && len(changes) > 0 {
 		flusher.Flush()
 	}
+}
+
+// report publishes what is wrong, if that changed.
+func (s *FileSource) report() {
 	if !s.tree.errorsChanged {
 		return
 	}

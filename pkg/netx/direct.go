@@ -22,6 +22,20 @@ func WriteNow(fd uintptr, b []byte) (int, syscall.Errno) {
 	return now(syscall.SYS_WRITE, fd, b)
 }
 
+// Available reads what c has now, without waiting: (0, nil) says that there is nothing, or the end.
+func Available(c *net.TCPConn, b []byte) (n int, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var errno syscall.Errno
+	err = raw.Control(func(fd uintptr) { n, errno = ReadNow(fd, b) })
+	if err == nil && errno != 0 && errno != syscall.EAGAIN {
+		err = os.NewSyscallError("read", errno)
+	}
+	return n, err
+}
+
 // CloseWriteNow ends the sending side of a TCP connection. See [ReadNow].
 func CloseWriteNow(c *net.TCPConn) error {
 	raw, err := c.SyscallConn()

@@ -38,7 +38,13 @@ func isthmusClient(own *certs.Workload, s setup) func(net.Listener) error {
 		key := hbone.PoolKey{Source: own.ID.String(), Dest: dest, ExpectedSANs: s.Expect}
 		return accept(l, func(conn *net.TCPConn) {
 			ctx := context.Background()
-			stream, _, err := pool.Connect(ctx, key, &hbone.Request{Authority: authority})
+			buf := netx.Pool.Get(netx.SmallBuffer)
+			n, err := netx.Available(conn, buf)
+			var stream *hbone.Stream
+			if err == nil {
+				stream, _, err = pool.Connect(ctx, key, &hbone.Request{Authority: authority, Early: buf[:n]})
+			}
+			netx.Pool.Put(buf)
 			if err != nil {
 				conn.Close()
 				return

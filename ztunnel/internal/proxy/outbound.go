@@ -52,7 +52,7 @@ func (i *Instance) carryOutbound(ctx context.Context, conn *net.TCPConn, source,
 	}}
 	i.registry.add(o)
 	defer i.registry.remove(o)
-	upstream, err := i.connect(ctx, source, local, route)
+	upstream, err := i.connect(ctx, conn, source, local, route, &r.bytes)
 	if err != nil {
 		r.end(err)
 		return
@@ -62,8 +62,8 @@ func (i *Instance) carryOutbound(ctx context.Context, conn *net.TCPConn, source,
 	r.end(relay(ctx, conn, upstream, &r.bytes))
 }
 
-// connect opens the upstream side of a route.
-func (i *Instance) connect(ctx context.Context, source netip.AddrPort, local *l4.Workload, route l4.Route) (netx.Stream, error) {
+// connect opens the upstream side of a route. What the application has sent by then goes with the tunnel's request.
+func (i *Instance) connect(ctx context.Context, app *net.TCPConn, source netip.AddrPort, local *l4.Workload, route l4.Route, bytes *netx.Counters) (netx.Stream, error) {
 	if !route.HBONE {
 		dialling, cancel := context.WithTimeout(ctx, i.deps.Config.ConnectTimeout)
 		defer cancel()
@@ -84,12 +84,20 @@ func (i *Instance) connect(ctx context.Context, source netip.AddrPort, local *l4
 	// Connect covers the wait for a certificate, TCP, TLS, and the peer's dial of its application.
 	connecting, cancel := context.WithTimeout(ctx, i.deps.Config.ConnectTimeout+i.deps.Config.HandshakeTimeout)
 	defer cancel()
+	early := netx.Pool.Get(netx.SmallBuffer)
+	defer func() { netx.Pool.Put(early) }()
+	n, err := netx.Available(app, early)
+	if err != nil {
+		return nil, fail(flagConnect, "read from the application: %w", err)
+	}
+	request.Early = early[:n]
 	stream, _, err := i.pool.Connect(connecting, hbone.PoolKey{
 		Source: local.Identity().String(), SourceIP: source.Addr(), Dest: route.Target, ExpectedSANs: strings.Join(route.ExpectSANs, ","),
 	}, request)
 	if err != nil {
 		return nil, explainTunnel(route.Target, err)
 	}
+	bytes.Sent.Add(uint64(n))
 	return stream, nil
 }
 
