@@ -145,6 +145,10 @@ func decodeDocument(namespace, file string, doc []byte) ([]Object, []error) {
 	if obj.GetNamespace() == "" && !ClusterScoped(head.Kind) {
 		obj.SetNamespace(namespace)
 	}
+	if name := check(head.APIVersion, head.Kind, obj); name != nil {
+		return nil, bad(name.field, name.reason)
+	}
+	dropServerFields(obj)
 	return []Object{obj}, nil
 }
 

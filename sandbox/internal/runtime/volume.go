@@ -101,7 +101,7 @@ func (v *volumes) projected(ctx context.Context, dir string, source corev1.Volum
 		if audience == "" {
 			audience = apiAudience
 		}
-		return v.token(ctx, filepath.Join(dir, t.Path), audience, seconds)
+		return v.token(ctx, filepath.Join(dir, filepath.Clean("/"+t.Path)), audience, seconds)
 	case source.ConfigMap != nil:
 		return v.configMap(dir, source.ConfigMap.Name, source.ConfigMap.Items, source.ConfigMap.Optional)
 	case source.Secret != nil:

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/uuid"
@@ -103,14 +104,23 @@ func (s *Store) put(obj manifest.Object) error {
 	if err != nil {
 		return err
 	}
-	s.objects[key] = obj
+	path, err := s.path(key)
+	if err != nil {
+		return err
+	}
+	if svc, ok := obj.(*corev1.Service); ok {
+		if err := s.clash(svc); err != nil {
+			return err
+		}
+	}
 	if bytes.Equal(data, s.written[key]) {
+		s.objects[key] = obj
 		return nil
 	}
-	if err := writeAtomically(s.path(key), data); err != nil {
+	if err := writeAtomically(path, data); err != nil {
 		return fmt.Errorf("store %s %s/%s: %w", key.Kind, key.Namespace, key.Name, err)
 	}
-	s.written[key] = data
+	s.objects[key], s.written[key] = obj, data
 	s.changed()
 	return nil
 }
@@ -139,26 +149,39 @@ func (s *Store) Delete(key Key) (bool, error) {
 	if _, ok := s.objects[key]; !ok {
 		return false, nil
 	}
+	path, err := s.path(key)
+	if err != nil {
+		return true, err
+	}
 	delete(s.objects, key)
 	delete(s.written, key)
 	s.changed()
-	if err := os.Remove(s.path(key)); err != nil && !os.IsNotExist(err) {
+	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
 		return true, fmt.Errorf("delete %s %s/%s: %w", key.Kind, key.Namespace, key.Name, err)
 	}
 	return true, nil
 }
 
-// path separates what the sandbox writes itself, or completes, from what is only the user's.
-func (s *Store) path(key Key) string {
+// path separates what the sandbox writes itself, or completes, from what is only the user's. No part of a key may lead to
+// another directory: the manifests' reader refuses such names already, but objects come from elsewhere too.
+func (s *Store) path(key Key) (string, error) {
+	for _, part := range []struct{ field, value string }{
+		{"group", key.Group}, {"kind", key.Kind}, {"metadata.namespace", key.Namespace}, {"metadata.name", key.Name},
+	} {
+		if part.value == "." || part.value == ".." || strings.ContainsAny(part.value, "/\x00") {
+			return "", fmt.Errorf("store %s %s/%s: %s: %q cannot be part of a file's name: choose another",
+				key.Kind, key.Namespace, key.Name, part.field, part.value)
+		}
+	}
 	kind := strings.ToLower(key.Kind)
 	switch key.Group + "/" + key.Kind {
 	case "/Pod", "/Service", "/Namespace", "/Node", "/ServiceAccount", "discovery.k8s.io/EndpointSlice":
-		return filepath.Join(s.dir, "system", kind, key.Namespace, key.Name+".yaml")
+		return filepath.Join(s.dir, "system", kind, key.Namespace, key.Name+".yaml"), nil
 	}
 	if key.Group != "" {
 		kind += "." + key.Group
 	}
-	return filepath.Join(s.dir, "user", kind+"_"+key.Namespace+"_"+key.Name+".yaml")
+	return filepath.Join(s.dir, "user", kind+"_"+key.Namespace+"_"+key.Name+".yaml"), nil
 }
 
 func writeAtomically(path string, data []byte) error {
