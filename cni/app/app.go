@@ -110,7 +110,6 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	source := kube.NewFileSource(cfg.ConfigDir, telemetry.Scoped(cfg.Log, "source"), nil)
 	g.run(func() error { return source.Run(ctx, d.agent) })
-	g.run(func() error { return d.proxies.Serve(ctx) })
 	g.run(func() error { d.keepInstalled(ctx); return nil })
 	g.run(func() error {
 		if d.agent.WaitSynced(ctx) != nil {
@@ -119,6 +118,8 @@ func Run(ctx context.Context, cfg Config) error {
 		if err := d.rules.Install(d.agent.EnrolledAddresses()); err != nil {
 			return err
 		}
+		d.agent.Restore()
+		g.run(func() error { return d.proxies.Serve(ctx) })
 		d.ready.Store(true)
 		d.agent.Run(ctx)
 		return nil

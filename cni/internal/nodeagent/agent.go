@@ -174,17 +174,23 @@ func (a *Agent) Run(ctx context.Context) {
 	ticker := time.NewTicker(retryEvery)
 	defer ticker.Stop()
 	for {
-		var all sync.WaitGroup
-		for _, uid := range a.uids() {
-			all.Go(func() { a.reconcile(uid) }) //nolint:contextcheck // the agent has its own
-		}
-		all.Wait()
+		a.Restore()
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// Restore brings all pods that have a network to where they should be, once. Before the proxies are served, it fills the
+// snapshot: a proxy stops what a snapshot does not name.
+func (a *Agent) Restore() {
+	var all sync.WaitGroup
+	for _, uid := range a.uids() {
+		all.Go(func() { a.reconcile(uid) })
+	}
+	all.Wait()
 }
 
 func (a *Agent) uids() []string {
