@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // PluginType is the plugin's name in configurations and the name of its binary.
@@ -61,8 +62,16 @@ func Chain(o Options) (changed bool, err error) {
 		return false, nil
 	}
 	if filepath.Ext(file) != ".conflist" {
-		// A single plugin's file becomes a list beside it, which sorts first.
-		return true, replace(file+"list", next, 0o644)
+		// A single plugin's file becomes a list that holds all of it. The file must go: runtimes would take it, not the list,
+		// which sorts after it.
+		list := strings.TrimSuffix(file, filepath.Ext(file)) + ".conflist"
+		if err := replace(list, next, 0o644); err != nil {
+			return true, err
+		}
+		if err := os.Remove(file); err != nil {
+			return true, fmt.Errorf("replace network configuration %s by %s: %w", file, list, err)
+		}
+		return true, nil
 	}
 	return true, replace(file, next, 0o644)
 }

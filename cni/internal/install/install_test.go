@@ -97,6 +97,12 @@ func TestASinglePluginBecomesAList(t *testing.T) {
 	if config, types := read(t, o, "10-net.conflist"); types != "ptp istio-cni" || config["name"] != "n" || config["cniVersion"] != "0.4.0" {
 		t.Errorf("%s: %v", types, config)
 	}
+	if _, err := os.Stat(filepath.Join(o.NetDir, "10-net.conf")); !os.IsNotExist(err) {
+		t.Errorf("the single plugin's file, which runtimes take first, is still there: %v", err)
+	}
+	if changed, err := install.Chain(o); err != nil || changed {
+		t.Errorf("a second time: changed %t, %v", changed, err)
+	}
 }
 
 func TestBrokenConfigurationsAreLeftAlone(t *testing.T) {
