@@ -14,17 +14,17 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/isthmus-mesh/isthmus/pkg/ca"
 	"github.com/isthmus-mesh/isthmus/pkg/certs"
+	"github.com/isthmus-mesh/isthmus/pkg/controlplane"
 	"github.com/isthmus-mesh/isthmus/pkg/hbone"
 	"github.com/isthmus-mesh/isthmus/pkg/netx"
 	"github.com/isthmus-mesh/isthmus/pkg/spiffe"
 	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
 	"github.com/isthmus-mesh/isthmus/pkg/xds/client"
 	"github.com/isthmus-mesh/isthmus/ztunnel/internal/admin"
-	"github.com/isthmus-mesh/isthmus/ztunnel/internal/controlplane"
 	"github.com/isthmus-mesh/isthmus/ztunnel/internal/crl"
 	"github.com/isthmus-mesh/isthmus/ztunnel/internal/dns"
-	"github.com/isthmus-mesh/isthmus/ztunnel/internal/identity"
 	"github.com/isthmus-mesh/isthmus/ztunnel/internal/inpod"
 	"github.com/isthmus-mesh/isthmus/ztunnel/internal/proxy"
 	"github.com/isthmus-mesh/isthmus/ztunnel/l4"
@@ -87,7 +87,7 @@ type node struct {
 	cfg       Config
 	store     *l4.Store
 	discovery *client.Client
-	issuer    *identity.Issuer
+	issuer    *ca.Issuer
 	certs     *certs.Manager
 	pods      *inpod.Manager
 	readiness *admin.Readiness
@@ -113,7 +113,7 @@ func assemble(ctx context.Context, cfg Config, quit context.CancelFunc) (*node, 
 	if n.discovery, err = newDiscovery(cfg, l4.NewBuilder(n.store), client.NewMetrics(n.registry)); err != nil {
 		return nil, err
 	}
-	if n.issuer, err = identity.NewIssuer(cfg.upstream(cfg.CA), cfg.SecretTTL); err != nil {
+	if n.issuer, err = ca.NewIssuer(ca.Config{Upstream: cfg.upstream(cfg.CA), TTL: cfg.SecretTTL, Impersonate: true}); err != nil {
 		return nil, err
 	}
 	n.certs = certs.NewManager(n.issuer, certs.ManagerConfig{Log: cfg.Log})
