@@ -44,17 +44,17 @@ func (p *plane) newPKI(ctx context.Context) (*pki, error) {
 	if err != nil {
 		return nil, err
 	}
-	callers := ca.Authenticators{ca.ClientCertificate{}}
+	trustDomains := func() []string {
+		return append([]string{trustDomain()}, p.settings.Load().Proto.GetTrustDomainAliases()...)
+	}
+	callers := ca.Authenticators{ca.ClientCertificate{TrustDomains: trustDomains}}
 	if cfg.JWKSFile != "" {
 		callers = append(callers, ca.NewJWT(cfg.JWKSFile, cfg.JWTIssuer, cfg.TokenAudiences))
 	} else {
 		log.Warn("tokens are refused: there are no keys to verify them with; set --jwksFile")
 	}
 	nodes := &ca.NodeAuthorizer{
-		ClusterID: cfg.ClusterID, Trusted: cfg.TrustedNodeAccounts, Pods: pods{p.registry},
-		TrustDomains: func() []string {
-			return append([]string{trustDomain()}, p.settings.Load().Proto.GetTrustDomainAliases()...)
-		},
+		ClusterID: cfg.ClusterID, Trusted: cfg.TrustedNodeAccounts, Pods: pods{p.registry}, TrustDomains: trustDomains,
 	}
 	k := &pki{
 		cfg: cfg, authority: authority, callers: callers, log: log, serving: ca.NewServing(authority, serverNames(cfg)),

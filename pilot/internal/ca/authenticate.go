@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"google.golang.org/grpc/credentials"
@@ -71,11 +72,15 @@ func clusterOf(ctx context.Context) string {
 	return ""
 }
 
-// ClientCertificate accepts callers that present a certificate of ours. The TLS layer has verified its chain.
-type ClientCertificate struct{}
+// ClientCertificate accepts callers that present a certificate of the mesh. The TLS layer has verified its chain; a root may
+// vouch for other meshes too, whose namespaces and accounts are not ours.
+type ClientCertificate struct {
+	// TrustDomains are the mesh's, by all its names.
+	TrustDomains func() []string
+}
 
 // Authenticate implements Authenticator.
-func (ClientCertificate) Authenticate(ctx context.Context) (Caller, error) {
+func (c ClientCertificate) Authenticate(ctx context.Context) (Caller, error) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
 		return Caller{}, ErrNoCredentials
@@ -88,6 +93,9 @@ func (ClientCertificate) Authenticate(ctx context.Context) (Caller, error) {
 	id, ok := spiffe.FromCertificate(leaf)
 	if !ok {
 		return Caller{}, fmt.Errorf("the client certificate %s has no SPIFFE ID", leaf.SerialNumber)
+	}
+	if !slices.Contains(c.TrustDomains(), id.TrustDomain) {
+		return Caller{}, fmt.Errorf("the client certificate's trust domain %q is not the mesh's: add it to trustDomainAliases if it is", id.TrustDomain)
 	}
 	return Caller{Namespace: id.Namespace, ServiceAccount: id.ServiceAccount, ClusterID: clusterOf(ctx)}, nil
 }

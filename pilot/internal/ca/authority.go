@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -83,11 +84,15 @@ func Open(ctx context.Context, dir string, options Options) (*Authority, error) 
 			}
 			return newMaterial(files[fileCACert], files[fileCAKey], nil, files[fileCACert], a.options.Now())
 		}
-	case isPlugIn(dir):
-		a.reload = func(context.Context, *material) (*material, error) { return loadPlugIn(dir, a.options.Now()) }
 	default:
 		store := DirStore{Dir: dir}
-		a.reload = func(ctx context.Context, _ *material) (*material, error) { return a.loadSelfSigned(ctx, store) }
+		plugIn := false // from then on: an operator who replaces files one by one does not get a self-signed root meanwhile
+		a.reload = func(ctx context.Context, _ *material) (*material, error) {
+			if plugIn = plugIn || isPlugIn(dir); plugIn {
+				return loadPlugIn(dir, a.options.Now())
+			}
+			return a.loadSelfSigned(ctx, store)
+		}
 	}
 	m, err := a.reload(ctx, nil)
 	if err != nil {
@@ -285,6 +290,9 @@ func (a *Authority) Sign(csrPEM []byte, id spiffe.ID, ttl time.Duration) ([]stri
 	template.URIs = []*url.URL{id.URL()}
 	if csr.Subject.CommonName != "" {
 		template.Subject.CommonName = id.String()
+		if template.ExtraExtensions, err = criticalName(id); err != nil {
+			return nil, err
+		}
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, m.cert, csr.PublicKey, m.key)
 	if err != nil {
@@ -292,6 +300,16 @@ func (a *Authority) Sign(csrPEM []byte, id spiffe.ID, ttl time.Duration) ([]stri
 	}
 	chain := []string{string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})) + "\n"}
 	return append(append(chain, m.intermediatePEM...), string(m.rootPEM)), nil
+}
+
+// criticalName is the identity as a critical extension, which crypto/x509 makes of it only when the subject is empty.
+func criticalName(id spiffe.ID) ([]pkix.Extension, error) {
+	const uniformResourceIdentifier = 6 // RFC 5280 section 4.2.1.6
+	value, err := asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: uniformResourceIdentifier, Bytes: []byte(id.String())}})
+	if err != nil {
+		return nil, fmt.Errorf("encode %s: %w", id, err)
+	}
+	return []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Critical: true, Value: value}}, nil
 }
 
 // leaf is what all issued certificates have in common.

@@ -93,7 +93,7 @@ func newDoor(t *testing.T) *door {
 		t.Fatal(err)
 	}
 	service := &ca.Server{
-		Authority: d.authority, Authenticator: ca.Authenticators{ca.ClientCertificate{}, ca.NewJWT(file, issuer, []string{"istio-ca"})},
+		Authority: d.authority, Authenticator: ca.Authenticators{ca.ClientCertificate{TrustDomains: func() []string { return []string{"cluster.local"} }}, ca.NewJWT(file, issuer, []string{"istio-ca"})},
 		Nodes: &ca.NodeAuthorizer{
 			ClusterID: "Kubernetes", Trusted: []string{"istio-system/ztunnel"}, Pods: cluster{}, TrustDomains: func() []string { return []string{"cluster.local"} },
 		},

@@ -135,7 +135,8 @@ func (j *JWT) keysFor(id string) ([]jose.JSONWebKey, error) {
 	}
 	if now := j.now(); len(found) == 0 || now.Sub(j.looked) >= keysRecheck {
 		j.looked = now
-		if err := j.readLocked(); err != nil {
+		// A file that is gone or half written for a moment does not make the keys bad that were read before.
+		if err := j.readLocked(); err != nil && len(found) == 0 {
 			return nil, err
 		}
 		found = j.keys.Key(id)

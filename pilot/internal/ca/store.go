@@ -3,6 +3,7 @@ package ca
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -27,6 +28,8 @@ const (
 	// filePrevious holds the roots that a rotation has replaced and that have not expired. It is ours: a directory with
 	// root-cert.pem is one that an operator filled.
 	filePrevious = "previous-roots.pem"
+	// fileIntent records a change of several files until all are written.
+	fileIntent = ".intent.json"
 )
 
 // ErrConflict is what Save returns when somebody else has saved since the Load.
@@ -40,44 +43,84 @@ type Store interface {
 	Save(ctx context.Context, loaded, next map[string][]byte) error
 }
 
-// DirStore is a Store in a directory. Files are written with mode 0600 and replaced atomically, key first.
+// DirStore is a Store in a directory. Files have mode 0600 and are replaced as a whole: what is about to be written is first
+// recorded in one file, which whoever comes next completes.
 type DirStore struct{ Dir string }
 
 // Load reads the files that exist.
-func (d DirStore) Load(context.Context) (map[string][]byte, error) {
-	return readFiles(d.Dir, fileCACert, fileCAKey, filePrevious)
+func (d DirStore) Load(context.Context) (files map[string][]byte, err error) {
+	err = d.locked(func() error {
+		files, err = readFiles(d.Dir, fileCACert, fileCAKey, filePrevious)
+		return err
+	})
+	return files, err
 }
 
-// Save holds the directory's lock, so that two control planes that start together end up with one root.
-func (d DirStore) Save(ctx context.Context, loaded, next map[string][]byte) error {
+// Save replaces the files, unless somebody else has since loaded was read: then it fails with [ErrConflict].
+func (d DirStore) Save(_ context.Context, loaded, next map[string][]byte) error {
+	return d.locked(func() error {
+		stored, err := readFiles(d.Dir, fileCACert, fileCAKey, filePrevious)
+		if err != nil {
+			return err
+		}
+		if !maps.EqualFunc(stored, loaded, bytes.Equal) {
+			return ErrConflict
+		}
+		record, err := json.Marshal(next)
+		if err != nil {
+			return fmt.Errorf("save key material: %w", err)
+		}
+		if err := writeAtomically(filepath.Join(d.Dir, fileIntent), record, 0o600); err != nil {
+			return fmt.Errorf("save key material: %w", err)
+		}
+		return d.complete()
+	})
+}
+
+// locked runs do while no other control plane reads or writes the directory, after completing what one that crashed has begun.
+func (d DirStore) locked(do func() error) error {
 	if err := os.MkdirAll(d.Dir, 0o700); err != nil {
-		return fmt.Errorf("save key material: %w", err)
+		return fmt.Errorf("key material: %w", err)
 	}
 	dir, err := os.Open(d.Dir)
 	if err != nil {
-		return fmt.Errorf("save key material: %w", err)
+		return fmt.Errorf("key material: %w", err)
 	}
 	defer dir.Close() // gives the lock back
 	if err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX); err != nil {
 		return fmt.Errorf("lock %s: %w", d.Dir, err)
 	}
-	stored, err := d.Load(ctx)
-	if err != nil {
+	if err := d.complete(); err != nil {
 		return err
 	}
-	if !maps.EqualFunc(stored, loaded, bytes.Equal) {
-		return ErrConflict
+	return errors.Join(do(), dir.Sync())
+}
+
+// complete writes what the record of intent says, if there is one, and removes it. It may be repeated.
+func (d DirStore) complete() error {
+	path := filepath.Join(d.Dir, fileIntent)
+	record, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	// A crash between two files must leave something that can be continued from: a key without a certificate gets one, and
-	// a root that is both current and previous counts once.
+	var next map[string][]byte
+	if err == nil {
+		err = json.Unmarshal(record, &next)
+	}
+	if err != nil {
+		return fmt.Errorf("complete key material: %w", err)
+	}
 	for _, name := range []string{fileCAKey, filePrevious, fileCACert} {
-		if data, ok := next[name]; ok && !bytes.Equal(data, stored[name]) {
+		if data, ok := next[name]; ok {
 			if err := writeAtomically(filepath.Join(d.Dir, name), data, 0o600); err != nil {
 				return fmt.Errorf("save key material: %w", err)
 			}
 		}
 	}
-	return dir.Sync()
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("save key material: %w", err)
+	}
+	return nil
 }
 
 // readFiles returns those of the files that exist.
