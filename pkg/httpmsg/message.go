@@ -37,13 +37,15 @@ type Head struct {
 	Path                      string // with the query; "*" of OPTIONS; "" of CONNECT
 	// Upgrade is the protocol that a request asks to switch to, in lower case: "websocket". It is an HTTP/1.1 Upgrade, or the
 	// :protocol of an extended CONNECT (RFC 8441), whose Method then is "GET".
+	// The body of such a request, as of a CONNECT, is empty: what follows belongs to the tunnel.
 	Upgrade string
 
 	Status int // 101 accepts an upgrade, whatever the version; 2xx accepts a CONNECT
 
 	// ContentLength is -1 when the message does not say.
 	ContentLength int64
-	// Expects is whether the client waits for a 100 before it sends the body.
+	// Expects is whether the client waits for a 100 before it sends the body. A server codec sends the 100 by itself when the
+	// handler reads the body before it has sent one.
 	Expects bool
 	Header  Header
 }
@@ -60,13 +62,17 @@ type Incoming interface {
 	io.Reader
 	// Trailer is valid after io.EOF; nil when there is none.
 	Trailer() *Header
+	// Ended is whether nothing of the body is left, as far as that is known without waiting: a request or response for which it is
+	// true at once has no body. The last bytes of a body may come together with io.EOF.
+	Ended() bool
 }
 
-// Outgoing is the body of a message that is being sent.
+// Outgoing is the body of a message that is being sent. The head that went before it (Open, Respond) and what is written may be
+// held back, so that a small message is a single write: who waits for something else before the next Write or Finish calls Flush.
 type Outgoing interface {
 	// Write sends part of the body. It may block by flow control, and keeps nothing of p.
 	io.Writer
-	// Flush sends what Write may hold back.
+	// Flush sends what the head and Write hold back.
 	Flush() error
 	// Finish ends the message; trailer may be nil.
 	Finish(trailer *Header) error
@@ -99,7 +105,7 @@ type ServerStream interface {
 }
 
 // Handler answers requests. The codec calls it on a goroutine of its own; the exchange ends when it returns: what is not
-// finished then is reset.
+// finished then is reset. ctx is the connection's; [ServerStream].Gone tells of the end of a single request.
 type Handler func(ctx context.Context, s ServerStream)
 
 // ClientStream is one request on the client's side.
