@@ -1,0 +1,179 @@
+package l7
+
+import (
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+)
+
+// Discovery is where a cluster's hosts come from.
+type Discovery uint8
+
+// The kinds of discovery.
+const (
+	DiscoveryStatic Discovery = iota
+	DiscoveryEDS
+	DiscoveryOriginalDst // the destination of the connection
+	DiscoveryStrictDNS   // every address of the names in Static
+	DiscoveryLogicalDNS  // one address of the name in Static
+)
+
+// LBPolicy is how a host is chosen.
+type LBPolicy uint8
+
+// The policies.
+const (
+	LBRoundRobin LBPolicy = iota
+	LBLeastRequest
+	LBRandom
+	LBRingHash
+	LBMaglev
+	LBClusterProvided
+)
+
+// UpstreamHTTP is which version requests are sent with.
+type UpstreamHTTP uint8
+
+// The choices.
+const (
+	UpstreamHTTP1 UpstreamHTTP = iota
+	UpstreamHTTP2
+	UpstreamSame // what the client used (use_downstream_protocol_config)
+	UpstreamAuto // by ALPN
+)
+
+// Cluster is a compiled cluster.
+type Cluster struct {
+	Name       string
+	StatName   string // alt_stat_name, or Name
+	Discovery  Discovery
+	EDSName    string     // of the ClusterLoadAssignment
+	Static     *Endpoints // inline ones; for DNS the names
+	LB         LB
+	Connect    time.Duration // timeout
+	Breakers   Breakers      // of the default priority
+	Outlier    *Outlier      // nil is none
+	HTTP       UpstreamHTTP
+	HTTP1      HTTP1Options
+	HTTP2      HTTP2Options
+	Idle       time.Duration // of connections without a request; 0 is none
+	MaxLife    time.Duration // of a connection; 0 is none
+	MaxPerConn uint32        // requests per connection; 0 is any
+	// KeepaliveIdle and so on are TCP's; 0 is none.
+	KeepaliveIdle, KeepaliveInterval time.Duration
+	KeepaliveProbes                  uint32
+	// PortOverride of ORIGINAL_DST (15008 for connect_originate); 0 is none.
+	PortOverride uint16
+	DNSRefresh   time.Duration
+	// Sockets are transport_socket_matches in their order; Socket is the one when none matches.
+	Sockets []SocketMatch
+	Socket  Socket
+	// Services are filter_metadata["istio"].services: whose this cluster is.
+	Services []Service
+	Subset   string
+	// IgnoreNewHosts ... LocalityWeighted etc. are part of LB.
+	CloseOnHealthFailure bool
+}
+
+// HTTP1Options are of connections that speak HTTP/1.
+type HTTP1Options struct {
+	ProperCase, PreserveCase bool
+}
+
+// LB is the balancing of a cluster.
+type LB struct {
+	Policy LBPolicy
+	// Choices of least request (2 by default), Bias its active request bias.
+	Choices uint32
+	// MinRing and MaxRing are ring sizes; Table is Maglev's.
+	MinRing, MaxRing, Table uint64
+	// PanicThreshold in percent (50 by default); 0 never panics.
+	PanicThreshold float64
+	// LocalityWeighted is locality_weighted_lb_config.
+	LocalityWeighted bool
+	// SlowStart is the window; 0 is none.
+	SlowStart           time.Duration
+	SlowStartAggression float64
+	SlowStartMin        float64
+	// HashHostname is use_hostname_for_hashing.
+	HashHostname bool
+	// Overprovisioning in percent: 140 by default; from the load assignment.
+}
+
+// Breakers are the limits of a cluster.
+type Breakers struct {
+	MaxConnections, MaxPending, MaxRequests, MaxRetries uint32
+	MaxPools                                            uint32
+	// BudgetPercent is the share of active requests that may be retries, at least MinRetries; BudgetPercent 0: MaxRetries counts.
+	BudgetPercent   float64
+	MinRetries      uint32
+	TrackRemaining  bool
+	PerHostMaxConns uint32 // 0 is any
+}
+
+// Outlier is outlier detection.
+type Outlier struct {
+	Consecutive5xx, ConsecutiveGateway, ConsecutiveLocal uint32 // 0 is off
+	SplitLocal                                           bool
+	Interval, BaseEjection, MaxEjection, Jitter          time.Duration
+	MaxEjectionPercent                                   uint32
+}
+
+// Service is one that a cluster belongs to.
+type Service struct{ Host, Name, Namespace string }
+
+// SocketMatch chooses a socket by the endpoint's envoy.transport_socket_match metadata.
+type SocketMatch struct {
+	Name   string
+	Match  map[string]string
+	Socket Socket
+}
+
+// SocketKind is how bytes go to a host.
+type SocketKind uint8
+
+// The kinds.
+const (
+	SocketRaw      SocketKind = iota
+	SocketInternal            // internal_upstream: through an internal listener
+	SocketTLS
+)
+
+// Socket is a transport socket of a cluster.
+type Socket struct {
+	Kind SocketKind
+	TLS  *ClientTLS // of SocketTLS
+}
+
+// ClientTLS is an UpstreamTlsContext.
+type ClientTLS struct {
+	SNI                     string
+	ALPN                    []string
+	Certificate, Validation string // SDS names; "" is none
+	PeerSANs                []SANMatcher
+	MinVersion, MaxVersion  uint16
+	AutoSNI, AutoSANCheck   bool
+	Insecure                bool   // no validation at all
+	CAFile, CAInline        string // instead of Validation
+}
+
+// SANMatcher is what a name in the certificate must be.
+type SANMatcher struct {
+	Kind    SANKind
+	Matcher StringMatcher
+}
+
+// SANKind is the kind of a subject alternative name.
+type SANKind uint8
+
+// The kinds of names.
+const (
+	SANAny SANKind = iota
+	SANURI
+	SANDNS
+	SANEmail
+	SANIP
+)
+
+// CompileCluster makes a cluster's table. The error names the field that cannot be honoured.
+func CompileCluster(p *clusterv3.Cluster) (*Cluster, error) { return compileCluster(p) }

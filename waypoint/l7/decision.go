@@ -1,0 +1,89 @@
+package l7
+
+import (
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/pkg/httpmsg"
+)
+
+// Decision is what happens with a request.
+type Decision struct {
+	// Delay is waited before anything else (fault injection); a client that goes away meanwhile ends it. Flag "DI".
+	Delay time.Duration
+	// Reply is set when the answer is ours.
+	Reply *Reply
+	// Route is nil when none matched.
+	Route *Route
+	// RouteName, VirtualHost and StatPrefix are for logs and metrics.
+	RouteName, VirtualHost string
+
+	// ClusterName, Cluster and Endpoints are where the request goes; Reply is set (503, flag NC) when there is no such cluster.
+	ClusterName string
+	Cluster     *Cluster
+	Endpoints   *Endpoints
+	// Timeout is from the end of the request to the end of the response; 0 is none. PerTry is of each attempt.
+	Timeout, PerTry, PerTryIdle time.Duration
+	// IdleTimeout of the stream; 0 is none. MaxDuration of the stream; 0 is none.
+	IdleTimeout, MaxDuration time.Duration
+	// Retry is nil when there is none.
+	Retry *Retry
+	// NumRetries is of the route or of x-envoy-max-retries.
+	NumRetries uint32
+	// RetryOn is of the route and of x-envoy-retry-on.
+	RetryOn RetryOn
+	// Hash is valid when HashOK.
+	Hash   uint64
+	HashOK bool
+	// Mirrors that were drawn for this request.
+	Mirrors []Mirror
+	// Upgrade is whether the request's upgrade, or CONNECT, is to be forwarded as such. ConnectTCP: a CONNECT whose bytes go to the host.
+	Upgrade    bool
+	ConnectTCP bool
+	// AttemptCount says that x-envoy-attempt-count is to be counted up in the request at each retry; AttemptCountResponse that the
+	// response shows it.
+	AttemptCount, AttemptCountResponse bool
+	// AutoHost says that the authority becomes the chosen host's Hostname.
+	AutoHost bool
+	// Flags and Details are what has been determined so far, also without a reply (a delay that was injected).
+	Flags Flags
+	// Details is empty unless Reply is set.
+	Details string
+
+	weighted *weightedEntry
+	manager  *HTTPManager
+	resp     responseState
+}
+
+// Mirror is a copy of the request to be sent, whose answer nobody waits for.
+type Mirror struct {
+	ClusterName string
+	Cluster     *Cluster // may be nil: then nothing is sent
+	Endpoints   *Endpoints
+	// Authority of the copy: with "-shadow" before the port, unless switched off.
+	Authority string
+}
+
+// Reply is an answer of ours. Replies of the package are shared: they must not be changed.
+type Reply struct {
+	Status int
+	Body   string
+	// Header is added to the head.
+	Header []httpmsg.Field
+	// GRPCStatus is of the answer to a gRPC request; -1 maps Status.
+	GRPCStatus int
+	// Details and Flags are as in Envoy's access log.
+	Details string
+	Flags   Flags
+	// direct is that the route's response header operations apply.
+	direct bool
+}
+
+// ResponseInfo is what is known when a response from upstream comes.
+type ResponseInfo struct {
+	// Upstream is whether the response came from upstream: x-envoy-upstream-service-time is added.
+	Upstream    bool
+	ServiceTime time.Duration
+	Attempts    uint32
+	Host        *Endpoint
+	Now         time.Time
+}
