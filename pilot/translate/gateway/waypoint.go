@@ -1,0 +1,71 @@
+package gateway
+
+import (
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	networkingapi "istio.io/api/networking/v1alpha3"
+	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/isthmus-mesh/isthmus/pilot/translate/route"
+)
+
+// Mesh is what of the mesh's configuration routes depend on.
+type Mesh struct {
+	// Domain is the cluster's, "cluster.local" when empty.
+	Domain string
+	// RootNamespace is "istio-system" when empty.
+	RootNamespace string
+	// DefaultRetry is meshConfig.defaultHttpRetryPolicy.
+	DefaultRetry *networkingapi.HTTPRetry
+	// DefaultExportTo is meshConfig.defaultVirtualServiceExportTo.
+	DefaultExportTo []string
+}
+
+// ClusterName names the cluster of a destination. It is called for hosts that do not exist too.
+type ClusterName func(host string, port uint32, subset string) string
+
+// WaypointInput is one HTTP port of one service behind a waypoint.
+type WaypointInput struct {
+	Mesh Mesh
+	// Namespace and Name are the waypoint's.
+	Namespace, Name string
+	Service         *Service
+	Port            Port
+	// The objects that may concern the service, in any order: those whose hosts or parents name it.
+	VirtualServices []*networkingv1.VirtualService
+	HTTPRoutes      []*gatewayv1.HTTPRoute
+	GRPCRoutes      []*gatewayv1.GRPCRoute
+	ClusterName     ClusterName
+}
+
+// WaypointRouteName is the name of the RouteConfiguration of a service port on its waypoint.
+func WaypointRouteName(host string, port uint32) string {
+	return WaypointCluster(host, port, "http", "")
+}
+
+// WaypointRoutes translates what routes say of one service port.
+func WaypointRoutes(v View, in WaypointInput) (*routev3.RouteConfiguration, []route.Problem) {
+	return nil, nil
+}
+
+// TCPRoute is a match of connections, and where they go. An empty match takes all of them.
+type TCPRoute struct {
+	// SNI are server names; a leading *. is a wildcard.
+	SNI []string
+	// Destinations are CIDR ranges.
+	Destinations []string
+	Targets      []TCPTarget
+	Origin       route.Origin
+}
+
+// TCPTarget is a cluster and its share.
+type TCPTarget struct {
+	Cluster string
+	Weight  uint32
+}
+
+// WaypointTCP translates what VirtualServices say of connections to one service port. The last route is always one that takes all
+// of them. The cluster of a host that the waypoint serves is asked for as in.ClusterName.
+func WaypointTCP(v View, in WaypointInput) ([]TCPRoute, []route.Problem) {
+	return nil, nil
+}
