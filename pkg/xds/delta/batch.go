@@ -16,6 +16,12 @@ type Batch struct {
 
 	once sync.Once
 	wire []byte
+
+	split sync.Once
+	added *Batch
+
+	stateOnce sync.Once
+	state     []byte
 }
 
 // Empty reports whether there is nothing in it.
@@ -45,6 +51,38 @@ func (b *Batch) Wire(typeURL, serverVersion string) []byte {
 		b.wire = w
 	})
 	return b.wire
+}
+
+// additions is the batch without its removals, the same for all who ask.
+func (b *Batch) additions() *Batch {
+	b.split.Do(func() { b.added = &Batch{Entries: b.Entries, Aliases: b.Aliases} })
+	return b.added
+}
+
+// StateWire returns a serialized state-of-the-world DiscoveryResponse with the contents of the entries, without version and
+// nonce, which may be appended (AppendState). It is computed once. typeURL must be the same on every call.
+func (b *Batch) StateWire(typeURL string) []byte {
+	b.stateOnce.Do(func() {
+		size := len(typeURL) + 8
+		for _, e := range b.Entries {
+			_, content := e.sizes(false)
+			size += bytesSize(stateResource, content)
+		}
+		w := make([]byte, 0, size)
+		for _, e := range b.Entries {
+			_, content := e.sizes(false)
+			w = protowire.AppendTag(w, stateResource, protowire.BytesType)
+			w = protowire.AppendVarint(w, uint64(content))
+			w = e.appendContent(w)
+		}
+		b.state = appendString(w, stateTypeURL, typeURL)
+	})
+	return b.state
+}
+
+// AppendState appends the fields by which state-of-the-world responses to several streams differ.
+func AppendState(b []byte, version, nonce string) []byte {
+	return appendString(appendString(b, stateVersion, version), stateNonce, nonce)
 }
 
 // AppendNonce appends the one field by which the responses to several streams differ.

@@ -39,6 +39,14 @@ const (
 	responseRemoved  = 6
 )
 
+// Field numbers of DiscoveryResponse.
+const (
+	stateVersion  = 1
+	stateResource = 2
+	stateTypeURL  = 4
+	stateNonce    = 5
+)
+
 // Entry is a resource in a Table. It is immutable.
 type Entry struct{ Resource }
 
@@ -62,9 +70,7 @@ func (e *Entry) appendWire(b []byte, aliases bool) []byte {
 	b = appendString(b, resourceVersion, e.Version)
 	b = protowire.AppendTag(b, resourceContent, protowire.BytesType)
 	b = protowire.AppendVarint(b, uint64(content))
-	b = appendString(b, anyTypeURL, e.Any.GetTypeUrl())
-	b = protowire.AppendTag(b, anyValue, protowire.BytesType)
-	b = protowire.AppendBytes(b, e.Any.GetValue())
+	b = e.appendContent(b)
 	b = appendString(b, resourceName, e.Name)
 	if aliases {
 		for _, a := range e.Aliases {
@@ -73,6 +79,13 @@ func (e *Entry) appendWire(b []byte, aliases bool) []byte {
 		}
 	}
 	return b
+}
+
+// appendContent appends the fields of the entry's Any.
+func (e *Entry) appendContent(b []byte) []byte {
+	b = appendString(b, anyTypeURL, e.Any.GetTypeUrl())
+	b = protowire.AppendTag(b, anyValue, protowire.BytesType)
+	return protowire.AppendBytes(b, e.Any.GetValue())
 }
 
 func appendString(b []byte, field protowire.Number, s string) []byte {

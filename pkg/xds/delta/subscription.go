@@ -20,6 +20,9 @@ type Subscription struct {
 	implied  map[string]struct{} // groups that come along unasked; on demand
 	held     map[string]string   // resources the client has, with versions: it gets their changes too; on demand
 
+	holds    bool
+	removals map[string]struct{} // held back
+
 	nonces      int
 	outstanding []string // sent and not answered, oldest first
 	status      Status
@@ -59,6 +62,41 @@ func NewSubscription(typeURL string, implied ...string) *Subscription {
 		s.implied[k] = struct{}{}
 	}
 	return s
+}
+
+// HoldRemovals makes the subscription keep back what it would remove, until Release: what other types still refer to must not go
+// before they have changed.
+func (s *Subscription) HoldRemovals() { s.holds, s.removals = true, map[string]struct{}{} }
+
+// Release sends what was held back and is still gone.
+func (s *Subscription) Release(t *Table) Output {
+	var out Output
+	b := &Batch{Aliases: s.onDemand}
+	for _, name := range slices.Sorted(maps.Keys(s.removals)) {
+		_, exists := t.Get(name)
+		if _, held := s.held[name]; !held && (!exists || !s.wildcard) {
+			b.Removed = append(b.Removed, name)
+		}
+	}
+	clear(s.removals)
+	if !b.Empty() {
+		s.send(b, &out)
+	}
+	return out
+}
+
+// sendHolding is send, but for removals when they are held. An answer is sent even if nothing is left of it.
+func (s *Subscription) sendHolding(b *Batch, answer bool, out *Output) {
+	if s.holds && len(b.Removed) > 0 {
+		for _, name := range b.Removed {
+			s.removals[name] = struct{}{}
+		}
+		b = b.additions()
+		if b.Empty() && !answer {
+			return
+		}
+	}
+	s.send(b, out)
 }
 
 // TypeURL returns the type.
@@ -145,7 +183,7 @@ func (s *Subscription) startWildcard(t *Table, initial map[string]string, out *O
 		}
 	}
 	slices.Sort(b.Removed)
-	s.send(b, out)
+	s.sendHolding(b, true, out)
 }
 
 // answer handles the nonce of a request. Responses are answered in order, so an answer settles the earlier ones too.
@@ -183,6 +221,7 @@ func (s *Subscription) change(t *Table, r *discovery.DeltaDiscoveryRequest, out 
 			continue
 		}
 		delete(s.keys, k)
+		delete(s.removals, k)
 		s.drop(k, out)
 	}
 	if slices.Contains(subscribe, Wildcard) && !slices.Contains(unsubscribe, Wildcard) {
@@ -287,7 +326,7 @@ func (s *Subscription) advance(t *Table, out *Output) {
 	from := s.at
 	s.at = t.Seq()
 	if s.wildcard {
-		s.send(t.Since(from), out)
+		s.sendHolding(t.Since(from), false, out)
 		return
 	}
 	b := newBatchBuilder(s.onDemand)
@@ -309,7 +348,7 @@ func (s *Subscription) advance(t *Table, out *Output) {
 	}
 	if !b.empty() {
 		slices.Sort(out.Demand)
-		s.send(b.finish(), out)
+		s.sendHolding(b.finish(), false, out)
 	}
 }
 

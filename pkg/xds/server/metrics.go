@@ -1,6 +1,10 @@
 package server
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // Metrics of the xDS server, named as Istio's.
 type Metrics struct {
@@ -64,4 +68,10 @@ func (m *Metrics) rejected(typeURL, node string) {
 	if c := m.rejectsOf[short]; c != nil {
 		c.WithLabelValues(node).Inc()
 	}
+}
+
+func (m *Metrics) pushed(typeURL string, took time.Duration) {
+	short := shortType(typeURL)
+	m.pushes.WithLabelValues(short).Inc()
+	m.pushTime.WithLabelValues(short).Observe(took.Seconds())
 }

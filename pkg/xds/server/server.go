@@ -32,6 +32,8 @@ type Config struct {
 	Authenticate func(context.Context) (Peer, error)
 	// Implied returns the groups whose members an on-demand client gets unasked, such as those of its own node. It may be nil.
 	Implied func(node *corev3.Node, typeURL string) []string
+	// Scopes decide which clients see which resources; nil means that everything is for everybody.
+	Scopes Scopes
 	// SotW answers state-of-the-world requests by type, such as "istio.io/debug/syncz". Types not in it are served from what
 	// has been published.
 	SotW map[string]SotWHandler
@@ -49,10 +51,14 @@ type Server struct {
 	discovery.UnimplementedAggregatedDiscoveryServiceServer
 
 	// immutable
-	cfg Config
+	cfg          Config
+	controlPlane []byte // encoded
+
+	opening sync.Mutex // held while scopes are opened and closed; taken before mu
 
 	mu      sync.Mutex
-	types   map[string]*topic    // guarded by mu; topics are never removed
+	types   map[string]*topic    // guarded by mu: of what is for everybody; never removed
+	scopes  map[string]*scope    // guarded by mu: those that have clients
 	streams map[*stream]struct{} // guarded by mu
 	nextID  uint64               // guarded by mu
 }
@@ -79,7 +85,10 @@ func New(cfg Config) *Server {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Server{cfg: cfg, types: map[string]*topic{}, streams: map[*stream]struct{}{}}
+	return &Server{
+		cfg: cfg, controlPlane: controlPlaneField(cfg),
+		types: map[string]*topic{}, scopes: map[string]*scope{}, streams: map[*stream]struct{}{},
+	}
 }
 
 // Publish applies a change to the resources of a type and wakes the streams it concerns. It costs what changed, does no
@@ -89,21 +98,26 @@ func (s *Server) Publish(typeURL string, changed []Resource, removed []string) {
 		return
 	}
 	now := s.cfg.Now()
-	for _, w := range s.topic(typeURL).publish(changed, removed) {
+	for _, w := range s.topic(nil, typeURL).publish(changed, removed) {
 		w.wakeUp(now)
 	}
 }
 
-func (s *Server) topic(typeURL string) *topic {
+// topic returns that of a type in a scope, nil being what is for everybody.
+func (s *Server) topic(sc *scope, typeURL string) *topic {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t := s.types[typeURL]
+	types := s.types
+	if sc != nil {
+		types = sc.types
+	}
+	t := types[typeURL]
 	if t == nil {
 		t = &topic{
 			typeURL: typeURL, table: delta.NewTable(),
 			wild: map[*stream]struct{}{}, interest: map[string]map[*stream]struct{}{}, readers: map[*stream]reader{},
 		}
-		s.types[typeURL] = t
+		types[typeURL] = t
 	}
 	return t
 }
@@ -145,6 +159,7 @@ func (t *topic) trim() []*stream {
 // follow makes a stream known to the topic as its subscription now stands. Callers hold t.mu.
 func (t *topic) follow(st *stream, r reader, wildcard bool) {
 	t.readers[st] = r
+	st.topics[t] = struct{}{}
 	if wildcard {
 		t.wild[st] = struct{}{}
 	} else {

@@ -6,6 +6,8 @@ import (
 	"strconv"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/isthmus-mesh/isthmus/pkg/xds/delta"
@@ -14,40 +16,45 @@ import (
 // SotWHandler answers each state-of-the-world request of one type with its resources. It is not asked about ACKs.
 type SotWHandler func(ctx context.Context, r *discovery.DiscoveryRequest, peer Peer) ([]*anypb.Any, error)
 
-// sotw is the state of one type on a state-of-the-world stream.
-type sotw struct {
-	typeURL string
-	topic   *topic
-	names   []string // empty: all
-	at      uint64
-	nonces  int
-	last    TypeStatus
+// state is one type on a state-of-the-world stream.
+type state struct {
+	*delta.State
+	topic *topic
+	scope *scope // nil: what is for everybody
+	last  TypeStatus
 }
 
-// At is the sequence number of the table the client was last sent.
-func (w *sotw) At() uint64 { return w.at }
+// answers is a type that a handler answers.
+type answers struct {
+	nonces int
+	last   TypeStatus
+}
+
+// sotwStream is a stream that speaks state-of-the-world.
+type sotwStream struct {
+	*stream
+	states  map[string]*state
+	list    []*state // in the order in which types are sent
+	answers map[string]*answers
+	parked  []*discovery.DiscoveryRequest // of scopes that have nothing yet
+}
 
 // StreamAggregatedResources serves state-of-the-world xDS to one client: types with a handler by that handler, others from
-// what is published, whole at each change.
+// what is published: listeners and clusters whole at each change, of routes and endpoints those that changed.
 func (s *Server) StreamAggregatedResources(g discovery.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
-	st, err := s.open(g.Context())
+	base, err := s.open(g.Context())
 	if err != nil {
 		return err
 	}
-	defer st.close()
-	types := map[string]*sotw{}
+	defer base.close()
+	st := &sotwStream{stream: base, states: map[string]*state{}, answers: map[string]*answers{}}
 	requests, ended := receive(g.Context(), g.Recv)
 	for {
 		select {
 		case r := <-requests:
-			err = st.sotwRequest(g, types, r)
+			err = st.request(g, r)
 		case <-st.wake:
-			st.takeSince()
-			for _, w := range types {
-				if err == nil && w.topic != nil {
-					err = st.sotwPush(g, w, false)
-				}
-			}
+			err = st.push(g)
 		case err := <-ended:
 			return endOf(err)
 		}
@@ -57,9 +64,8 @@ func (s *Server) StreamAggregatedResources(g discovery.AggregatedDiscoveryServic
 	}
 }
 
-func (st *stream) sotwRequest(g discovery.AggregatedDiscoveryService_StreamAggregatedResourcesServer, types map[string]*sotw, r *discovery.DiscoveryRequest) error {
-	url := r.GetTypeUrl()
-	handler := st.server.cfg.SotW[url]
+func (st *sotwStream) request(g discovery.AggregatedDiscoveryService_StreamAggregatedResourcesServer, r *discovery.DiscoveryRequest) error {
+	handler := st.server.cfg.SotW[r.GetTypeUrl()]
 	check := admit
 	if handler != nil {
 		check = admitTool
@@ -67,90 +73,136 @@ func (st *stream) sotwRequest(g discovery.AggregatedDiscoveryService_StreamAggre
 	if err := st.identify(r.GetNode(), check); err != nil {
 		return err
 	}
-	w := types[url]
-	if w == nil {
-		w = &sotw{typeURL: url, last: TypeStatus{TypeURL: url}}
-		if handler == nil {
-			w.topic = st.server.topic(url)
-		}
-		types[url] = w
+	if handler != nil {
+		return st.answer(g, handler, r)
 	}
-	if !st.sotwAnswer(w, r) {
+	w := st.states[r.GetTypeUrl()]
+	if w == nil {
+		w = st.newState(r.GetTypeUrl())
+	}
+	if !st.server.serves(w.scope) {
+		st.parked = append(st.parked, r)
 		return nil
 	}
-	if handler == nil {
-		w.names = without(r.GetResourceNames(), delta.Wildcard)
-		return st.sotwPush(g, w, true)
+	return st.step(g, w, r)
+}
+
+func (st *sotwStream) newState(typeURL string) *state {
+	sc := st.enter(typeURL)
+	w := &state{
+		State: delta.NewState(typeURL, !partial(typeURL), holdsRemovals(typeURL)),
+		topic: st.server.topic(sc, typeURL), scope: sc, last: TypeStatus{TypeURL: typeURL},
+	}
+	st.states[typeURL] = w
+	at, _ := slices.BinarySearchFunc(st.list, rank(typeURL)+1, func(w *state, r int) int { return rank(w.TypeURL()) - r })
+	st.list = slices.Insert(st.list, at, w)
+	return w
+}
+
+func (st *sotwStream) step(g messenger, w *state, r *discovery.DiscoveryRequest) error {
+	err := st.do(g, w, func(t *delta.Table) delta.StateOutput { return w.Step(t, r) })
+	if err == nil && releases(w.TypeURL()) {
+		err = st.release(g)
+	}
+	return err
+}
+
+func (st *sotwStream) push(g messenger) error {
+	since := st.takeSince()
+	if !since.IsZero() {
+		st.server.cfg.Metrics.queueTime.Observe(st.server.cfg.Now().Sub(since).Seconds())
+	}
+	parked := st.parked
+	st.parked = nil
+	for _, r := range parked {
+		w := st.states[r.GetTypeUrl()]
+		if !st.server.serves(w.scope) {
+			st.parked = append(st.parked, r)
+			continue
+		}
+		if err := st.step(g, w, r); err != nil {
+			return err
+		}
+	}
+	for _, w := range st.list {
+		if err := st.do(g, w, w.Advance); err != nil {
+			return err
+		}
+	}
+	if err := st.release(g); err != nil {
+		return err
+	}
+	if !since.IsZero() {
+		st.server.cfg.Metrics.convergence.Observe(st.server.cfg.Now().Sub(since).Seconds())
+	}
+	return nil
+}
+
+func (st *sotwStream) release(g messenger) error {
+	for _, w := range st.list {
+		if err := st.do(g, w, w.Release); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// do makes one step and what it asks for. Only the step itself holds the topic's lock.
+func (st *sotwStream) do(g messenger, w *state, step func(*delta.Table) delta.StateOutput) error {
+	start := st.server.cfg.Now()
+	w.topic.mu.Lock()
+	out := step(w.topic.table)
+	w.topic.follow(st.stream, w.State, true)
+	w.topic.mu.Unlock()
+	if out.Nack != nil {
+		st.rejected(w.TypeURL(), out.Nack)
+	}
+	var err error
+	if out.Send != nil {
+		tail := delta.AppendState(st.server.controlPlane, out.Send.Version, out.Send.Nonce)
+		err = g.SendMsg(newEncoded(out.Send.StateWire(w.TypeURL()), tail))
+		st.server.cfg.Metrics.pushed(w.TypeURL(), st.server.cfg.Now().Sub(start))
+	}
+	st.record(&w.last, w.Status(), out.Send != nil, out.Acked != "" || out.Nack != nil)
+	return err
+}
+
+// answer lets a handler answer.
+func (st *sotwStream) answer(g discovery.AggregatedDiscoveryService_StreamAggregatedResourcesServer, handler SotWHandler, r *discovery.DiscoveryRequest) error {
+	a := st.answers[r.GetTypeUrl()]
+	if a == nil {
+		a = &answers{last: TypeStatus{TypeURL: r.GetTypeUrl()}}
+		st.answers[r.GetTypeUrl()] = a
+	}
+	if r.GetResponseNonce() != "" {
+		if r.GetResponseNonce() == a.last.Sent {
+			a.last.Acked, a.last.AnsweredTime = a.last.Sent, st.server.cfg.Now()
+			st.publishStatus(a.last)
+		}
+		return nil
 	}
 	resources, err := handler(g.Context(), r, st.peer)
 	if err != nil {
 		return err
 	}
-	return st.sotwSend(g, w, "", resources)
+	a.nonces++
+	a.last.Sent, a.last.SentTime = strconv.Itoa(a.nonces), st.server.cfg.Now()
+	st.publishStatus(a.last)
+	return g.SendMsg(&discovery.DiscoveryResponse{
+		TypeUrl: r.GetTypeUrl(), VersionInfo: a.last.Sent, Nonce: a.last.Sent, Resources: resources, ControlPlane: st.server.cfg.ControlPlane,
+	})
 }
 
-// sotwAnswer takes the nonce of a request, and reports whether it asks for something.
-func (st *stream) sotwAnswer(w *sotw, r *discovery.DiscoveryRequest) bool {
-	nonce := r.GetResponseNonce()
-	if nonce == "" {
-		return true
-	}
-	if nonce != strconv.Itoa(w.nonces) {
-		return false // stale
-	}
-	w.last.AnsweredTime = st.server.cfg.Now()
-	if d := r.GetErrorDetail(); d != nil {
-		w.last.Nacks++
-		w.last.LastError = d.GetMessage()
-		st.server.cfg.Metrics.rejected(w.typeURL, st.node.GetId())
-		st.publishStatus(w.last)
-		return false
-	}
-	w.last.Acked, w.last.LastError = nonce, ""
-	st.publishStatus(w.last)
-	return w.topic != nil && !slices.Equal(w.names, without(r.GetResourceNames(), delta.Wildcard))
-}
-
-// sotwPush sends the whole state if there is something new in the table, or if forced.
-func (st *stream) sotwPush(g messenger, w *sotw, force bool) error {
-	t := w.topic
-	t.mu.Lock()
-	if !force && w.at >= t.table.Seq() {
-		t.mu.Unlock()
+// controlPlaneField is the encoded field of a DiscoveryResponse that says who answers, with no capacity to spare: what is appended
+// to it is the caller's own.
+func controlPlaneField(cfg Config) []byte {
+	if cfg.ControlPlane == nil {
 		return nil
 	}
-	w.at = t.table.Seq()
-	var entries []*delta.Entry
-	if len(w.names) == 0 {
-		entries = t.table.Since(0).Entries
+	content, err := proto.Marshal(cfg.ControlPlane)
+	if err != nil {
+		return nil // it is not essential
 	}
-	for _, name := range w.names {
-		if e, ok := t.table.Get(name); ok {
-			entries = append(entries, e)
-		}
-	}
-	t.follow(st, w, true)
-	t.mu.Unlock()
-	resources := make([]*anypb.Any, len(entries))
-	for i, e := range entries {
-		resources[i] = e.Any
-	}
-	return st.sotwSend(g, w, strconv.FormatUint(w.at, 10), resources)
-}
-
-func (st *stream) sotwSend(g messenger, w *sotw, version string, resources []*anypb.Any) error {
-	w.nonces++
-	if version == "" {
-		version = strconv.Itoa(w.nonces)
-	}
-	nonce := strconv.Itoa(w.nonces)
-	err := g.SendMsg(&discovery.DiscoveryResponse{TypeUrl: w.typeURL, VersionInfo: version, Nonce: nonce, Resources: resources, ControlPlane: st.server.cfg.ControlPlane})
-	st.server.cfg.Metrics.pushes.WithLabelValues(shortType(w.typeURL)).Inc()
-	w.last.Sent, w.last.SentTime = nonce, st.server.cfg.Now()
-	st.publishStatus(w.last)
-	return err
-}
-
-func without(names []string, name string) []string {
-	return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == name })
+	const field = 6
+	return slices.Clip(protowire.AppendBytes(protowire.AppendTag(nil, field, protowire.BytesType), content))
 }

@@ -25,8 +25,12 @@ type stream struct {
 
 	// owned by the loop; keys also needs the topic's mu
 	subs map[string]*subscription
-	list []*subscription // in the order of their first requests
+	list []*subscription // in the order in which types are sent
 	keys map[demanded]struct{}
+	// topics are those that know the stream; scopes those it is a member of
+	topics map[*topic]struct{}
+	scopes []*scope
+	parked []*discovery.DeltaDiscoveryRequest // of scopes that have nothing yet
 
 	// guarded by mu: for wakeUp and Clients
 	mu     sync.Mutex
@@ -44,6 +48,7 @@ type demanded struct {
 type subscription struct {
 	*delta.Subscription
 	topic *topic
+	scope *scope // nil: what is for everybody
 	last  TypeStatus
 }
 
@@ -77,7 +82,7 @@ func (s *Server) open(ctx context.Context) (*stream, error) {
 	}
 	st := &stream{
 		server: s, peer: peer, connected: s.cfg.Now(), wake: make(chan struct{}, 1),
-		subs: map[string]*subscription{}, keys: map[demanded]struct{}{},
+		subs: map[string]*subscription{}, keys: map[demanded]struct{}{}, topics: map[*topic]struct{}{},
 	}
 	s.mu.Lock()
 	s.nextID++
@@ -91,14 +96,11 @@ func (s *Server) open(ctx context.Context) (*stream, error) {
 func (st *stream) close() {
 	st.server.mu.Lock()
 	delete(st.server.streams, st)
-	topics := make([]*topic, 0, len(st.server.types))
-	for _, t := range st.server.types {
-		topics = append(topics, t)
-	}
 	st.server.mu.Unlock()
-	for _, t := range topics {
+	for t := range st.topics {
 		t.leave(st)
 	}
+	st.exit()
 	st.server.cfg.Metrics.connected.Dec()
 }
 
@@ -179,34 +181,80 @@ func (st *stream) request(g messenger, r *discovery.DeltaDiscoveryRequest) error
 	}
 	sub := st.subs[r.GetTypeUrl()]
 	if sub == nil {
-		var implied []string
-		if st.server.cfg.Implied != nil {
-			implied = st.server.cfg.Implied(st.node, r.GetTypeUrl())
-		}
-		sub = &subscription{
-			Subscription: delta.NewSubscription(r.GetTypeUrl(), implied...),
-			topic:        st.server.topic(r.GetTypeUrl()),
-			last:         TypeStatus{TypeURL: r.GetTypeUrl()},
-		}
-		st.subs[r.GetTypeUrl()] = sub
-		st.list = append(st.list, sub)
+		sub = st.newSubscription(r.GetTypeUrl())
 	}
-	return st.do(g, sub, func(t *delta.Table) delta.Output { return sub.Step(t, r) })
+	if !st.server.serves(sub.scope) {
+		st.parked = append(st.parked, r)
+		return nil
+	}
+	return st.step(g, sub, r)
 }
 
-// push sends what each subscription lacks.
+func (st *stream) newSubscription(typeURL string) *subscription {
+	var implied []string
+	if st.server.cfg.Implied != nil {
+		implied = st.server.cfg.Implied(st.node, typeURL)
+	}
+	sc := st.enter(typeURL)
+	sub := &subscription{
+		Subscription: delta.NewSubscription(typeURL, implied...),
+		topic:        st.server.topic(sc, typeURL),
+		scope:        sc,
+		last:         TypeStatus{TypeURL: typeURL},
+	}
+	if holdsRemovals(typeURL) {
+		sub.HoldRemovals()
+	}
+	st.subs[typeURL] = sub
+	at, _ := slices.BinarySearchFunc(st.list, rank(typeURL)+1, func(s *subscription, r int) int { return rank(s.TypeURL()) - r })
+	st.list = slices.Insert(st.list, at, sub)
+	return sub
+}
+
+func (st *stream) step(g messenger, sub *subscription, r *discovery.DeltaDiscoveryRequest) error {
+	err := st.do(g, sub, func(t *delta.Table) delta.Output { return sub.Step(t, r) })
+	if err == nil && releases(sub.TypeURL()) {
+		err = st.release(g)
+	}
+	return err
+}
+
+// push sends what each subscription lacks: first what is referred to, then what refers to it, then the removals.
 func (st *stream) push(g messenger) error {
 	since := st.takeSince()
 	if !since.IsZero() {
 		st.server.cfg.Metrics.queueTime.Observe(st.server.cfg.Now().Sub(since).Seconds())
+	}
+	if err := st.unpark(g); err != nil {
+		return err
 	}
 	for _, sub := range st.list {
 		if err := st.do(g, sub, func(t *delta.Table) delta.Output { return sub.Advance(t) }); err != nil {
 			return err
 		}
 	}
+	if err := st.release(g); err != nil {
+		return err
+	}
 	if !since.IsZero() {
 		st.server.cfg.Metrics.convergence.Observe(st.server.cfg.Now().Sub(since).Seconds())
+	}
+	return nil
+}
+
+// unpark takes up requests that had to wait for their scope's first resources.
+func (st *stream) unpark(g messenger) error {
+	parked := st.parked
+	st.parked = nil
+	for _, r := range parked {
+		sub := st.subs[r.GetTypeUrl()]
+		if !st.server.serves(sub.scope) {
+			st.parked = append(st.parked, r)
+			continue
+		}
+		if err := st.step(g, sub, r); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -223,36 +271,37 @@ func (st *stream) do(g messenger, sub *subscription, step func(*delta.Table) del
 	t.mu.Unlock()
 
 	if out.Nack != nil {
-		st.server.cfg.Metrics.rejected(sub.TypeURL(), st.node.GetId())
-		st.server.cfg.Log.Warn("xds client rejected resources; it keeps what it had",
-			"node", st.node.GetId(), "type", sub.TypeURL(), "nonce", out.Nack.Nonce, "error", out.Nack.Message)
+		st.rejected(sub.TypeURL(), out.Nack)
 	}
 	var err error
 	if out.Send != nil {
 		err = g.SendMsg(newEncoded(out.Send.Wire(sub.TypeURL(), st.server.cfg.Version), delta.AppendNonce(nil, out.Send.Nonce)))
-		m := st.server.cfg.Metrics
-		m.pushes.WithLabelValues(shortType(sub.TypeURL())).Inc()
-		m.pushTime.WithLabelValues(shortType(sub.TypeURL())).Observe(st.server.cfg.Now().Sub(start).Seconds())
+		st.server.cfg.Metrics.pushed(sub.TypeURL(), st.server.cfg.Now().Sub(start))
 	}
-	st.record(sub, out)
+	st.record(&sub.last, sub.Status(), out.Send != nil, out.Acked != "" || out.Nack != nil)
 	return err
 }
 
+func (st *stream) rejected(typeURL string, nack *delta.Nack) {
+	st.server.cfg.Metrics.rejected(typeURL, st.node.GetId())
+	st.server.cfg.Log.Warn("xds client rejected resources; it keeps what it had",
+		"node", st.node.GetId(), "type", typeURL, "nonce", nack.Nonce, "error", nack.Message)
+}
+
 // record publishes the state of a subscription for Clients.
-func (st *stream) record(sub *subscription, out delta.Output) {
-	if out.Send == nil && out.Acked == "" && out.Nack == nil {
+func (st *stream) record(last *TypeStatus, s delta.Status, sent, answered bool) {
+	if !sent && !answered {
 		return
 	}
 	now := st.server.cfg.Now()
-	if out.Send != nil {
-		sub.last.SentTime = now
+	if sent {
+		last.SentTime = now
 	}
-	if out.Acked != "" || out.Nack != nil {
-		sub.last.AnsweredTime = now
+	if answered {
+		last.AnsweredTime = now
 	}
-	s := sub.Status()
-	sub.last.Sent, sub.last.Acked, sub.last.Nacks, sub.last.LastError = s.Sent, s.Acked, s.Nacks, s.LastError
-	st.publishStatus(sub.last)
+	last.Sent, last.Acked, last.Nacks, last.LastError = s.Sent, s.Acked, s.Nacks, s.LastError
+	st.publishStatus(*last)
 }
 
 func (st *stream) publishStatus(now TypeStatus) {
