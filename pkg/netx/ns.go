@@ -80,8 +80,7 @@ func (n *NS) ListenPacket(ctx context.Context, network, addr string) (p net.Pack
 // Dial implements [Network].
 func (n *NS) Dial(ctx context.Context, network string, addr netip.AddrPort, local netip.Addr) (net.Conn, error) {
 	if n.file == nil {
-		d := n.dialer(local, nil)
-		return d.DialContext(ctx, network, addr.String())
+		return n.dial(ctx, network, addr, local, nil)
 	}
 	// Package net makes a second socket when the first connected to itself, behind our back and outside
 	// the namespace: then start over.
@@ -111,14 +110,13 @@ func (n *NS) dialOnce(ctx context.Context, network string, addr netip.AddrPort, 
 			return
 		}
 		made := false
-		d := n.dialer(local, func() error {
+		conn, err := n.dial(ctx, network, addr, local, func() error {
 			if made {
 				return errSecondSocket
 			}
 			made = true
 			return th.leave()
 		})
-		conn, err := d.DialContext(ctx, network, addr.String())
 		if err == nil || made {
 			out <- result{conn, err}
 			return

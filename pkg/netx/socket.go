@@ -1,10 +1,12 @@
 package netx
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"syscall"
 	"time"
@@ -36,25 +38,56 @@ func (k Keepalive) config() net.KeepAliveConfig {
 	return out
 }
 
-// dialer returns a dialer whose sockets come from local, if valid. made is called when a socket exists.
-func (n *NS) dialer(local netip.Addr, made func() error) *net.Dialer {
+// dial connects to addr, from local if that is valid. made is called when a socket exists.
+func (n *NS) dial(ctx context.Context, network string, addr netip.AddrPort, local netip.Addr, made func() error) (net.Conn, error) {
+	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 	d := &net.Dialer{KeepAliveConfig: n.opt.Keepalive.config()}
 	d.SetMultipathTCP(false)
 	kind := dialled
 	if local.IsValid() {
 		kind = spoofed
-		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(local, 0))
 	}
 	options := n.control(kind)
+	stream := strings.HasPrefix(network, "tcp")
 	d.Control = func(network, address string, c syscall.RawConn) error {
 		if made != nil {
 			if err := made(); err != nil {
 				return err
 			}
 		}
-		return options(network, address, c)
+		if err := options(network, address, c); err != nil || !stream {
+			return err
+		}
+		var err error
+		cerr := c.Control(func(fd uintptr) { err = start(int(fd), local, addr) })
+		return errors.Join(cerr, err)
 	}
-	return d
+	if local.IsValid() && !stream {
+		d.LocalAddr = net.UDPAddrFromAddrPort(netip.AddrPortFrom(local, 0))
+	}
+	return d.DialContext(ctx, network, addr.String())
+}
+
+// start binds fd to local, if that is valid, and begins to connect. A peer on this machine has answered when it returns; then
+// package net, which connects again, finds that there is nothing to wait for, and spares a goroutine and two trips through the
+// scheduler. What goes wrong here goes wrong there too, and is reported by it.
+func start(fd int, local netip.Addr, addr netip.AddrPort) error {
+	if local.IsValid() {
+		if err := unix.Bind(fd, sockaddr(netip.AddrPortFrom(local.Unmap(), 0))); err != nil {
+			return os.NewSyscallError("bind", err)
+		}
+	}
+	if addr.Addr().Zone() == "" {
+		_ = unix.Connect(fd, sockaddr(addr))
+	}
+	return nil
+}
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
+	}
+	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
 }
 
 // control sets the options of a fresh socket.

@@ -61,6 +61,11 @@ const authority = "10.0.0.1:8080"
 func isthmusServer(own *certs.Workload, s setup) func(net.Listener) error {
 	config := certs.HBONEServerConfig(func() (*certs.Workload, error) { return own, nil })
 	return func(l net.Listener) error {
+		app, err := netip.ParseAddrPort(s.Next)
+		if err != nil {
+			return err
+		}
+		handler := appHandler{netx.HostNS(netx.Options{}), app}
 		return accept(l, func(conn *net.TCPConn) {
 			defer conn.Close()
 			direct, err := netx.Direct(conn)
@@ -71,17 +76,19 @@ func isthmusServer(own *certs.Workload, s setup) func(net.Listener) error {
 			if err := secured.Handshake(); err != nil {
 				return
 			}
-			_ = hbone.ServeConn(context.Background(), secured, appHandler{s.Next}, hbone.ServerConfig{}) // the client sees it end
+			_ = hbone.ServeConn(context.Background(), secured, handler, hbone.ServerConfig{}) // the client sees it end
 		})
 	}
 }
 
-type appHandler struct{ app string }
+type appHandler struct {
+	host *netx.NS
+	app  netip.AddrPort
+}
 
 // ServeCONNECT implements hbone.Handler.
 func (h appHandler) ServeCONNECT(ctx context.Context, _ *hbone.Request, w hbone.ResponseWriter) {
-	var d net.Dialer
-	app, err := d.DialContext(ctx, "tcp", h.app)
+	app, err := h.host.Dial(ctx, "tcp", h.app, netip.Addr{})
 	if err != nil {
 		w.Refuse(503, nil)
 		return
