@@ -32,6 +32,8 @@ type Watch struct {
 	Handler Handler
 	// OnDemand subscribes to nothing but what Demand asks for.
 	OnDemand bool
+	// Named subscribes to the names that Subscribe gave, as Envoy does for routes and endpoints. Not with OnDemand.
+	Named bool
 }
 
 // Config of a Client.
@@ -69,6 +71,7 @@ type Client struct {
 	outbox  []*discovery.DeltaDiscoveryRequest // demands to be sent on the present connection
 	online  bool
 	waiters map[want][]chan struct{}
+	names   map[string]map[string]struct{} // of named types, by type URL
 }
 
 // want is a demanded name.
@@ -88,11 +91,15 @@ func New(cfg Config) *Client {
 		synced:   make(chan struct{}),
 		send:     make(chan struct{}, 1),
 		waiters:  map[want][]chan struct{}{},
+		names:    map[string]map[string]struct{}{},
 	}
 	c.connect = c.dial
 	watches := make([]delta.Watch, len(cfg.Types))
 	for i, w := range cfg.Types {
-		watches[i] = delta.Watch{TypeURL: w.TypeURL, OnDemand: w.OnDemand}
+		watches[i] = delta.Watch{TypeURL: w.TypeURL, OnDemand: w.OnDemand || w.Named}
+		if w.Named {
+			c.names[w.TypeURL] = map[string]struct{}{}
+		}
 		c.handlers[w.TypeURL] = w.Handler
 	}
 	c.state = delta.NewClient(cfg.Node, watches...)
@@ -148,11 +155,7 @@ func (c *Client) Demand(ctx context.Context, typeURL, name string) error {
 	w := want{typeURL, name}
 	c.waiters[w] = append(c.waiters[w], done)
 	if request != nil && c.online {
-		c.outbox = append(c.outbox, request)
-		select {
-		case c.send <- struct{}{}:
-		default:
-		}
+		c.queueLocked(request)
 	}
 	c.mu.Unlock()
 	select {

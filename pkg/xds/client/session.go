@@ -111,7 +111,7 @@ func (c *Client) begin() []*discovery.DeltaDiscoveryRequest {
 	defer c.mu.Unlock()
 	c.online = true
 	c.outbox = nil
-	return c.state.Connected()
+	return c.openingLocked(c.state.Connected())
 }
 
 func (c *Client) end() {
