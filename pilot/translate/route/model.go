@@ -1,10 +1,6 @@
 package route
 
-import (
-	"time"
-
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-)
+import "time"
 
 // Config is a RouteConfiguration.
 type Config struct {
@@ -240,9 +236,4 @@ type Problem struct {
 	Origin  Origin
 	Field   string
 	Message string
-}
-
-// Envoy turns the model into Envoy's, in the order of the model. What Envoy's validation refuses is left out and named.
-func (c *Config) Envoy() (*routev3.RouteConfiguration, []Problem) {
-	return &routev3.RouteConfiguration{Name: c.Name}, nil
 }
