@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	xdscorev3 "github.com/cncf/xds/go/xds/core/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	meshapi "istio.io/api/mesh/v1alpha1"
@@ -14,6 +15,8 @@ import (
 const (
 	// peerPrincipal is the filter state in which a waypoint keeps the URI of the client's certificate.
 	peerPrincipal = "io.istio.peer_principal"
+	// sourceAddress is the filter state in which a waypoint keeps the address from which the tunnel came.
+	sourceAddress = "envoy.filters.listener.original_dst.remote_ip"
 	uriScheme     = "spiffe://"
 	// defaultTrustDomain stands for the mesh's own, whatever that is called.
 	defaultTrustDomain = "cluster.local"
@@ -91,6 +94,13 @@ func (t translator) sourceIP(value string) (*rbacv3.Principal, error) {
 	cidr, err := cidrRange(value)
 	if err != nil {
 		return nil, err
+	}
+	if t.proxy == Waypoint {
+		// The connection between a waypoint's listeners has no remote IP, and remote_ip believes a header that clients write.
+		blocks := []*xdscorev3.CidrRange{{AddressPrefix: cidr.GetAddressPrefix(), PrefixLen: cidr.GetPrefixLen()}}
+		return &rbacv3.Principal{Identifier: &rbacv3.Principal_FilterState{FilterState: &matcherv3.FilterStateMatcher{
+			Key: sourceAddress, Matcher: &matcherv3.FilterStateMatcher_AddressMatch{AddressMatch: &matcherv3.AddressMatcher{Ranges: blocks}},
+		}}}, nil
 	}
 	return &rbacv3.Principal{Identifier: &rbacv3.Principal_DirectRemoteIp{DirectRemoteIp: cidr}}, nil
 }
