@@ -27,3 +27,39 @@ type HostState struct {
 	Address                                                                            string
 	CxActive, CxTotal, CxConnectFail, RqActive, RqTotal, RqError, RqSuccess, RqTimeout uint64
 }
+
+func (c *Cluster) state() ClusterState {
+	v := c.view.Load()
+	s := &c.stats
+	out := ClusterState{Name: c.name, Cluster: v.conf, Stats: ClusterStats{
+		CxTotal: s.cxTotal.Load(), CxConnectFail: s.cxConnectFail.Load(), CxConnectTimeout: s.cxConnectTimeout.Load(),
+		CxOverflow: s.cxOverflow.Load(), CxActive: uint64(max(c.gauges.connections.load(), 0)),
+		RqTotal: s.rqTotal.Load(), RqActive: uint64(max(c.gauges.requests.load(), 0)), RqPending: uint64(max(c.gauges.pending.load(), 0)),
+		RqPendingTotal: s.rqPendingTotal.Load(), RqPendingOverflow: s.rqPendingOverflow.Load(), RqOverflow: s.rqOverflow.Load(),
+		RqTimeout: s.rqTimeout.Load(), RqPerTryTimeout: s.rqPerTryTimeout.Load(), RqRetry: s.rqRetry.Load(),
+		RqRetrySuccess: s.rqRetrySuccess.Load(), RqRetryOverflow: s.rqRetryOverflow.Load(),
+		RqRetryLimitExceeded: s.rqRetryLimitExceeded.Load(), RqCancelled: s.rqCancelled.Load(), RqRxReset: s.rqRxReset.Load(),
+		RqTxReset: s.rqTxReset.Load(), RqNoneHealthy: s.rqNoneHealthy.Load(), RqCompleted: s.rqCompleted.Load(),
+		IdentityRefused: s.identityRefused.Load(),
+		Rq1xx:           s.byClass[1].Load(), Rq2xx: s.byClass[2].Load(), Rq3xx: s.byClass[3].Load(), Rq4xx: s.byClass[4].Load(), Rq5xx: s.byClass[5].Load(),
+	}}
+	counts := v.set.Counts()
+	out.Stats.MembershipTotal, out.Stats.MembershipHealthy, out.Stats.MembershipDegraded = counts.Total, counts.Healthy, counts.Degraded
+	hosts := v.hosts
+	if len(hosts) == 0 {
+		hosts = c.all()
+	}
+	for _, h := range hosts {
+		out.Hosts = append(out.Hosts, h.state())
+	}
+	return out
+}
+
+func (h *Host) state() HostState {
+	s := &h.stats
+	return HostState{
+		Endpoint: h.Endpoint(), Address: h.address, CxActive: uint64(max(s.cxActive.Load(), 0)), CxTotal: s.cxTotal.Load(),
+		CxConnectFail: s.cxConnectFail.Load(), RqActive: uint64(max(h.load.Active(), 0)), RqTotal: s.rqTotal.Load(),
+		RqError: s.rqError.Load(), RqSuccess: s.rqSuccess.Load(), RqTimeout: s.rqTimeout.Load(),
+	}
+}

@@ -1,0 +1,257 @@
+package upstream
+
+import (
+	"context"
+	"maps"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/pkg/lb"
+	"github.com/isthmus-mesh/isthmus/waypoint/l7"
+)
+
+// Cluster is a set of hosts that serve the same. Safe for concurrent use.
+type Cluster struct {
+	// immutable
+	manager *Manager
+	name    string
+
+	gauges gauges
+	stats  counters
+	view   atomic.Pointer[view]
+
+	mu       sync.Mutex // guards updates and the rest
+	hosts    map[l7.EndpointKey]*Host
+	dynamic  map[dynamicKey]*Host
+	resolved *l7.Endpoints // by DNS; nil before the first answer
+	resolver context.CancelFunc
+	gone     bool
+}
+
+// view is what a request sees of a cluster, immutable.
+type view struct {
+	conf      *l7.Cluster
+	endpoints *l7.Endpoints
+	hosts     []*Host // members of set, in order
+	set       *lb.Set
+	// onConn is the endpoint that stands for the destination of the client's connection (encap); nil for most clusters.
+	onConn *l7.Endpoint
+}
+
+func newCluster(m *Manager, name string) *Cluster {
+	return &Cluster{manager: m, name: name, hosts: map[l7.EndpointKey]*Host{}, dynamic: map[dynamicKey]*Host{}}
+}
+
+// Name of the cluster.
+func (c *Cluster) Name() string { return c.name }
+
+// update makes conf and endpoints those in force.
+func (c *Cluster) update(conf *l7.Cluster, endpoints *l7.Endpoints) {
+	old := c.view.Load()
+	if old != nil && old.conf == conf && (old.endpoints == endpoints || isDNS(conf)) {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if isDNS(conf) {
+		if old == nil || old.conf.Static != conf.Static || old.conf.DNSRefresh != conf.DNSRefresh || c.resolver == nil {
+			c.resolveLocked(conf)
+		}
+		endpoints = c.resolved
+	} else if c.resolver != nil {
+		c.resolver()
+		c.resolver, c.resolved = nil, nil
+	}
+	c.applyLocked(conf, endpoints)
+}
+
+// applyLocked makes a view of the endpoints; called with mu held.
+func (c *Cluster) applyLocked(conf *l7.Cluster, endpoints *l7.Endpoints) {
+	old := c.view.Load()
+	renew := old != nil && !sameTransport(old.conf, conf)
+	v := &view{conf: conf, endpoints: endpoints}
+	var members []lb.Member
+	seen := make(map[l7.EndpointKey]*Host)
+	overprovisioning := uint32(0)
+	if endpoints != nil {
+		overprovisioning = endpoints.Overprovisioning
+		for _, e := range endpoints.List {
+			if e.Internal != "" && !e.Address.IsValid() {
+				v.onConn = e
+				continue
+			}
+			key := e.Key()
+			if seen[key] != nil {
+				continue
+			}
+			h := c.hosts[key]
+			if h == nil {
+				h = newHost(c, e)
+			}
+			h.endpoint.Store(e)
+			seen[key] = h
+			v.hosts = append(v.hosts, h)
+			members = append(members, member(conf, e, h))
+		}
+	}
+	v.set = lb.NewSet(members, balancing(conf, overprovisioning))
+	// First the view, so that no request chooses a host that is on its way out.
+	c.view.Store(v)
+	gone := c.hosts
+	c.hosts = seen
+	for key, h := range gone {
+		if seen[key] != h {
+			h.retire(true)
+		} else if renew {
+			h.retire(false)
+		}
+	}
+	if renew {
+		for _, h := range c.dynamic {
+			h.retire(false)
+		}
+	}
+}
+
+func member(conf *l7.Cluster, e *l7.Endpoint, h *Host) lb.Member {
+	m := lb.Member{
+		Host: &h.load, Weight: e.Weight, Priority: e.Priority, LocalityWeight: e.LocalityWeight,
+		Locality: e.Locality.Region + "/" + e.Locality.Zone + "/" + e.Locality.SubZone,
+	}
+	if conf.LB.HashHostname && e.Hostname != "" {
+		m.HashKey = e.Hostname
+	} else {
+		m.HashKey = h.Address()
+	}
+	switch e.Health {
+	case l7.Healthy:
+	case l7.Degraded:
+		m.Health = lb.Degraded
+	case l7.Unhealthy, l7.Draining:
+		m.Health = lb.Unhealthy
+	}
+	return m
+}
+
+func balancing(conf *l7.Cluster, overprovisioning uint32) lb.Config {
+	out := lb.Config{
+		Choices: conf.LB.Choices, MinRing: conf.LB.MinRing, MaxRing: conf.LB.MaxRing, TableSize: conf.LB.Table,
+		PanicPercent: conf.LB.PanicThreshold, LocalityWeighted: conf.LB.LocalityWeighted, Overprovisioning: overprovisioning,
+	}
+	switch conf.LB.Policy {
+	case l7.LBRoundRobin, l7.LBClusterProvided:
+		out.Policy = lb.RoundRobin
+	case l7.LBLeastRequest:
+		out.Policy = lb.LeastRequest
+	case l7.LBRandom:
+		out.Policy = lb.Random
+	case l7.LBRingHash:
+		out.Policy = lb.RingHash
+	case l7.LBMaglev:
+		out.Policy = lb.Maglev
+	}
+	return out
+}
+
+// Choice is what a host is chosen by.
+type Choice struct {
+	Rand l7.Rand
+	// Hash counts when HashOK.
+	Hash   uint64
+	HashOK bool
+	// Conn is the client's connection, for clusters whose host is its destination.
+	Conn *l7.Conn
+	// Tried are the hosts of the attempts before, to be avoided; at most Attempts choices are thrown away for that.
+	Tried    []*Host
+	Attempts int
+}
+
+// Pick chooses a host; nil when there is none that may be taken.
+func (c *Cluster) Pick(ch *Choice) *Host {
+	v := c.view.Load()
+	if v.conf.Discovery == l7.DiscoveryOriginalDst || v.onConn != nil {
+		return c.destination(v, ch.Conn)
+	}
+	r := lb.Request{Rand: ch.Rand, Hash: ch.Hash, HasHash: ch.HashOK}
+	if len(ch.Tried) > 0 {
+		r.Attempts = ch.Attempts
+		r.Exclude = func(i int) bool { return slices.Contains(ch.Tried, v.hosts[i]) }
+	}
+	i, ok := v.set.Pick(&r)
+	if !ok {
+		c.stats.rqNoneHealthy.Add(1)
+		return nil
+	}
+	return v.hosts[i]
+}
+
+// Config of the cluster that is in force.
+func (c *Cluster) Config() *l7.Cluster { return c.view.Load().conf }
+
+// connectTimeout of new connections.
+func (c *Cluster) connectTimeout() time.Duration {
+	if d := c.Config().Connect; d > 0 {
+		return d
+	}
+	return 5 * time.Second
+}
+
+// drain ends a cluster that is no longer configured: what is open goes on.
+func (c *Cluster) drain() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gone = true
+	if c.resolver != nil {
+		c.resolver()
+		c.resolver = nil
+	}
+	for _, h := range c.allLocked() {
+		h.retire(true)
+	}
+}
+
+// abort closes all connections.
+func (c *Cluster) abort() {
+	for _, h := range c.all() {
+		h.abort()
+	}
+}
+
+func (c *Cluster) closeIdle() {
+	for _, h := range c.all() {
+		h.retire(false)
+	}
+}
+
+func (c *Cluster) all() []*Host {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.allLocked()
+}
+
+func (c *Cluster) allLocked() []*Host {
+	return append(slices.Collect(maps.Values(c.hosts)), slices.Collect(maps.Values(c.dynamic))...)
+}
+
+// Dial opens a connection for bytes to the host, as TCP chains need it. Release is called when it was closed.
+func (c *Cluster) Dial(ctx context.Context, h *Host) (nc net.Conn, release func(), err error) {
+	if !c.gauges.connections.take(c.Config().Breakers.MaxConnections) {
+		c.stats.cxOverflow.Add(1)
+		return nil, nil, &Error{Reason: Overflow, Unsent: true, Err: errOverflow}
+	}
+	h.load.Begin()
+	h.stats.cxActive.Add(1)
+	release = func() {
+		h.load.End()
+		h.stats.cxActive.Add(-1)
+		c.gauges.connections.give()
+	}
+	if nc, _, err = h.dial(ctx, ""); err != nil {
+		release()
+		return nil, nil, err
+	}
+	return nc, release, nil
+}

@@ -1,0 +1,60 @@
+package upstream
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/pkg/httpmsg"
+)
+
+var errOverflow = errors.New("a circuit breaker is open")
+
+// conn is one connection that carries requests.
+type conn struct {
+	// immutable
+	host       *Host
+	cc         httpmsg.ClientConn
+	nc         net.Conn
+	shared     bool // of the pool of connections that carry many requests
+	local      netip.AddrPort
+	identity   string
+	made       time.Time
+	generation uint64
+
+	requests atomic.Uint32
+	since    time.Time // when it became idle; guarded by its pool
+	closed   atomic.Bool
+}
+
+// add counts a connection that was made.
+func (h *Host) add(c *conn) {
+	h.mu.Lock()
+	h.open[c] = struct{}{}
+	h.mu.Unlock()
+	h.stats.cxTotal.Add(1)
+	h.stats.cxActive.Add(1)
+	h.cluster.stats.cxTotal.Add(1)
+}
+
+// close ends a connection that nobody uses; the place is given back.
+func (c *conn) close() {
+	if c.closed.Swap(true) {
+		return
+	}
+	_ = c.cc.Close() // nothing was to be sent any more
+	h := c.host
+	h.mu.Lock()
+	delete(h.open, c)
+	h.mu.Unlock()
+	h.stats.cxActive.Add(-1)
+	h.cluster.gauges.connections.give()
+}
+
+// worn is whether the connection has served as many requests, or as long, as it may.
+func (c *conn) worn() bool {
+	conf := c.host.cluster.Config()
+	return conf.MaxPerConn > 0 && c.requests.Load() >= conf.MaxPerConn || conf.MaxLife > 0 && time.Since(c.made) >= conf.MaxLife
+}

@@ -1,0 +1,207 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/isthmus-mesh/isthmus/pkg/certs"
+	"github.com/isthmus-mesh/isthmus/pkg/hbone"
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
+	"github.com/isthmus-mesh/isthmus/waypoint/l7"
+)
+
+// anyPeerOf marks a tunnel whose peer is not known exactly: what the cluster behind it asks for decides.
+const anyPeerOf = "cluster:"
+
+// IdentityError says that the peer proved another identity than the one that is expected at its address.
+type IdentityError struct {
+	Got  string
+	Want string
+}
+
+// Error implements error.
+func (e *IdentityError) Error() string { return fmt.Sprintf("the peer is %s, want %s", e.Got, e.Want) }
+
+func (m *Manager) certificate(ctx context.Context) (*certs.Workload, error) {
+	if m.deps.Certs == nil {
+		return nil, errors.New("the proxy has no certificate")
+	}
+	own, err := m.deps.Certs.Get(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("own certificate: %w", err)
+	}
+	return own, nil
+}
+
+// dialTunnel opens an HBONE connection for the pool.
+func (m *Manager) dialTunnel(ctx context.Context, key hbone.PoolKey) (net.Conn, error) {
+	own, err := m.certificate(ctx)
+	if err != nil {
+		return nil, err
+	}
+	nc, err := m.deps.Network.Dial(ctx, "tcp", key.Dest, netip.Addr{})
+	if err != nil {
+		return nil, fmt.Errorf("dial %s: %w", key.Dest, err)
+	}
+	if tcp, ok := nc.(*net.TCPConn); ok {
+		if direct, err := netx.Direct(tcp); err == nil {
+			nc = direct
+		}
+	}
+	secured := tls.Client(nc, m.tunnelTLS(own, key.ExpectedSANs))
+	if err := secured.HandshakeContext(ctx); err != nil {
+		nc.Close()
+		return nil, fmt.Errorf("TLS handshake with %s: %w", key.Dest, err)
+	}
+	return hbone.WithExpiry(secured, own.NotAfter()), nil
+}
+
+// tunnelTLS verifies the chain, and then that the peer is exactly who is expected.
+func (m *Manager) tunnelTLS(own *certs.Workload, expect string) *tls.Config {
+	config := certs.HBONEClientConfig(own, []string{expect})
+	cluster, open := strings.CutPrefix(expect, anyPeerOf)
+	config.VerifyConnection = func(state tls.ConnectionState) error {
+		var uris []string
+		if len(state.PeerCertificates) > 0 {
+			for _, u := range state.PeerCertificates[0].URIs {
+				uris = append(uris, u.String())
+			}
+		}
+		if !open {
+			if !slices.Contains(uris, expect) {
+				return &IdentityError{Got: strings.Join(uris, ","), Want: expect}
+			}
+			return certs.HBONEClientConfig(own, []string{expect}).VerifyConnection(state)
+		}
+		conf := m.cfg.Load().Clusters[cluster]
+		if conf == nil || conf.Socket.TLS == nil {
+			return fmt.Errorf("the cluster %s is gone", cluster)
+		}
+		for _, uri := range uris {
+			if matchesSAN(conf.Socket.TLS.PeerSANs, l7.SANURI, uri) {
+				return certs.HBONEClientConfig(own, []string{uri}).VerifyConnection(state)
+			}
+		}
+		return &IdentityError{Got: strings.Join(uris, ","), Want: "one that cluster " + cluster + " names"}
+	}
+	return config
+}
+
+func matchesSAN(matchers []l7.SANMatcher, kind l7.SANKind, name string) bool {
+	return slices.ContainsFunc(matchers, func(m l7.SANMatcher) bool {
+		return (m.Kind == l7.SANAny || m.Kind == kind) && m.Matcher.Match(name)
+	})
+}
+
+// secure originates TLS on nc where the cluster says so; it closes nc on failure.
+func (h *Host) secure(ctx context.Context, e *l7.Endpoint, nc net.Conn, alpn string) (net.Conn, error) {
+	socket := h.cluster.Config().SocketFor(e)
+	if socket.Kind != l7.SocketTLS {
+		return nc, nil
+	}
+	config, err := h.cluster.manager.clientTLS(ctx, socket.TLS, alpn, e)
+	if err == nil {
+		secured := tls.Client(nc, config)
+		if err = secured.HandshakeContext(ctx); err == nil {
+			return secured, nil
+		}
+		err = fmt.Errorf("TLS_error: %w", err)
+	}
+	nc.Close()
+	return nil, err
+}
+
+func (m *Manager) clientTLS(ctx context.Context, t *l7.ClientTLS, alpn string, e *l7.Endpoint) (*tls.Config, error) {
+	config := &tls.Config{ServerName: t.SNI, MinVersion: max(t.MinVersion, tls.VersionTLS12), MaxVersion: t.MaxVersion, NextProtos: t.ALPN}
+	if len(config.NextProtos) == 0 && alpn != "" {
+		config.NextProtos = []string{alpn}
+	}
+	if config.ServerName == "" && t.AutoSNI {
+		config.ServerName = e.Hostname
+	}
+	var roots *x509.CertPool
+	if t.Certificate != "" || t.Validation != "" {
+		own, err := m.certificate(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if t.Certificate != "" {
+			config.Certificates = []tls.Certificate{own.Certificate}
+		}
+		if t.Validation != "" {
+			roots = own.Roots
+		}
+	}
+	pem := []byte(t.CAInline)
+	if t.CAFile != "" {
+		var err error
+		if pem, err = os.ReadFile(t.CAFile); err != nil {
+			return nil, fmt.Errorf("trusted authorities: %w", err)
+		}
+	}
+	if len(pem) > 0 {
+		parsed, err := certs.ParsePEM(pem)
+		if err != nil {
+			return nil, fmt.Errorf("trusted authorities: %w", err)
+		}
+		roots = x509.NewCertPool()
+		for _, cert := range parsed {
+			roots.AddCert(cert)
+		}
+	}
+	// The chain and the names are verified below: they are matched as the cluster says, not by the server name.
+	config.InsecureSkipVerify = true //nolint:gosec // see VerifyConnection
+	if !t.Insecure {
+		config.VerifyConnection = func(state tls.ConnectionState) error { return verifyServer(state, t, roots) }
+	}
+	return config, nil
+}
+
+// verifyServer checks the chain, and one of the names of the certificate if any are asked for.
+func verifyServer(state tls.ConnectionState, t *l7.ClientTLS, roots *x509.CertPool) error {
+	if len(state.PeerCertificates) == 0 {
+		return errors.New("the server sent no certificate")
+	}
+	leaf := state.PeerCertificates[0]
+	intermediates := x509.NewCertPool()
+	for _, cert := range state.PeerCertificates[1:] {
+		intermediates.AddCert(cert)
+	}
+	if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}); err != nil {
+		return fmt.Errorf("the server's certificate: %w", err)
+	}
+	if t.AutoSANCheck {
+		if err := leaf.VerifyHostname(state.ServerName); err != nil {
+			return fmt.Errorf("the server's certificate: %w", err)
+		}
+	}
+	if len(t.PeerSANs) == 0 {
+		return nil
+	}
+	var uris []string
+	for _, u := range leaf.URIs {
+		if matchesSAN(t.PeerSANs, l7.SANURI, u.String()) {
+			return nil
+		}
+		uris = append(uris, u.String())
+	}
+	for _, name := range leaf.DNSNames {
+		if matchesSAN(t.PeerSANs, l7.SANDNS, name) {
+			return nil
+		}
+	}
+	for _, ip := range leaf.IPAddresses {
+		if matchesSAN(t.PeerSANs, l7.SANIP, ip.String()) {
+			return nil
+		}
+	}
+	return &IdentityError{Got: strings.Join(append(uris, leaf.DNSNames...), ","), Want: "one of the subject alternative names of the cluster"}
+}
