@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	networkingapi "istio.io/api/networking/v1alpha3"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -41,11 +40,6 @@ type WaypointInput struct {
 // WaypointRouteName is the name of the RouteConfiguration of a service port on its waypoint.
 func WaypointRouteName(host string, port uint32) string {
 	return WaypointCluster(host, port, "http", "")
-}
-
-// WaypointRoutes translates what routes say of one service port.
-func WaypointRoutes(v View, in WaypointInput) (*routev3.RouteConfiguration, []route.Problem) {
-	return nil, nil
 }
 
 // TCPRoute is a match of connections, and where they go. An empty match takes all of them.
