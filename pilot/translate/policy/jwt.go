@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -103,11 +102,10 @@ func jwtRules(all []*securityv1.RequestAuthentication) []*securityapi.JWTRule {
 
 func (in Input) provider(rule *securityapi.JWTRule) *jwtv3.JwtProvider {
 	p := &jwtv3.JwtProvider{
-		Issuer:               rule.GetIssuer(),
-		Audiences:            rule.GetAudiences(),
-		Forward:              rule.GetForwardOriginalToken(),
-		ForwardPayloadHeader: rule.GetOutputPayloadToHeader(),
-		PayloadInMetadata:    payloadKey,
+		Issuer:            rule.GetIssuer(),
+		Audiences:         rule.GetAudiences(),
+		Forward:           rule.GetForwardOriginalToken(),
+		PayloadInMetadata: payloadKey,
 		NormalizePayloadInMetadata: &jwtv3.JwtProvider_NormalizePayload{
 			SpaceDelimitedClaims: spaceDelimited(rule.GetSpaceDelimitedClaims()),
 		},
@@ -118,10 +116,19 @@ func (in Input) provider(rule *securityapi.JWTRule) *jwtv3.JwtProvider {
 			Specifier: &corev3.DataSource_InlineString{InlineString: in.jwks(rule)},
 		}},
 	}
+	if h := rule.GetOutputPayloadToHeader(); isHeaderName(h) {
+		p.ForwardPayloadHeader = h
+	}
 	for _, h := range rule.GetFromHeaders() {
+		if !isHeaderName(h.GetName()) {
+			continue // no request has it
+		}
 		p.FromHeaders = append(p.FromHeaders, &jwtv3.JwtHeader{Name: h.GetName(), ValuePrefix: h.GetPrefix()})
 	}
 	for _, c := range rule.GetOutputClaimToHeaders() {
+		if !isHeaderName(c.GetHeader()) || c.GetClaim() == "" {
+			continue
+		}
 		p.ClaimToHeaders = append(p.ClaimToHeaders, &jwtv3.JwtClaimToHeader{HeaderName: c.GetHeader(), ClaimName: c.GetClaim()})
 	}
 	return p
@@ -146,17 +153,13 @@ func (in Input) jwks(rule *securityapi.JWTRule) string {
 			text, ok = in.JWKS(source)
 		}
 	}
-	if !ok || !usableJWKS(text) {
+	if ok {
+		text, ok = usableKeys(text)
+	}
+	if !ok {
 		return lockedJWKS()
 	}
 	return text
-}
-
-func usableJWKS(text string) bool {
-	var set struct {
-		Keys []json.RawMessage `json:"keys"`
-	}
-	return json.Unmarshal([]byte(text), &set) == nil && len(set.Keys) > 0
 }
 
 // lockedJWKS is a key set that verifies nothing: the modulus of its key is a hash of a sentence, so that its factors are unknown.

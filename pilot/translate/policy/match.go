@@ -49,3 +49,19 @@ func cidrRange(value string) (*corev3.CidrRange, error) {
 	}
 	return &corev3.CidrRange{AddressPrefix: prefix.Masked().Addr().String(), PrefixLen: wrapperspb.UInt32(uint32(prefix.Bits()))}, nil
 }
+
+// isHeaderName is RFC 9110's token, or an HTTP/2 pseudo-header.
+func isHeaderName(name string) bool {
+	name = strings.TrimPrefix(name, ":")
+	if name == "" {
+		return false
+	}
+	for i := range len(name) {
+		c := name[i]
+		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+		if !letter && !strings.ContainsRune("!#$%&'*+-.^_`|~", rune(c)) {
+			return false
+		}
+	}
+	return true
+}

@@ -70,7 +70,11 @@ func httpOperation(key, value string) (*rbacv3.Permission, error) {
 	}}}, nil
 }
 
-// uriTemplate turns {*} and {**} into what Envoy calls them. An operator is a whole segment, and {**} is the last one.
+// templateLiterals are the characters that Envoy takes in a template, in the order of RFC 3986: unreserved, escaped, sub-delims.
+const templateLiterals = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~%!$&'()+,;:@="
+
+// uriTemplate turns {*} and {**} into what Envoy calls them. An operator is a whole segment, and {**} is the last one. Nothing else may
+// come through: Envoy aborts at a template that it cannot parse.
 func uriTemplate(path string) (string, error) {
 	if !strings.HasPrefix(path, "/") {
 		return "", fmt.Errorf("the path template %q does not begin with /", path)
@@ -78,6 +82,8 @@ func uriTemplate(path string) (string, error) {
 	segments, last := strings.Split(path, "/"), false
 	for i, s := range segments {
 		switch {
+		case s == "" && i != 0 && i != len(segments)-1:
+			return "", fmt.Errorf("the path template %q has an empty segment", path)
 		case (s == "{*}" || s == "{**}") && last:
 			return "", fmt.Errorf("the path template %q has an operator after {**}", path)
 		case s == "{*}":
@@ -86,6 +92,8 @@ func uriTemplate(path string) (string, error) {
 			segments[i], last = "**", true
 		case strings.ContainsAny(s, "{}*"):
 			return "", fmt.Errorf("the path template %q has more than an operator in the segment %q", path, s)
+		case strings.Trim(s, templateLiterals) != "":
+			return "", fmt.Errorf("the path template %q has characters in the segment %q that a path does not have", path, s)
 		}
 	}
 	return strings.Join(segments, "/"), nil

@@ -122,7 +122,7 @@ func testMesh() *meshapi.MeshConfig {
 
 func testJWKS(source string) (string, bool) {
 	if source == "https://a.example/keys" {
-		return `{"keys":[{"kid":"fetched"}]}`, true
+		return `{"keys":[{"kid":"fetched","kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"},{"kid":"short","kty":"RSA","n":"AQAB","e":"AQAB"}]}`, true
 	}
 	return "", false
 }

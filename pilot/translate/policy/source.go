@@ -72,6 +72,9 @@ func (t translator) source(key, value string) (*rbacv3.Principal, error) {
 		return claim(value, "azp"), nil
 	}
 	if name, ok := bracketed(key, attributeHeader); ok {
+		if !isHeaderName(name) {
+			return nil, fmt.Errorf("%q is not the name of a header", name)
+		}
 		return &rbacv3.Principal{Identifier: &rbacv3.Principal_Header{Header: headerMatcher(name, value, false)}}, nil
 	}
 	if path, ok := bracketed(key, attributeClaims); ok {
