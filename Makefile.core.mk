@@ -14,18 +14,18 @@ VERSION ?= dev
 REVISION := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
 # Modules that build, in the order in which they depend on each other. tests/e2e joins when it does.
-MODULES := pkg pkg/kube ztunnel pilot cni samples sandbox istioctl tools
+MODULES := pkg pkg/kube ztunnel waypoint pilot cni samples sandbox istioctl tools
 PROTOS := pkg/api/workload/workload.proto pkg/api/security/authorization.proto pkg/api/zds/zds.proto
 
 # What `go build` puts into bin/: product binaries, then the sample workloads.
-BINARIES := ./pilot/cmd/pilot-discovery ./ztunnel/cmd/ztunnel ./cni/cmd/install-cni ./cni/cmd/istio-cni ./istioctl/cmd/istioctl
+BINARIES := ./pilot/cmd/pilot-discovery ./ztunnel/cmd/ztunnel ./waypoint/cmd/waypoint ./cni/cmd/install-cni ./cni/cmd/istio-cni ./istioctl/cmd/istioctl
 SAMPLES := ./samples/bookinfo/cmd/productpage ./samples/bookinfo/cmd/details ./samples/bookinfo/cmd/reviews \
 	./samples/bookinfo/cmd/ratings ./samples/httpbin/cmd/httpbin ./samples/curl/cmd/sleep ./samples/tcp-echo/cmd/tcp-echo ./samples/udp-echo/cmd/udp-echo
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)
 
 .PHONY: help
 help: ## print the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile.core.mk
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile.core.mk
 
 .PHONY: deps
 deps: ## install the system packages that demo and test need (Debian)
@@ -41,8 +41,17 @@ demo: deps build ## the mesh with Bookinfo on this machine; KEEP=1 leaves it run
 	go build -trimpath -o $(OUT)/demo ./sandbox/cmd/demo
 	$(OUT)/demo -bin $(BIN) -samples $(CURDIR)/samples $(if $(KEEP),-keep)
 
+.PHONY: envoy
+envoy: deps ## the real Envoy that tests compare with, in out/envoy
+	@tools/envoy.sh $(OUT)/envoy
+
+.PHONY: conformance-envoy
+conformance-envoy: envoy build ## a real Envoy and our engine answer the same, both configured by our pilot
+	go build -trimpath -o $(OUT)/conformance-envoy ./tools/cmd/conformance-envoy
+	$(OUT)/conformance-envoy -envoy $(OUT)/envoy/envoy -bin $(BIN)
+
 .PHONY: test
-test: deps build ## run all tests that need no cluster, with the race detector
+test: deps envoy build ## run all tests that need no cluster, with the race detector
 	CGO_ENABLED=1 tools/test.sh $(MODULES)
 
 .PHONY: fuzz

@@ -12,6 +12,7 @@ needs=(
 	/usr/lib/cni/bridge=containernetworking-plugins
 	ps=procps
 	cc=gcc
+	pip3=python3-pip
 )
 packages=()
 for need in "${needs[@]}"; do
