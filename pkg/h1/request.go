@@ -1,0 +1,130 @@
+package h1
+
+import (
+	"bytes"
+	"strings"
+
+	"github.com/isthmus-mesh/isthmus/pkg/httpmsg"
+)
+
+// request parses the head of a request, whose lines all end in CRLF. The head aliases block.
+func (p *parser) request(block []byte, h *httpmsg.Head, scheme string) error {
+	p.reset()
+	h.Reset()
+	end := bytes.IndexByte(block, '\n')
+	line := text(block[:end-1])
+	method, rest, _ := strings.Cut(line, " ")
+	target, version, _ := strings.Cut(rest, " ")
+	if !isToken(method) {
+		return bad("malformed method")
+	}
+	if !validTarget(target) {
+		return bad("malformed request target")
+	}
+	v, err := parseVersion(version)
+	if err != nil {
+		return err
+	}
+	h.Version, h.Method, h.Scheme = v, method, scheme
+	if err := p.fields(block[end+1:], &h.Header); err != nil {
+		return err
+	}
+	if err := p.framing(v); err != nil {
+		return err
+	}
+	if err := p.authority(h); err != nil {
+		return err
+	}
+	if err := p.target(h, target); err != nil {
+		return err
+	}
+	h.ContentLength = p.length
+	h.Expects = p.expects && v == httpmsg.HTTP11
+	if p.upgrades(h) {
+		h.Upgrade = strings.ToLower(p.protocol)
+	}
+	return nil
+}
+
+// upgrades is whether the request asks for another protocol and we heed it: h2c we don't, and a request with a body stays one.
+func (p *parser) upgrades(h *httpmsg.Head) bool {
+	return p.upgrade && p.protocol != "" && h.Version == httpmsg.HTTP11 && h.Method != "CONNECT" &&
+		p.length <= 0 && !p.chunked && !hasToken(p.protocol, "h2c")
+}
+
+func parseVersion(s string) (httpmsg.Version, error) {
+	switch {
+	case s == "HTTP/1.1":
+		return httpmsg.HTTP11, nil
+	case s == "HTTP/1.0":
+		return httpmsg.HTTP10, nil
+	case len(s) == 8 && s[:5] == "HTTP/" && s[6] == '.':
+		return 0, &Error{505, "unsupported version"}
+	}
+	return 0, bad("malformed version")
+}
+
+func (p *parser) authority(h *httpmsg.Head) error {
+	switch {
+	case p.hosts > 0 && !validAuthority(p.host) && (p.host != "" || h.Version == httpmsg.HTTP11):
+		return bad("malformed host")
+	case p.hosts == 0 && h.Version == httpmsg.HTTP11:
+		return bad("no host")
+	}
+	h.Authority = p.host
+	return nil
+}
+
+// target reads the four forms of RFC 9112 section 3.2.
+func (p *parser) target(h *httpmsg.Head, target string) error {
+	switch {
+	case h.Method == "CONNECT":
+		if !validAuthority(target) || !strings.Contains(target, ":") {
+			return bad("malformed target of a CONNECT")
+		}
+		if p.length > 0 || p.chunked {
+			return bad("CONNECT with a body")
+		}
+		h.Authority, h.Path = target, ""
+	case target[0] == '/':
+		h.Path = target
+	case target == "*":
+		if h.Method != "OPTIONS" {
+			return bad("target * of another method than OPTIONS")
+		}
+		h.Path = target
+	default:
+		return absolute(h, target)
+	}
+	return nil
+}
+
+// absolute reads the form that a client sends to a proxy. Its authority overrides the host field.
+func absolute(h *httpmsg.Head, target string) error {
+	scheme, rest, ok := strings.Cut(target, "://")
+	switch {
+	case ok && equalFold(scheme, "http"):
+		h.Scheme = "http"
+	case ok && equalFold(scheme, "https"):
+		h.Scheme = "https"
+	default:
+		return bad("malformed request target")
+	}
+	end := strings.IndexAny(rest, "/?#")
+	if end < 0 {
+		end = len(rest)
+	}
+	if !validAuthority(rest[:end]) {
+		return bad("malformed authority in the request target")
+	}
+	h.Authority, h.Path = rest[:end], rest[end:]
+	switch {
+	case h.Path == "" && h.Method == "OPTIONS":
+		h.Path = "*"
+	case h.Path == "":
+		h.Path = "/"
+	case h.Path[0] != '/':
+		h.Path = "/" + h.Path
+	}
+	return nil
+}
