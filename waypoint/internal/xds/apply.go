@@ -1,0 +1,222 @@
+package xds
+
+import (
+	"fmt"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/isthmus-mesh/isthmus/pkg/xds/client"
+	"github.com/isthmus-mesh/isthmus/waypoint/l7"
+)
+
+// The types that are subscribed to.
+const (
+	ListenerType = "type.googleapis.com/envoy.config.listener.v3.Listener"
+	ClusterType  = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+	RouteType    = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+	EndpointType = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+)
+
+// handler makes a function a client.Handler.
+type handler func(updated []client.Resource, removed []string) []client.Rejected
+
+// Apply implements client.Handler.
+func (h handler) Apply(updated []client.Resource, removed []string) []client.Rejected {
+	return h(updated, removed)
+}
+
+// Watches are the subscriptions that feed the Assembler, in Envoy's order: clusters before listeners.
+func (a *Assembler) Watches() []client.Watch {
+	return []client.Watch{
+		{TypeURL: ClusterType, Handler: handler(a.applyClusters)},
+		{TypeURL: EndpointType, Handler: handler(a.applyEndpoints), Named: true},
+		{TypeURL: ListenerType, Handler: handler(a.applyListeners)},
+		{TypeURL: RouteType, Handler: handler(a.applyRoutes), Named: true},
+	}
+}
+
+// compilers make tables.
+type compilers struct {
+	listener  func(*listenerv3.Listener) (*l7.Listener, error)
+	cluster   func(*clusterv3.Cluster) (*l7.Cluster, error)
+	routes    func(*routev3.RouteConfiguration) (*l7.Routes, error)
+	endpoints func(*endpointv3.ClusterLoadAssignment) (*l7.Endpoints, error)
+}
+
+// read compiles a resource. A version that does not compile changes nothing but the failure that is shown.
+func read[T any, M proto.Message](a *Assembler, c *collection[T], r client.Resource, message M, compile func(M) (*T, error), name func(M) string) (*compiled[T], error) {
+	revision := Revision{Version: r.Version, Content: r.Any, Updated: a.now()}
+	table, err := (*T)(nil), proto.Unmarshal(r.Any.GetValue(), message)
+	if err == nil && name(message) != r.Name {
+		err = fmt.Errorf("the resource is named %q inside", name(message))
+	}
+	if err == nil {
+		table, err = compile(message)
+	}
+	i := c.of(r.Name)
+	if err != nil {
+		c.rejected++
+		i.failure = &Failure{Revision: revision, Details: err.Error()}
+		return nil, err
+	}
+	c.success++
+	i.failure = nil
+	return &compiled[T]{Revision: revision, table: table}, nil
+}
+
+func (a *Assembler) applyListeners(updated []client.Resource, removed []string) (rejected []client.Rejected) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, r := range updated {
+		next, err := read(a, a.listeners, r, &listenerv3.Listener{}, a.compile.listener, (*listenerv3.Listener).GetName)
+		if err != nil {
+			rejected = append(rejected, client.Rejected{Name: r.Name, Reason: err.Error()})
+			continue
+		}
+		next.refs = routeNames(next.table)
+		a.routeRefs.add(next.refs, 1)
+		if old := a.listeners.await(r.Name, next); old != nil {
+			a.routeRefs.add(old.refs, -1)
+		}
+	}
+	for _, name := range removed {
+		active, warming := a.listeners.remove(name)
+		if active != nil {
+			a.routeRefs.add(active.refs, -1)
+			a.update.Listeners[name] = nil
+		}
+		if warming != nil {
+			a.routeRefs.add(warming.refs, -1)
+		}
+	}
+	a.listenersKnown = true
+	a.settleLocked()
+	return rejected
+}
+
+func (a *Assembler) applyClusters(updated []client.Resource, removed []string) (rejected []client.Rejected) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, r := range updated {
+		next, err := read(a, a.clusters, r, &clusterv3.Cluster{}, a.compile.cluster, (*clusterv3.Cluster).GetName)
+		if err != nil {
+			rejected = append(rejected, client.Rejected{Name: r.Name, Reason: err.Error()})
+			continue
+		}
+		if next.table.Discovery == l7.DiscoveryEDS {
+			next.refs = []string{next.table.EDSName}
+		}
+		a.endpointRefs.add(next.refs, 1)
+		if old := a.clusters.await(r.Name, next); old != nil {
+			a.endpointRefs.add(old.refs, -1)
+		}
+		if l, ok := a.leaving[r.Name]; ok { // it is back
+			delete(a.leaving, r.Name)
+			a.endpointRefs.add(l.refs, -1)
+		}
+	}
+	for _, name := range removed {
+		active, warming := a.clusters.remove(name)
+		if active != nil {
+			a.leaving[name] = leaver{active.refs, a.now().Add(grace)}
+		}
+		if warming != nil {
+			a.endpointRefs.add(warming.refs, -1)
+		}
+	}
+	a.clustersKnown = true
+	a.settleLocked()
+	return rejected
+}
+
+// applyRoutes: one that was refused is not waited for, as with Envoy: the listener serves, and that route answers 404.
+func (a *Assembler) applyRoutes(updated []client.Resource, removed []string) (rejected []client.Rejected) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, r := range updated {
+		if a.routeRefs.count[r.Name] == 0 {
+			continue // nothing refers to it any more
+		}
+		message := &routev3.RouteConfiguration{}
+		next, err := read(a, a.routes, r, message, a.compile.routes, (*routev3.RouteConfiguration).GetName)
+		if err != nil {
+			rejected = append(rejected, client.Rejected{Name: r.Name, Reason: err.Error()})
+			a.absentRoutes[r.Name] = struct{}{}
+			continue
+		}
+		next.refs = clusterNames(message)
+		a.routes.await(r.Name, next)
+		delete(a.absentRoutes, r.Name)
+		delete(a.waiting, r.Name)
+	}
+	for _, name := range removed {
+		// A route that serves goes on while a listener refers to it, as with Envoy; one that was waited for is not coming.
+		if a.routeRefs.count[name] > 0 {
+			a.absentRoutes[name] = struct{}{}
+		}
+	}
+	a.settleLocked()
+	return rejected
+}
+
+func (a *Assembler) applyEndpoints(updated []client.Resource, removed []string) (rejected []client.Rejected) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, r := range updated {
+		if a.endpointRefs.count[r.Name] == 0 {
+			continue
+		}
+		next, err := read(a, a.endpoints, r, &endpointv3.ClusterLoadAssignment{}, a.compile.endpoints, (*endpointv3.ClusterLoadAssignment).GetClusterName)
+		if err != nil {
+			rejected = append(rejected, client.Rejected{Name: r.Name, Reason: err.Error()})
+			a.absentEndpoints[r.Name] = struct{}{}
+			continue
+		}
+		a.endpoints.of(r.Name).active = next // endpoints depend on nothing
+		delete(a.absentEndpoints, r.Name)
+		a.update.Endpoints[r.Name] = next.table
+	}
+	for _, name := range removed {
+		if a.endpointRefs.count[name] > 0 {
+			a.absentEndpoints[name] = struct{}{}
+		}
+	}
+	a.settleLocked()
+	return rejected
+}
+
+// routeNames are the route configurations that a listener takes by RDS.
+func routeNames(l *l7.Listener) []string {
+	var names []string
+	add := func(ch *l7.Chain) {
+		if ch != nil && ch.HTTP != nil && ch.HTTP.Inline == nil && ch.HTTP.RouteConfig != "" {
+			names = append(names, ch.HTTP.RouteConfig)
+		}
+	}
+	for _, ch := range l.Chains {
+		add(ch)
+	}
+	add(l.Default)
+	return names
+}
+
+// clusterNames are the clusters that the routes of a configuration lead to.
+func clusterNames(config *routev3.RouteConfiguration) []string {
+	var names []string
+	for _, host := range config.GetVirtualHosts() {
+		for _, route := range host.GetRoutes() {
+			action := route.GetRoute()
+			if name := action.GetCluster(); name != "" {
+				names = append(names, name)
+			}
+			for _, weighted := range action.GetWeightedClusters().GetClusters() {
+				names = append(names, weighted.GetName())
+			}
+		}
+	}
+	return names
+}
