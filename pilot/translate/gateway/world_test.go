@@ -1,0 +1,191 @@
+package gateway
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+
+	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+	corev1 "k8s.io/api/core/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/isthmus-mesh/isthmus/pkg/kube"
+)
+
+// world is a View of the objects of a file. Nothing in it is exported or not: every namespace sees all of it.
+type world struct {
+	services   map[string]*Service
+	entries    map[string]*networkingv1.ServiceEntry
+	virtual    map[string]*networkingv1.VirtualService
+	rules      map[string]*networkingv1.DestinationRule
+	classic    map[string]*networkingv1.Gateway
+	gateways   map[string]*gatewayv1.Gateway
+	classes    map[string]*gatewayv1.GatewayClass
+	https      map[string]*gatewayv1.HTTPRoute
+	grpcs      map[string]*gatewayv1.GRPCRoute
+	grants     map[string][]*gatewayv1.ReferenceGrant
+	namespaces map[string]*corev1.Namespace
+}
+
+func decodeWorld(t testing.TB, name string, data []byte) *world {
+	t.Helper()
+	decoded, problems := kube.Decode(name, data)
+	for _, p := range problems {
+		t.Logf("%v", p)
+	}
+	w := &world{
+		services: map[string]*Service{}, entries: map[string]*networkingv1.ServiceEntry{}, virtual: map[string]*networkingv1.VirtualService{},
+		rules: map[string]*networkingv1.DestinationRule{}, classic: map[string]*networkingv1.Gateway{},
+		gateways: map[string]*gatewayv1.Gateway{}, classes: map[string]*gatewayv1.GatewayClass{},
+		https: map[string]*gatewayv1.HTTPRoute{}, grpcs: map[string]*gatewayv1.GRPCRoute{},
+		grants: map[string][]*gatewayv1.ReferenceGrant{}, namespaces: map[string]*corev1.Namespace{},
+	}
+	for _, d := range decoded {
+		w.add(d.Object)
+	}
+	return w
+}
+
+func (w *world) add(object kube.Object) {
+	if object.GetNamespace() == "" {
+		object.SetNamespace("default")
+	}
+	key := object.GetNamespace() + "/" + object.GetName()
+	switch o := object.(type) {
+	case *corev1.Service:
+		s := &Service{Hostname: Mesh{}.ServiceHost(o.Name, o.Namespace), Namespace: o.Namespace, Name: o.Name}
+		for _, p := range o.Spec.Ports {
+			target := uint32(p.TargetPort.IntValue())
+			if target == 0 {
+				target = uint32(p.Port)
+			}
+			s.Ports = append(s.Ports, Port{Number: uint32(p.Port), TargetPort: target, Name: p.Name, Protocol: HTTP})
+		}
+		w.services[s.Hostname] = s
+	case *networkingv1.ServiceEntry:
+		w.entries[key] = o
+		for _, h := range o.Spec.Hosts {
+			s := &Service{Hostname: h, Namespace: o.Namespace, Name: o.Name, Entry: true}
+			for _, p := range o.Spec.Ports {
+				s.Ports = append(s.Ports, Port{Number: p.Number, TargetPort: p.Number, Name: p.Name, Protocol: HTTP})
+			}
+			w.services[h] = s
+		}
+	case *networkingv1.VirtualService:
+		w.virtual[key] = o
+	case *networkingv1.DestinationRule:
+		w.rules[Mesh{}.FullHost(o.Spec.Host, o.Namespace)] = o
+	case *networkingv1.Gateway:
+		w.classic[key] = o
+	case *gatewayv1.Gateway:
+		w.gateways[key] = o
+	case *gatewayv1.GatewayClass:
+		w.classes[o.Name] = o
+	case *gatewayv1.HTTPRoute:
+		w.https[key] = o
+	case *gatewayv1.GRPCRoute:
+		w.grpcs[key] = o
+	case *gatewayv1.ReferenceGrant:
+		w.grants[o.Namespace] = append(w.grants[o.Namespace], o)
+	case *corev1.Namespace:
+		w.namespaces[o.Name] = o
+	}
+}
+
+func (w *world) Service(host, _ string) *Service { return w.services[host] }
+
+func (w *world) ServiceEntry(namespace, name string) *networkingv1.ServiceEntry {
+	return w.entries[namespace+"/"+name]
+}
+
+func (w *world) VirtualService(namespace, name string) *networkingv1.VirtualService {
+	return w.virtual[namespace+"/"+name]
+}
+
+func (w *world) DestinationRule(host, _ string) *networkingv1.DestinationRule { return w.rules[host] }
+
+func (w *world) Namespace(name string) *corev1.Namespace { return w.namespaces[name] }
+
+func (w *world) ReferenceGrants(namespace string) []*gatewayv1.ReferenceGrant {
+	return w.grants[namespace]
+}
+
+func (w *world) Gateway(namespace, name string) *gatewayv1.Gateway {
+	return w.gateways[namespace+"/"+name]
+}
+
+func (w *world) GatewayClass(name string) *gatewayv1.GatewayClass { return w.classes[name] }
+
+// waypointInput serves every service of the waypoint's namespace.
+func (w *world) waypointInput(waypoint, host string, port uint32) WaypointInput {
+	namespace, name, _ := strings.Cut(waypoint, "/")
+	in := WaypointInput{
+		Namespace: namespace, Name: name, Service: w.services[host], Port: Port{Number: port, Protocol: HTTP},
+		VirtualServices: sortedValues(w.virtual), HTTPRoutes: sortedValues(w.https), GRPCRoutes: sortedValues(w.grpcs),
+	}
+	if in.Service == nil {
+		in.Service = &Service{Hostname: host, Namespace: namespace, Name: strings.Split(host, ".")[0], Ports: []Port{in.Port}}
+	}
+	in.ClusterName = func(host string, port uint32, subset string) string {
+		if s := w.services[host]; s != nil && s.Namespace == namespace {
+			return WaypointCluster(host, port, "http", subset)
+		}
+		return OutboundCluster(host, port, subset)
+	}
+	return in
+}
+
+func (w *world) gatewayInput(namespace string, words []string) GatewayInput {
+	in := GatewayInput{
+		Namespace: namespace, ClusterName: OutboundCluster,
+		VirtualServices: sortedValues(w.virtual), HTTPRoutes: sortedValues(w.https), GRPCRoutes: sortedValues(w.grpcs),
+	}
+	labels, ports := map[string]string{}, map[uint32]uint32{}
+	for _, word := range words {
+		if key, value, ok := strings.Cut(word, "="); ok {
+			labels[key] = value
+		} else if from, to, ok := strings.Cut(word, ":"); ok {
+			a, _ := strconv.Atoi(from)
+			b, _ := strconv.Atoi(to)
+			ports[uint32(a)] = uint32(b)
+		}
+	}
+	in.TargetPort = func(port uint32) uint32 { return ports[port] }
+	in.K8s = w.gateways[namespace+"/"+labels["gateway.networking.k8s.io/gateway-name"]]
+	for _, gw := range sortedValues(w.classic) {
+		matches := true
+		for k, v := range gw.Spec.Selector {
+			matches = matches && labels[k] == v
+		}
+		if matches && in.K8s == nil {
+			in.Classic = append(in.Classic, gw)
+		}
+	}
+	return in
+}
+
+// statuses are those of all objects.
+func (w *world) statuses() map[string]any {
+	out := map[string]any{}
+	for key, r := range w.https {
+		out["HTTPRoute "+key] = HTTPRouteStatus(w, Mesh{}, r).Parents
+	}
+	for key, r := range w.grpcs {
+		out["GRPCRoute "+key] = GRPCRouteStatus(w, Mesh{}, r).Parents
+	}
+	for key, gw := range w.gateways {
+		address := gatewayv1.IPAddressType
+		state := GatewayState{Ready: true, Addresses: []gatewayv1.GatewayStatusAddress{{Type: &address, Value: "10.0.0.1"}}}
+		out["Gateway "+key] = GatewayStatus(w, gw, state, sortedValues(w.https), sortedValues(w.grpcs))
+	}
+	for key, vs := range w.virtual {
+		out["VirtualService "+key] = VirtualServiceStatus(w, Mesh{}, vs, nil)
+	}
+	for key, gw := range w.classic {
+		out["Gateway.networking.istio.io "+key] = ClassicGatewayStatus(w, gw, nil)
+	}
+	for name, class := range w.classes {
+		out["GatewayClass "+name] = GatewayClassStatus(class)
+	}
+	return out
+}
