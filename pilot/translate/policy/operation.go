@@ -73,6 +73,9 @@ func httpOperation(key, value string) (*rbacv3.Permission, error) {
 // templateLiterals are the characters that Envoy takes in a template, in the order of RFC 3986: unreserved, escaped, sub-delims.
 const templateLiterals = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~%!$&'()+,;:@="
 
+// maxTemplate is Envoy's limit.
+const maxTemplate = 256
+
 // uriTemplate turns {*} and {**} into what Envoy calls them. An operator is a whole segment, and {**} is the last one. Nothing else may
 // come through: Envoy aborts at a template that it cannot parse.
 func uriTemplate(path string) (string, error) {
@@ -96,7 +99,11 @@ func uriTemplate(path string) (string, error) {
 			return "", fmt.Errorf("the path template %q has characters in the segment %q that a path does not have", path, s)
 		}
 	}
-	return strings.Join(segments, "/"), nil
+	out := strings.Join(segments, "/")
+	if len(out) > maxTemplate {
+		return "", fmt.Errorf("the path template is longer than %d characters", maxTemplate)
+	}
+	return out, nil
 }
 
 func headerPermission(name, value string, ignoreCase bool) *rbacv3.Permission {
