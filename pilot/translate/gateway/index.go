@@ -16,5 +16,10 @@ func VirtualServiceHosts(mesh Mesh, vs *networkingv1.VirtualService) []string {
 
 // ParentServices are the full host names of the services that a route names as its parents. namespace is the route's.
 func ParentServices(v View, mesh Mesh, parents []gatewayv1.ParentReference, namespace string) []string {
-	return nil
+	var out []string
+	for _, ref := range parents {
+		_, hosts := parentHosts(v, mesh, ref, namespace)
+		out = append(out, hosts...)
+	}
+	return out
 }

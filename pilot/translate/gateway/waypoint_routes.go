@@ -17,15 +17,15 @@ func WaypointRoutes(v View, in WaypointInput) (*routev3.RouteConfiguration, []ro
 	t := in.translation(v)
 	port := strconv.FormatUint(uint64(in.Port.Number), 10)
 	host := route.VirtualHost{Name: "inbound|http|" + port, Domains: []string{"*"}}
-	if routes, found := t.serviceRoutes(in); found {
-		host.Routes = routes
+	routes, found := t.serviceRoutes(in)
+	if host.Routes = routes; found {
 		for _, vs := range in.applicable() {
 			t.problem(virtualServiceOrigin(vs), field.NewPath("spec", "hosts"), "routes of the Gateway API are attached to %s, and take the place of this", in.Service.Hostname)
 		}
 	} else if vs := t.elect(in); vs != nil && len(vs.Spec.Http) > 0 {
-		host.Routes = t.httpRoutes(vs, []string{meshGateway})
+		host.Routes = append(routes, t.httpRoutes(vs, []string{meshGateway})...)
 	} else {
-		host.Routes = []route.Route{t.defaultRoute(in)}
+		host.Routes = append(routes, t.defaultRoute(in))
 	}
 	config := route.Config{Name: WaypointRouteName(in.Service.Hostname, in.Port.Number), Hosts: []route.VirtualHost{host}}
 	out, refused := config.Envoy()
