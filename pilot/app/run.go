@@ -81,7 +81,7 @@ func assemble(ctx context.Context, cfg Config) (*plane, error) {
 	}
 	p := &plane{cfg: cfg, metrics: prometheus.NewRegistry()}
 	p.settings.Store(&settings)
-	p.registry = registry.New(settings.Mesh(cfg.ClusterID, cfg.Network, cfg.Domain))
+	p.registry = registry.New(p.mesh(settings))
 	if p.registryMetrics, err = registry.NewMetrics(p.metrics, p.registry); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
@@ -103,6 +103,7 @@ func assemble(ctx context.Context, cfg Config) (*plane, error) {
 		Log:          telemetry.Scoped(cfg.Log, "ads"),
 		Authenticate: p.security.authenticate,
 		Implied:      registry.Implied,
+		Scopes:       p.registry.Scopes(),
 		SotW:         debugServer.SotW(),
 		Version:      cfg.Build.Version,
 		Metrics:      server.NewMetrics(p.metrics),

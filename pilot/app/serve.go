@@ -21,6 +21,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/pilot/internal/debug"
 	"github.com/isthmus-mesh/isthmus/pilot/internal/meshconfig"
+	"github.com/isthmus-mesh/isthmus/pilot/internal/registry"
 	"github.com/isthmus-mesh/isthmus/pkg/kube"
 	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
 	"github.com/isthmus-mesh/isthmus/pkg/xds/server"
@@ -140,7 +141,13 @@ func (p *plane) debugServer() *debug.Server {
 // applyMesh puts a new version of the mesh configuration in force.
 func (p *plane) applyMesh(s meshconfig.Settings) {
 	p.settings.Store(&s)
-	p.registry.SetMesh(s.Mesh(p.cfg.ClusterID, p.cfg.Network, p.cfg.Domain))
+	p.registry.SetMesh(p.mesh(s))
+}
+
+func (p *plane) mesh(s meshconfig.Settings) registry.Mesh {
+	m := s.Mesh(p.cfg.ClusterID, p.cfg.Network, p.cfg.Domain)
+	m.Config = s.Proto
+	return m
 }
 
 // reportObjects is called with all that is wrong with the configuration whenever that changes.

@@ -8,12 +8,15 @@ import (
 	"maps"
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+	meshapi "istio.io/api/mesh/v1alpha1"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/isthmus-mesh/isthmus/pilot/translate/ambient"
@@ -27,6 +30,8 @@ type Mesh struct {
 	ambient.Mesh
 	// DiscoverySelectors choose the namespaces that are part of the mesh; none means all.
 	DiscoverySelectors []*metav1.LabelSelector
+	// Config is the whole configuration, for what proxies are configured with; nil is the default.
+	Config *meshapi.MeshConfig
 }
 
 // Registry is the graph of collections. It is written by one Sink, and read by anybody.
@@ -47,7 +52,7 @@ type Registry struct {
 	endpoints   *coll.Static[*networkingv1.WorkloadEntry]
 	policies    *coll.Static[*securityv1.AuthorizationPolicy]
 	peerAuths   *coll.Static[*securityv1.PeerAuthentication]
-	inputs      map[string]input // by kind
+	inputs      map[schema.GroupKind]input
 	podIdentity coll.Index[*corev1.Pod, identity]
 
 	// derived
@@ -59,6 +64,8 @@ type Registry struct {
 	addresses   coll.Collection[delta.Resource]
 	onlyPods    coll.Collection[delta.Resource]
 	authz       coll.Collection[delta.Resource]
+	routing     routing
+	proxies     proxies
 
 	bySelector struct {
 		services coll.Index[*ambient.Service, string]
@@ -73,21 +80,24 @@ type identity struct{ node, namespace, account string }
 
 // New returns an empty registry.
 func New(mesh Mesh) *Registry {
-	r := &Registry{graph: coll.NewGraph(), alloc: newAllocator(), inputs: map[string]input{}}
+	r := &Registry{graph: coll.NewGraph(), alloc: newAllocator(), inputs: map[schema.GroupKind]input{}}
 	r.mesh = coll.NewStatic(r.graph, "meshConfig", func(Mesh) string { return coll.SingletonKey }, coll.WithEqual(func(a, b Mesh) bool {
-		return a.Equal(b.Mesh) && slices.EqualFunc(a.DiscoverySelectors, b.DiscoverySelectors, sameSelector)
+		return a.Equal(b.Mesh) && proto.Equal(a.Config, b.Config) && slices.EqualFunc(a.DiscoverySelectors, b.DiscoverySelectors, sameSelector)
 	}))
-	r.pods = source[*corev1.Pod](r, "Pod")
-	r.services = source[*corev1.Service](r, "Service")
-	r.nodes = source[*corev1.Node](r, "Node")
-	r.namespaces = source[*corev1.Namespace](r, "Namespace")
-	r.slices = source[*discoveryv1.EndpointSlice](r, "EndpointSlice")
-	r.gateways = source[*gatewayv1.Gateway](r, "Gateway")
-	r.classes = source[*gatewayv1.GatewayClass](r, "GatewayClass")
-	r.entries = source[*networkingv1.ServiceEntry](r, "ServiceEntry")
-	r.endpoints = source[*networkingv1.WorkloadEntry](r, "WorkloadEntry")
-	r.policies = source[*securityv1.AuthorizationPolicy](r, "AuthorizationPolicy")
-	r.peerAuths = source[*securityv1.PeerAuthentication](r, "PeerAuthentication")
+	r.pods = source[*corev1.Pod](r, "", "Pod")
+	r.services = source[*corev1.Service](r, "", "Service")
+	r.nodes = source[*corev1.Node](r, "", "Node")
+	r.namespaces = source[*corev1.Namespace](r, "", "Namespace")
+	r.slices = source[*discoveryv1.EndpointSlice](r, "discovery.k8s.io", "EndpointSlice")
+	r.gateways = source[*gatewayv1.Gateway](r, groupGateway, "Gateway")
+	r.classes = source[*gatewayv1.GatewayClass](r, groupGateway, "GatewayClass")
+	r.entries = source[*networkingv1.ServiceEntry](r, groupNetworking, "ServiceEntry")
+	r.endpoints = source[*networkingv1.WorkloadEntry](r, groupNetworking, "WorkloadEntry")
+	r.policies = source[*securityv1.AuthorizationPolicy](r, groupSecurity, "AuthorizationPolicy")
+	r.peerAuths = source[*securityv1.PeerAuthentication](r, groupSecurity, "PeerAuthentication")
+	r.newRouting()
+	r.proxies.scopes = coll.NewStatic(r.graph, "scopes", func(s scope) string { return s.key })
+	r.proxies.scopes.MarkSynced()
 	r.SetMesh(mesh)
 	r.mesh.MarkSynced()
 	r.derive()
@@ -102,10 +112,17 @@ func sameSelector(a, b *metav1.LabelSelector) bool {
 func (r *Registry) SetMesh(m Mesh) { r.mesh.Set(m) }
 
 // WaitSynced blocks until all objects that existed at the start are in.
-func (r *Registry) WaitSynced(ctx context.Context) error { return r.addresses.WaitSynced(ctx) }
+func (r *Registry) WaitSynced(ctx context.Context) error {
+	if err := r.addresses.WaitSynced(ctx); err != nil {
+		return err
+	}
+	return r.proxies.resources.WaitSynced(ctx)
+}
 
 // HasSynced reports whether all objects that existed at the start are in.
-func (r *Registry) HasSynced() bool { return r.addresses.HasSynced() }
+func (r *Registry) HasSynced() bool {
+	return r.addresses.HasSynced() && r.proxies.resources.HasSynced()
+}
 
 // objectKey is namespace/name, or the name of what has no namespace.
 func objectKey[T kube.Object](o T) string {
@@ -133,6 +150,8 @@ func (r *Registry) derive() {
 	r.derivePolicies()
 	r.deriveWorkloads()
 	r.deriveResources()
+	r.deriveRouting()
+	r.deriveProxies()
 	r.podIdentity = coll.NewIndex(r.pods, func(p *corev1.Pod) []identity {
 		if p.Status.Phase == corev1.PodFailed {
 			return nil

@@ -18,6 +18,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/pkg/api/workload"
 	"github.com/isthmus-mesh/isthmus/pkg/coll"
 	"github.com/isthmus-mesh/isthmus/pkg/xds/delta"
+	"github.com/isthmus-mesh/isthmus/pkg/xds/server"
 )
 
 // Type URLs of what is published.
@@ -136,11 +137,15 @@ func serviceAliases(s *workload.Service) []string {
 // Publisher takes the resources of a type and their changes. It must be quick, and must not call back.
 type Publisher interface {
 	Publish(typeURL string, changed []delta.Resource, removed []string)
+	// PublishScope takes changes of a scope that belong together.
+	PublishScope(scope string, updates ...server.Update)
+	// WithdrawScope says that what a scope was made for is gone.
+	WithdrawScope(scope string)
 }
 
 // PublishTo hands over everything now and every change from now on, until stop is called.
 func (r *Registry) PublishTo(p Publisher) (stop func()) {
-	var stops []func()
+	stops := []func(){r.publishScopes(p)}
 	for _, c := range []struct {
 		typeURL string
 		of      coll.Collection[delta.Resource]

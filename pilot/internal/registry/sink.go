@@ -8,6 +8,14 @@ import (
 	"github.com/isthmus-mesh/isthmus/pkg/kube"
 )
 
+// Groups of the kinds.
+const (
+	groupGateway    = "gateway.networking.k8s.io"
+	groupNetworking = "networking.istio.io"
+	groupSecurity   = "security.istio.io"
+	groupExtensions = "extensions.istio.io"
+)
+
 // input is the untyped door of one source collection.
 type input struct {
 	stage      func(upserts []kube.Object, deletes []types.NamespacedName)
@@ -19,8 +27,8 @@ type input struct {
 func source[T interface {
 	comparable
 	kube.Object
-}](r *Registry, kind string) *coll.Static[T] {
-	s := coll.NewStatic(r.graph, kind, objectKey[T], coll.WithEqual(func(a, b T) bool { return a == b }))
+}](r *Registry, group, kind string) *coll.Static[T] {
+	s := coll.NewStatic(r.graph, group+"/"+kind, objectKey[T], coll.WithEqual(func(a, b T) bool { return a == b }))
 	in := input{
 		markSynced: s.MarkSynced,
 		has:        func(key string) bool { _, ok := s.Get(key); return ok },
@@ -38,7 +46,7 @@ func source[T interface {
 			s.Stage(typed, keys)
 		},
 	}
-	r.inputs[kind] = in
+	r.inputs[schema.GroupKind{Group: group, Kind: kind}] = in
 	return s
 }
 
@@ -61,8 +69,8 @@ type sink struct {
 
 // Apply implements kube.Sink. Kinds that are not part of the registry are left aside.
 func (s *sink) Apply(gvk schema.GroupVersionKind, upserts []kube.Object, deletes []types.NamespacedName) {
-	in, ok := s.registry.inputs[gvk.Kind]
-	if !ok || gvk.Kind == "Gateway" && gvk.Group != kube.GatewayGVK().Group {
+	in, ok := s.registry.inputs[gvk.GroupKind()]
+	if !ok {
 		return
 	}
 	s.metrics.observe(gvk, upserts, deletes, in.has)

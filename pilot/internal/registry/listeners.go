@@ -1,0 +1,166 @@
+package registry
+
+import (
+	"net/netip"
+	"slices"
+
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+
+	"github.com/isthmus-mesh/isthmus/pilot/translate/ambient"
+	"github.com/isthmus-mesh/isthmus/pilot/translate/envoy"
+	"github.com/isthmus-mesh/isthmus/pilot/translate/policy"
+	"github.com/isthmus-mesh/isthmus/pkg/api/workload"
+	"github.com/isthmus-mesh/isthmus/pkg/coll"
+)
+
+// servedChains are the filter chains of one port at its waypoint.
+type servedChains struct {
+	key, scope string
+	service    envoy.WaypointService
+	chains     []*listenerv3.FilterChain
+}
+
+// policies are what is to be enforced somewhere.
+type policies struct {
+	http    []*hcmv3.HttpFilter
+	network []*listenerv3.Filter
+}
+
+// policiesFor translates the policies that are attached to a target. namespaces are where they may be.
+func (r *Registry) policiesFor(f coll.Fetch, t policy.Target, namespaces []string, targeted bool) policies {
+	mesh := r.envoyMesh(f)
+	authz, tokens := r.routing.byNamespace.authz, r.routing.byNamespace.requestAuths
+	if targeted {
+		authz, tokens = r.routing.byNamespace.targetedAuthz, r.routing.byNamespace.targetedTokens
+	}
+	t.RootNamespace = mesh.RootNamespace
+	var all []*securityv1.AuthorizationPolicy
+	var requests []*securityv1.RequestAuthentication
+	namespaces = append(slices.Clone(namespaces), mesh.RootNamespace)
+	slices.Sort(namespaces)
+	for _, ns := range slices.Compact(namespaces) {
+		all = append(all, coll.FetchIndex(f, authz, ns)...)
+		requests = append(requests, coll.FetchIndex(f, tokens, ns)...)
+	}
+	in := policy.Input{
+		Mesh: mesh.Config, Proxy: t.Proxy,
+		Policies:               policy.Attached(t, all),
+		RequestAuthentications: policy.AttachedRequestAuthentications(t, requests),
+		JWKS:                   r.keySet(f),
+	}
+	return policies{policy.HTTPFilters(in), policy.NetworkFilters(in)}
+}
+
+func (r *Registry) deriveChains() {
+	p := &r.proxies
+	p.chains = coll.FlatMap("proxies/chains", p.ports, func(c servedChains) string { return c.key }, func(f coll.Fetch, s servedPort) []servedChains {
+		if s.proxy.kind != waypointScope {
+			return nil
+		}
+		kind := policy.KindService
+		if s.service.Entry != "" {
+			kind = policy.KindServiceEntry
+		}
+		enforced := r.policiesFor(f, policy.Target{
+			Proxy: policy.Waypoint, Namespace: s.proxy.namespace, Gateway: s.proxy.gateway,
+			Services: []policy.ServiceRef{{Kind: kind, Namespace: s.service.Proto.Namespace, Name: s.service.Proto.Name}},
+		}, []string{s.proxy.namespace, s.service.Proto.Namespace}, true)
+		ws := envoy.WaypointService{
+			Host: s.host(), Port: s.number(), Protocol: s.protocol(), Addresses: serviceAddresses(s.service),
+			HTTPFilters: enforced.http, NetworkFilters: enforced.network,
+		}
+		if tcp, ok := coll.FetchOne(f, r.proxies.connections, s.key()); ok {
+			ws.TCP = tcp.routes
+		}
+		return []servedChains{{s.key(), s.proxy.key, ws, ws.Chains(r.envoyMesh(f))}}
+	})
+	p.chainsByScope = coll.NewIndex(p.chains, func(c servedChains) []string { return []string{c.scope} })
+}
+
+func serviceAddresses(s *ambient.Service) []netip.Addr {
+	var out []netip.Addr
+	for _, a := range s.Proto.Addresses {
+		if ip, ok := netip.AddrFromSlice(a.Address); ok && a.Length == nil {
+			out = append(out, ip)
+		}
+	}
+	return out
+}
+
+func (r *Registry) deriveListeners() coll.Collection[scoped] {
+	r.deriveChains()
+	p := &r.proxies
+	same := coll.WithEqual(sameScoped)
+	waypoints := coll.FlatMap("xds/listeners/waypoints", p.active, scoped.key, func(f coll.Fetch, p proxy) []scoped {
+		if p.kind != waypointScope {
+			return nil
+		}
+		w := envoy.Waypoint{Mesh: r.envoyMesh(f)}
+		for _, c := range coll.FetchIndex(f, r.proxies.chainsByScope, p.key) {
+			w.Services = append(w.Services, c.service)
+			w.Chains = append(w.Chains, c.chains...)
+		}
+		w.Workloads = r.boundWorkloads(f, p)
+		return listeners(p, w.Listeners())
+	}, same)
+	gateways := coll.FlatMap("xds/listeners/gateways", p.gateways, scoped.key, func(f coll.Fetch, g gatewayServers) []scoped {
+		enforced := r.policiesFor(f, policy.Target{
+			Proxy: policy.Gateway, Namespace: g.proxy.namespace, Gateway: g.proxy.gateway, Labels: g.proxy.labels,
+		}, []string{g.proxy.namespace}, false)
+		return listeners(g.proxy, envoy.Gateway{
+			Mesh: r.envoyMesh(f), Servers: g.servers, HTTPFilters: enforced.http, NetworkFilters: enforced.network,
+		}.Listeners())
+	}, same)
+	proxyless := coll.FlatMap("xds/listeners/grpc", p.ports, scoped.key, func(_ coll.Fetch, s servedPort) []scoped {
+		if s.proxy.kind != proxylessScope {
+			return nil
+		}
+		return listeners(s.proxy, []*listenerv3.Listener{envoy.ProxylessListener(s.host(), s.number())})
+	}, same)
+	return coll.Join("xds/listeners", waypoints, gateways, proxyless)
+}
+
+func listeners(p proxy, list []*listenerv3.Listener) []scoped {
+	out := make([]scoped, 0, len(list))
+	for _, l := range list {
+		out = append(out, encodeScoped(p.key, ListenerType, l.GetName(), l))
+	}
+	return out
+}
+
+// boundWorkloads are those that a waypoint serves by their own address.
+func (r *Registry) boundWorkloads(f coll.Fetch, p proxy) []envoy.WaypointWorkload {
+	bound := coll.FetchIndex(f, r.routing.workloadsByBinding, p.namespace+"/"+p.gateway)
+	if len(bound) == 0 {
+		return nil
+	}
+	enforced := r.policiesFor(f, policy.Target{Proxy: policy.Waypoint, Namespace: p.namespace, Gateway: p.gateway}, []string{p.namespace}, true)
+	out := make([]envoy.WaypointWorkload, 0, len(bound))
+	for _, w := range bound {
+		out = append(out, envoy.WaypointWorkload{Addresses: workloadAddresses(w.Proto), HTTPFilters: enforced.http, NetworkFilters: enforced.network})
+	}
+	return out
+}
+
+func workloadAddresses(w *workload.Workload) []netip.Addr {
+	if w.NetworkMode == workload.NetworkMode_HOST_NETWORK {
+		return nil
+	}
+	var out []netip.Addr
+	for _, a := range w.Addresses {
+		if ip, ok := netip.AddrFromSlice(a); ok {
+			out = append(out, ip)
+		}
+	}
+	return out
+}
+
+// keySet finds the documents that tokens are verified with.
+func (r *Registry) keySet(f coll.Fetch) func(string) (string, bool) {
+	return func(source string) (string, bool) {
+		k, ok := coll.FetchOne(f, r.routing.keySets, source)
+		return k.Document, ok
+	}
+}

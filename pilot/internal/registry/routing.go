@@ -1,0 +1,214 @@
+package registry
+
+import (
+	"slices"
+	"strings"
+
+	extensionsv1alpha1 "istio.io/client-go/pkg/apis/extensions/v1alpha1"
+	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+	networkingv1alpha3 "istio.io/client-go/pkg/apis/networking/v1alpha3"
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/isthmus-mesh/isthmus/pilot/translate/ambient"
+	"github.com/isthmus-mesh/isthmus/pilot/translate/gateway"
+	"github.com/isthmus-mesh/isthmus/pkg/coll"
+)
+
+// routing is what decides where requests go, and the ways to find it.
+type routing struct {
+	virtualServices *coll.Static[*networkingv1.VirtualService]
+	rules           *coll.Static[*networkingv1.DestinationRule]
+	classic         *coll.Static[*networkingv1.Gateway]
+	httpRoutes      *coll.Static[*gatewayv1.HTTPRoute]
+	grpcRoutes      *coll.Static[*gatewayv1.GRPCRoute]
+	grants          *coll.Static[*gatewayv1.ReferenceGrant]
+	requestAuths    *coll.Static[*securityv1.RequestAuthentication]
+	filters         *coll.Static[*networkingv1alpha3.EnvoyFilter]
+	plugins         *coll.Static[*extensionsv1alpha1.WasmPlugin]
+	keySets         *coll.Static[KeySet]
+
+	// attached are routes of the Gateway API with the services they name.
+	attachedHTTP coll.Collection[attached[*gatewayv1.HTTPRoute]]
+	attachedGRPC coll.Collection[attached[*gatewayv1.GRPCRoute]]
+
+	byHost struct {
+		services        coll.Index[*ambient.Service, string]
+		virtualServices coll.Index[*networkingv1.VirtualService, string]
+		rules           coll.Index[*networkingv1.DestinationRule, string] // by namespace and host
+		http            coll.Index[attached[*gatewayv1.HTTPRoute], string]
+		grpc            coll.Index[attached[*gatewayv1.GRPCRoute], string]
+	}
+	byGateway struct {
+		virtualServices coll.Index[*networkingv1.VirtualService, string] // classic ones
+		http            coll.Index[*gatewayv1.HTTPRoute, string]
+		grpc            coll.Index[*gatewayv1.GRPCRoute, string]
+	}
+	byNamespace struct {
+		grants         coll.Index[*gatewayv1.ReferenceGrant, string]
+		targetedAuthz  coll.Index[*securityv1.AuthorizationPolicy, string] // with targetRefs: those of waypoints
+		authz          coll.Index[*securityv1.AuthorizationPolicy, string]
+		requestAuths   coll.Index[*securityv1.RequestAuthentication, string]
+		targetedTokens coll.Index[*securityv1.RequestAuthentication, string]
+	}
+	workloadsByService coll.Index[*ambient.Workload, string]
+	workloadsByBinding coll.Index[*ambient.Workload, string]
+	servicesByBinding  coll.Index[*ambient.Service, string]
+	servicesByAddress  coll.Index[*ambient.Service, string]
+}
+
+// attached is a route with the hosts of the services that are its parents.
+type attached[T any] struct {
+	key   string
+	route T
+	hosts []string
+}
+
+// newRouting makes the sources.
+func (r *Registry) newRouting() {
+	r.routing = routing{
+		virtualServices: source[*networkingv1.VirtualService](r, groupNetworking, "VirtualService"),
+		rules:           source[*networkingv1.DestinationRule](r, groupNetworking, "DestinationRule"),
+		classic:         source[*networkingv1.Gateway](r, groupNetworking, "Gateway"),
+		httpRoutes:      source[*gatewayv1.HTTPRoute](r, groupGateway, "HTTPRoute"),
+		grpcRoutes:      source[*gatewayv1.GRPCRoute](r, groupGateway, "GRPCRoute"),
+		grants:          source[*gatewayv1.ReferenceGrant](r, groupGateway, "ReferenceGrant"),
+		requestAuths:    source[*securityv1.RequestAuthentication](r, groupSecurity, "RequestAuthentication"),
+		filters:         source[*networkingv1alpha3.EnvoyFilter](r, groupNetworking, "EnvoyFilter"),
+		plugins:         source[*extensionsv1alpha1.WasmPlugin](r, groupExtensions, "WasmPlugin"),
+		keySets:         coll.NewStatic(r.graph, "key sets", func(k KeySet) string { return k.Source }),
+	}
+	r.routing.keySets.MarkSynced()
+}
+
+// deriveRouting makes what is found by something other than its key.
+func (r *Registry) deriveRouting() {
+	x := &r.routing
+	x.byHost.services = coll.NewIndex(r.serviceList, func(s *ambient.Service) []string { return []string{s.Proto.Hostname} })
+	x.workloadsByService = coll.NewIndex(r.workloads, func(w *ambient.Workload) (keys []string) {
+		for key := range w.Proto.Services {
+			keys = append(keys, key)
+		}
+		return keys
+	})
+	x.workloadsByBinding = coll.NewIndex(r.workloads, func(w *ambient.Workload) []string { return boundTo(w.Binding) })
+	x.servicesByBinding = coll.NewIndex(r.serviceList, func(s *ambient.Service) []string { return boundTo(s.Binding) })
+	x.servicesByAddress = coll.NewIndex(r.serviceList, func(s *ambient.Service) []string { return serviceAliases(s.Proto) })
+
+	x.byHost.virtualServices = coll.NewIndex(x.virtualServices, func(vs *networkingv1.VirtualService) []string {
+		return qualify(vs.Spec.GetHosts(), vs.Namespace)
+	})
+	x.byHost.rules = coll.NewIndex(x.rules, func(dr *networkingv1.DestinationRule) []string {
+		return []string{dr.Namespace + "\x00" + qualified(dr.Spec.GetHost(), dr.Namespace)}
+	})
+	x.byGateway.virtualServices = coll.NewIndex(x.virtualServices, func(vs *networkingv1.VirtualService) (keys []string) {
+		for _, name := range vs.Spec.GetGateways() {
+			if !strings.Contains(name, "/") {
+				name = vs.Namespace + "/" + name
+			}
+			keys = append(keys, name)
+		}
+		return keys
+	})
+	x.byGateway.http = coll.NewIndex(x.httpRoutes, func(o *gatewayv1.HTTPRoute) []string { return parentGateways(o.Spec.ParentRefs, o.Namespace) })
+	x.byGateway.grpc = coll.NewIndex(x.grpcRoutes, func(o *gatewayv1.GRPCRoute) []string { return parentGateways(o.Spec.ParentRefs, o.Namespace) })
+
+	x.byNamespace.grants = coll.NewIndex(x.grants, func(g *gatewayv1.ReferenceGrant) []string { return []string{g.Namespace} })
+	x.byNamespace.authz = coll.NewIndex(r.policies, func(p *securityv1.AuthorizationPolicy) []string { return []string{p.Namespace} })
+	x.byNamespace.targetedAuthz = coll.NewIndex(r.policies, func(p *securityv1.AuthorizationPolicy) []string {
+		return namespaceIf(p.Namespace, len(p.Spec.GetTargetRefs()) > 0 || p.Spec.GetTargetRef() != nil)
+	})
+	x.byNamespace.requestAuths = coll.NewIndex(x.requestAuths, func(p *securityv1.RequestAuthentication) []string { return []string{p.Namespace} })
+	x.byNamespace.targetedTokens = coll.NewIndex(x.requestAuths, func(p *securityv1.RequestAuthentication) []string {
+		return namespaceIf(p.Namespace, len(p.Spec.GetTargetRefs()) > 0 || p.Spec.GetTargetRef() != nil)
+	})
+	r.deriveAttached()
+}
+
+func namespaceIf(namespace string, yes bool) []string {
+	if !yes {
+		return nil
+	}
+	return []string{namespace}
+}
+
+// deriveAttached finds the services that routes name as parents. A ServiceEntry is one by its name, so that it has to be looked up.
+func (r *Registry) deriveAttached() {
+	x := &r.routing
+	x.attachedHTTP = coll.Map("routes/http", x.httpRoutes, func(a attached[*gatewayv1.HTTPRoute]) string { return a.key },
+		func(f coll.Fetch, o *gatewayv1.HTTPRoute) (attached[*gatewayv1.HTTPRoute], bool) {
+			hosts := gateway.ParentServices(r.view(f), r.routeMesh(f), o.Spec.ParentRefs, o.Namespace)
+			return attached[*gatewayv1.HTTPRoute]{objectKey(o), o, hosts}, len(hosts) > 0
+		}, coll.WithEqual(sameAttached[*gatewayv1.HTTPRoute]))
+	x.attachedGRPC = coll.Map("routes/grpc", x.grpcRoutes, func(a attached[*gatewayv1.GRPCRoute]) string { return a.key },
+		func(f coll.Fetch, o *gatewayv1.GRPCRoute) (attached[*gatewayv1.GRPCRoute], bool) {
+			hosts := gateway.ParentServices(r.view(f), r.routeMesh(f), o.Spec.ParentRefs, o.Namespace)
+			return attached[*gatewayv1.GRPCRoute]{objectKey(o), o, hosts}, len(hosts) > 0
+		}, coll.WithEqual(sameAttached[*gatewayv1.GRPCRoute]))
+	x.byHost.http = coll.NewIndex(x.attachedHTTP, func(a attached[*gatewayv1.HTTPRoute]) []string { return a.hosts })
+	x.byHost.grpc = coll.NewIndex(x.attachedGRPC, func(a attached[*gatewayv1.GRPCRoute]) []string { return a.hosts })
+}
+
+func sameAttached[T comparable](a, b attached[T]) bool {
+	return a.route == b.route && slices.Equal(a.hosts, b.hosts)
+}
+
+// boundTo is the waypoint, also one that is not ready: it has to know what it will serve.
+func boundTo(b ambient.Binding) []string {
+	if b.Reason != ambient.ReasonWaypointAccepted && b.Reason != ambient.ReasonWaypointIsNotReady {
+		return nil
+	}
+	return []string{b.Waypoint}
+}
+
+// qualified makes a short name unambiguous for indexes, whatever the domain of the cluster is; see hostKeys.
+func qualified(host, namespace string) string {
+	if host == "" || host == "*" || strings.Contains(host, ".") {
+		return host
+	}
+	return host + "\x00" + namespace
+}
+
+func qualify(hosts []string, namespace string) []string {
+	out := make([]string, 0, len(hosts))
+	for _, h := range hosts {
+		out = append(out, qualified(h, namespace))
+	}
+	return out
+}
+
+// hostKeys are the index keys under which objects about a host are found, the most specific ones first: its name, the short one
+// in its own namespace, and the wildcards that it falls under.
+func hostKeys(host, domain string) []string {
+	out := []string{host}
+	if service, ok := strings.CutSuffix(host, ".svc."+domain); ok {
+		if name, namespace, ok := strings.Cut(service, "."); ok && !strings.Contains(namespace, ".") {
+			out = append(out, name+"\x00"+namespace)
+		}
+	}
+	rest := strings.TrimPrefix(host, "*.")
+	for {
+		_, after, ok := strings.Cut(rest, ".")
+		if !ok {
+			break
+		}
+		out = append(out, "*."+after)
+		rest = after
+	}
+	return append(out, "*")
+}
+
+// parentGateways are the keys of the Gateways that a route names.
+func parentGateways(refs []gatewayv1.ParentReference, namespace string) (keys []string) {
+	for _, ref := range refs {
+		if ref.Kind != nil && *ref.Kind != "Gateway" || ref.Group != nil && *ref.Group != groupGateway {
+			continue
+		}
+		ns := namespace
+		if ref.Namespace != nil {
+			ns = string(*ref.Namespace)
+		}
+		keys = append(keys, ns+"/"+string(ref.Name))
+	}
+	return keys
+}

@@ -1,0 +1,148 @@
+package registry
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+
+	"github.com/isthmus-mesh/isthmus/pkg/xds/server"
+)
+
+// Type URLs of what proxies are configured with.
+const (
+	ListenerType = "type.googleapis.com/envoy.config.listener.v3.Listener"
+	ClusterType  = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+	RouteType    = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+	EndpointType = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+
+	labelGatewayName = "gateway.networking.k8s.io/gateway-name"
+)
+
+// scopeKind is what a proxy is.
+type scopeKind int
+
+const (
+	unsupported scopeKind = iota
+	waypointScope
+	routerScope
+	proxylessScope
+)
+
+// scope is a set of proxies that are configured alike.
+type scope struct {
+	key       string
+	kind      scopeKind
+	namespace string
+	gateway   string            // name of the Gateway it was deployed for; empty for a classic gateway
+	labels    map[string]string // of the pods, for routers: selectors are matched against them
+}
+
+// ScopeOf names the scope of a proxy, empty for types that everybody gets the same of. Proxies of one Gateway share a scope. What is
+// no proxy that we configure gets a scope in which nothing is ever published, as an empty configuration would be wrong.
+func ScopeOf(node *corev3.Node, _ server.Peer, typeURL string) string {
+	switch typeURL {
+	case ListenerType, ClusterType, RouteType, EndpointType:
+		return nodeScope(node).key
+	}
+	return ""
+}
+
+func nodeScope(node *corev3.Node) scope {
+	kind, rest, _ := strings.Cut(node.GetId(), "~")
+	meta := node.GetMetadata().GetFields()
+	s := scope{namespace: meta["NAMESPACE"].GetStringValue()}
+	if s.namespace == "" {
+		_, domain, _ := cutLast(rest, "~")
+		s.namespace, _, _ = strings.Cut(domain, ".svc.")
+	}
+	labels := map[string]string{}
+	for k, v := range meta["LABELS"].GetStructValue().GetFields() {
+		if !perPod(k) {
+			labels[k] = v.GetStringValue()
+		}
+	}
+	s.gateway = labels[labelGatewayName]
+	switch {
+	case meta["GENERATOR"].GetStringValue() == "grpc":
+		s.kind, s.gateway, s.key = proxylessScope, "", "grpc/"+s.namespace
+	case kind == "waypoint":
+		s.gateway = cmp.Or(s.gateway, meta["GATEWAY_NAME"].GetStringValue())
+		s.kind, s.key = waypointScope, "waypoint/"+s.namespace+"/"+s.gateway
+	case kind == "router":
+		s.kind, s.labels, s.key = routerScope, labels, "router/"+s.namespace+"/"+joinLabels(labels)
+	default:
+		s.key = "unsupported/" + kind
+	}
+	return s
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	if at := strings.LastIndex(s, sep); at >= 0 {
+		return s[:at], s[at+len(sep):], true
+	}
+	return s, "", false
+}
+
+// perPod reports whether a label tells pods of one workload apart.
+func perPod(label string) bool {
+	switch label {
+	case "pod-template-hash", "controller-revision-hash", "statefulset.kubernetes.io/pod-name", "apps.kubernetes.io/pod-index":
+		return true
+	}
+	return false
+}
+
+// joinLabels and splitLabels turn labels into a part of a key and back. Labels have neither of the separators.
+func joinLabels(labels map[string]string) string {
+	parts := make([]string, 0, len(labels))
+	for _, k := range slices.Sorted(maps.Keys(labels)) {
+		parts = append(parts, k+"="+labels[k])
+	}
+	return strings.Join(parts, ",")
+}
+
+func splitLabels(text string) map[string]string {
+	out := map[string]string{}
+	for part := range strings.SplitSeq(text, ",") {
+		if k, v, ok := strings.Cut(part, "="); ok {
+			out[k] = v
+		}
+	}
+	return out
+}
+
+// parseScope reads a key that nodeScope made.
+func parseScope(key string) scope {
+	kind, rest, _ := strings.Cut(key, "/")
+	namespace, tail, _ := strings.Cut(rest, "/")
+	s := scope{key: key, namespace: namespace}
+	switch kind {
+	case "grpc":
+		s.kind = proxylessScope
+	case "waypoint":
+		s.kind, s.gateway = waypointScope, tail
+	case "router":
+		s.kind, s.labels = routerScope, splitLabels(tail)
+		s.gateway = s.labels[labelGatewayName]
+	}
+	return s
+}
+
+// Scopes says which proxy sees what, and computes only what is asked for.
+func (r *Registry) Scopes() server.Scopes { return scopes{r} }
+
+type scopes struct{ r *Registry }
+
+// ScopeOf implements server.Scopes.
+func (s scopes) ScopeOf(node *corev3.Node, peer server.Peer, typeURL string) string {
+	return ScopeOf(node, peer, typeURL)
+}
+
+// Open implements server.Scopes.
+func (s scopes) Open(key string) { s.r.proxies.scopes.Set(parseScope(key)) }
+
+// Close implements server.Scopes.
+func (s scopes) Close(key string) { s.r.proxies.scopes.Delete(key) }

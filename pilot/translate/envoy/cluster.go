@@ -1,0 +1,216 @@
+package envoy
+
+import (
+	"math"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	internalv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/internal_upstream/v3"
+	rawv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	metadatav3 "github.com/envoyproxy/go-control-plane/envoy/type/metadata/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+	networkingapi "istio.io/api/networking/v1alpha3"
+)
+
+// Keys of metadata.
+const (
+	istioMetadata       = "istio"
+	originalDstMetadata = "envoy.filters.listener.original_dst"
+	socketMatchMetadata = "envoy.transport_socket_match"
+	// MeshMetadata is ours: what our engine verifies beyond what stock Envoy can. Envoy ignores it.
+	MeshMetadata = "isthmus.mesh"
+
+	httpOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+)
+
+// Resolution is where a cluster's endpoints come from.
+type Resolution int
+
+// The resolutions.
+const (
+	// ByEndpoints is EDS.
+	ByEndpoints Resolution = iota
+	// ByDNS resolves the names of the endpoints, which are part of the cluster.
+	ByDNS
+	// ByDNSOne is ByDNS, but one connection pool for all of a name's addresses.
+	ByDNSOne
+	// ByOriginal goes where the client wanted to.
+	ByOriginal
+)
+
+// Cluster is what a cluster of a service is made from.
+type Cluster struct {
+	Mesh      Mesh
+	Name      string
+	Host      string
+	Service   string // name and namespace of the object
+	Namespace string
+	Port      uint32
+	Protocol  Protocol
+	Subset    string
+	// Rule is namespace/name of the DestinationRule that Policy is from; both may be missing.
+	Rule   string
+	Policy *networkingapi.TrafficPolicy
+	// Resolution, and for ByDNS the Endpoints.
+	Resolution Resolution
+	Endpoints  []Endpoint
+	// Proxyless clusters are for gRPC clients: they know no transport but their own.
+	Proxyless bool
+	// SubjectAltNames of the service, for TLS that does not name its own.
+	SubjectAltNames []string
+}
+
+// Resource translates it.
+func (c Cluster) Resource() *clusterv3.Cluster {
+	out := &clusterv3.Cluster{
+		Name:           c.Name,
+		ConnectTimeout: durationpb.New(c.Mesh.connectTimeout()),
+		LbPolicy:       clusterv3.Cluster_LEAST_REQUEST,
+		CircuitBreakers: &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
+			MaxConnections: u32(math.MaxUint32), MaxPendingRequests: u32(math.MaxUint32), MaxRequests: u32(math.MaxUint32),
+			MaxRetries: u32(math.MaxUint32), TrackRemaining: true,
+		}}},
+		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{},
+		Metadata:       c.metadata(),
+	}
+	switch c.Resolution {
+	case ByEndpoints:
+		out.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}
+		out.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads(), ServiceName: c.Name}
+	case ByDNS, ByDNSOne:
+		out.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}
+		if c.Resolution == ByDNSOne {
+			out.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_LOGICAL_DNS}
+		}
+		out.DnsLookupFamily = clusterv3.Cluster_V4_PREFERRED
+		out.DnsRefreshRate = seconds(60)
+		if d := c.Mesh.Config.GetDnsRefreshRate(); d != nil {
+			out.DnsRefreshRate = d
+		}
+		out.RespectDnsTtl = true
+		out.LoadAssignment = Assignment(c.Name, c.Endpoints)
+	case ByOriginal:
+		originalDestinationCluster(out)
+	}
+	if c.Proxyless {
+		out.LbPolicy = clusterv3.Cluster_ROUND_ROBIN
+	}
+	c.applyPolicy(out)
+	return out
+}
+
+func originalDestinationCluster(out *clusterv3.Cluster) {
+	out.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_ORIGINAL_DST}
+	out.LbPolicy = clusterv3.Cluster_CLUSTER_PROVIDED
+	out.EdsClusterConfig, out.LoadAssignment = nil, nil
+}
+
+// metadata says of which service the cluster is, for telemetry and for people.
+func (c Cluster) metadata() *corev3.Metadata {
+	about := map[string]*structpb.Value{
+		"services": structpb.NewListValue(&structpb.ListValue{Values: []*structpb.Value{structpb.NewStructValue(fields(map[string]*structpb.Value{
+			"host": text(c.Host), "name": text(c.Service), "namespace": text(c.Namespace),
+		}))}}),
+	}
+	if c.Subset != "" {
+		about["subset"] = text(c.Subset)
+	}
+	if c.Rule != "" {
+		about["config"] = text(rulePath(c.Rule))
+	}
+	return &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{istioMetadata: fields(about)}}
+}
+
+// transport chooses by endpoint: HBONE for those that speak it, and what plain is for the others. Inside HBONE is what is plain
+// outside of it.
+func transport(plain *corev3.TransportSocket) []*clusterv3.Cluster_TransportSocketMatch {
+	return []*clusterv3.Cluster_TransportSocketMatch{
+		{
+			Name:            "hbone",
+			Match:           fields(map[string]*structpb.Value{"tunnel": text("h2")}),
+			TransportSocket: internalUpstream(plain),
+		},
+		{Name: "tlsMode-disabled", Match: &structpb.Struct{}, TransportSocket: plain},
+	}
+}
+
+func rawBuffer() *corev3.TransportSocket {
+	return transportSocket("envoy.transport_sockets.raw_buffer", &rawv3.RawBuffer{})
+}
+
+// internalUpstream takes along to the internal listener where the connection is to go.
+func internalUpstream(inner *corev3.TransportSocket) *corev3.TransportSocket {
+	return transportSocket("envoy.transport_sockets.internal_upstream", &internalv3.InternalUpstreamTransport{
+		PassthroughMetadata: []*internalv3.InternalUpstreamTransport_MetadataValueSource{{
+			Kind: &metadatav3.MetadataKind{Kind: &metadatav3.MetadataKind_Host_{Host: &metadatav3.MetadataKind_Host{}}},
+			Name: originalDstMetadata,
+		}},
+		TransportSocket: inner,
+	})
+}
+
+// ProxyClusters are those that every waypoint and gateway has beside its services'. Only a waypoint has listeners behind
+// main_internal.
+func ProxyClusters(mesh Mesh, waypoint bool) []*clusterv3.Cluster {
+	out := []*clusterv3.Cluster{originate(mesh)}
+	if waypoint {
+		out = append(out, internalCluster(mesh, Encap, ConnectOriginate), internalCluster(mesh, MainInternal, MainInternal))
+	}
+	return out
+}
+
+// internalCluster leads to a listener of the same proxy.
+func internalCluster(mesh Mesh, name, listener string) *clusterv3.Cluster {
+	return &clusterv3.Cluster{
+		Name:                 name,
+		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
+		ConnectTimeout:       durationpb.New(mesh.connectTimeout()),
+		LoadAssignment: &endpointv3.ClusterLoadAssignment{ClusterName: name, Endpoints: []*endpointv3.LocalityLbEndpoints{{
+			LbEndpoints: []*endpointv3.LbEndpoint{{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{
+				Endpoint: &endpointv3.Endpoint{Address: internalAddress(listener, "")},
+			}}},
+		}}},
+		TransportSocket: transportSocket("envoy.transport_sockets.internal_upstream", &internalv3.InternalUpstreamTransport{TransportSocket: rawBuffer()}),
+		CircuitBreakers: unlimited(),
+	}
+}
+
+func unlimited() *clusterv3.CircuitBreakers {
+	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
+		MaxConnections: u32(math.MaxUint32), MaxPendingRequests: u32(math.MaxUint32), MaxRequests: u32(math.MaxUint32), MaxRetries: u32(math.MaxUint32),
+		TrackRemaining: true,
+	}}}
+}
+
+// originate is HBONE to the address of the connection, or to a waypoint if the endpoint names one.
+func originate(mesh Mesh) *clusterv3.Cluster {
+	out := &clusterv3.Cluster{
+		Name:            ConnectOriginate,
+		ConnectTimeout:  durationpb.New(mesh.connectTimeout()),
+		CleanupInterval: seconds(60),
+		CircuitBreakers: unlimited(),
+		LbConfig: &clusterv3.Cluster_OriginalDstLbConfig_{OriginalDstLbConfig: &clusterv3.Cluster_OriginalDstLbConfig{
+			UpstreamPortOverride: u32(hbonePort),
+			MetadataKey: &metadatav3.MetadataKey{Key: originalDstMetadata, Path: []*metadatav3.MetadataKey_PathSegment{{
+				Segment: &metadatav3.MetadataKey_PathSegment_Key{Key: "waypoint"},
+			}}},
+		}},
+		TransportSocket: transportSocket(tlsSocket, &tlsv3.UpstreamTlsContext{CommonTlsContext: meshTLS(mesh)}),
+		TypedExtensionProtocolOptions: map[string]*anypb.Any{httpOptions: pack(&httpv3.HttpProtocolOptions{
+			UpstreamProtocolOptions: explicitHTTP2(&corev3.Http2ProtocolOptions{AllowConnect: true, ConnectionKeepalive: keepalive()}),
+		})},
+	}
+	originalDestinationCluster(out)
+	return out
+}
+
+func explicitHTTP2(o *corev3.Http2ProtocolOptions) *httpv3.HttpProtocolOptions_ExplicitHttpConfig_ {
+	return &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
+		ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: o},
+	}}
+}

@@ -1,0 +1,93 @@
+package envoy
+
+import (
+	"cmp"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	"google.golang.org/protobuf/types/known/structpb"
+)
+
+// Endpoint is one address behind a service.
+type Endpoint struct {
+	// Address is an IP address, or a name to be resolved.
+	Address string
+	Port    uint32
+	// HBONE says that it is reached through the mesh's tunnel, Waypoint that it is so by way of this address and port.
+	HBONE    bool
+	Waypoint netip.AddrPort
+	// Identity is what must stand in the certificate of whoever terminates HBONE: spiffe://….
+	Identity string
+	// Unhealthy endpoints are known but not used unless all are.
+	Unhealthy bool
+	Weight    uint32
+	Locality  Locality
+	// Workload describes it in telemetry: name;namespace;canonical name;canonical revision;cluster.
+	Workload string
+}
+
+// Locality is where an endpoint runs.
+type Locality struct{ Region, Zone, Subzone string }
+
+func compareLocality(a, b Locality) int {
+	return cmp.Or(strings.Compare(a.Region, b.Region), strings.Compare(a.Zone, b.Zone), strings.Compare(a.Subzone, b.Subzone))
+}
+
+// Assignment is the endpoints of a cluster. Their order does not matter.
+func Assignment(cluster string, endpoints []Endpoint) *endpointv3.ClusterLoadAssignment {
+	sorted := slices.Clone(endpoints)
+	slices.SortFunc(sorted, func(a, b Endpoint) int {
+		return cmp.Or(compareLocality(a.Locality, b.Locality), strings.Compare(a.Address, b.Address), cmp.Compare(a.Port, b.Port), a.Waypoint.Compare(b.Waypoint))
+	})
+	out := &endpointv3.ClusterLoadAssignment{ClusterName: cluster}
+	var group *endpointv3.LocalityLbEndpoints
+	var at Locality
+	for _, e := range sorted {
+		if group == nil || e.Locality != at {
+			at = e.Locality
+			group = &endpointv3.LocalityLbEndpoints{LoadBalancingWeight: u32(0)}
+			group.Locality = &corev3.Locality{Region: at.Region, Zone: at.Zone, SubZone: at.Subzone}
+			out.Endpoints = append(out.Endpoints, group)
+		}
+		weight := max(1, e.Weight)
+		group.LoadBalancingWeight.Value += weight
+		group.LbEndpoints = append(group.LbEndpoints, e.resource(weight))
+	}
+	return out
+}
+
+func (e Endpoint) resource(weight uint32) *endpointv3.LbEndpoint {
+	target := net.JoinHostPort(e.Address, number(e.Port))
+	out := &endpointv3.LbEndpoint{LoadBalancingWeight: u32(weight), HealthStatus: corev3.HealthStatus_HEALTHY}
+	if e.Unhealthy {
+		out.HealthStatus = corev3.HealthStatus_UNHEALTHY
+	}
+	address := socketAddress(e.Address, e.Port)
+	meta := map[string]*structpb.Struct{}
+	if e.Workload != "" {
+		meta[istioMetadata] = fields(map[string]*structpb.Value{"workload": text(e.Workload)})
+	}
+	if e.HBONE {
+		address = internalAddress(ConnectOriginate, target)
+		tunnel := map[string]*structpb.Value{"local": text(target)}
+		if e.Waypoint.IsValid() {
+			tunnel["waypoint"] = text(e.Waypoint.String())
+			// Endpoints of one service behind several waypoint pods are told apart by the pod.
+			address = internalAddress(ConnectOriginate, target+"/"+e.Waypoint.String())
+		}
+		meta[originalDstMetadata] = fields(tunnel)
+		meta[socketMatchMetadata] = fields(map[string]*structpb.Value{"tunnel": text("h2")})
+		if e.Identity != "" {
+			meta[MeshMetadata] = fields(map[string]*structpb.Value{"identity": text(e.Identity)})
+		}
+	}
+	if len(meta) > 0 {
+		out.Metadata = &corev3.Metadata{FilterMetadata: meta}
+	}
+	out.HostIdentifier = &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: address}}
+	return out
+}

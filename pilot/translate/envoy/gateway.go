@@ -1,0 +1,126 @@
+package envoy
+
+import (
+	"net/netip"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+
+	"github.com/isthmus-mesh/isthmus/pilot/translate/gateway"
+)
+
+// Gateway is all that the listeners of a gateway are made from.
+type Gateway struct {
+	Mesh    Mesh
+	Servers []gateway.Server
+	// HTTPFilters and NetworkFilters are the policies.
+	HTTPFilters    []*hcmv3.HttpFilter
+	NetworkFilters []*listenerv3.Filter
+}
+
+// Listeners of a gateway: one for each port that can be served, and the one that carries connections to pods.
+func (g Gateway) Listeners() []*listenerv3.Listener {
+	out := []*listenerv3.Listener{connectOriginate(g.Mesh)}
+	for _, s := range g.Servers {
+		if l := g.listener(s); l != nil {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// listener is nil when none of the server's chains can be served: a port without a chain would refuse connections all the same.
+func (g Gateway) listener(s gateway.Server) *listenerv3.Listener {
+	bind := s.Bind
+	if bind == "" {
+		bind = "0.0.0.0"
+	}
+	if _, err := netip.ParseAddr(bind); err != nil {
+		return nil
+	}
+	l := &listenerv3.Listener{
+		Name:             s.Name,
+		Address:          socketAddress(bind, s.Port),
+		TrafficDirection: corev3.TrafficDirection_OUTBOUND,
+	}
+	bySNI := false
+	for _, c := range s.Chains {
+		if c.TLS != nil {
+			continue // terminated: credentials are not served yet
+		}
+		var filters []*listenerv3.Filter
+		switch {
+		case c.RouteName != "":
+			filters = []*listenerv3.Filter{networkFilter(hcmFilter, g.manager(l.Name, c.RouteName))}
+		case len(c.TCP) > 0:
+			filters = append(append(filters, g.NetworkFilters...), g.forward(c.TCP))
+		default:
+			continue
+		}
+		chain := &listenerv3.FilterChain{Filters: filters}
+		if len(c.SNI) > 0 {
+			chain.FilterChainMatch = &listenerv3.FilterChainMatch{ServerNames: c.SNI}
+			bySNI = true
+		}
+		l.FilterChains = append(l.FilterChains, chain)
+	}
+	if len(l.FilterChains) == 0 {
+		return nil
+	}
+	if bySNI {
+		l.ListenerFilters = []*listenerv3.ListenerFilter{{
+			Name:       "envoy.filters.listener.tls_inspector",
+			ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: pack(&tlsinspectorv3.TlsInspector{})},
+		}}
+	}
+	return l
+}
+
+// manager takes requests of clients outside of the mesh: what they say about themselves is not believed.
+func (g Gateway) manager(listener, routes string) *hcmv3.HttpConnectionManager {
+	h := withRDS(requestManager(g.Mesh, "outbound_"+listener, g.HTTPFilters), routes)
+	h.UseRemoteAddress = yes()
+	h.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
+	h.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{Subject: yes(), Cert: true, Dns: true, Uri: true}
+	if t := g.Mesh.Config.GetDefaultConfig().GetGatewayTopology(); t != nil {
+		h.XffNumTrustedHops = t.GetNumTrustedProxies()
+	}
+	return h
+}
+
+// forward carries connections to the targets of the first route, which takes all.
+func (g Gateway) forward(routes []gateway.TCPRoute) *listenerv3.Filter {
+	return ForwardTCP(g.Mesh, "", routes)
+}
+
+// ForwardTCP is the filter that carries connections where the last of the routes says, which takes all of them. statPrefix is
+// empty for the first target's name.
+func ForwardTCP(mesh Mesh, statPrefix string, routes []gateway.TCPRoute) *listenerv3.Filter {
+	targets := routes[len(routes)-1].Targets
+	if len(targets) == 0 {
+		return tcpProxy(mesh, BlackHole, BlackHole)
+	}
+	if statPrefix == "" {
+		statPrefix = targets[0].Cluster
+	}
+	if len(targets) == 1 {
+		return tcpProxy(mesh, statPrefix, targets[0].Cluster)
+	}
+	weighted := &tcpv3.TcpProxy_WeightedCluster{}
+	for _, t := range targets {
+		if t.Weight > 0 {
+			weighted.Clusters = append(weighted.Clusters, &tcpv3.TcpProxy_WeightedCluster_ClusterWeight{Name: t.Cluster, Weight: t.Weight})
+		}
+	}
+	if len(weighted.Clusters) == 0 {
+		return tcpProxy(mesh, statPrefix, BlackHole)
+	}
+	return networkFilter(tcpProxyFilter, &tcpv3.TcpProxy{
+		StatPrefix:       statPrefix,
+		ClusterSpecifier: &tcpv3.TcpProxy_WeightedClusters{WeightedClusters: weighted},
+		AccessLog:        mesh.accessLogs(),
+	})
+}

@@ -1,0 +1,47 @@
+package envoy
+
+import (
+	"slices"
+	"time"
+
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	meshapi "istio.io/api/mesh/v1alpha1"
+
+	"github.com/isthmus-mesh/isthmus/pilot/translate/ambient"
+	"github.com/isthmus-mesh/isthmus/pilot/translate/policy"
+)
+
+// Mesh is what applies to every proxy.
+type Mesh struct {
+	ambient.Mesh
+	// Config is the mesh configuration; nil is the default one.
+	Config *meshapi.MeshConfig
+}
+
+func (m Mesh) trustDomains() []string {
+	out := []string{m.TrustDomain}
+	for _, alias := range m.TrustDomainAliases {
+		if !slices.Contains(out, alias) {
+			out = append(out, alias)
+		}
+	}
+	return out
+}
+
+func (m Mesh) accessLogs() []*accesslogv3.AccessLog { return policy.AccessLogs(m.Config) }
+
+func (m Mesh) normalizePath(h *hcmv3.HttpConnectionManager) { policy.NormalizePath(m.Config, h) }
+
+// connectTimeout is 10 s unless the mesh says otherwise.
+func (m Mesh) connectTimeout() time.Duration {
+	if d := m.Config.GetConnectTimeout(); d != nil && d.AsDuration() > 0 {
+		return d.AsDuration()
+	}
+	return 10 * time.Second
+}
+
+// detectionTimeout is how long the first bytes of a connection of unknown protocol are waited for; 0 is forever.
+func (m Mesh) detectionTimeout() time.Duration {
+	return m.Config.GetProtocolDetectionTimeout().AsDuration()
+}
