@@ -7,10 +7,10 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"sync"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/h2"
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
 )
 
 // Handler answers the CONNECT requests of a server connection.
@@ -45,7 +45,7 @@ type server struct {
 	c        *conn
 	ctx      context.Context //nolint:containedctx // parent of the handlers' contexts, for the connection's life
 	handler  Handler
-	handlers sync.WaitGroup
+	handlers netx.Workers
 	running  int // handlers; guarded by conn.mu
 }
 

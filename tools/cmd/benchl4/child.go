@@ -109,16 +109,18 @@ func server(role, tunnel string, s setup) (func(net.Listener) error, error) {
 	return nil, fmt.Errorf("no such role: %s %s", tunnel, role)
 }
 
-// accept hands each connection to serve on a goroutine of its own.
-func accept(l net.Listener, serve func(*net.TCPConn)) error {
+// accept hands each connection to serve, which run starts on a goroutine.
+func accept(l net.Listener, run func(func()), serve func(*net.TCPConn)) error {
 	for {
 		conn, err := l.Accept()
 		if err != nil {
 			return err
 		}
-		go serve(conn.(*net.TCPConn))
+		run(func() { serve(conn.(*net.TCPConn)) })
 	}
 }
+
+func spawn(fn func()) { go fn() }
 
 // cpuTime is what this process has used, but for what the garbage collector does only because a processor is idle.
 func cpuTime() time.Duration {

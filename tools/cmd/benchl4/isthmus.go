@@ -36,7 +36,8 @@ func isthmusClient(own *certs.Workload, s setup) func(net.Listener) error {
 			return err
 		}
 		key := hbone.PoolKey{Source: own.ID.String(), Dest: dest, ExpectedSANs: s.Expect}
-		return accept(l, func(conn *net.TCPConn) {
+		var workers netx.Workers
+		return accept(l, workers.Go, func(conn *net.TCPConn) {
 			ctx := context.Background()
 			buf := netx.Pool.Get(netx.SmallBuffer)
 			n, err := netx.Available(conn, buf)
@@ -66,7 +67,7 @@ func isthmusServer(own *certs.Workload, s setup) func(net.Listener) error {
 			return err
 		}
 		handler := appHandler{netx.HostNS(netx.Options{}), app}
-		return accept(l, func(conn *net.TCPConn) {
+		return accept(l, spawn, func(conn *net.TCPConn) {
 			defer conn.Close()
 			direct, err := netx.Direct(conn)
 			if err != nil {

@@ -35,7 +35,7 @@ func xnetClient(own *certs.Workload, s setup) (func(net.Listener) error, error) 
 		transport: &http2.Transport{MaxReadFrameSize: xnetFrame, DisableCompression: true}, //nolint:staticcheck // it is what we compare with
 	}
 	return func(l net.Listener) error {
-		return accept(l, func(conn *net.TCPConn) {
+		return accept(l, spawn, func(conn *net.TCPConn) {
 			defer conn.Close()
 			cc, err := p.get()
 			if err != nil {
@@ -108,7 +108,7 @@ func xnetServer(own *certs.Workload, s setup) func(net.Listener) error {
 		MaxUploadBufferPerConnection: xnetConn, MaxUploadBufferPerStream: xnetStream,
 	}
 	return func(l net.Listener) error {
-		return accept(l, func(conn *net.TCPConn) {
+		return accept(l, spawn, func(conn *net.TCPConn) {
 			secured := tls.Server(conn, config)
 			if err := secured.Handshake(); err != nil {
 				conn.Close()

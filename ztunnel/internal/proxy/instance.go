@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/hbone"
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
 	"github.com/isthmus-mesh/isthmus/ztunnel/l4"
 )
 
@@ -46,7 +47,7 @@ type Instance struct {
 	drain     chan struct{} // closed when draining starts
 	drainOnce sync.Once
 	accepts   sync.WaitGroup // accept loops; they add to conns
-	conns     sync.WaitGroup // connections
+	conns     netx.Workers   // connections
 	watchers  sync.WaitGroup // goroutines that end with ctx
 }
 

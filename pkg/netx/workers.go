@@ -1,0 +1,60 @@
+package netx
+
+import "sync"
+
+// idleWorkers is how many goroutines wait for more work. Their stacks cost some KiB each.
+const idleWorkers = 4
+
+// Workers runs functions side by side, as sync.WaitGroup.Go does, and keeps a few goroutines for the next ones: where connections
+// come and go, most of what a fresh goroutine costs is growing its stack again. The zero value is ready.
+type Workers struct {
+	wg sync.WaitGroup
+
+	mu     sync.Mutex // guards the rest
+	idle   []chan func()
+	closed bool
+}
+
+// Go runs fn on a goroutine, at once. It must not be called after Wait.
+func (w *Workers) Go(fn func()) {
+	w.wg.Add(1)
+	w.mu.Lock()
+	if n := len(w.idle); n > 0 {
+		next := w.idle[n-1] // whose stack is the warmest
+		w.idle = w.idle[:n-1]
+		w.mu.Unlock()
+		next <- fn
+		return
+	}
+	w.mu.Unlock()
+	go w.work(fn)
+}
+
+func (w *Workers) work(fn func()) {
+	next := make(chan func(), 1) // Go never waits
+	for ok := true; ok; fn, ok = <-next {
+		fn()
+		w.mu.Lock()
+		leave := w.closed || len(w.idle) == idleWorkers
+		if !leave {
+			w.idle = append(w.idle, next)
+		}
+		w.mu.Unlock()
+		w.wg.Done()
+		if leave {
+			return
+		}
+	}
+}
+
+// Wait returns when all functions have, and lets the goroutines go.
+func (w *Workers) Wait() {
+	w.mu.Lock()
+	w.closed = true
+	for _, next := range w.idle {
+		close(next)
+	}
+	w.idle = nil
+	w.mu.Unlock()
+	w.wg.Wait()
+}

@@ -1,0 +1,46 @@
+package netx
+
+import (
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// Everything runs, at the same time if it has to, and nothing stays behind.
+func TestWorkers(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	var w Workers
+	var done atomic.Int32
+	for range 50 {
+		var together sync.WaitGroup // each waits for all others
+		together.Add(10)
+		for range 10 {
+			w.Go(func() {
+				together.Done()
+				together.Wait()
+				done.Add(1)
+			})
+		}
+		together.Wait()
+	}
+	w.Wait()
+	if got := done.Load(); got != 500 {
+		t.Errorf("%d of 500 ran", got)
+	}
+}
+
+// Wait must not return before what was started last.
+func TestWorkersWaitForTheLast(t *testing.T) {
+	for range 1000 {
+		var w Workers
+		finished := false
+		w.Go(func() {})
+		w.Go(func() { finished = true })
+		w.Wait()
+		if !finished {
+			t.Fatal("one was still running")
+		}
+	}
+}
