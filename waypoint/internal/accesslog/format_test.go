@@ -1,0 +1,187 @@
+package accesslog
+
+import (
+	"encoding/json"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"go.uber.org/goleak"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/isthmus-mesh/isthmus/pkg/httpmsg"
+	"github.com/isthmus-mesh/isthmus/waypoint/internal/proxy"
+	"github.com/isthmus-mesh/isthmus/waypoint/l7"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func header(pairs ...string) *httpmsg.Header {
+	h := &httpmsg.Header{}
+	for i := 0; i < len(pairs); i += 2 {
+		h.Add(pairs[i], pairs[i+1])
+	}
+	return h
+}
+
+// sample is a request through a waypoint, as Envoy would tell of it.
+func sample() *proxy.Record {
+	head := &httpmsg.Head{Method: "GET", Path: "/v2/reviews/0?x=y", Authority: "reviews:9080", Scheme: "http"}
+	return &proxy.Record{
+		Kind: proxy.KindRequest, Start: time.Date(2026, 11, 21, 8, 4, 39, 123456789, time.FixedZone("x", 3600)), Duration: 12345 * time.Microsecond,
+		Listener: "main_internal", Chain: &l7.Chain{Name: "inbound-vip|9080||reviews.default.svc.cluster.local-http"},
+		Conn: &l7.Conn{
+			Source: netip.MustParseAddrPort("10.0.0.5:41234"), Destination: netip.MustParseAddrPort("10.96.0.9:9080"),
+			Identity: "spiffe://cluster.local/ns/default/sa/productpage", LocalIdentity: "spiffe://cluster.local/ns/default/sa/waypoint",
+		},
+		ConnectionID: 7,
+		Request:      &l7.Request{Head: head}, Protocol: httpmsg.HTTP11, Method: "GET", Path: "/reviews/0?x=y", Authority: "reviews:9080",
+		Header: header("x-envoy-original-path", "/reviews/0?x=y", "user-agent", "curl/8", "x-request-id", "id-1", "x-forwarded-for", "10.0.0.1", "x-forwarded-for", "10.0.0.2"),
+		Status: 200, Response: header("x-envoy-upstream-service-time", "11", "server", "istio-envoy"), Trailer: header("grpc-status", "0"),
+		Attempts: 1, Details: "via_upstream", BytesReceived: 3, BytesSent: 295,
+		Cluster: &l7.Cluster{Name: "inbound-vip|9080|http|reviews.default.svc.cluster.local", StatName: "alt"}, ClusterName: "inbound-vip|9080|http|reviews.default.svc.cluster.local",
+		Endpoint:     &l7.Endpoint{Address: netip.MustParseAddrPort("10.0.1.7:9080"), Internal: "connect_originate", Hostname: "pod-7"},
+		UpstreamHost: "envoy://connect_originate/10.0.1.7:9080", UpstreamIdentity: "spiffe://cluster.local/ns/default/sa/reviews",
+		RouteName: "default", TimeToFirstByte: 11 * time.Millisecond, RequestDone: time.Millisecond,
+	}
+}
+
+func TestText(t *testing.T) {
+	grpc := sample()
+	grpc.GRPC, grpc.GRPCStatus = true, 5
+	refused := &proxy.Record{Kind: proxy.KindConnection, Flags: l7.FlagNoRouteFound | l7.FlagUpstreamConnectionFailure, Details: "a b", UpstreamFailure: "delayed connect error: 111"}
+	for _, tt := range []struct {
+		format, want string
+		r            *proxy.Record
+	}{
+		{DefaultFormat, `[2026-11-21T07:04:39.123Z] "GET /reviews/0?x=y HTTP/1.1" 200 - via_upstream - "-" 3 295 12 11 "10.0.0.1,10.0.0.2" "curl/8" "id-1" "reviews:9080" "envoy://connect_originate/10.0.1.7:9080" inbound-vip|9080|http|reviews.default.svc.cluster.local envoy://internal_client_address/ 10.96.0.9:9080 10.0.0.5:41234 - default` + "\n", nil},
+		{DefaultFormat, `[0001-01-01T00:00:00.000Z] "- - -" 0 UF,NR a_b - "delayed_connect_error:_111" 0 0 0 - "-" "-" "-" "-" "-" - - - - - -` + "\n", refused},
+		{"plain, 100%%", "plain, 100%", nil},
+		{"%PROTOCOL%%PROTOCOL%", "HTTP/1.1HTTP/1.1", nil},
+		{"%REQ(:PATH)% %REQ(:path):5% %REQ(NOT-THERE?USER-AGENT):4% %REQ(NOT-THERE?OTHER)%", "/v2/reviews/0?x=y /v2/r curl -", nil},
+		{"%REQ_WITHOUT_QUERY(:PATH)% %REQ(:SCHEME)% %REQ(:METHOD)%", "/v2/reviews/0 http GET", nil},
+		{"%RESP(SERVER)% %RESP(:STATUS)% %TRAILER(grpc-status)% %TRAILER(x)%", "istio-envoy 200 0 -", nil},
+		{"%REQUEST_DURATION% %RESPONSE_DURATION% %RESPONSE_TX_DURATION%", "1 11 1", nil},
+		{"%UPSTREAM_CLUSTER% %UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %UPSTREAM_REMOTE_PORT% %UPSTREAM_LOCAL_PORT% %UPSTREAM_HOST_NAME%", "alt 10.0.1.7 9080 - pod-7", nil},
+		{"%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %DOWNSTREAM_REMOTE_PORT% %DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT% %DOWNSTREAM_LOCAL_PORT%", "10.0.0.5 41234 10.96.0.9 9080", nil},
+		{"%DOWNSTREAM_PEER_URI_SAN% %FILTER_STATE(io.istio.peer_principal:PLAIN)%", "spiffe://cluster.local/ns/default/sa/productpage spiffe://cluster.local/ns/default/sa/productpage", nil},
+		{"%GRPC_STATUS% %GRPC_STATUS(SNAKE_STRING)% %GRPC_STATUS(NUMBER)% %GRPC_STATUS_NUMBER%", "NotFound NOT_FOUND 5 5", grpc},
+		{"%GRPC_STATUS% %DYNAMIC_METADATA(a:b)% %METADATA(ROUTE:istio:config)%", "- - -", nil},
+		{"%FILTER_CHAIN_NAME% %CONNECTION_ID% %ACCESS_LOG_TYPE%", "inbound-vip|9080||reviews.default.svc.cluster.local-http 7 DownstreamEnd", nil},
+		{"%START_TIME(%Y/%m/%dT%H:%M:%S.%3f%z)% %START_TIME(%s)%", "2026/11/21T07:04:39.123+0000 1795244679", nil},
+		{"%START_TIME(%f|%1f|%6f|%T %Z %% %b)% %EMIT_TIME%", "123456789|1|123456|07:04:39 UTC % Nov 2026-11-21T07:04:39.135Z", nil},
+	} {
+		compiled, err := compileText(tt.format, false)
+		if err != nil {
+			t.Errorf("%q: %v", tt.format, err)
+			continue
+		}
+		r := tt.r
+		if r == nil {
+			r = sample()
+		}
+		if got := string(compiled.appendTo(nil, r)); got != tt.want {
+			t.Errorf("%q:\n got %q\nwant %q", tt.format, got, tt.want)
+		}
+	}
+}
+
+func TestOmitEmpty(t *testing.T) {
+	compiled, err := compileText("<%REQ(X)%>", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := string(compiled.appendTo(nil, sample())); got != "<>" {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestTextRefused(t *testing.T) {
+	for format, want := range map[string]string{
+		"a %": "offset 2: no operator", "%req(x)%": "no operator", "%PROTOCOL": "does not end in %", "%REQ(x%": "do not end in )%",
+		"%NOSUCH%": "NOSUCH%: this operator is not supported", "%REQ()%": "want HEADER", "%REQ(a?b?c)%": "want HEADER", "%PROTOCOL(x)%": "no parameters",
+		"%START_TIME(%Q)%": "%Q is not supported", "%START_TIME(%)%": "ends in %", "%START_TIME(%3S)%": "%3S is not supported",
+		"%GRPC_STATUS(X)%": "want CAMEL_STRING", "%METADATA(CLUSTER:a:b)%": "want ROUTE", "%ENVIRONMENT(HOME)%": "environment is not shown",
+		"%REQ(x):y%": "do not end in )%", "%CEL(request.path)%": "not supported", "%DYNAMIC_METADATA()%": "missing",
+	} {
+		if _, err := compileText(format, false); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", format, err, want)
+		}
+	}
+}
+
+func TestJSON(t *testing.T) {
+	fields, err := structpb.NewStruct(map[string]any{
+		"code": "%RESPONSE_CODE%", "both": "%RESPONSE_CODE% %REQ(X)%", "none": "%REQ(X)%", "agent": "%REQ(USER-AGENT)%",
+		"odd \"key\"": "%REQ(ODD)%", "nested": map[string]any{"z": "%PROTOCOL%", "a": []any{"%BYTES_SENT%", "%REQ(X)%", 1.5, true, nil}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := sample()
+	r.Header.Add("odd", "q\"b\\t\té\xff")
+	for _, tt := range []struct {
+		omit bool
+		want string
+	}{
+		{false, `{"agent":"curl/8","both":"200 -","code":200,"nested":{"a":[295,null,1.5,true,null],"z":"HTTP/1.1"},"none":null,"odd \"key\"":"q\"b\\t\u0009é�"}` + "\n"},
+		{true, `{"agent":"curl/8","both":"200 ","code":200,"nested":{"a":[295,null,1.5,true,null],"z":"HTTP/1.1"},"odd \"key\"":"q\"b\\t\u0009é�"}` + "\n"},
+	} {
+		format, err := compileFormat(&corev3.SubstitutionFormatString{Format: &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: fields}, OmitEmptyValues: tt.omit})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := format.appendTo(nil, r)
+		if string(got) != tt.want {
+			t.Errorf(" got %s\nwant %s", got, tt.want)
+		}
+		if !json.Valid(got) {
+			t.Errorf("not JSON: %s", got)
+		}
+	}
+	bad, _ := structpb.NewStruct(map[string]any{"a": map[string]any{"b": "%NOSUCH%"}})
+	if _, err := compileJSON(bad, false); err == nil || !strings.Contains(err.Error(), `"a": "b": `) {
+		t.Errorf("%v", err)
+	}
+}
+
+// Whatever compiles makes a line, and JSON whatever the values are.
+func FuzzFormat(f *testing.F) {
+	for _, seed := range []string{DefaultFormat, "%REQ(a?b):3%", "%START_TIME(%Y-%m-%dT%H:%M:%S.%3f%z)%", "%%", "%PROTOCOL", "%RESP(x)%%", "%REQ(a)b):2%"} {
+		f.Add(seed, "value", false)
+	}
+	f.Add("%REQ(x)%", "\x00\"\\\xf0\x28", true)
+	f.Fuzz(func(t *testing.T, format, value string, omit bool) {
+		r := sample()
+		r.Header.Add("x", value)
+		compiled, err := compileText(format, omit)
+		if err != nil {
+			return
+		}
+		compiled.appendTo(nil, r)
+		compiled.appendTo(nil, &proxy.Record{})
+		object, err := compileJSON(&structpb.Struct{Fields: map[string]*structpb.Value{value: structpb.NewStringValue(format), "x": structpb.NewStringValue("%REQ(X)%")}}, omit)
+		if err != nil {
+			t.Fatalf("a format that text takes is refused in JSON: %v", err)
+		}
+		line, _ := object.appendTo(nil, r)
+		if !json.Valid(line) {
+			t.Fatalf("not JSON: %q", line)
+		}
+	})
+}
+
+func BenchmarkDefaultFormat(b *testing.B) {
+	compiled, err := compileText(DefaultFormat, false)
+	if err != nil {
+		b.Fatal(err)
+	}
+	r := sample()
+	b.ReportAllocs()
+	var line []byte
+	for b.Loop() {
+		line = compiled.appendTo(line[:0], r)
+	}
+}
