@@ -1,12 +1,9 @@
 package gateway
 
 import (
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	networkingapi "istio.io/api/networking/v1alpha3"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
-
-	"github.com/isthmus-mesh/isthmus/pilot/translate/route"
 )
 
 // GatewayInput is everything of one gateway.
@@ -50,9 +47,4 @@ type ServerChain struct {
 	RouteName string
 	// TCP is set for connections that are forwarded.
 	TCP []TCPRoute
-}
-
-// GatewayConfig translates all objects of one gateway. Servers are in the order of their ports.
-func GatewayConfig(v View, in GatewayInput) ([]Server, []*routev3.RouteConfiguration, []route.Problem) {
-	return nil, nil, nil
 }

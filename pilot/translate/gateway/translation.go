@@ -21,8 +21,10 @@ type translation struct {
 	namespace string
 	// waypoint tells a waypoint from a gateway.
 	waypoint bool
-	// port is the one that requests come to: of the service on a waypoint, of the server on a gateway.
+	// port is the one that requests come to: of the service on a waypoint, of the server on a gateway. also are the numbers of
+	// other servers whose requests come to the same port of the pods.
 	port uint32
+	also []uint32
 	// tls is whether they come encrypted.
 	tls      bool
 	problems []route.Problem

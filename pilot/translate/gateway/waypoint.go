@@ -57,9 +57,3 @@ type TCPTarget struct {
 	Cluster string
 	Weight  uint32
 }
-
-// WaypointTCP translates what VirtualServices say of connections to one service port. The last route is always one that takes all
-// of them. The cluster of a host that the waypoint serves is asked for as in.ClusterName.
-func WaypointTCP(v View, in WaypointInput) ([]TCPRoute, []route.Problem) {
-	return nil, nil
-}

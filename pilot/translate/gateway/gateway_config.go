@@ -1,0 +1,209 @@
+package gateway
+
+import (
+	"slices"
+	"strconv"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+
+	"github.com/isthmus-mesh/isthmus/pilot/translate/route"
+)
+
+// GatewayConfig translates all objects of one gateway. Servers are in the order of their ports.
+func GatewayConfig(v View, in GatewayInput) ([]Server, []*routev3.RouteConfiguration, []route.Problem) {
+	g := &gatewayBuild{
+		translation: translation{view: v, mesh: in.Mesh, cluster: in.ClusterName, namespace: in.Namespace},
+		in:          in, virtual: oldestFirst(in.VirtualServices), objects: routeObjects(in.HTTPRoutes, in.GRPCRoutes),
+	}
+	var servers []Server
+	var configs []*routev3.RouteConfiguration
+	all := g.listeners(in)
+	for i := 0; i < len(all); {
+		n := i + 1
+		for n < len(all) && all[n].bound == all[i].bound && all[n].bind == all[i].bind {
+			n++
+		}
+		server, made := g.server(all[i:n])
+		servers = append(servers, server)
+		configs = append(configs, made...)
+		i = n
+	}
+	return servers, configs, g.problems
+}
+
+// gatewayBuild is one run of GatewayConfig.
+type gatewayBuild struct {
+	translation
+	in      GatewayInput
+	virtual []*networkingv1.VirtualService
+	objects []routeObject
+}
+
+// server builds what listens on one port.
+func (g *gatewayBuild) server(on []*listener) (Server, []*routev3.RouteConfiguration) {
+	first := on[0]
+	out := Server{Bind: first.bind, Port: first.bound, Protocol: first.protocol}
+	address := first.bind
+	if address == "" {
+		address = "0.0.0.0"
+	}
+	out.Name = address + "_" + strconv.FormatUint(uint64(first.bound), 10)
+	if first.protocol == HTTP && first.terminated == nil {
+		out.Chains = []ServerChain{{RouteName: first.routeName}}
+		return out, []*routev3.RouteConfiguration{g.routeConfig(first.routeName, on)}
+	}
+	var configs []*routev3.RouteConfiguration
+	for _, l := range on {
+		if l.protocol != HTTP {
+			out.Chains = append(out.Chains, g.connections(l)...)
+			continue
+		}
+		chain := ServerChain{TLS: l.terminated, CredentialNamespace: g.in.Namespace, RouteName: l.routeName}
+		for _, h := range l.hosts {
+			if h.host != "*" {
+				chain.SNI = append(chain.SNI, h.host)
+			}
+		}
+		out.Chains = append(out.Chains, chain)
+		configs = append(configs, g.routeConfig(l.routeName, []*listener{l}))
+	}
+	return out, configs
+}
+
+// routeConfig builds the routes of the listeners that share a RouteConfiguration.
+func (g *gatewayBuild) routeConfig(name string, on []*listener) *routev3.RouteConfiguration {
+	g.port, g.also, g.tls = on[0].number, nil, on[0].terminated != nil
+	hosts := newHostTable(on[0].number)
+	for _, l := range on {
+		if l.api != nil {
+			g.apiHosts(hosts, l, on)
+		}
+	}
+	for _, h := range hosts.all() {
+		byPrecedence(h.Routes)
+	}
+	g.classicHosts(hosts, on)
+	config := route.Config{Name: name, IgnorePort: true}
+	for _, h := range hosts.all() {
+		catchAllLast(h.Routes)
+		config.Hosts = append(config.Hosts, *h)
+	}
+	if len(config.Hosts) == 0 {
+		config.Hosts = []route.VirtualHost{{Name: "blackhole:" + strconv.FormatUint(uint64(on[0].number), 10), Domains: []string{"*"}}}
+	}
+	out, refused := config.Envoy()
+	g.problems = append(g.problems, refused...)
+	return out
+}
+
+// apiHosts adds the routes that are attached to a listener. A host name belongs to the listener whose own name is the closest.
+func (g *gatewayBuild) apiHosts(hosts *hostTable, l *listener, on []*listener) {
+	hosts.reserve(l.hosts[0].host, on)
+	for _, o := range g.objects {
+		attached := slices.ContainsFunc(o.parents, func(ref parentReference) bool {
+			return refersTo(ref, o.meta.Namespace, g.in.K8s) && slices.Contains(attach(g.view, g.in.K8s, o, ref).listeners, l.api)
+		})
+		if !attached {
+			continue
+		}
+		routes := g.apiRoutes(o, "")
+		for _, host := range routeHosts(l.api, o) {
+			if closest(host, on) == l {
+				h := hosts.get(host)
+				h.Routes = append(h.Routes, routes...)
+			}
+		}
+	}
+}
+
+// closest is the listener that a host name belongs to among those of the Gateway API.
+func closest(host string, on []*listener) *listener {
+	var best *listener
+	for _, l := range on {
+		if l.api != nil && hostMatches(l.hosts[0].host, host) && (best == nil || narrower(l.hosts[0].host, best.hosts[0].host)) {
+			best = l
+		}
+	}
+	return best
+}
+
+// classicHosts adds the routes of VirtualServices, the oldest first.
+func (g *gatewayBuild) classicHosts(hosts *hostTable, on []*listener) {
+	for _, vs := range g.virtual {
+		if !g.visible(vs) {
+			continue
+		}
+		// The gateways and ports by which the VirtualService gets a host decide which of its matches count there.
+		bound, ports := map[string][]string{}, map[string][]uint32{}
+		var order []string
+		for _, l := range on {
+			if l.gateway == "" || !boundTo(vs, l.gateway) {
+				continue
+			}
+			for _, host := range g.sharedHosts(vs, l) {
+				if bound[host] == nil {
+					order = append(order, host)
+				}
+				bound[host] = append(bound[host], l.gateway)
+				ports[host] = append(ports[host], l.number)
+			}
+		}
+		for _, host := range order {
+			h := hosts.get(host)
+			g.port, g.also = ports[host][0], ports[host]
+			h.Routes = append(h.Routes, g.httpRoutes(vs, bound[host])...)
+		}
+	}
+	for _, l := range on {
+		if l.gateway == "" || !l.redirect {
+			continue
+		}
+		for _, host := range l.hosts {
+			hosts.get(host.host).RequireTLS = true
+		}
+		for _, h := range hosts.all() {
+			if slices.ContainsFunc(l.hosts, func(s serverHost) bool { return hostMatches(s.host, h.Domains[0]) }) {
+				h.RequireTLS = true
+			}
+		}
+	}
+}
+
+func (g *gatewayBuild) visible(vs *networkingv1.VirtualService) bool {
+	return exported(vs.Spec.ExportTo, g.mesh.DefaultExportTo, vs.Namespace, g.namespace)
+}
+
+// boundTo reports whether a VirtualService names the classic Gateway.
+func boundTo(vs *networkingv1.VirtualService, gateway string) bool {
+	return slices.ContainsFunc(vs.Spec.Gateways, func(name string) bool { return gatewayKey(name, vs.Namespace) == gateway })
+}
+
+// sharedHosts are the host names that a VirtualService and a server have in common.
+func (g *gatewayBuild) sharedHosts(vs *networkingv1.VirtualService, l *listener) []string {
+	var out []string
+	for _, name := range VirtualServiceHosts(g.mesh, vs) {
+		for _, s := range l.hosts {
+			if s.namespace != "*" && s.namespace != vs.Namespace {
+				continue
+			}
+			if host, ok := intersect(s.host, name); ok && validHost(host) && !slices.Contains(out, host) {
+				out = append(out, host)
+			}
+		}
+	}
+	return out
+}
+
+// catchAllLast keeps the order but for routes that take every request, which would hide those after them.
+func catchAllLast(routes []route.Route) {
+	slices.SortStableFunc(routes, func(a, b route.Route) int {
+		switch x, y := a.Match.All(), b.Match.All(); {
+		case x == y:
+			return 0
+		case x:
+			return 1
+		}
+		return -1
+	})
+}

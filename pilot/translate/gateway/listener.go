@@ -1,0 +1,212 @@
+package gateway
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"strings"
+
+	networkingapi "istio.io/api/networking/v1alpha3"
+	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/isthmus-mesh/isthmus/pilot/translate/route"
+)
+
+// listener is a server of a classic Gateway, or a listener of the Gateway API.
+type listener struct {
+	// gateway is the namespace/name of a classic Gateway, by which VirtualServices name it; empty for the Gateway API.
+	gateway   string
+	namespace string
+	hosts     []serverHost
+	// number is the port as written, bound the one that the pods listen on.
+	number, bound uint32
+	bind          string
+	protocol      Protocol
+	// terminated is set for HTTPS.
+	terminated *networkingapi.ServerTLSSettings
+	redirect   bool
+	routeName  string
+	api        *gatewayv1.Listener
+	origin     route.Origin
+	path       *field.Path
+}
+
+// serverHost is namespace/host of a classic server.
+type serverHost struct {
+	// namespace of the VirtualServices that may bind; * for any.
+	namespace, host string
+}
+
+// listeners reads all servers and listeners of a gateway, the oldest Gateway's first. Those that cannot be are named and left out.
+func (t *translation) listeners(in GatewayInput) []*listener {
+	var out []*listener
+	classic := slices.Clone(in.Classic)
+	slices.SortStableFunc(classic, func(a, b *networkingv1.Gateway) int { return older(&a.ObjectMeta, &b.ObjectMeta) })
+	for _, gw := range classic {
+		for i, s := range gw.Spec.Servers {
+			if l := t.classicListener(gw, i, s); l != nil {
+				out = append(out, l)
+			}
+		}
+	}
+	if in.K8s != nil {
+		for i := range in.K8s.Spec.Listeners {
+			if l := apiListener(in.K8s, i); l != nil {
+				out = append(out, l)
+			}
+		}
+	}
+	kept := out[:0]
+	for _, l := range out {
+		l.bound = l.number
+		if in.TargetPort != nil {
+			if target := in.TargetPort(l.number); target != 0 {
+				l.bound = target
+			}
+		}
+		first := slices.IndexFunc(kept, func(o *listener) bool { return o.bind == l.bind && o.bound == l.bound && !compatible(o, l) })
+		if first >= 0 {
+			t.problem(l.origin, l.path, "port %d speaks another protocol already", l.number)
+			continue
+		}
+		if l.routeName == "" && l.protocol == HTTP {
+			l.routeName = "http." + strconv.FormatUint(uint64(l.bound), 10)
+			if l.bind != "" {
+				l.routeName += "." + l.bind
+			}
+		}
+		kept = append(kept, l)
+	}
+	slices.SortStableFunc(kept, func(a, b *listener) int {
+		return cmp.Or(cmp.Compare(a.bound, b.bound), strings.Compare(a.bind, b.bind))
+	})
+	return kept
+}
+
+// compatible reports whether two may share a port: HTTP with HTTP, and what SNI tells apart.
+func compatible(a, b *listener) bool {
+	sni := func(l *listener) bool { return l.protocol == TLS || l.terminated != nil }
+	return sni(a) == sni(b) && (sni(a) || a.protocol == b.protocol && a.protocol != TCP)
+}
+
+func (t *translation) classicListener(gw *networkingv1.Gateway, i int, s *networkingapi.Server) *listener {
+	origin := route.Origin{Group: groupNetworking, Version: "v1", Kind: kindGateway, Namespace: gw.Namespace, Name: gw.Name}
+	path := field.NewPath("spec", "servers").Index(i)
+	l := &listener{
+		gateway: gw.Namespace + "/" + gw.Name, namespace: gw.Namespace, number: s.GetPort().GetNumber(), bind: s.GetBind(),
+		redirect: s.GetTls().GetHttpsRedirect(), origin: origin, path: path,
+	}
+	if l.number == 0 || l.number > 65535 {
+		t.problem(origin, path.Child("port", "number"), "%d is no port", l.number)
+		return nil
+	}
+	for j, h := range s.GetHosts() {
+		host := serverHost{namespace: "*", host: h}
+		if ns, name, ok := strings.Cut(h, "/"); ok {
+			host = serverHost{namespace: ns, host: name}
+			if ns == "." {
+				host.namespace = gw.Namespace
+			}
+		}
+		if !validHost(host.host) {
+			t.problem(origin, path.Child("hosts").Index(j), "%q is no host name", h)
+			continue
+		}
+		l.hosts = append(l.hosts, host)
+	}
+	if len(l.hosts) == 0 {
+		t.problem(origin, path.Child("hosts"), "a host is needed")
+		return nil
+	}
+	if !t.classicProtocol(l, gw, s) {
+		return nil
+	}
+	return l
+}
+
+func (t *translation) classicProtocol(l *listener, gw *networkingv1.Gateway, s *networkingapi.Server) bool {
+	passthrough := s.GetTls() == nil || s.Tls.Mode == networkingapi.ServerTLSSettings_PASSTHROUGH || s.Tls.Mode == networkingapi.ServerTLSSettings_AUTO_PASSTHROUGH
+	switch strings.ToUpper(s.GetPort().GetProtocol()) {
+	case "HTTP", "HTTP2", "GRPC", "GRPC-WEB":
+		l.protocol = HTTP
+	case "HTTPS":
+		if s.GetTls() == nil {
+			t.problem(l.origin, l.path.Child("tls"), "HTTPS needs TLS settings")
+			return false
+		}
+		if l.protocol = TLS; !passthrough {
+			l.protocol, l.terminated = HTTP, s.Tls
+			name := strings.ReplaceAll(s.Port.Name, ".", "-")
+			l.routeName = "https." + strconv.FormatUint(uint64(l.number), 10) + "." + name + "." + gw.Name + "." + gw.Namespace
+		}
+	case "TLS":
+		if l.protocol = TLS; !passthrough {
+			l.terminated = s.Tls
+		}
+	case "TCP", "MONGO", "MYSQL", "REDIS":
+		l.protocol = TCP
+	default:
+		t.problem(l.origin, l.path.Child("port", "protocol"), "%q is not supported", s.GetPort().GetProtocol())
+		return false
+	}
+	return true
+}
+
+// apiListener reads a listener of the Gateway API; nil for protocols that are not a gateway's, and for HBONE.
+func apiListener(gw *gatewayv1.Gateway, i int) *listener {
+	in := &gw.Spec.Listeners[i]
+	l := &listener{
+		namespace: gw.Namespace, number: uint32(in.Port), api: in, path: field.NewPath("spec", "listeners").Index(i),
+		origin: route.Origin{Group: groupGateway, Version: "v1", Kind: kindGateway, Namespace: gw.Namespace, Name: gw.Name},
+	}
+	host := "*"
+	if in.Hostname != nil && *in.Hostname != "" {
+		host = string(*in.Hostname)
+	}
+	if !validHost(host) || l.number == 0 || l.number > 65535 {
+		return nil
+	}
+	l.hosts = []serverHost{{namespace: "*", host: host}}
+	switch in.Protocol {
+	case gatewayv1.HTTPProtocolType:
+		l.protocol = HTTP
+	case gatewayv1.HTTPSProtocolType:
+		l.protocol, l.terminated = HTTP, apiTLS(in)
+		l.routeName = "https." + strconv.FormatUint(uint64(l.number), 10) + "." + string(in.Name) + "." + gw.Name + "." + gw.Namespace
+	case gatewayv1.TLSProtocolType:
+		l.protocol = TLS
+		if in.TLS == nil || in.TLS.Mode == nil || *in.TLS.Mode != gatewayv1.TLSModePassthrough {
+			l.terminated = apiTLS(in)
+		}
+	case gatewayv1.TCPProtocolType:
+		l.protocol = TCP
+	default:
+		return nil
+	}
+	return l
+}
+
+// apiTLS writes the TLS of a listener as a classic server has it: the credential is kubernetes-gateway://NAMESPACE/NAME, or a
+// name in the Gateway's own namespace.
+func apiTLS(in *gatewayv1.Listener) *networkingapi.ServerTLSSettings {
+	out := &networkingapi.ServerTLSSettings{Mode: networkingapi.ServerTLSSettings_SIMPLE}
+	if in.TLS == nil {
+		return out
+	}
+	for _, ref := range in.TLS.CertificateRefs {
+		name := string(ref.Name)
+		if ref.Namespace != nil && *ref.Namespace != "" {
+			name = "kubernetes-gateway://" + string(*ref.Namespace) + "/" + name
+		}
+		if out.CredentialName == "" {
+			out.CredentialName = name
+		}
+		out.CredentialNames = append(out.CredentialNames, name)
+	}
+	if len(out.CredentialNames) < 2 {
+		out.CredentialNames = nil
+	}
+	return out
+}

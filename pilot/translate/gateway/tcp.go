@@ -1,0 +1,194 @@
+package gateway
+
+import (
+	"net/netip"
+	"slices"
+
+	networkingapi "istio.io/api/networking/v1alpha3"
+	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/isthmus-mesh/isthmus/pilot/translate/route"
+)
+
+// WaypointTCP translates what VirtualServices say of connections to one service port. The last route is always one that takes all
+// of them. in.ClusterName names the TCP cluster of a host.
+func WaypointTCP(v View, in WaypointInput) ([]TCPRoute, []route.Problem) {
+	t := in.translation(v)
+	var out []TCPRoute
+	if all := in.applicable(); len(all) > 0 {
+		out = append(t.tlsRoutes(all[0], []string{meshGateway}), t.tcpRoutes(all[0], []string{meshGateway})...)
+	}
+	if n := len(out); n == 0 || !out[n-1].all() {
+		out = append(out, TCPRoute{Targets: []TCPTarget{{Cluster: t.cluster(in.Service.Hostname, in.Port.Number, ""), Weight: 1}}})
+	}
+	return out, t.problems
+}
+
+func (r TCPRoute) all() bool { return len(r.SNI) == 0 && len(r.Destinations) == 0 }
+
+// connections are the chains of a listener that forwards connections: one per set of SNI hosts for TLS, one for TCP.
+func (g *gatewayBuild) connections(l *listener) []ServerChain {
+	g.port, g.also = l.number, nil
+	var out []ServerChain
+	for _, vs := range g.virtual {
+		if l.gateway == "" || !g.visible(vs) || !boundTo(vs, l.gateway) {
+			continue
+		}
+		if len(g.sharedHosts(vs, l)) == 0 {
+			continue
+		}
+		routes := g.tcpRoutes(vs, []string{l.gateway})
+		if l.protocol == TLS && l.terminated == nil {
+			routes = g.tlsRoutes(vs, []string{l.gateway})
+		}
+		for _, r := range routes {
+			out = append(out, ServerChain{SNI: r.SNI, TLS: l.terminated, CredentialNamespace: g.in.Namespace, TCP: []TCPRoute{r}})
+		}
+	}
+	if l.terminated != nil {
+		// The client's name has to be one of the server's.
+		for i := range out {
+			for _, h := range l.hosts {
+				if h.host != "*" && !slices.Contains(out[i].SNI, h.host) {
+					out[i].SNI = append(out[i].SNI, h.host)
+				}
+			}
+		}
+	}
+	return out
+}
+
+// tcpRoutes translates tcp[] for one proxy; what follows a route that takes everything is left out.
+func (t *translation) tcpRoutes(vs *networkingv1.VirtualService, gateways []string) []TCPRoute {
+	origin := virtualServiceOrigin(vs)
+	var out []TCPRoute
+	for i, in := range vs.Spec.Tcp {
+		path := field.NewPath("spec", "tcp").Index(i)
+		targets := t.tcpTargets(vs, path, in.GetRoute())
+		if len(targets) == 0 {
+			continue
+		}
+		if len(in.Match) == 0 {
+			return append(out, TCPRoute{Targets: targets, Origin: origin})
+		}
+		for j, m := range in.Match {
+			at := path.Child("match").Index(j)
+			if m == nil || !t.concernsConnection(vs, at, connectionMatch{m.Port, m.SourceLabels, m.SourceNamespace, m.Gateways}, gateways) {
+				continue
+			}
+			if m.SourceSubnet != "" { //nolint:staticcheck // refused by name rather than ignored
+				t.problem(origin, at.Child("sourceSubnet"), "not supported: the match is left out")
+				continue
+			}
+			r := TCPRoute{Targets: targets, Origin: origin}
+			if !t.subnets(origin, at.Child("destinationSubnets"), m.DestinationSubnets, &r) {
+				continue
+			}
+			if out = append(out, r); r.all() {
+				return out
+			}
+		}
+	}
+	return out
+}
+
+// tlsRoutes translates tls[] for one proxy.
+func (t *translation) tlsRoutes(vs *networkingv1.VirtualService, gateways []string) []TCPRoute {
+	origin := virtualServiceOrigin(vs)
+	var out []TCPRoute
+	for i, in := range vs.Spec.Tls {
+		path := field.NewPath("spec", "tls").Index(i)
+		targets := t.tcpTargets(vs, path, in.GetRoute())
+		if len(targets) == 0 {
+			continue
+		}
+		for j, m := range in.GetMatch() {
+			at := path.Child("match").Index(j)
+			if m == nil || !t.concernsConnection(vs, at, connectionMatch{m.Port, m.SourceLabels, m.SourceNamespace, m.Gateways}, gateways) {
+				continue
+			}
+			r := TCPRoute{Targets: targets, Origin: origin}
+			for k, host := range m.SniHosts {
+				if !validHost(host) {
+					t.problem(origin, at.Child("sniHosts").Index(k), "%q is no host name", host)
+				} else if host != "*" {
+					r.SNI = append(r.SNI, host)
+				}
+			}
+			if len(m.SniHosts) == 0 {
+				t.problem(origin, at.Child("sniHosts"), "a host is needed")
+				continue
+			}
+			if len(r.SNI) == 0 && !slices.Contains(m.SniHosts, "*") || !t.subnets(origin, at.Child("destinationSubnets"), m.DestinationSubnets, &r) {
+				continue
+			}
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// connectionMatch is what matches of tcp[] and tls[] have in common.
+type connectionMatch struct {
+	port            uint32
+	sourceLabels    map[string]string
+	sourceNamespace string
+	gateways        []string
+}
+
+func (t *translation) concernsConnection(vs *networkingv1.VirtualService, at *field.Path, m connectionMatch, gateways []string) bool {
+	if len(m.sourceLabels) > 0 {
+		if t.waypoint {
+			t.problem(virtualServiceOrigin(vs), at.Child("sourceLabels"), "a waypoint does not know the labels of clients: the match is left out")
+		}
+		return false
+	}
+	if m.sourceNamespace != "" && t.waypoint {
+		t.problem(virtualServiceOrigin(vs), at.Child("sourceNamespace"), "not supported for connections on a waypoint: the match is left out")
+		return false
+	}
+	if m.port != 0 && m.port != t.port || m.sourceNamespace != "" && m.sourceNamespace != t.namespace {
+		return false
+	}
+	return len(m.gateways) == 0 ||
+		slices.ContainsFunc(m.gateways, func(g string) bool { return slices.Contains(gateways, gatewayKey(g, vs.Namespace)) })
+}
+
+func (t *translation) subnets(origin route.Origin, at *field.Path, in []string, r *TCPRoute) bool {
+	for i, text := range in {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			addr, addrErr := netip.ParseAddr(text)
+			if addrErr != nil {
+				t.problem(origin, at.Index(i), "%q is no range of addresses: the match is left out", text)
+				return false
+			}
+			prefix = netip.PrefixFrom(addr, addr.BitLen())
+		}
+		r.Destinations = append(r.Destinations, prefix.Masked().String())
+	}
+	return true
+}
+
+func (t *translation) tcpTargets(vs *networkingv1.VirtualService, path *field.Path, in []*networkingapi.RouteDestination) []TCPTarget {
+	var out []TCPTarget
+	for i, d := range in {
+		at := path.Child("route").Index(i)
+		to, ok := t.destination(virtualServiceOrigin(vs), vs.Namespace, at.Child("destination"), d.GetDestination())
+		if !ok {
+			return nil
+		}
+		weight := uint32(max(d.Weight, 0))
+		if len(in) == 1 {
+			weight = 1
+		}
+		if weight > 0 {
+			out = append(out, TCPTarget{Cluster: to.cluster, Weight: weight})
+		}
+	}
+	if len(out) == 0 {
+		t.problem(virtualServiceOrigin(vs), path.Child("route"), "a destination is needed")
+	}
+	return out
+}
