@@ -23,8 +23,46 @@ type Socket struct {
 	// Name of the listener; Address is where it listens.
 	Name    string
 	Address netip.AddrPort
-	// Drain is closed when the connections are to end.
+	// Drain is closed when the connections are to end, and no new ones are accepted any more.
 	Drain <-chan struct{}
+
+	soft *soft
+}
+
+// Soft returns a channel that is closed when the HTTP connections that exist now are to end: when they are asked to go elsewhere
+// while new ones are still accepted, and when the socket is. One that begins after that gets a moment for its first request.
+func (s *Socket) Soft() <-chan struct{} { return s.soft.current() }
+
+// firstRequest is how long a connection that began while the socket was ending may take to begin a request.
+const firstRequest = time.Second
+
+// soft is the present channel of Soft.
+type soft struct {
+	mu    sync.Mutex // guards the rest
+	ch    chan struct{}
+	ended bool
+}
+
+func (s *soft) current() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ended {
+		return s.ch
+	}
+	late := make(chan struct{})
+	time.AfterFunc(firstRequest, func() { close(late) })
+	return late
+}
+
+// turn closes the channel; connections that begin later get another one.
+func (s *soft) turn(end bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ended {
+		close(s.ch)
+		s.ch = make(chan struct{})
+	}
+	s.ended = s.ended || end
 }
 
 // Config of a Set.
@@ -32,7 +70,7 @@ type Config struct {
 	Network netx.Network
 	Log     *slog.Logger
 	// Serve carries one connection, on a goroutine of its own, and closes it. ctx ends when it must end at once.
-	Serve func(ctx context.Context, s Socket, conn *net.TCPConn)
+	Serve func(ctx context.Context, s *Socket, conn *net.TCPConn)
 }
 
 // State tells a socket for /listeners.
@@ -106,7 +144,7 @@ func (s *Set) Apply(ctx context.Context, listeners map[string]*l7.Listener) erro
 			continue
 		}
 		drain := make(chan struct{})
-		sock := &socket{Socket: Socket{Name: k.name, Address: bound(l), Drain: drain}, listener: l, drain: drain}
+		sock := &socket{Socket: Socket{Name: k.name, Address: bound(l), Drain: drain, soft: &soft{ch: make(chan struct{})}}, listener: l, drain: drain}
 		s.sockets[k] = sock
 		s.conns.Go(func() { s.accept(sock) })
 		s.cfg.Log.Info("listening", "listener", k.name, "address", l.Addr().String())
@@ -168,7 +206,17 @@ func (sock *socket) stop() {
 			sock.listener.Close()
 		}
 		close(sock.drain)
+		sock.soft.turn(true)
 	})
+}
+
+// Soften asks the HTTP connections that exist now to go elsewhere; new ones are still accepted.
+func (s *Set) Soften() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sock := range s.sockets {
+		sock.soft.turn(false)
+	}
 }
 
 func (s *Set) accept(sock *socket) {
@@ -183,7 +231,7 @@ func (s *Set) accept(sock *socket) {
 			s.conns.Go(func() {
 				defer sock.open.Add(-1)
 				defer conn.Close()
-				s.cfg.Serve(s.ctx, sock.Socket, conn)
+				s.cfg.Serve(s.ctx, &sock.Socket, conn)
 			})
 			continue
 		case errors.Is(err, net.ErrClosed), isTimeout(err):

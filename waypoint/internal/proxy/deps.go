@@ -3,10 +3,12 @@ package proxy
 import (
 	"context"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/certs"
 	"github.com/isthmus-mesh/isthmus/pkg/netx"
+	"github.com/isthmus-mesh/isthmus/waypoint/internal/upstream"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7"
 )
 
@@ -57,7 +59,9 @@ func (l Limits) withDefaults() Limits {
 type Deps struct {
 	Certs CertSource
 	// Network makes the sockets; nil is the host's namespace.
-	Network  netx.Network
+	Network netx.Network
+	// Resolver is for clusters whose hosts are names; nil is the system's.
+	Resolver upstream.Resolver
 	Observer Observer // nil is Nobody
 	Log      *slog.Logger
 	Clock    func() time.Time // nil is time.Now
@@ -68,6 +72,9 @@ type Deps struct {
 func (d Deps) withDefaults() Deps {
 	if d.Network == nil {
 		d.Network = netx.HostNS(netx.Options{})
+	}
+	if d.Resolver == nil {
+		d.Resolver = net.DefaultResolver
 	}
 	if d.Observer == nil {
 		d.Observer = Nobody{}

@@ -2,63 +2,122 @@ package proxy
 
 import (
 	"context"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
 
+	"github.com/isthmus-mesh/isthmus/waypoint/internal/listener"
 	"github.com/isthmus-mesh/isthmus/waypoint/internal/upstream"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7"
 )
 
-// Server is the proxy. It does nothing until it has a configuration.
-type Server struct{ deps Deps }
+// snapshot is what a request sees: the tables, and the clusters that belong to them. It is immutable.
+type snapshot struct {
+	cfg      *l7.Config
+	clusters upstream.Clusters
+}
+
+// Server is the proxy. It does nothing until it has a configuration. Safe for concurrent use.
+type Server struct {
+	// immutable
+	deps       Deps
+	upstream   *upstream.Manager
+	sockets    *listener.Set
+	handshakes chan struct{} // a token for each unfinished TLS handshake
+	exchanges  sync.Pool     // of *exchange
+	relays     relays
+	mirrors    mirrors
+	stats      stats
+	stop       context.CancelFunc
+	background sync.WaitGroup
+
+	current  atomic.Pointer[snapshot]
+	draining atomic.Bool
+	ids      atomic.Uint64 // of connections
+
+	mu sync.Mutex // held while the configuration changes
+}
 
 // New makes a Server; Close or Drain end it.
-func New(deps Deps) *Server { return &Server{deps: deps.withDefaults()} }
+func New(deps Deps) *Server {
+	deps = deps.withDefaults()
+	s := &Server{deps: deps, handshakes: make(chan struct{}, deps.Limits.MaxHandshakes)}
+	s.upstream = upstream.NewManager(upstream.Deps{Certs: deps.Certs, Network: deps.Network, Resolver: deps.Resolver, Log: deps.Log})
+	s.sockets = listener.New(listener.Config{Network: deps.Network, Log: deps.Log, Serve: s.serveSocket})
+	s.current.Store(&snapshot{cfg: l7.NewConfig()})
+	s.exchanges.New = func() any { return newExchange(s) }
+	ctx, cancel := context.WithCancel(context.Background())
+	s.stop = cancel
+	s.mirrors = mirrors{ctx: ctx, limit: int64(deps.Limits.MaxMirrors)}
+	s.relays.open = map[*relayed]struct{}{}
+	s.background.Go(func() { s.relays.report(ctx, deps.Observer) })
+	return s
+}
 
 // SetConfig changes the configuration: listeners are opened and closed, hosts come and go; what is open goes on. It returns
 // when the listeners accept. The error joins what of the listeners could not be opened; the rest is in force.
-func (s *Server) SetConfig(ctx context.Context, cfg *l7.Config) error { return nil }
+func (s *Server) SetConfig(ctx context.Context, cfg *l7.Config) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	// Clusters first, so that no request is decided for one that is not there yet.
+	s.current.Store(&snapshot{cfg: cfg, clusters: s.upstream.Update(cfg)})
+	s.recheck()
+	return s.sockets.Apply(ctx, cfg.Listeners)
+}
 
-// Drain ends gracefully: it goes on accepting while it tells clients to go elsewhere, and returns when nothing is open any more
-// or ctx ends, which aborts the rest.
-func (s *Server) Drain(ctx context.Context) error { return nil }
+// Config is the one in force.
+func (s *Server) Config() *l7.Config { return s.current.Load().cfg }
+
+// DrainListeners begins a drain without ending: HTTP connections are told to go elsewhere, new ones are still accepted.
+func (s *Server) DrainListeners() {
+	s.draining.Store(true)
+	s.sockets.Soften()
+}
+
+// Drain ends gracefully. First clients are told to go elsewhere while everything is still accepted, since others may not have
+// heard yet that this proxy leaves; after Limits.DrainGrace nothing is accepted any more and tunnels end with what they carry.
+// It returns when nothing is open, or when ctx ends, which cuts the rest.
+func (s *Server) Drain(ctx context.Context) error {
+	s.DrainListeners()
+	select {
+	case <-time.After(s.deps.Limits.DrainGrace):
+	case <-ctx.Done():
+	}
+	err := s.sockets.Drain(ctx)
+	s.release()
+	return err
+}
 
 // Close ends everything at once.
-func (s *Server) Close() error { return nil }
+func (s *Server) Close() error {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = s.sockets.Drain(ctx) // that connections were cut is what was asked for
+	s.release()
+	return nil
+}
 
-// DrainListeners begins a drain without ending: clients are told to go elsewhere (/drain_listeners).
-func (s *Server) DrainListeners() {}
+// release lets go of all that is left when no client is.
+func (s *Server) release() {
+	s.stop()
+	s.mirrors.work.Wait()
+	s.background.Wait()
+	s.upstream.Close()
+}
 
 // Listeners tells the sockets that are open, sorted by name (/listeners).
-func (s *Server) Listeners() []ListenerState { return nil }
+func (s *Server) Listeners() []listener.State { return s.sockets.State() }
 
 // Clusters tells the state of all clusters and hosts, sorted by name (/clusters).
-func (s *Server) Clusters() []upstream.ClusterState { return nil }
+func (s *Server) Clusters() []upstream.ClusterState { return s.upstream.State() }
 
-// Stats are the counters of the server (/stats).
-func (s *Server) Stats() Stats { return Stats{} }
-
-// ListenerState is an open socket.
-type ListenerState struct {
-	Name, Address string
-	Connections   int
-}
-
-// Stats are counters and gauges of the whole server.
-type Stats struct {
-	Listeners []ListenerStats
-	// Draining is whether a drain began.
-	Draining bool
-	// Connections and Tunnels are what is open downstream: sockets, and CONNECTs in them.
-	Connections, Tunnels int64
-	// MirrorsDropped counts mirrored requests that were not sent because too many were open.
-	MirrorsDropped uint64
-}
-
-// ListenerStats are Envoy's listener.<address>.* and http.<stat_prefix>.* of one listener.
-type ListenerStats struct {
-	Name, Address, StatPrefix                  string
-	ConnectionsTotal, ConnectionsActive        uint64
-	RequestsTotal, RequestsActive              uint64
-	Status1xx, Status2xx, Status3xx, Status4xx uint64
-	Status5xx                                  uint64
-	NoChain, HandshakeErrors                   uint64
+// Address is where a listener listens; not valid when it doesn't. It is for listeners on port 0.
+func (s *Server) Address(name string) netip.AddrPort {
+	for _, l := range s.sockets.State() {
+		if l.Name == name {
+			return l.Address
+		}
+	}
+	return netip.AddrPort{}
 }

@@ -1,0 +1,156 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/pkg/h2conn"
+	"github.com/isthmus-mesh/isthmus/pkg/hbone"
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
+	"github.com/isthmus-mesh/isthmus/waypoint/internal/listener"
+	"github.com/isthmus-mesh/isthmus/waypoint/l7"
+)
+
+// downstream is a client's connection, as its chain sees it: of a socket, or inside a tunnel.
+type downstream struct {
+	// immutable once it is served
+	srv      *Server
+	socket   *listener.Socket
+	listener string // whose chains serve it
+	conn     l7.Conn
+	sniffed  l7.Protocol
+	tunnel   netip.AddrPort // TCP peer of the HBONE connection; not valid without one
+	source   hbone.Workload
+	start    time.Time
+}
+
+// serveSocket carries a connection that a socket accepted.
+func (s *Server) serveSocket(ctx context.Context, socket *listener.Socket, tcp *net.TCPConn) {
+	s.stats.connections.Add(1)
+	defer s.stats.connections.Add(-1)
+	d := &downstream{srv: s, socket: socket, listener: socket.Name, start: s.deps.Clock(), conn: l7.Conn{
+		Source: addrPort(tcp.RemoteAddr()), Destination: addrPort(tcp.LocalAddr()), ID: s.ids.Add(1),
+	}}
+	cfg := s.current.Load().cfg
+	var conn netx.Stream = tcp
+	if cfg.NeedsSniff(d.listener, &d.conn) {
+		var err error
+		if conn, err = d.sniff(tcp); err != nil {
+			return
+		}
+	}
+	chain, ok := s.current.Load().cfg.Chain(d.listener, &d.conn, d.sniffed)
+	switch {
+	case !ok:
+		d.noChain()
+	case chain.Terminate != nil:
+		d.serveTunnels(ctx, chain, tcp)
+	case chain.TLS != nil:
+		s.deps.Log.Warn("this chain ends TLS, which is not served", "listener", d.listener, "chain", chain.Name)
+		d.noChain()
+	default:
+		if details, ok := chain.Admit(&d.conn); !ok {
+			d.denied(chain, details)
+			return
+		}
+		d.serve(ctx, chain, conn)
+	}
+}
+
+// serve carries a connection whose chain is known.
+func (d *downstream) serve(ctx context.Context, chain *l7.Chain, conn netx.Stream) {
+	if chain.HTTP != nil {
+		d.serveHTTP(ctx, chain, conn)
+		return
+	}
+	up, failed := d.connectTCP(ctx, chain)
+	if failed != nil {
+		d.srv.deps.Observer.Ended(failed)
+		netx.Abort(conn)
+		return
+	}
+	up.relay(ctx, conn)
+}
+
+// sniff looks at the first bytes.
+func (d *downstream) sniff(conn netx.Stream) (netx.Stream, error) {
+	protocol, sniffed, err := h2conn.Sniff(conn, d.srv.deps.Limits.SniffTimeout)
+	if err != nil {
+		return nil, fmt.Errorf("first bytes from %s: %w", d.conn.Source, err)
+	}
+	switch protocol {
+	case h2conn.HTTP1:
+		d.sniffed = l7.ProtocolHTTP1
+	case h2conn.HTTP2:
+		d.sniffed = l7.ProtocolHTTP2
+	case h2conn.Unknown:
+	}
+	if stream, ok := sniffed.(netx.Stream); ok {
+		return stream, nil
+	}
+	return halfless{sniffed}, nil
+}
+
+// halfless is a connection that can't be half-closed.
+type halfless struct{ net.Conn }
+
+// CloseWrite ends both directions.
+func (h halfless) CloseWrite() error { return h.Close() }
+
+// record begins the account of the connection itself.
+func (d *downstream) record(kind Kind, chain *l7.Chain) *Record {
+	return &Record{
+		Kind: kind, Start: d.start, Listener: d.listener, Chain: chain, Conn: &d.conn, Tunnel: d.tunnel, Source: d.source,
+		ConnectionID: d.conn.ID, GRPCStatus: -1,
+	}
+}
+
+// noChain accounts for a connection that no chain takes.
+func (d *downstream) noChain() {
+	d.srv.stats.noChain.Add(1)
+	r := d.record(KindConnection, nil)
+	r.Flags, r.Details = l7.FlagNoRouteFound, "filter_chain_not_found"
+	r.Duration = d.srv.deps.Clock().Sub(d.start)
+	d.srv.deps.Observer.Ended(r)
+}
+
+// denied accounts for a connection that policy does not let in.
+func (d *downstream) denied(chain *l7.Chain, details string) {
+	r := d.record(KindConnection, chain)
+	r.Details, r.Termination = details, details
+	r.Duration = d.srv.deps.Clock().Sub(d.start)
+	d.srv.deps.Observer.Ended(r)
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	if tcp, ok := a.(*net.TCPAddr); ok {
+		ap := tcp.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	return netip.AddrPort{}
+}
+
+// handshake ends TLS on a connection of a peer; the time and the number of peers in it are bounded.
+func (d *downstream) handshake(ctx context.Context, conn *net.TCPConn, config *tls.Config) (*tls.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.srv.deps.Limits.HandshakeTimeout)
+	defer cancel()
+	select {
+	case d.srv.handshakes <- struct{}{}:
+		defer func() { <-d.srv.handshakes }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("too many TLS handshakes at once: %w", ctx.Err())
+	}
+	var under net.Conn = conn
+	if direct, err := netx.Direct(conn); err == nil {
+		under = direct
+	}
+	secured := tls.Server(under, config)
+	if err := secured.HandshakeContext(ctx); err != nil {
+		return nil, fmt.Errorf("TLS handshake: %w", err)
+	}
+	return secured, nil
+}

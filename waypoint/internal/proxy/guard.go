@@ -1,0 +1,326 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+// cause is why an exchange, or an attempt of it, is given up before its end.
+type cause uint8
+
+const (
+	causeNone           cause = iota
+	causePerTry               // ends the attempt only, as the next
+	causePerTryIdle           // nothing came for too long in this attempt
+	causeGone                 // the client went away; this and the following end the exchange
+	causeTimeout              // the route's
+	causeIdle                 // nothing moved
+	causeMaxDuration          // the stream has lived for as long as it may
+	causeRequestTimeout       // the request was not received in time
+)
+
+// watchAfter is how long an exchange may take before somebody watches whether its client is still there.
+const watchAfter = 50 * time.Millisecond
+
+// The deadlines of an exchange.
+const (
+	deadlineWatch = iota
+	deadlineTimeout
+	deadlinePerTry
+	deadlineMaxDuration
+	deadlineRequest
+	deadlines
+)
+
+// guard ends an exchange, or an attempt, that must not go on. It is the context of what waits for connections: made for one
+// exchange after the other, it costs a running exchange one timer and no goroutine, unless it takes long.
+type guard struct {
+	timer *time.Timer // runs fire
+
+	mu        sync.Mutex // guards the rest
+	active    bool
+	at        [deadlines]time.Time
+	armed     time.Time // when the timer fires; zero when it doesn't
+	idle      time.Duration
+	perTry    time.Duration // the idle time of an attempt
+	moved     time.Time     // when something was moved last
+	base      context.Context
+	gone      func() <-chan struct{} // called once the exchange takes long; nil when nobody is to be watched
+	over      chan struct{}          // ends the watch; nil while nobody watches
+	whole     cause                  // of the exchange
+	attempt   cause                  // of the attempt under way
+	done      chan struct{}          // of the attempt, made when asked for; closed when it is given up
+	cancel    func()                 // aborts the attempt's stream; nil between attempts
+	onAborted func()                 // wakes who waits for the exchange to go on
+}
+
+func newGuard() *guard {
+	g := &guard{}
+	g.timer = time.AfterFunc(time.Hour, g.fire)
+	g.timer.Stop()
+	return g
+}
+
+// begin guards an exchange from now on.
+func (g *guard) begin(ctx context.Context, gone func() <-chan struct{}, now time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.active, g.base, g.moved, g.gone = true, ctx, now, gone
+	g.setLocked(deadlineWatch, now.Add(watchAfter))
+}
+
+// end stops guarding.
+func (g *guard) end() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.active = false
+	g.timer.Stop()
+	if g.over != nil {
+		close(g.over)
+	}
+	if g.done != nil && g.whole == causeNone && g.attempt == causeNone {
+		close(g.done) // nobody waits any more, but a context may have a watcher
+	}
+	g.at = [deadlines]time.Time{}
+	g.armed, g.idle, g.perTry, g.base, g.gone, g.over, g.done, g.cancel, g.onAborted = time.Time{}, 0, 0, nil, nil, nil, nil, nil, nil
+	g.whole, g.attempt = causeNone, causeNone
+}
+
+// set makes a deadline; the zero time takes it back.
+func (g *guard) set(which int, at time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.setLocked(which, at)
+}
+
+func (g *guard) setLocked(which int, at time.Time) {
+	if !g.active {
+		return
+	}
+	g.at[which] = at
+	if !at.IsZero() && (g.armed.IsZero() || at.Before(g.armed)) {
+		g.armed = at
+		g.timer.Reset(time.Until(at))
+	}
+}
+
+// idleAfter gives the exchange up when nothing moves for so long.
+func (g *guard) idleAfter(d time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.idle = d
+	g.armIdleLocked(d)
+}
+
+// perTryIdle gives the attempt up likewise.
+func (g *guard) perTryIdle(d time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.perTry = d
+	g.armIdleLocked(d)
+}
+
+func (g *guard) armIdleLocked(d time.Duration) {
+	if d > 0 {
+		g.moved = time.Now()
+		g.setLocked(deadlineWatch, g.moved.Add(min(d, watchAfter)))
+	}
+}
+
+// touch says that something moved.
+func (g *guard) touch() {
+	g.mu.Lock()
+	if g.idle > 0 || g.perTry > 0 {
+		g.moved = time.Now()
+	}
+	g.mu.Unlock()
+}
+
+// fire looks which deadline has come. A timer that fires late, for an exchange that is over, finds none.
+func (g *guard) fire() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.active {
+		return
+	}
+	g.armed = time.Time{}
+	now := time.Now()
+	for which, why := range [deadlines]cause{
+		deadlineTimeout: causeTimeout, deadlinePerTry: causePerTry, deadlineMaxDuration: causeMaxDuration, deadlineRequest: causeRequestTimeout,
+	} {
+		if at := g.at[which]; why != causeNone && !at.IsZero() && !now.Before(at) {
+			g.at[which] = time.Time{}
+			g.abortLocked(why)
+		}
+	}
+	var idle time.Time
+	for _, limit := range []struct {
+		after time.Duration
+		why   cause
+	}{{g.idle, causeIdle}, {g.perTry, causePerTryIdle}} {
+		if limit.after == 0 {
+			continue
+		}
+		if at := g.moved.Add(limit.after); now.Before(at) {
+			idle = earlier(idle, at)
+		} else {
+			g.abortLocked(limit.why)
+		}
+	}
+	if g.over == nil && g.gone != nil {
+		g.over = make(chan struct{})
+		go g.watch(g.gone(), g.over)
+	}
+	g.at[deadlineWatch] = idle
+	var next time.Time
+	for _, at := range g.at {
+		next = earlier(next, at)
+	}
+	if !next.IsZero() {
+		g.armed = next
+		g.timer.Reset(time.Until(next))
+	}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// watch waits for the client to go away.
+func (g *guard) watch(gone, over <-chan struct{}) {
+	select {
+	case <-over:
+	case <-gone:
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if g.over == over {
+			g.abortLocked(causeGone)
+		}
+	}
+}
+
+// abort gives up the exchange, or the attempt.
+func (g *guard) abort(why cause) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.active {
+		g.abortLocked(why)
+	}
+}
+
+func (g *guard) abortLocked(why cause) {
+	if g.whole != causeNone {
+		return
+	}
+	first := g.attempt == causeNone
+	g.attempt = why
+	if why >= causeGone {
+		g.whole = why
+	}
+	if first && g.done != nil {
+		close(g.done)
+	}
+	if g.cancel != nil {
+		g.cancel()
+		g.cancel = nil
+	}
+	if g.onAborted != nil && g.whole != causeNone {
+		g.onAborted()
+	}
+}
+
+// next begins another attempt, unless the exchange is given up.
+func (g *guard) next() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.whole != causeNone {
+		return false
+	}
+	if g.attempt != causeNone {
+		g.attempt, g.done = causeNone, nil // the old channel was closed
+	}
+	g.perTry = 0
+	g.at[deadlinePerTry] = time.Time{}
+	return true
+}
+
+// attach says how the attempt's stream is aborted. If it is given up already, that happens now.
+func (g *guard) attach(cancel func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.attempt != causeNone {
+		if cancel != nil {
+			cancel()
+		}
+		return
+	}
+	g.cancel = cancel
+}
+
+// detach says that the stream is about to be closed.
+func (g *guard) detach() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.cancel = nil
+}
+
+// why tells for what the attempt was given up.
+func (g *guard) why() cause {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.attempt
+}
+
+// aborted tells for what the exchange was given up.
+func (g *guard) aborted() cause {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.whole
+}
+
+// errGivenUp is the guard's error as a context.
+var errGivenUp = errors.New("the request was given up")
+
+// Deadline implements context.Context: deadlines come as cancellations.
+func (g *guard) Deadline() (time.Time, bool) { return time.Time{}, false }
+
+// Done implements context.Context, for the attempt under way.
+func (g *guard) Done() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.done == nil {
+		g.done = make(chan struct{})
+		if g.attempt != causeNone || !g.active {
+			close(g.done)
+		}
+	}
+	return g.done
+}
+
+// Err implements context.Context.
+func (g *guard) Err() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.attempt != causeNone || !g.active {
+		return errGivenUp
+	}
+	return nil
+}
+
+// Value implements context.Context.
+func (g *guard) Value(key any) any {
+	g.mu.Lock()
+	base := g.base
+	g.mu.Unlock()
+	if base == nil {
+		return nil
+	}
+	return base.Value(key)
+}
+
+var _ context.Context = (*guard)(nil)

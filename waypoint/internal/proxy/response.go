@@ -1,0 +1,120 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/pkg/httpmsg"
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
+	"github.com/isthmus-mesh/isthmus/waypoint/internal/upstream"
+	"github.com/isthmus-mesh/isthmus/waypoint/l7"
+)
+
+// respond passes a response on. It tells whether the exchange became a tunnel, which then has closed the stream.
+func (x *exchange) respond(head *httpmsg.Head, cancel func()) (tunnelled bool) {
+	now := x.srv.deps.Clock()
+	x.record.TimeToFirstByte = now.Sub(x.record.Start)
+	x.info = l7.ResponseInfo{Upstream: true, ServiceTime: now.Sub(x.sentAt(now)), Attempts: x.attempt, Host: x.record.Endpoint, Now: now}
+	x.decision.ApplyResponse(&x.req, head, &x.info)
+	x.record.Status, x.record.Response, x.record.Details = head.Status, &head.Header, "via_upstream"
+	x.responded = true
+	if head.Status == 101 || x.head.Method == "CONNECT" && head.Status >= 200 && head.Status < 300 {
+		x.tunnel(head, cancel)
+		return true
+	}
+	ended := x.stream.Ended()
+	if err := x.s.Respond(head, ended && x.stream.Trailer() == nil); err != nil {
+		x.lostOrAborted()
+		return false
+	}
+	switch {
+	case !ended:
+		x.copyBody()
+	case x.stream.Trailer() != nil:
+		x.finishResponse()
+	}
+	return false
+}
+
+// sentAt is when the request was complete; before that, now.
+func (x *exchange) sentAt(now time.Time) time.Time {
+	x.body.mu.Lock()
+	defer x.body.mu.Unlock()
+	if x.body.doneAt.IsZero() {
+		return now
+	}
+	return x.body.doneAt
+}
+
+// copyBody moves the response's body as it comes. What is held back is sent before waiting for more.
+func (x *exchange) copyBody() {
+	buf := netx.Pool.Get(netx.MediumBuffer)
+	defer func() { netx.Pool.Put(buf) }()
+	full := 0
+	for {
+		if buffered(&x.stream) == 0 {
+			if err := x.s.Flush(); err != nil {
+				x.lostOrAborted()
+				return
+			}
+		}
+		n, err := x.stream.Read(buf)
+		if n > 0 {
+			x.guard.touch()
+			if x.req.GRPC {
+				x.responses.add(buf[:n])
+			}
+			if _, werr := x.s.Write(buf[:n]); werr != nil {
+				x.lostOrAborted()
+				return
+			}
+			x.record.BytesSent += uint64(n)
+		}
+		if errors.Is(err, io.EOF) || err == nil && n > 0 && x.stream.Ended() {
+			x.finishResponse()
+			return
+		}
+		if err != nil {
+			x.brokenResponse(err)
+			return
+		}
+		if n < len(buf) {
+			full = 0
+		} else if full++; full == 4 && len(buf) < netx.LargeBuffer {
+			netx.Pool.Put(buf)
+			buf = netx.Pool.Get(netx.LargeBuffer)
+		}
+	}
+}
+
+func (x *exchange) finishResponse() {
+	x.record.Trailer = x.stream.Trailer()
+	if err := x.s.Finish(x.record.Trailer); err != nil {
+		x.lostOrAborted()
+	}
+}
+
+// lostOrAborted is for a response that could not be written: the client went away, or the exchange was given up.
+func (x *exchange) lostOrAborted() {
+	if x.guard.aborted() != causeNone {
+		x.abandon()
+		return
+	}
+	x.cluster.Count(upstream.EventCancelled, nil)
+	x.lost()
+}
+
+// brokenResponse is for a response that ends before its time.
+func (x *exchange) brokenResponse(err error) {
+	if x.guard.aborted() != causeNone {
+		x.abandon()
+		return
+	}
+	e := upstream.Broken(err)
+	x.cluster.Count(upstream.EventReset, nil)
+	x.record.Flags |= e.Reason.Flags()
+	x.record.Details = "upstream_reset_after_response_started{" + underscored(e.Reason.String()) + "}"
+	x.record.UpstreamFailure = e.Transport
+	x.cut()
+}

@@ -1,0 +1,179 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/pkg/certs"
+	"github.com/isthmus-mesh/isthmus/pkg/hbone"
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
+	"github.com/isthmus-mesh/isthmus/waypoint/l7"
+)
+
+// serveTunnels terminates an HBONE connection: each CONNECT in it is a connection to the internal listener behind the chain.
+func (d *downstream) serveTunnels(ctx context.Context, chain *l7.Chain, conn *net.TCPConn) {
+	s := d.srv
+	var own *certs.Workload
+	secured, err := d.handshake(ctx, conn, tunnelTLS(chain.TLS, func() (_ *certs.Workload, err error) {
+		if s.deps.Certs == nil {
+			return nil, errors.New("the proxy has no certificate")
+		}
+		own, err = s.deps.Certs.Get(ctx)
+		return own, err
+	}))
+	if err != nil {
+		s.stats.handshakeErrors.Add(1)
+		r := d.record(KindTunnel, chain)
+		r.Flags, r.Details, r.Termination = l7.FlagDownstreamProtocolError, "tls_handshake", err.Error()
+		r.Duration = s.deps.Clock().Sub(d.start)
+		s.deps.Observer.Ended(r)
+		return
+	}
+	peer, _ := certs.PeerID(secured.ConnectionState())
+	d.conn.Identity, d.conn.LocalIdentity = peer.String(), own.ID.String()
+	h := &tunnelHandler{outer: d, chain: chain}
+	if err := hbone.ServeConn(ctx, secured, h, hbone.ServerConfig{Drain: d.socket.Drain, Log: s.deps.Log}); err != nil {
+		s.deps.Log.Debug("tunnel connection ended", "peer", d.conn.Source.String(), "error", err)
+	}
+}
+
+// tunnelTLS is the mesh's mutual TLS; peers of other trust domains are let in where the listener names them.
+func tunnelTLS(want *l7.ServerTLS, get func() (*certs.Workload, error)) *tls.Config {
+	config := certs.HBONEServerConfig(get)
+	if want == nil || len(want.PeerURIs) == 0 {
+		return config
+	}
+	base := config.GetConfigForClient
+	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		var own *certs.Workload
+		strict, err := base(hello)
+		if err == nil {
+			own, err = get()
+		}
+		if err != nil {
+			return nil, err
+		}
+		strict.VerifyConnection = func(state tls.ConnectionState) error {
+			id, ok := certs.PeerID(state)
+			if !ok || !slices.ContainsFunc(want.PeerURIs, func(m l7.StringMatcher) bool { return m.Match(id.String()) }) {
+				return errors.New("the client's SPIFFE ID is none that the listener takes")
+			}
+			// The rest is as for peers of our own trust domain.
+			alias := *own
+			alias.ID.TrustDomain = id.TrustDomain
+			checks, err := certs.HBONEServerConfig(func() (*certs.Workload, error) { return &alias, nil }).GetConfigForClient(hello)
+			if err != nil {
+				return err
+			}
+			return checks.VerifyConnection(state)
+		}
+		return strict, nil
+	}
+	return config
+}
+
+// tunnelHandler serves the CONNECTs of one HBONE connection. It is immutable.
+type tunnelHandler struct {
+	outer *downstream
+	chain *l7.Chain
+}
+
+// ServeCONNECT implements hbone.Handler. The source of the connection is the peer of the tunnel, whose identity was proven:
+// what the peer says in headers informs telemetry only.
+func (h *tunnelHandler) ServeCONNECT(ctx context.Context, request *hbone.Request, w hbone.ResponseWriter) {
+	s := h.outer.srv
+	s.stats.tunnels.Add(1)
+	defer s.stats.tunnels.Add(-1)
+	d := &downstream{
+		srv: s, socket: h.outer.socket, tunnel: h.outer.conn.Source, source: hbone.ParseBaggage(request.Header.Get("baggage")),
+		conn: h.outer.conn, start: s.deps.Clock(),
+	}
+	d.conn.ID = s.ids.Add(1)
+	d.conn.Authority = request.Authority
+	cfg := s.current.Load().cfg
+	d.listener = cfg.InternalListener(h.chain.Terminate.Cluster)
+	to, err := hbone.ParseAuthority(request.Authority)
+	if err != nil {
+		h.refuse(d, w, 400, "authority of CONNECT: "+err.Error())
+		return
+	}
+	d.conn.Destination = to.AddrPort()
+	if d.listener == "" {
+		h.refuse(d, w, 503, "no internal listener is behind "+h.chain.Terminate.Cluster)
+		return
+	}
+	var accepted *hbone.Stream
+	var conn netx.Stream
+	if cfg.NeedsSniff(d.listener, &d.conn) {
+		if accepted, err = w.Accept(nil); err != nil {
+			return
+		}
+		if conn, err = d.sniff(accepted); err != nil {
+			return
+		}
+	}
+	chain, ok := s.current.Load().cfg.Chain(d.listener, &d.conn, d.sniffed)
+	if !ok {
+		h.refuse(d, w, 404, "no service or workload of this waypoint is at "+request.Authority)
+		return
+	}
+	if details, ok := chain.Admit(&d.conn); !ok {
+		d.denied(chain, details)
+		w.Refuse(401, nil) // of no effect when it was accepted: the stream ends when the handler returns
+		return
+	}
+	if chain.HTTP == nil {
+		h.serveTCP(ctx, d, chain, w, conn)
+		return
+	}
+	if conn == nil {
+		if accepted, err = w.Accept(nil); err != nil {
+			return
+		}
+		conn = accepted
+	}
+	d.serveHTTP(ctx, chain, conn)
+}
+
+// serveTCP accepts only once the host is connected, unless the first bytes were needed to choose the chain.
+func (h *tunnelHandler) serveTCP(ctx context.Context, d *downstream, chain *l7.Chain, w hbone.ResponseWriter, conn netx.Stream) {
+	up, failed := d.connectTCP(ctx, chain)
+	if failed != nil {
+		d.srv.stats.tunnelsRefused.Add(1)
+		d.srv.deps.Observer.Ended(failed)
+		if conn != nil {
+			netx.Abort(conn)
+		}
+		w.Refuse(503, nil)
+		return
+	}
+	if conn == nil {
+		accepted, err := w.Accept(nil)
+		if err != nil {
+			up.end(err)
+			return
+		}
+		conn = accepted
+	}
+	up.relay(ctx, conn)
+}
+
+// refuse turns a CONNECT away, with the reason in the log.
+func (h *tunnelHandler) refuse(d *downstream, w hbone.ResponseWriter, status int, reason string) {
+	s := d.srv
+	s.stats.tunnelsRefused.Add(1)
+	w.Refuse(status, nil)
+	r := d.record(KindTunnel, h.chain)
+	r.Method, r.Authority, r.Status = "CONNECT", d.conn.Authority, status
+	r.Flags, r.Details, r.Termination = l7.FlagNoRouteFound, "filter_chain_not_found", reason
+	if status == 400 {
+		r.Flags = l7.FlagDownstreamProtocolError
+	}
+	r.Duration = time.Since(d.start)
+	s.deps.Observer.Ended(r)
+	s.deps.Log.Debug("tunnel refused", "peer", d.conn.Source.String(), "authority", d.conn.Authority, "status", status, "reason", reason)
+}
