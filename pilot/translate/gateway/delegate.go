@@ -43,7 +43,7 @@ func (t *translation) delegate(root *httpPiece) []*httpPiece {
 	vs := t.view.VirtualService(namespace, root.in.Delegate.Name)
 	switch {
 	case vs == nil:
-		t.problem(root.reporter, path, "there is no VirtualService %s/%s", namespace, root.in.Delegate.Name)
+		t.missing(root.reporter, path, "there is no VirtualService %s/%s", namespace, root.in.Delegate.Name)
 		return nil
 	case len(vs.Spec.Hosts) > 0 || len(vs.Spec.Gateways) > 0:
 		t.problem(root.reporter, path, "%s/%s has hosts or gateways of its own, and cannot be delegated to", namespace, vs.Name)

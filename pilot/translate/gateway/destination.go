@@ -33,11 +33,11 @@ func (t *translation) destination(origin route.Origin, namespace string, path *f
 	target.subset = d.Subset
 	switch {
 	case svc == nil:
-		t.problem(origin, path.Child("host"), "there is no service %s", target.host)
-	case !slices.ContainsFunc(svc.Ports, func(p Port) bool { return p.Number == target.port }):
-		t.problem(origin, path.Child("port"), "%s has no port %d", target.host, target.port)
+		t.missing(origin, path.Child("host"), "there is no service %s", target.host)
+	case target.port != 0 && !slices.ContainsFunc(svc.Ports, func(p Port) bool { return p.Number == target.port }):
+		t.missing(origin, path.Child("port"), "%s has no port %d", target.host, target.port)
 	case d.Subset != "" && !t.hasSubset(target):
-		t.problem(origin, path.Child("subset"), "no DestinationRule of %s has the subset %s", target.host, d.Subset)
+		t.missing(origin, path.Child("subset"), "no DestinationRule of %s has the subset %s", target.host, d.Subset)
 	}
 	target.cluster = t.cluster(target.host, target.port, target.subset)
 	return target, true

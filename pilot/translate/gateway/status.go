@@ -1,49 +1,104 @@
 package gateway
 
 import (
+	"slices"
+	"strings"
+
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/isthmus-mesh/isthmus/pilot/translate/route"
 )
 
 // Conditions carry no transition time: the writer keeps the one of a condition that did not change.
 
-// HTTPRouteStatus is the status of an HTTPRoute: one entry per parent that is ours.
-func HTTPRouteStatus(v View, mesh Mesh, r *gatewayv1.HTTPRoute) gatewayv1.HTTPRouteStatus {
-	return gatewayv1.HTTPRouteStatus{}
-}
+// Condition types and reasons of the objects of Istio's own API.
+const (
+	ConditionAccepted      = "Accepted"
+	ConditionResolvedRefs  = "ResolvedRefs"
+	reasonAccepted         = "Accepted"
+	reasonInvalid          = "Invalid"
+	reasonPartiallyInvalid = "PartiallyInvalid"
+	reasonResolved         = "ResolvedRefs"
+	reasonNotFound         = "NotFound"
+)
 
-// GRPCRouteStatus is the status of a GRPCRoute.
-func GRPCRouteStatus(v View, mesh Mesh, r *gatewayv1.GRPCRoute) gatewayv1.GRPCRouteStatus {
-	return gatewayv1.GRPCRouteStatus{}
-}
-
-// GatewayState is what of a deployed Gateway its conditions depend on.
-type GatewayState struct {
-	// Addresses that it can be reached at; empty while there is none.
-	Addresses []gatewayv1.GatewayStatusAddress
-	// Ready is whether a pod of it runs; Reason says why not.
-	Ready  bool
-	Reason string
-}
-
-// GatewayStatus is the status of a Gateway; nil for a class that is not ours. The routes are all candidates.
-func GatewayStatus(v View, gw *gatewayv1.Gateway, state GatewayState, https []*gatewayv1.HTTPRoute, grpcs []*gatewayv1.GRPCRoute) *gatewayv1.GatewayStatus {
-	return nil
-}
-
-// GatewayClassStatus is the status of a GatewayClass; nil for one that is not ours.
-func GatewayClassStatus(class *gatewayv1.GatewayClass) *gatewayv1.GatewayClassStatus { return nil }
-
-// VirtualServiceStatus is the conditions of a VirtualService: Accepted, which is False and names the fields when a piece of it
-// cannot be used. Problems are those that translations reported of it; what can be seen without a proxy is found here.
+// VirtualServiceStatus is the conditions of a VirtualService. Accepted is False, and names the fields, when a piece of it cannot
+// be used; ResolvedRefs when it names something that is not there. Problems are those that translations reported of it; what can
+// be seen without a proxy is found here.
 func VirtualServiceStatus(v View, mesh Mesh, vs *networkingv1.VirtualService, problems []route.Problem) []metav1.Condition {
-	return nil
+	gateways := []string{meshGateway}
+	for _, name := range vs.Spec.Gateways {
+		gateways = append(gateways, gatewayKey(name, vs.Namespace))
+	}
+	t := &translation{
+		view: v, mesh: mesh, cluster: OutboundCluster, namespace: vs.Namespace,
+		waypoint: len(vs.Spec.Gateways) == 0 || slices.Contains(vs.Spec.Gateways, meshGateway),
+	}
+	origin := virtualServiceOrigin(vs)
+	hosts := field.NewPath("spec", "hosts")
+	for i, host := range VirtualServiceHosts(mesh, vs) {
+		if !validHost(host) {
+			t.problem(origin, hosts.Index(i), "%q is no host name", host)
+		}
+	}
+	used := len(t.httpRoutes(vs, gateways)) + len(t.tcpRoutes(vs, gateways)) + len(t.tlsRoutes(vs, gateways))
+	for _, p := range problems {
+		t.note(p)
+	}
+	return conditions(t.problems, origin, vs.Generation, used > 0)
 }
 
 // ClassicGatewayStatus is the conditions of a classic Gateway.
 func ClassicGatewayStatus(v View, gw *networkingv1.Gateway, problems []route.Problem) []metav1.Condition {
-	return nil
+	t := &translation{view: v}
+	all := t.listeners(GatewayInput{Classic: []*networkingv1.Gateway{gw}})
+	served := len(all)
+	for _, l := range all {
+		if l.terminated != nil {
+			t.problem(l.origin, l.path.Child("tls"), "TLS is not terminated: the credentials of gateways are not served")
+			served--
+		}
+	}
+	for _, p := range problems {
+		t.note(p)
+	}
+	origin := route.Origin{Group: groupNetworking, Version: "v1", Kind: kindGateway, Namespace: gw.Namespace, Name: gw.Name}
+	return conditions(t.problems, origin, gw.Generation, served > 0)[:1]
+}
+
+// conditions sums up what was found wrong with one object.
+func conditions(problems []route.Problem, origin route.Origin, generation int64, usable bool) []metav1.Condition {
+	var wrong, missing []string
+	for _, p := range problems {
+		switch text := p.Field + ": " + p.Message; {
+		case p.Origin != origin:
+		case p.Missing:
+			missing = append(missing, text)
+		default:
+			wrong = append(wrong, text)
+		}
+	}
+	reason := reasonPartiallyInvalid
+	if !usable {
+		reason = reasonInvalid
+	}
+	return []metav1.Condition{
+		condition(ConditionAccepted, generation, wrong, reasonAccepted, reason),
+		condition(ConditionResolvedRefs, generation, missing, reasonResolved, reasonNotFound),
+	}
+}
+
+// maxMessage is what the API allows a condition's message.
+const maxMessage = 32768
+
+// condition is True with the one reason when there is nothing to say, False with the other and all that there is otherwise.
+func condition(kind string, generation int64, messages []string, good, bad string) metav1.Condition {
+	c := metav1.Condition{Type: kind, Status: metav1.ConditionTrue, Reason: good, ObservedGeneration: generation}
+	if len(messages) > 0 {
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, bad, strings.Join(messages, "; ")
+		c.Message = strings.ToValidUTF8(c.Message[:min(len(c.Message), maxMessage)], "")
+	}
+	return c
 }

@@ -148,7 +148,7 @@ func (t *translation) concernsConnection(vs *networkingv1.VirtualService, at *fi
 		t.problem(virtualServiceOrigin(vs), at.Child("sourceNamespace"), "not supported for connections on a waypoint: the match is left out")
 		return false
 	}
-	if m.port != 0 && m.port != t.port || m.sourceNamespace != "" && m.sourceNamespace != t.namespace {
+	if m.port != 0 && t.port != 0 && m.port != t.port || m.sourceNamespace != "" && m.sourceNamespace != t.namespace {
 		return false
 	}
 	return len(m.gateways) == 0 ||

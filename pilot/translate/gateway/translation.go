@@ -21,8 +21,8 @@ type translation struct {
 	namespace string
 	// waypoint tells a waypoint from a gateway.
 	waypoint bool
-	// port is the one that requests come to: of the service on a waypoint, of the server on a gateway. also are the numbers of
-	// other servers whose requests come to the same port of the pods.
+	// port is the one that requests come to: of the service on a waypoint, of the server on a gateway; 0 for any. also are the
+	// numbers of other servers whose requests come to the same port of the pods.
 	port uint32
 	also []uint32
 	// tls is whether they come encrypted.
@@ -33,7 +33,15 @@ type translation struct {
 }
 
 func (t *translation) problem(origin route.Origin, path *field.Path, format string, args ...any) {
-	p := route.Problem{Origin: origin, Field: path.String(), Message: fmt.Sprintf(format, args...)}
+	t.note(route.Problem{Origin: origin, Field: path.String(), Message: fmt.Sprintf(format, args...)})
+}
+
+// missing reports a name of something that is not there.
+func (t *translation) missing(origin route.Origin, path *field.Path, format string, args ...any) {
+	t.note(route.Problem{Origin: origin, Field: path.String(), Message: fmt.Sprintf(format, args...), Missing: true})
+}
+
+func (t *translation) note(p route.Problem) {
 	if !slices.Contains(t.problems, p) {
 		t.problems = append(t.problems, p)
 	}

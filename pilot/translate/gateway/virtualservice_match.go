@@ -53,7 +53,7 @@ func (t *translation) concerns(h *httpPiece, path *field.Path, m *networkingapi.
 		}
 		return false
 	}
-	if m.Port != 0 && m.Port != t.port && !slices.Contains(t.also, m.Port) {
+	if m.Port != 0 && t.port != 0 && m.Port != t.port && !slices.Contains(t.also, m.Port) {
 		return false
 	}
 	if m.SourceNamespace != "" && !t.waypoint && m.SourceNamespace != t.namespace {

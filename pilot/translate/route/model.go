@@ -236,4 +236,6 @@ type Problem struct {
 	Origin  Origin
 	Field   string
 	Message string
+	// Missing is set when the field is right, but names something that is not there.
+	Missing bool
 }

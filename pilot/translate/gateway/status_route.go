@@ -1,0 +1,121 @@
+package gateway
+
+import (
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+)
+
+// Controllers as routes and classes name them.
+const (
+	gatewayController  = "istio.io/gateway-controller"
+	waypointController = "istio.io/mesh-controller"
+	gatewayClass       = "istio"
+	waypointClass      = "istio-waypoint"
+)
+
+// HTTPRouteStatus is the status of an HTTPRoute: one entry per parent that is ours.
+func HTTPRouteStatus(v View, mesh Mesh, r *gatewayv1.HTTPRoute) gatewayv1.HTTPRouteStatus {
+	return gatewayv1.HTTPRouteStatus{RouteStatus: routeStatus(v, mesh, httpObject(r))}
+}
+
+// GRPCRouteStatus is the status of a GRPCRoute.
+func GRPCRouteStatus(v View, mesh Mesh, r *gatewayv1.GRPCRoute) gatewayv1.GRPCRouteStatus {
+	return gatewayv1.GRPCRouteStatus{RouteStatus: routeStatus(v, mesh, grpcObject(r))}
+}
+
+func routeStatus(v View, mesh Mesh, o routeObject) gatewayv1.RouteStatus {
+	t := &translation{view: v, mesh: mesh, cluster: OutboundCluster, namespace: o.meta.Namespace}
+	t.apiRoutes(o, "")
+	var wrong, unresolved []string
+	for _, p := range t.problems {
+		wrong = append(wrong, p.Field+": "+p.Message)
+	}
+	reason := gatewayv1.RouteReasonResolvedRefs
+	for i, u := range t.unresolved {
+		if i == 0 {
+			reason = u.reason
+		}
+		unresolved = append(unresolved, u.message)
+	}
+	// An empty list, not a missing one: the API demands the field.
+	out := gatewayv1.RouteStatus{Parents: []gatewayv1.RouteParentStatus{}}
+	for _, ref := range o.parents {
+		bound, ours := t.judgeParent(o, ref)
+		if !ours || slices.ContainsFunc(out.Parents, func(p gatewayv1.RouteParentStatus) bool { return sameParent(p.ParentRef, ref) }) {
+			continue
+		}
+		accepted := condition(ConditionAccepted, o.meta.Generation, wrong, reasonAccepted, string(gatewayv1.RouteReasonUnsupportedValue))
+		if bound.reason != gatewayv1.RouteReasonAccepted {
+			accepted = condition(ConditionAccepted, o.meta.Generation, []string{bound.message}, "", string(bound.reason))
+		}
+		if accepted.Message == "" {
+			accepted.Message = bound.message
+		}
+		out.Parents = append(out.Parents, gatewayv1.RouteParentStatus{
+			ParentRef: ref, ControllerName: gatewayController,
+			Conditions: []metav1.Condition{
+				accepted,
+				condition(ConditionResolvedRefs, o.meta.Generation, unresolved, string(gatewayv1.RouteReasonResolvedRefs), string(reason)),
+			},
+		})
+	}
+	return out
+}
+
+// judgeParent says whether a parent takes the route; ours is false for parents that are another controller's business.
+func (t *translation) judgeParent(o routeObject, ref gatewayv1.ParentReference) (attachment, bool) {
+	kind, hosts := parentHosts(t.view, t.mesh, ref, o.meta.Namespace)
+	switch kind {
+	case parentGateway:
+		namespace := o.meta.Namespace
+		if ref.Namespace != nil && *ref.Namespace != "" {
+			namespace = string(*ref.Namespace)
+		}
+		gw := t.view.Gateway(namespace, string(ref.Name))
+		if gw == nil || controllerOf(t.view, gw) == "" {
+			return attachment{}, false
+		}
+		return attach(t.view, gw, o, ref), true
+	case parentService:
+		for _, host := range hosts {
+			if svc := t.view.Service(host, o.meta.Namespace); svc != nil && hasPort(svc, ref) {
+				return attachment{reason: gatewayv1.RouteReasonAccepted, message: "the route is bound"}, true
+			}
+		}
+		return attachment{reason: gatewayv1.RouteReasonNoMatchingParent, message: "there is no such service, or it has no such port"}, true
+	case parentOther:
+	}
+	return attachment{}, false
+}
+
+func hasPort(svc *Service, ref gatewayv1.ParentReference) bool {
+	return slices.ContainsFunc(svc.Ports, func(p Port) bool {
+		return (ref.Port == nil || uint32(*ref.Port) == p.Number) &&
+			(ref.SectionName == nil || *ref.SectionName == "" || string(*ref.SectionName) == p.Name)
+	})
+}
+
+func sameParent(a, b gatewayv1.ParentReference) bool {
+	return same(a.Group, b.Group) && same(a.Kind, b.Kind) && same(a.Namespace, b.Namespace) && a.Name == b.Name &&
+		same(a.SectionName, b.SectionName) && same(a.Port, b.Port)
+}
+
+func same[T comparable](a, b *T) bool { return (a == nil) == (b == nil) && (a == nil || *a == *b) }
+
+// controllerOf is the controller of a Gateway when it is one of ours. A class that nobody declared is known by its name.
+func controllerOf(v View, gw *gatewayv1.Gateway) gatewayv1.GatewayController {
+	class := v.GatewayClass(string(gw.Spec.GatewayClassName))
+	switch {
+	case class != nil && (class.Spec.ControllerName == gatewayController || class.Spec.ControllerName == waypointController):
+		return class.Spec.ControllerName
+	case class != nil:
+		return ""
+	case gw.Spec.GatewayClassName == gatewayClass:
+		return gatewayController
+	case gw.Spec.GatewayClassName == waypointClass:
+		return waypointController
+	}
+	return ""
+}
