@@ -302,7 +302,7 @@ func TestStateOfTheWorld(t *testing.T) {
 	ask(&discovery.DiscoveryRequest{TypeUrl: addressType, ResponseNonce: r.GetNonce(), VersionInfo: r.GetVersionInfo()})
 	eventually(t, "acked", func() bool {
 		cs := s.Clients()
-		return len(cs) > 0 && cs[len(cs)-1].Types[0].Acked == r.GetNonce()
+		return len(cs) > 0 && len(cs[len(cs)-1].Types) > 0 && cs[len(cs)-1].Types[0].Acked == r.GetNonce()
 	})
 	s.Publish(addressType, []server.Resource{resource("b", "1")}, nil)
 	r = expect(2)
