@@ -1,0 +1,274 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/pkg/certs"
+	"github.com/isthmus-mesh/isthmus/pkg/hbone"
+)
+
+// seen is what a backend received; it is the body of its answer.
+type seen struct {
+	Workload string            `json:"workload"`
+	Peer     string            `json:"peer"` // identity of the other end of the tunnel, "" without one
+	Protocol string            `json:"protocol"`
+	Method   string            `json:"method"`
+	Path     string            `json:"path"`
+	Host     string            `json:"host"`
+	Headers  map[string]string `json:"headers"`
+	Body     string            `json:"body,omitempty"`
+}
+
+// backends are all serving pods. What a request with the header x-echo-key met is remembered under that key.
+type backends struct {
+	mu   sync.Mutex // guards what follows
+	keys map[string][]string
+}
+
+// Headers that tell a backend what to do.
+const (
+	echoKey     = "X-Echo-Key"     // name of the request: attempts are counted by it
+	echoStatus  = "X-Echo-Status"  // statuses of the first, second, … attempt; the last one stays
+	echoDelay   = "X-Echo-Delay"   // pause before the answer
+	echoHeaders = "X-Echo-Headers" // a=b;c=d: headers of the answer
+	echoReset   = "X-Echo-Reset"   // how many attempts are cut off
+)
+
+func (b *backends) met(key, workload string) (attempt int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.keys[key] = append(b.keys[key], workload)
+	return len(b.keys[key])
+}
+
+// of returns the workloads that the request with the key has met.
+func (b *backends) of(key string) []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return append([]string(nil), b.keys[key]...)
+}
+
+// serve starts one pod. It goes on until the process ends.
+func (b *backends) serve(ctx context.Context, p *pki, w workload) error {
+	if w.plain {
+		for _, port := range w.ports {
+			l, err := net.Listen("tcp", netip.AddrPortFrom(w.ip, uint16(port)).String())
+			if err != nil {
+				return fmt.Errorf("serve %s: %w", w.name, err)
+			}
+			go accept(l, func(c net.Conn) { b.conn(w, "", c) })
+		}
+		return nil
+	}
+	identity, err := p.workload(w.namespace, w.account)
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", netip.AddrPortFrom(w.ip, 15008).String())
+	if err != nil {
+		return fmt.Errorf("serve %s: %w", w.name, err)
+	}
+	config := certs.HBONEServerConfig(func() (*certs.Workload, error) { return identity, nil })
+	go accept(l, func(c net.Conn) {
+		secure := tls.Server(c, config)
+		if err := secure.HandshakeContext(ctx); err != nil {
+			c.Close()
+			return
+		}
+		peer, _ := certs.PeerID(secure.ConnectionState())
+		hbone.ServeConn(ctx, secure, tunnels{b, w, peer.String()}, hbone.ServerConfig{}) //nolint:errcheck // how a tunnel's connection ends is not judged
+	})
+	return nil
+}
+
+func accept(l net.Listener, serve func(net.Conn)) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go serve(c)
+	}
+}
+
+// tunnels answers CONNECTs to one pod.
+type tunnels struct {
+	b    *backends
+	w    workload
+	peer string
+}
+
+// ServeCONNECT implements hbone.Handler.
+func (t tunnels) ServeCONNECT(_ context.Context, r *hbone.Request, w hbone.ResponseWriter) {
+	to, err := hbone.ParseAuthority(r.Authority)
+	if err != nil || to.Addr != t.w.ip {
+		w.Refuse(http.StatusBadGateway, nil)
+		return
+	}
+	for _, port := range t.w.ports {
+		if int(to.Port) == port {
+			if stream, err := w.Accept(nil); err == nil {
+				t.b.conn(t.w, t.peer, stream)
+			}
+			return
+		}
+	}
+	w.Refuse(http.StatusServiceUnavailable, nil)
+}
+
+// conn serves one connection: HTTP in both versions; tcp-echo lines.
+func (b *backends) conn(w workload, peer string, c net.Conn) {
+	defer c.Close()
+	if strings.HasPrefix(w.name, "tcp-echo") {
+		lines(w, c, bufio.NewReader(c))
+		return
+	}
+	r := bufio.NewReader(c)
+	first, err := r.Peek(4)
+	if err != nil {
+		return
+	}
+	if bytes.HasPrefix(first, []byte("line")) {
+		lines(w, c, r)
+		return
+	}
+	protocols := &http.Protocols{}
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	server := &http.Server{
+		Protocols: protocols, ErrorLog: log.New(io.Discard, "", 0), ReadHeaderTimeout: time.Minute,
+		Handler: http.HandlerFunc(func(rw http.ResponseWriter, rq *http.Request) { b.answer(w, peer, rw, rq) }),
+	}
+	l := newOneConn(peeked{c, r})
+	server.Serve(l) //nolint:errcheck // it ends with its only connection
+}
+
+// lines answers lines with the name of the pod.
+func lines(w workload, c net.Conn, r *bufio.Reader) {
+	for {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			return
+		}
+		if _, err := fmt.Fprintf(c, "%s %s", w.name, line); err != nil {
+			return
+		}
+	}
+}
+
+func (b *backends) answer(w workload, peer string, rw http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	attempt := 1
+	if key := r.Header.Get(echoKey); key != "" {
+		attempt = b.met(key, w.name)
+	}
+	if n, err := strconv.Atoi(r.Header.Get(echoReset)); err == nil && attempt <= n {
+		panic(http.ErrAbortHandler)
+	}
+	if d, err := time.ParseDuration(r.Header.Get(echoDelay)); err == nil {
+		select {
+		case <-time.After(d):
+		case <-r.Context().Done():
+			return
+		}
+	}
+	status := http.StatusOK
+	if list := strings.Split(r.Header.Get(echoStatus), ","); list[0] != "" {
+		if n, err := strconv.Atoi(list[min(attempt, len(list))-1]); err == nil {
+			status = n
+		}
+	}
+	if r.Header.Get("Upgrade") == "websocket" {
+		upgrade(w, rw)
+		return
+	}
+	headers := map[string]string{}
+	for name, values := range r.Header {
+		headers[strings.ToLower(name)] = strings.Join(values, ",")
+	}
+	for _, pair := range strings.Split(r.Header.Get(echoHeaders), ";") {
+		if name, value, ok := strings.Cut(pair, "="); ok {
+			rw.Header().Add(name, value)
+		}
+	}
+	rw.Header().Set("X-Echo-Workload", w.name)
+	rw.Header().Set("Content-Type", "application/json")
+	rw.WriteHeader(status)
+	json.NewEncoder(rw).Encode(seen{
+		Workload: w.name, Peer: peer, Protocol: r.Proto, Method: r.Method, Path: r.RequestURI, Host: r.Host, Headers: headers, Body: string(body),
+	})
+}
+
+// upgrade answers lines after the handshake that a WebSocket client expects.
+func upgrade(w workload, rw http.ResponseWriter) {
+	c, buffered, err := http.NewResponseController(rw).Hijack()
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nX-Echo-Workload: %s\r\n\r\n", w.name)
+	lines(w, c, buffered.Reader)
+}
+
+// peeked is a connection some bytes of which have been read ahead.
+type peeked struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+func (p peeked) Read(b []byte) (int, error) { return p.r.Read(b) }
+
+// oneConn is a listener with one connection, which ends with that.
+type oneConn struct {
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+	addr  net.Addr
+}
+
+func newOneConn(c net.Conn) *oneConn {
+	l := &oneConn{conns: make(chan net.Conn, 1), done: make(chan struct{}), addr: c.LocalAddr()}
+	l.conns <- closing{c, l}
+	return l
+}
+
+func (l *oneConn) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *oneConn) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return nil
+}
+
+func (l *oneConn) Addr() net.Addr { return l.addr }
+
+// closing tells the listener when its connection is closed.
+type closing struct {
+	net.Conn
+	l *oneConn
+}
+
+func (c closing) Close() error {
+	c.l.Close()
+	return c.Conn.Close()
+}

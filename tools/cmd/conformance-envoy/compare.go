@@ -1,0 +1,169 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+// versionSuffix is what replicas of one app differ in.
+var versionSuffix = regexp.MustCompile(`-v[0-9]+$`)
+
+// facts are the lines of a result that both engines must agree on.
+func facts(r *result, want want) []string {
+	if r.refused != "" {
+		return []string{"refused: " + r.refused}
+	}
+	var out []string
+	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
+	add("status: %d", r.status)
+	name := func(workload string) string {
+		if want.Workload == "" {
+			return versionSuffix.ReplaceAllString(workload, "")
+		}
+		return workload
+	}
+	out = append(out, headerFacts("response", r.header, name)...)
+	out = append(out, headerFacts("trailer", r.trailer, name)...)
+	if want.Attempts > 0 {
+		add("attempts: %d", len(r.attempts))
+	}
+	if r.seen == nil {
+		add("body: %q", r.body)
+		return out
+	}
+	s := r.seen
+	add("workload: %s", name(s.Workload))
+	add("backend saw: %s %s %s host %s peer %s", s.Protocol, s.Method, s.Path, s.Host, s.Peer)
+	if s.Body != "" {
+		add("backend saw body: %q", s.Body)
+	}
+	for _, k := range sortedKeys(s.Headers) {
+		if v := s.Headers[k]; k != "x-echo-key" {
+			add("backend saw %s: %s", k, value(k, v))
+		}
+	}
+	return out
+}
+
+func headerFacts(kind string, h http.Header, name func(string) string) []string {
+	var out []string
+	for k, v := range h {
+		k = strings.ToLower(k)
+		switch k {
+		case "date":
+			continue
+		case "content-length":
+			if h.Get("X-Echo-Workload") != "" {
+				continue // depends on what the backend saw
+			}
+		case "x-echo-workload":
+			v = []string{name(v[0])}
+		}
+		out = append(out, fmt.Sprintf("%s %s: %s", kind, k, value(k, strings.Join(v, ", "))))
+	}
+	slices.Sort(out)
+	return out
+}
+
+var uuid = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
+
+// value replaces what is different each time by what kind it is of.
+func value(name, v string) string {
+	switch {
+	case name == "x-request-id" && uuid.MatchString(v):
+		return "(uuid)"
+	case name == "x-envoy-upstream-service-time" && v != "":
+		return "(milliseconds)"
+	}
+	return v
+}
+
+// differences are the facts that only one side has.
+func differences(envoy, ours []string) []string {
+	var out []string
+	for _, f := range envoy {
+		if !slices.Contains(ours, f) {
+			out = append(out, "envoy:   "+f)
+		}
+	}
+	for _, f := range ours {
+		if !slices.Contains(envoy, f) {
+			out = append(out, "isthmus: "+f)
+		}
+	}
+	return out
+}
+
+// unmet are the expectations that a result does not meet.
+func unmet(r *result, w want) []string {
+	var out []string
+	check := func(what string, got, want any) {
+		if got != want {
+			out = append(out, fmt.Sprintf("%s is %v, want %v", what, got, want))
+		}
+	}
+	if w.Refused || r.refused != "" {
+		check("refused", r.refused != "", w.Refused)
+		return out
+	}
+	if w.Status != 0 {
+		check("status", r.status, w.Status)
+	}
+	s := r.seen
+	if s == nil {
+		s = &seen{}
+	}
+	for _, c := range []struct{ what, got, want string }{
+		{"workload", s.Workload, w.Workload},
+		{"peer", s.Peer, w.Peer},
+		{"method", s.Method, w.Method},
+		{"path", s.Path, w.Path},
+		{"host", s.Host, w.Host},
+	} {
+		if c.want != "" {
+			check(c.what, c.got, c.want)
+		}
+	}
+	if len(w.AnyOf) > 0 && !slices.Contains(w.AnyOf, s.Workload) {
+		out = append(out, fmt.Sprintf("workload is %q, want one of %v", s.Workload, w.AnyOf))
+	}
+	for _, k := range sortedKeys(w.Headers) {
+		got, have := s.Headers[strings.ToLower(k)]
+		out = append(out, headerUnmet("backend's header "+k, got, have, w.Headers[k])...)
+	}
+	for _, k := range sortedKeys(w.Response) {
+		values := r.header.Values(k)
+		out = append(out, headerUnmet("response's header "+k, strings.Join(values, ", "), len(values) > 0, w.Response[k])...)
+	}
+	if w.Body != "" && !strings.Contains(r.body, w.Body) {
+		out = append(out, fmt.Sprintf("body is %q, want %q", r.body, w.Body))
+	}
+	if w.Mirrored != "" && !slices.Contains(r.attempts, w.Mirrored) {
+		out = append(out, fmt.Sprintf("%s has not got the mirrored request, only %v", w.Mirrored, r.attempts))
+	}
+	if w.Attempts > 0 {
+		check("attempts", len(r.attempts), w.Attempts)
+	}
+	if ms := int(r.took.Milliseconds()); ms < w.MinMS || w.MaxMS > 0 && ms > w.MaxMS {
+		out = append(out, fmt.Sprintf("took %d ms, want %d to %d", ms, w.MinMS, w.MaxMS))
+	}
+	return out
+}
+
+func headerUnmet(what, got string, have bool, want string) []string {
+	switch {
+	case want == "-" && have:
+		return []string{fmt.Sprintf("%s is %q, want none", what, got)}
+	case want == "*" && !have:
+		return []string{what + " is not there"}
+	case want != "-" && want != "*" && got != want:
+		return []string{fmt.Sprintf("%s is %q, want %q", what, got, want)}
+	}
+	return nil
+}

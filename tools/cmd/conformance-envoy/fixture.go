@@ -1,0 +1,156 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"sigs.k8s.io/yaml"
+)
+
+// fixture is configuration, and requests with what is expected of them.
+type fixture struct {
+	name   string
+	config []string // manifests
+	mesh   string   // mesh configuration
+	// requests that were written by hand; others are generated from the routes.
+	requests []request
+	// noGenerated switches those off, for routes that depend on chance.
+	noGenerated bool
+}
+
+// table is the document of a fixture that is no manifest.
+type table struct {
+	Samples     []string       `json:"samples"` // files of the samples directory
+	Mesh        map[string]any `json:"mesh"`
+	NoGenerated bool           `json:"noGenerated"`
+	Requests    []request      `json:"requests"`
+}
+
+// request is one line of the table. Fields are in docs/ of tests/conformance.
+type request struct {
+	Name string `json:"name"`
+	// Via is waypoint (default), ingress or gateway.
+	Via string `json:"via"`
+	// As is the pod that asks; curl by default.
+	As string `json:"as"`
+	// To is service:port at the waypoint, and a port at a gateway (8080, 80 by default).
+	To      string            `json:"to"`
+	Method  string            `json:"method"`
+	Path    string            `json:"path"`
+	Host    string            `json:"host"`
+	Headers map[string]string `json:"headers"`
+	Body    string            `json:"body"`
+	// Claims are signed into a bearer token with the key whose set is {{jwks}} in a fixture.
+	Claims map[string]any `json:"claims"`
+	H2     bool           `json:"h2"`
+	// Raw is sent as it is.
+	Raw string `json:"raw"`
+	// TCP is sent as a line, and what comes back compared; WebSocket the same after an upgrade.
+	TCP       string `json:"tcp"`
+	WebSocket string `json:"websocket"`
+	Want      want   `json:"want"`
+
+	generated bool
+}
+
+// want is what is expected; empty fields are not looked at.
+type want struct {
+	Status   int    `json:"status"`
+	Workload string `json:"workload"`
+	Peer     string `json:"peer"`
+	Method   string `json:"method"`
+	Path     string `json:"path"`
+	Host     string `json:"host"`
+	// Headers that the backend saw, and headers of the response; - means that there must be none.
+	Headers  map[string]string `json:"headers"`
+	Response map[string]string `json:"response"`
+	// Body of an answer that the proxy itself gave, or of lines.
+	Body     string   `json:"body"`
+	Mirrored string   `json:"mirrored"`
+	Attempts int      `json:"attempts"`
+	MinMS    int      `json:"minMS"`
+	MaxMS    int      `json:"maxMS"`
+	AnyOf    []string `json:"anyOf"` // workloads
+	// Refused: the connection ends without an answer.
+	Refused bool `json:"refused"`
+}
+
+func loadFixtures(dir, samples string, only *regexp.Regexp) ([]*fixture, error) {
+	files, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
+	if err != nil {
+		return nil, err
+	}
+	var out []*fixture
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".yaml")
+		if !only.MatchString(name) {
+			continue
+		}
+		f, err := loadFixture(name, file, samples)
+		if err != nil {
+			return nil, fmt.Errorf("fixture %s: %w", name, err)
+		}
+		out = append(out, f)
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("there are no fixtures in %s", dir)
+	}
+	return out, nil
+}
+
+func loadFixture(name, file, samples string) (*fixture, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	f := &fixture{name: name}
+	for _, doc := range bytes.Split(data, []byte("\n---\n")) {
+		var kind struct {
+			Kind string `json:"kind"`
+		}
+		if err := yaml.Unmarshal(doc, &kind); err != nil {
+			return nil, err
+		}
+		if kind.Kind != "" {
+			f.config = append(f.config, string(doc))
+			continue
+		}
+		var t table
+		if err := yaml.UnmarshalStrict(doc, &t); err != nil {
+			return nil, err
+		}
+		if err := f.add(t, samples); err != nil {
+			return nil, err
+		}
+	}
+	for i := range f.requests {
+		if f.requests[i].Name == "" {
+			f.requests[i].Name = fmt.Sprintf("request %d", i+1)
+		}
+	}
+	return f, nil
+}
+
+func (f *fixture) add(t table, samples string) error {
+	for _, s := range t.Samples {
+		data, err := os.ReadFile(filepath.Join(samples, s))
+		if err != nil {
+			return err
+		}
+		f.config = append(f.config, string(data))
+	}
+	if t.Mesh != nil {
+		text, err := yaml.Marshal(t.Mesh)
+		if err != nil {
+			return err
+		}
+		f.mesh = string(text)
+	}
+	f.noGenerated = f.noGenerated || t.NoGenerated
+	f.requests = append(f.requests, t.Requests...)
+	return nil
+}

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+)
+
+// settle is how long answers may be other than expected after the configuration has changed.
+const settle = 3 * time.Second
+
+// report counts and prints.
+type report struct {
+	out           io.Writer
+	verbose       bool
+	agree, differ int
+	problems      int // that are not about requests
+}
+
+func (r *report) problem(format string, args ...any) {
+	r.problems++
+	fmt.Fprintf(r.out, "FAIL "+format+"\n", args...)
+}
+
+// finish prints the last line; it is true when all is well.
+func (r *report) finish(b *testbed) bool {
+	if b.options.engine == "envoy" {
+		fmt.Fprintln(r.out, "our engine was not asked (-engine envoy): Envoy is compared with what is expected")
+	}
+	if r.problems > 0 {
+		fmt.Fprintf(r.out, "%d problems with the configuration\n", r.problems)
+	}
+	fmt.Fprintf(r.out, "envoy: %d requests agree, %d differ, %d resources ACKed\n", r.agree, r.differ, len(b.acked))
+	return r.differ == 0 && r.problems == 0
+}
+
+// judge goes through the fixtures. An error means that one could not be judged at all.
+func (b *testbed) judge(ctx context.Context, fixtures []*fixture, report *report) error {
+	for _, f := range fixtures {
+		start := time.Now()
+		agreed, differed := report.agree, report.differ
+		if err := b.apply(ctx, f); err != nil {
+			if ctx.Err() != nil {
+				return err
+			}
+			report.problem("%s: %v", f.name, err)
+			for _, p := range b.all() {
+				if err := p.alive(); err != nil {
+					return err
+				}
+			}
+			continue
+		}
+		if err := b.checkExtensions(ctx, f, report); err != nil {
+			return err
+		}
+		if err := b.checkACKs(ctx, f, report); err != nil {
+			return err
+		}
+		requests := f.requests
+		if !f.noGenerated {
+			generated, err := b.generate(ctx, f)
+			if err != nil {
+				return err
+			}
+			requests = append(requests[:len(requests):len(requests)], generated...)
+		}
+		for _, r := range requests {
+			if err := b.judgeRequest(ctx, f, r, report); err != nil {
+				return fmt.Errorf("%s: %s: %w", f.name, r.Name, err)
+			}
+		}
+		fmt.Fprintf(report.out, "%-28s %3d agree, %d differ (%s)\n", f.name, report.agree-agreed, report.differ-differed, time.Since(start).Round(time.Millisecond))
+	}
+	return nil
+}
+
+// all proxies.
+func (b *testbed) all() []*proxy {
+	var out []*proxy
+	for _, way := range ways() {
+		out = append(out, b.proxies[way]...)
+	}
+	return out
+}
+
+func (b *testbed) judgeRequest(ctx context.Context, f *fixture, r request, report *report) error {
+	if r.Via == "" {
+		r.Via = "waypoint"
+	}
+	proxies := b.proxies[r.Via]
+	if len(proxies) == 0 {
+		return fmt.Errorf("via: there is no proxy %q", r.Via)
+	}
+	var wrong []string
+	deadline := time.Now().Add(settle)
+	for {
+		var err error
+		if wrong, err = b.ask(ctx, proxies, r); err != nil {
+			return err
+		}
+		if len(wrong) == 0 || time.Now().After(deadline) || ctx.Err() != nil {
+			break
+		}
+		pause(ctx, 150*time.Millisecond)
+	}
+	if len(wrong) == 0 {
+		report.agree++
+		if report.verbose {
+			fmt.Fprintf(report.out, "  ok %s: %s\n", f.name, r.Name)
+		}
+		return nil
+	}
+	report.differ++
+	fmt.Fprintf(report.out, "DIFFER %s: %s\n", f.name, r.Name)
+	for _, w := range wrong {
+		fmt.Fprintf(report.out, "    %s\n", w)
+	}
+	return nil
+}
+
+// ask sends the request through each engine and returns what is wrong with the answers.
+func (b *testbed) ask(ctx context.Context, proxies []*proxy, r request) ([]string, error) {
+	var wrong []string
+	var first []string
+	for i, p := range proxies {
+		if err := p.alive(); err != nil {
+			return nil, err
+		}
+		got, err := b.send(ctx, p, r)
+		if err != nil {
+			wrong = append(wrong, fmt.Sprintf("%s: %v", p.engine, err))
+			continue
+		}
+		for _, u := range unmet(got, r.Want) {
+			wrong = append(wrong, p.engine+": "+u)
+		}
+		if i == 0 {
+			first = facts(got, r.Want)
+			continue
+		}
+		wrong = append(wrong, differences(first, facts(got, r.Want))...)
+	}
+	return wrong, nil
+}
