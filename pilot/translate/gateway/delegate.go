@@ -30,11 +30,14 @@ func (t *translation) pieces(vs *networkingv1.VirtualService) []*httpPiece {
 	return out
 }
 
+// delegate gives the pieces of the VirtualService that a piece delegates to; when that cannot be, the requests are refused.
 func (t *translation) delegate(root *httpPiece) []*httpPiece {
 	path := root.path.Child("delegate")
+	refused := []*httpPiece{root}
+	root.refused = true
 	if len(root.in.Route) > 0 || root.in.Redirect != nil || root.in.DirectResponse != nil {
 		t.problem(root.reporter, path, "a route that delegates has no route, redirect or directResponse of its own")
-		return nil
+		return refused
 	}
 	namespace := root.in.Delegate.Namespace
 	if namespace == "" {
@@ -44,13 +47,13 @@ func (t *translation) delegate(root *httpPiece) []*httpPiece {
 	switch {
 	case vs == nil:
 		t.missing(root.reporter, path, "there is no VirtualService %s/%s", namespace, root.in.Delegate.Name)
-		return nil
+		return refused
 	case len(vs.Spec.Hosts) > 0 || len(vs.Spec.Gateways) > 0:
 		t.problem(root.reporter, path, "%s/%s has hosts or gateways of its own, and cannot be delegated to", namespace, vs.Name)
-		return nil
+		return refused
 	case !exported(vs.Spec.ExportTo, t.mesh.DefaultExportTo, namespace, root.namespace):
 		t.problem(root.reporter, path, "%s/%s is not exported to this namespace", namespace, vs.Name)
-		return nil
+		return refused
 	}
 	reporter := virtualServiceOrigin(vs)
 	var out []*httpPiece

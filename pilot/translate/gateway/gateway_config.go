@@ -152,7 +152,8 @@ func (g *gatewayBuild) classicHosts(hosts *hostTable, on []*listener) {
 		for _, host := range order {
 			h := hosts.get(host)
 			g.port, g.also = ports[host][0], ports[host]
-			h.Routes = append(h.Routes, g.httpRoutes(vs, bound[host])...)
+			routes, _ := g.httpRoutes(vs, bound[host])
+			h.Routes = append(h.Routes, routes...)
 		}
 	}
 	for _, l := range on {

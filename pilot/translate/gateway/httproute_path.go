@@ -63,7 +63,7 @@ func (t *translation) redirectFor(in *gatewayv1.HTTPRequestRedirectFilter, match
 	switch {
 	case in.Port != nil:
 		out.Port = uint32(*in.Port)
-	case in.Scheme == nil && !t.waypoint:
+	case in.Scheme == nil:
 		out.Port = t.port
 	}
 	out.Port = t.shownPort(out.Scheme, out.Port)

@@ -43,7 +43,8 @@ func VirtualServiceStatus(v View, mesh Mesh, vs *networkingv1.VirtualService, pr
 			t.problem(origin, hosts.Index(i), "%q is no host name", host)
 		}
 	}
-	used := len(t.httpRoutes(vs, gateways)) + len(t.tcpRoutes(vs, gateways)) + len(t.tlsRoutes(vs, gateways))
+	routes, _ := t.httpRoutes(vs, gateways)
+	used := len(routes) + len(t.tcpRoutes(vs, gateways)) + len(t.tlsRoutes(vs, gateways))
 	for _, p := range problems {
 		t.note(p)
 	}

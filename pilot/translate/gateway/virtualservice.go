@@ -20,14 +20,16 @@ type httpPiece struct {
 	namespace string
 	// origin is what the route's metadata names, reporter the object in which the piece is written: they differ by delegation.
 	origin, reporter route.Origin
+	// refused is set when what the piece does is not known: its requests are answered by 500.
+	refused bool
 }
 
-// httpRoutes translates http[] for one proxy; a VirtualService without it is none of its business. gateways are the names by
-// which the VirtualService may mean this proxy.
-func (t *translation) httpRoutes(vs *networkingv1.VirtualService, gateways []string) []route.Route {
-	var out []route.Route
+// httpRoutes translates http[] for one proxy. gateways are the names by which the VirtualService may mean this proxy; concerned is
+// whether any of its routes does, even if it cannot be used.
+func (t *translation) httpRoutes(vs *networkingv1.VirtualService, gateways []string) (out []route.Route, concerned bool) {
 	for _, piece := range t.pieces(vs) {
-		matches := t.matches(piece, gateways)
+		matches, meant := t.matches(piece, gateways)
+		concerned = concerned || meant
 		if len(matches) == 0 {
 			continue
 		}
@@ -44,7 +46,7 @@ func (t *translation) httpRoutes(vs *networkingv1.VirtualService, gateways []str
 			out = append(out, r)
 		}
 	}
-	return out
+	return out, concerned
 }
 
 // action translates what is done with a request. What cannot be done is answered by 500: falling through to the next route could
@@ -61,6 +63,8 @@ func (t *translation) action(h *httpPiece) (r route.Route, single *destinationTa
 		return route.Route{Direct: &route.Direct{Status: http.StatusInternalServerError}}, nil
 	}
 	switch {
+	case h.refused:
+		return route.Route{Direct: &route.Direct{Status: http.StatusInternalServerError}}, nil
 	case set == 0:
 		return refuse(h.path, "one of route, redirect and directResponse is needed")
 	case set > 1:

@@ -214,7 +214,8 @@ func (t *translation) delay(h *httpPiece, path *field.Path, d *networkingapi.HTT
 }
 
 func (t *translation) abort(h *httpPiece, path *field.Path, a *networkingapi.HTTPFaultInjection_Abort, out *route.Fault) {
-	share := t.share(h, path.Child("percentage"), a.Percentage, route.Everything)
+	// The API: nothing is aborted when no percentage is given.
+	share := t.share(h, path.Child("percentage"), a.Percentage, 0)
 	if share == 0 {
 		return
 	}

@@ -20,18 +20,18 @@ type namedMatch struct {
 	name, statPrefix string
 }
 
-// matches gives those matches of a route that can apply to this proxy; none when the route does not. gateways are the names by
-// which the VirtualService may mean this proxy.
-func (t *translation) matches(h *httpPiece, gateways []string) []namedMatch {
+// matches gives those matches of a route that can apply to this proxy; none when the route does not. meant is whether the route is
+// for this proxy at all.
+func (t *translation) matches(h *httpPiece, gateways []string) (out []namedMatch, meant bool) {
 	if len(h.in.Match) == 0 {
-		return []namedMatch{{name: h.in.Name}}
+		return []namedMatch{{name: h.in.Name}}, true
 	}
-	var out []namedMatch
 	for i, m := range h.in.Match {
 		path := h.path.Child("match").Index(i)
 		if m == nil || !t.concerns(h, path, m, gateways) {
 			continue
 		}
+		meant = true
 		match, ok := t.match(h, path, m)
 		if !ok {
 			continue
@@ -42,7 +42,7 @@ func (t *translation) matches(h *httpPiece, gateways []string) []namedMatch {
 		}
 		out = append(out, namedMatch{Match: match, name: name, statPrefix: m.StatPrefix})
 	}
-	return out
+	return out, meant
 }
 
 // concerns judges what is known before any request comes: the port, the gateway, the clients.

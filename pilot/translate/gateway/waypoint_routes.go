@@ -22,10 +22,16 @@ func WaypointRoutes(v View, in WaypointInput) (*routev3.RouteConfiguration, []ro
 		for _, vs := range in.applicable() {
 			t.problem(virtualServiceOrigin(vs), field.NewPath("spec", "hosts"), "routes of the Gateway API are attached to %s, and take the place of this", in.Service.Hostname)
 		}
-	} else if vs := t.elect(in); vs != nil && len(vs.Spec.Http) > 0 {
-		host.Routes = append(routes, t.httpRoutes(vs, []string{meshGateway})...)
 	} else {
-		host.Routes = append(routes, t.defaultRoute(in))
+		var own []route.Route
+		concerned := false
+		if vs := t.elect(in); vs != nil {
+			own, concerned = t.httpRoutes(vs, []string{meshGateway})
+		}
+		if !concerned {
+			own = []route.Route{t.defaultRoute(in)}
+		}
+		host.Routes = append(routes, own...)
 	}
 	config := route.Config{Name: WaypointRouteName(in.Service.Hostname, in.Port.Number), Hosts: []route.VirtualHost{host}}
 	out, refused := config.Envoy()

@@ -31,7 +31,7 @@ func decodeWorld(t testing.TB, name string, data []byte) *world {
 	t.Helper()
 	decoded, problems := kube.Decode(name, data)
 	for _, p := range problems {
-		t.Logf("%v", p)
+		t.Fatalf("%v", p)
 	}
 	w := &world{
 		services: map[string]*Service{}, entries: map[string]*networkingv1.ServiceEntry{}, virtual: map[string]*networkingv1.VirtualService{},
@@ -125,6 +125,11 @@ func (w *world) waypointInput(waypoint, host string, port uint32) WaypointInput 
 	}
 	if in.Service == nil {
 		in.Service = &Service{Hostname: host, Namespace: namespace, Name: strings.Split(host, ".")[0], Ports: []Port{in.Port}}
+	}
+	for _, p := range in.Service.Ports {
+		if p.Number == port {
+			in.Port = p
+		}
 	}
 	in.ClusterName = func(host string, port uint32, subset string) string {
 		if s := w.services[host]; s != nil && s.Namespace == namespace {
