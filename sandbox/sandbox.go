@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
 	"github.com/isthmus-mesh/isthmus/sandbox/internal/api"
@@ -34,15 +35,21 @@ const StateRoot = "/run/isthmus"
 
 // Profiles of what runs besides the user's own pods.
 const (
-	ProfileAmbient = "ambient"
-	ProfileNone    = "none"
+	// ProfileAmbient is the mesh: control plane, ztunnel and the CNI agent.
+	ProfileAmbient = api.ProfileAmbient
+	// ProfileDemo is the mesh and an ingress gateway.
+	ProfileDemo = api.ProfileDemo
+	// ProfileNone is a cluster without a mesh.
+	ProfileNone = api.ProfileNone
 )
 
 const (
 	// argument by which a program knows that it is to be a supervisor.
 	argument = "sandbox-supervisor"
 	pidFile  = "supervisor.json"
-	logFile  = "supervisor.log"
+	// marker is the file by which a state directory is known: nothing else is ever removed.
+	marker  = ".isthmus-sandbox"
+	logFile = "supervisor.log"
 	// upTimeout bounds the start of the mesh's own pods.
 	upTimeout = 2 * time.Minute
 	poll      = 50 * time.Millisecond
@@ -86,17 +93,23 @@ func (o Options) complete() (Options, error) {
 	if o.Nodes < 1 || o.Nodes > network.MaxNodes {
 		problems = append(problems, fmt.Errorf("%d nodes: want 1 to %d", o.Nodes, network.MaxNodes))
 	}
-	if o.Profile != ProfileAmbient && o.Profile != ProfileNone {
-		problems = append(problems, fmt.Errorf("profile %q: want %s or %s", o.Profile, ProfileAmbient, ProfileNone))
+	if bad := validation.IsDNS1123Label(o.Name); len(bad) > 0 {
+		problems = append(problems, fmt.Errorf("name %q: %s", o.Name, strings.Join(bad, "; ")))
 	}
 	for command, pkg := range map[string]string{"nft": "nftables", "/usr/lib/cni/ptp": "containernetworking-plugins", "/usr/lib/cni/host-local": "containernetworking-plugins"} {
 		if _, err := exec.LookPath(command); err != nil {
 			problems = append(problems, fmt.Errorf("%s is missing: install the package %s", command, pkg))
 		}
 	}
-	needed := []string{}
-	if o.Profile == ProfileAmbient {
+	var needed []string
+	switch o.Profile {
+	case ProfileAmbient:
 		needed = []string{"pilot-discovery", "ztunnel", "install-cni", "istio-cni"}
+	case ProfileDemo:
+		needed = []string{"pilot-discovery", "ztunnel", "install-cni", "istio-cni", "waypoint"}
+	case ProfileNone:
+	default:
+		problems = append(problems, fmt.Errorf("profile %q: want %s, %s or %s", o.Profile, ProfileAmbient, ProfileDemo, ProfileNone))
 	}
 	for _, program := range needed {
 		if _, err := os.Stat(filepath.Join(o.BinDir, program)); err != nil {
@@ -104,13 +117,6 @@ func (o Options) complete() (Options, error) {
 		}
 	}
 	return o, errors.Join(problems...)
-}
-
-// process says which one the supervisor is.
-type process struct {
-	PID int `json:"pid"`
-	// Start is the time at which it started, in ticks since boot: PIDs are used again.
-	Start string `json:"start"`
 }
 
 // Main is the supervisor or a container's first process, if the program was started as one; then handled is true and exit
@@ -126,6 +132,9 @@ func Main(args []string) (handled bool, exit int) {
 	log, _ := telemetry.NewLogger(os.Stdout, telemetry.Options{Scope: "sandbox"})
 	var cfg supervisor.Config
 	err := json.Unmarshal([]byte(args[2]), &cfg)
+	if err == nil {
+		err = sayWho(cfg.StateDir)
+	}
 	if err == nil {
 		err = ownMounts()
 	}
@@ -159,10 +168,7 @@ func Up(ctx context.Context, options Options) (*Client, error) {
 	if p, err := readProcess(o.StateDir); err == nil && p.alive() {
 		return nil, fmt.Errorf("sandbox: one runs in %s already: take it down first, or choose another name", o.StateDir)
 	}
-	if err := os.RemoveAll(o.StateDir); err != nil {
-		return nil, fmt.Errorf("sandbox: state of an earlier one: %w", err)
-	}
-	if err := os.MkdirAll(o.StateDir, 0o755); err != nil {
+	if err := claim(ctx, o.StateDir); err != nil {
 		return nil, fmt.Errorf("sandbox: %w", err)
 	}
 	bin, err := filepath.Abs(o.BinDir)
@@ -207,17 +213,6 @@ func start(cfg supervisor.Config) (<-chan struct{}, error) {
 		defer close(ended)
 		_ = cmd.Wait() // whoever waits learns the reason from the log
 	}()
-	begin, err := startOf(cmd.Process.Pid)
-	if err != nil {
-		return nil, errors.Join(err, cmd.Process.Kill())
-	}
-	text, err = json.Marshal(process{PID: cmd.Process.Pid, Start: begin})
-	if err == nil {
-		err = os.WriteFile(filepath.Join(cfg.StateDir, pidFile), text, 0o644)
-	}
-	if err != nil {
-		return nil, errors.Join(err, cmd.Process.Kill())
-	}
 	return ended, nil
 }
 
@@ -231,58 +226,10 @@ func lastLines(dir string) string {
 	return "\n  " + strings.Join(lines[max(0, len(lines)-5):], "\n  ")
 }
 
-func readProcess(dir string) (process, error) {
-	var p process
-	text, err := os.ReadFile(filepath.Join(dir, pidFile))
-	if err != nil {
-		return p, err
-	}
-	return p, json.Unmarshal(text, &p)
-}
-
-// startOf reads a process's state and start time; a zombie has ended.
-func startOf(pid int) (string, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return "", err
-	}
-	// The name in parentheses may hold anything; after it come the state, and 19 fields later the start time.
-	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-	if len(fields) < 20 || fields[0] == "Z" || fields[0] == "X" {
-		return "", fmt.Errorf("process %d has ended", pid)
-	}
-	return fields[19], nil
-}
-
-func (p process) alive() bool {
-	begin, err := startOf(p.PID)
-	return err == nil && begin == p.Start
-}
-
 // Down takes the sandbox in a state directory away: its supervisor and with it every process, namespace and mount, then the
 // directory. It succeeds when there is nothing (any more).
 func Down(ctx context.Context, stateDir string) error {
-	if _, err := os.Stat(stateDir); errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	p, err := readProcess(stateDir)
-	switch {
-	case errors.Is(err, os.ErrNotExist): // it never came so far
-	case err != nil:
-		return fmt.Errorf("take the sandbox down: %w", err)
-	case p.alive():
-		if err := syscall.Kill(p.PID, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-			return fmt.Errorf("take the sandbox down: end process %d: %w", p.PID, err)
-		}
-		for p.alive() {
-			select {
-			case <-time.After(poll):
-			case <-ctx.Done():
-				return fmt.Errorf("take the sandbox down: process %d does not end: %w", p.PID, ctx.Err())
-			}
-		}
-	}
-	if err := os.RemoveAll(stateDir); err != nil {
+	if err := discard(ctx, stateDir); err != nil {
 		return fmt.Errorf("take the sandbox down: %w", err)
 	}
 	return nil

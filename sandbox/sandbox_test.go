@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -250,6 +251,51 @@ func TestPodsAndServices(t *testing.T) {
 		run(t, c, "deploy/web", "sh", "-c", "kill 1")
 		eventually(t, "restarted", func() bool { p := pods(t, c, "web-"); return len(p) == 1 && p[0].Restarts > 0 && p[0].Ready })
 	})
+	t.Run("apply keeps what others have set", func(t *testing.T) {
+		ambient := "ambient"
+		if err := c.Label(t.Context(), "Namespace", "", "default", map[string]*string{"istio.io/dataplane-mode": &ambient}); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Scale(t.Context(), "default", "web", 2); err != nil {
+			t.Fatal(err)
+		}
+		apply(t, c, "{apiVersion: v1, kind: Namespace, metadata: {name: default, labels: {more: said}}}\n")
+		objects, err := c.List(t.Context(), "Namespace", "")
+		if err != nil || !strings.Contains(fmt.Sprintf("%s", objects), `"istio.io/dataplane-mode":"ambient"`) {
+			t.Errorf("%s, %v", objects, err)
+		}
+		apply(t, c, manifest) // which names two replicas
+		eventually(t, "two pods", func() bool { return len(pods(t, c, "web-")) == 2 })
+	})
+	t.Run("what is missing for a volume may come later", func(t *testing.T) {
+		if _, err := c.Apply(t.Context(), "later.yaml", []byte(later)); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "it says what it waits for", func() bool {
+			p := pods(t, c, "later")
+			return len(p) == 1 && strings.Contains(p[0].Message, "configmap missing does not exist")
+		})
+		apply(t, c, "{apiVersion: v1, kind: ConfigMap, metadata: {name: missing}, data: {colour: green}}\n")
+		if got := run(t, c, "later", "sh", "-c", "cat /etc/more/colour /etc/podinfo/labels"); got != "greenapp=\"later\"\ncolour=\"green\"" {
+			t.Errorf("%q", got)
+		}
+	})
+	t.Run("a pod ends in order", func(t *testing.T) {
+		log, err := c.Logs(t.Context(), "default", "later", "", true, time.Time{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer log.Close()
+		if err := c.DeleteObject(t.Context(), "Pod", "default", "later"); err != nil {
+			t.Fatal(err)
+		}
+		text, _ := io.ReadAll(log) // it ends with the pod
+		said := string(text)
+		stop, term := strings.Index(said, "prepared"), strings.Index(said, "told to end")
+		if stop < 0 || term < stop {
+			t.Errorf("preStop, then SIGTERM: %q", said)
+		}
+	})
 	t.Run("what cannot be", func(t *testing.T) {
 		for wrong, want := range map[string]string{
 			"apiVersion: v1\nkind: Pod\nmetadata: {name: x, namespace: nowhere}\nspec: {containers: [{name: c, image: curlimages/curl}]}\n": `namespace "nowhere" does not exist`,
@@ -270,6 +316,24 @@ func TestPodsAndServices(t *testing.T) {
 		})
 	})
 }
+
+const later = `apiVersion: v1
+kind: Pod
+metadata: {name: later, labels: {app: later, colour: green}}
+spec:
+  terminationGracePeriodSeconds: 20
+  containers:
+  - name: c
+    image: curlimages/curl
+    command: [bash, -c, "trap 'echo told to end; exit 0' TERM; while true; do sleep 0.1; done"]
+    lifecycle: {preStop: {exec: {command: [sh, -c, "echo prepared > /proc/1/fd/1"]}}}
+    volumeMounts: [{name: more, mountPath: /etc/more}, {name: info, mountPath: /etc/podinfo}]
+  volumes:
+  - {name: more, configMap: {name: missing}}
+  - {name: info, downwardAPI: {items: [{path: labels, fieldRef: {fieldPath: metadata.labels}}]}}
+`
+
+func itoa(n int) string { return fmt.Sprint(n) }
 
 // leftovers lists what a sandbox has left on the machine.
 func leftovers(stateDir string) []string {

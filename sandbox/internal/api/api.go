@@ -13,6 +13,13 @@ const (
 	Socket = "api.sock"
 )
 
+// Profiles of what runs besides the user's own pods.
+const (
+	ProfileAmbient = "ambient"
+	ProfileDemo    = "demo"
+	ProfileNone    = "none"
+)
+
 // Result says what became of one object.
 type Result struct {
 	// Object is "kind.group/name", Outcome created, configured, unchanged, deleted, or failed.

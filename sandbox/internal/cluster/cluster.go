@@ -34,12 +34,18 @@ type Controllers struct {
 	now   func() time.Time
 	// suffix makes the random part of names.
 	suffix func() string
+	more   []Part
 	writes int
 }
 
-// New returns controllers for the nodes of the given names.
-func New(s *store.Store, nodes []string, suffix func() string) *Controllers {
-	return &Controllers{store: s, nodes: nodes, now: time.Now, suffix: suffix}
+// Part is a further controller, of the same store. It says whether it has written to it.
+type Part interface {
+	Reconcile() (wrote bool, err error)
+}
+
+// New returns controllers for the nodes of the given names. The parts act before the others.
+func New(s *store.Store, nodes []string, suffix func() string, more ...Part) *Controllers {
+	return &Controllers{store: s, nodes: nodes, now: time.Now, suffix: suffix, more: more}
 }
 
 // Reconcile brings the store to where nothing is left to do. What is wrong with one object keeps no other from its place;
@@ -48,13 +54,25 @@ func (c *Controllers) Reconcile() error {
 	var problems error
 	for range maxRounds {
 		before := c.writes
-		problems = errors.Join(c.namespaces(), c.collectGarbage(), c.deployments(), c.replicaSets(), c.statefulSets(), c.daemonSets(),
+		problems = errors.Join(c.namespaces(), c.parts(), c.collectGarbage(), c.deployments(), c.replicaSets(), c.statefulSets(), c.daemonSets(),
 			c.schedule(), c.services(), c.endpoints())
 		if c.writes == before {
 			return problems
 		}
 	}
 	return errors.Join(problems, errors.New("the controllers do not come to rest"))
+}
+
+func (c *Controllers) parts() error {
+	var problems []error
+	for _, p := range c.more {
+		wrote, err := p.Reconcile()
+		if wrote {
+			c.writes++
+		}
+		problems = append(problems, err)
+	}
+	return errors.Join(problems...)
 }
 
 func (c *Controllers) put(obj manifest.Object) error {
@@ -149,9 +167,14 @@ func StopPod(s *store.Store, pod *corev1.Pod, now time.Time) error {
 
 // podsOf lists the pods that an object controls and that are not being ended, by name.
 func (c *Controllers) podsOf(uid types.UID) []*corev1.Pod {
+	return slices.DeleteFunc(c.everyPodOf(uid), func(p *corev1.Pod) bool { return p.DeletionTimestamp != nil })
+}
+
+// everyPodOf lists the pods that an object controls, with those that are being ended, by name.
+func (c *Controllers) everyPodOf(uid types.UID) []*corev1.Pod {
 	var out []*corev1.Pod
 	for _, p := range store.List[*corev1.Pod](c.store) {
-		if owner := metav1.GetControllerOf(p); owner != nil && owner.UID == uid && p.DeletionTimestamp == nil {
+		if owner := metav1.GetControllerOf(p); owner != nil && owner.UID == uid {
 			out = append(out, p)
 		}
 	}
@@ -234,78 +257,6 @@ func oldestLast(pods []*corev1.Pod) {
 		}
 		return a.CreationTimestamp.Compare(b.CreationTimestamp.Time)
 	})
-}
-
-// daemonSets run one pod on each node.
-func (c *Controllers) daemonSets() error {
-	var problems []error
-	for _, ds := range store.List[*appsv1.DaemonSet](c.store) {
-		problems = append(problems, problem("DaemonSet", ds, c.daemonSet(ds)))
-	}
-	return errors.Join(problems...)
-}
-
-const revisionLabel = "controller-revision-hash"
-
-func (c *Controllers) daemonSet(ds *appsv1.DaemonSet) error {
-	if err := checkSelector(ds.Spec.Selector, &ds.Spec.Template); err != nil {
-		return err
-	}
-	hash, err := hashOf(&ds.Spec.Template)
-	if err != nil {
-		return err
-	}
-	surge := false
-	if r := ds.Spec.UpdateStrategy.RollingUpdate; r != nil && r.MaxSurge != nil && r.MaxSurge.String() != "0" && r.MaxSurge.String() != "0%" {
-		surge = true
-	}
-	pods := c.podsOf(ds.UID)
-	create := func(node string) error {
-		pod := newPod(ds.Name+"-"+c.suffix(), &ds.Spec.Template, controllerRef(ds, "apps/v1", "DaemonSet"), ds.Namespace, map[string]string{revisionLabel: hash})
-		pod.Spec.NodeName = node
-		return c.put(pod)
-	}
-	updating := false // one node at a time
-	ready := 0
-	for _, node := range c.nodes {
-		var current, old []*corev1.Pod
-		for _, p := range pods {
-			switch {
-			case p.Spec.NodeName != node:
-			case p.Labels[revisionLabel] == hash && !finished(p):
-				current = append(current, p)
-			default:
-				old = append(old, p)
-			}
-		}
-		isReady := len(current) > 0 && Ready(current[0])
-		if isReady {
-			ready++
-		}
-		switch {
-		case len(current) == 0 && len(old) == 0:
-			err = errors.Join(err, create(node))
-		case len(old) == 0 && isReady:
-		case len(old) == 0:
-			updating = true // its pod is on its way
-		case updating:
-		case len(current) == 0 && surge:
-			err = errors.Join(err, create(node))
-			updating = true
-		case len(current) == 0, isReady:
-			for _, p := range old {
-				err = errors.Join(err, c.stop(p))
-			}
-			updating = true
-		default:
-			updating = true
-		}
-	}
-	return errors.Join(err, c.setStatus(keyOf("apps", "DaemonSet", ds), ds.UID, func(d *appsv1.DaemonSet) bool {
-		changed := int(d.Status.NumberReady) != ready || int(d.Status.DesiredNumberScheduled) != len(c.nodes)
-		d.Status.NumberReady, d.Status.DesiredNumberScheduled = int32(ready), int32(len(c.nodes))
-		return changed
-	}))
 }
 
 // setStatus writes a status only if it changes something.

@@ -48,6 +48,15 @@ func (b *bed) apply(text string) {
 	}
 }
 
+func object(t *testing.T, text string) manifest.Object {
+	t.Helper()
+	objects, errs := manifest.Decode("test.yaml", []byte(text))
+	if len(errs) > 0 || len(objects) != 1 {
+		t.Fatalf("%d objects, %v", len(objects), errs)
+	}
+	return objects[0]
+}
+
 func (b *bed) reconcile() {
 	b.t.Helper()
 	if err := b.loops.Reconcile(); err != nil {

@@ -2,10 +2,13 @@ package cluster
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/isthmus-mesh/isthmus/sandbox/internal/store"
 )
@@ -41,48 +44,74 @@ func (c *Controllers) deployment(d *appsv1.Deployment) error {
 			old = append(old, rs)
 		}
 	}
-	want := replicasOf(d.Spec.Replicas)
 	if current == nil {
 		return c.put(newReplicaSet(d, hash, 0))
 	}
-	currentReady, oldPods := 0, 0
-	for _, p := range c.podsOf(current.UID) {
-		if Ready(p) {
-			currentReady++
-		}
+	err = c.roll(d, current, old)
+	pods, updated, ready := 0, len(c.podsOf(current.UID)), c.ready(current)
+	for _, rs := range append(old, current) {
+		pods += len(c.podsOf(rs.UID))
 	}
 	for _, rs := range old {
-		oldPods += len(c.podsOf(rs.UID))
+		ready += c.ready(rs)
 	}
-	// One more pod than wanted at the most; an old one goes only when a new one is ready.
-	size := min(want, max(want+1-oldPods, replicasOf(current.Spec.Replicas)))
-	if oldPods == 0 || d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType {
-		size = want
-	}
-	err = c.scale(current, size)
-	keep := max(want-currentReady, 0)
-	if d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType {
-		keep = 0
-	}
-	for _, rs := range old {
-		n := min(replicasOf(rs.Spec.Replicas), keep)
-		keep -= n
-		err = errors.Join(err, c.scale(rs, n))
-		if n == 0 && len(c.podsOf(rs.UID)) == 0 {
-			c.writes++
-			_, deleteErr := c.store.Delete(keyOf("apps", "ReplicaSet", rs))
-			err = errors.Join(err, deleteErr)
-		}
-	}
-	total := int32(oldPods + len(c.podsOf(current.UID)))
 	return errors.Join(err, c.setStatus(keyOf("apps", "Deployment", d), d.UID, func(d *appsv1.Deployment) bool {
 		next := appsv1.DeploymentStatus{
-			Replicas: total, UpdatedReplicas: total - int32(oldPods), ReadyReplicas: int32(currentReady), AvailableReplicas: int32(currentReady),
+			Replicas: int32(pods), UpdatedReplicas: int32(updated), ReadyReplicas: int32(ready), AvailableReplicas: int32(ready),
 		}
 		changed := d.Status.Replicas != next.Replicas || d.Status.UpdatedReplicas != next.UpdatedReplicas || d.Status.ReadyReplicas != next.ReadyReplicas
 		d.Status = next
 		return changed
 	}))
+}
+
+// ready counts the pods of a ReplicaSet that are.
+func (c *Controllers) ready(rs *appsv1.ReplicaSet) (n int) {
+	for _, p := range c.podsOf(rs.UID) {
+		if Ready(p) {
+			n++
+		}
+	}
+	return n
+}
+
+// roll moves the replicas of a Deployment to its current ReplicaSet, as its strategy says.
+func (c *Controllers) roll(d *appsv1.Deployment, current *appsv1.ReplicaSet, old []*appsv1.ReplicaSet) error {
+	want := replicasOf(d.Spec.Replicas)
+	oldPods, leaving, ready := 0, 0, c.ready(current)
+	for _, rs := range old {
+		pods := len(c.podsOf(rs.UID))
+		oldPods += pods
+		leaving += len(c.everyPodOf(rs.UID)) - pods
+		ready += c.ready(rs)
+	}
+	recreate := d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType
+	// One more pod than wanted at the most. To recreate is to have none of the old ones, nor one that is being ended.
+	size := min(want, max(want+1-oldPods, replicasOf(current.Spec.Replicas)))
+	switch {
+	case recreate && oldPods+leaving > 0:
+		size = 0
+	case oldPods == 0:
+		size = want
+	}
+	err := c.scale(current, size)
+	// Of the old ones those go that serve nobody, and of the others as many as are not needed any more.
+	spare := max(ready-want, 0)
+	for _, rs := range old {
+		keep := min(replicasOf(rs.Spec.Replicas), c.ready(rs))
+		n := min(keep, spare)
+		spare -= n
+		if keep -= n; recreate {
+			keep = 0
+		}
+		err = errors.Join(err, c.scale(rs, keep))
+		if keep == 0 && len(c.everyPodOf(rs.UID)) == 0 {
+			c.writes++
+			_, deleteErr := c.store.Delete(keyOf("apps", "ReplicaSet", rs))
+			err = errors.Join(err, deleteErr)
+		}
+	}
+	return err
 }
 
 func newReplicaSet(d *appsv1.Deployment, hash string, replicas int32) *appsv1.ReplicaSet {
@@ -144,6 +173,16 @@ func (c *Controllers) replicaSet(rs *appsv1.ReplicaSet) error {
 	return err
 }
 
+// fits tells whether a node has the labels that a selector names.
+func (c *Controllers) fits(name string, selector map[string]string) bool {
+	have := labels.Set{}
+	if o, ok := c.store.Get(store.Key{Kind: "Node", Name: name}); ok {
+		have = labels.Merge(have, o.GetLabels())
+	}
+	have["kubernetes.io/hostname"] = name
+	return labels.SelectorFromSet(selector).Matches(have)
+}
+
 // schedule places pods on the nodes with the fewest.
 func (c *Controllers) schedule() error {
 	load := map[string]int{}
@@ -155,12 +194,21 @@ func (c *Controllers) schedule() error {
 	}
 	var problems []error
 	for _, p := range pods {
+		if p.Spec.NodeName != "" && !slices.Contains(c.nodes, p.Spec.NodeName) {
+			if p.DeletionTimestamp != nil { // nobody else takes it away
+				c.writes++
+				_, err := c.store.Delete(keyOf("", "Pod", p))
+				problems = append(problems, err)
+				continue
+			}
+			problems = append(problems, problem("Pod", p, fmt.Errorf("spec.nodeName: there is no node %q", p.Spec.NodeName)))
+		}
 		if p.Spec.NodeName != "" || p.DeletionTimestamp != nil {
 			continue
 		}
 		node := ""
 		for _, n := range c.nodes {
-			if host, ok := p.Spec.NodeSelector["kubernetes.io/hostname"]; ok && host != n {
+			if !c.fits(n, p.Spec.NodeSelector) {
 				continue
 			}
 			if node == "" || load[n] < load[node] {

@@ -93,13 +93,29 @@ func (a *allocator) complete(s *corev1.Service) error {
 		return err
 	}
 	if spec.Type == corev1.ServiceTypeLoadBalancer && len(s.Status.LoadBalancer.Ingress) == 0 {
-		ip, err := a.next(corev1.IPv4Protocol, s)
+		ip, err := a.balancer(s)
 		if err != nil {
 			return err
 		}
 		s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: ip.String()}}
 	}
 	return nil
+}
+
+// balancer is the address of a Service's load balancer: the one that it asks for, or any.
+func (a *allocator) balancer(s *corev1.Service) (netip.Addr, error) {
+	if s.Spec.LoadBalancerIP == "" {
+		return a.next(corev1.IPv4Protocol, s)
+	}
+	ip, err := netip.ParseAddr(s.Spec.LoadBalancerIP)
+	if err != nil {
+		return ip, fmt.Errorf("spec.loadBalancerIP: %w", err)
+	}
+	if other, ok := a.taken[ip]; ok {
+		return ip, fmt.Errorf("spec.loadBalancerIP: %s is that of Service %s: choose another, or leave it out", ip, other)
+	}
+	a.taken[ip] = s.Namespace + "/" + s.Name
+	return ip, nil
 }
 
 func (a *allocator) addresses(s *corev1.Service) error {

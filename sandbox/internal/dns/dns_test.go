@@ -26,6 +26,10 @@ func records() *Records {
 			{Addresses: []string{"10.244.0.2"}, Conditions: discoveryv1.EndpointConditions{Ready: &yes}},
 			{Addresses: []string{"10.244.0.3"}, Conditions: discoveryv1.EndpointConditions{Ready: &no}},
 		},
+	}, {
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Labels: map[string]string{discoveryv1.LabelServiceName: "db"}},
+		Ports:      []discoveryv1.EndpointPort{{Name: &port, Port: &number, Protocol: &protocol}},
+		Endpoints:  []discoveryv1.Endpoint{{Addresses: []string{"fd00::1"}, Hostname: &host}},
 	}})
 }
 
@@ -42,7 +46,8 @@ func TestAnswers(t *testing.T) {
 		{"web.shop.svc.cluster.local.", dns.TypeMX, nil, dns.RcodeSuccess},
 		{"db.shop.svc.cluster.local.", dns.TypeA, []string{"10.244.0.1", "10.244.0.2"}, dns.RcodeSuccess},
 		{"db-0.db.shop.svc.cluster.local.", dns.TypeA, []string{"10.244.0.1"}, dns.RcodeSuccess},
-		{"db.shop.svc.cluster.local.", dns.TypeAAAA, nil, dns.RcodeSuccess},
+		{"db.shop.svc.cluster.local.", dns.TypeAAAA, []string{"fd00::1"}, dns.RcodeSuccess},
+		{"10-244-0-2.db.shop.svc.cluster.local.", dns.TypeAAAA, nil, dns.RcodeSuccess},
 		{"_pg._tcp.db.shop.svc.cluster.local.", dns.TypeSRV, []string{"db-0.db.shop.svc.cluster.local.:5432", "10-244-0-2.db.shop.svc.cluster.local.:5432"}, dns.RcodeSuccess},
 		{"_http._tcp.web.shop.svc.cluster.local.", dns.TypeSRV, []string{"web.shop.svc.cluster.local.:80"}, dns.RcodeSuccess},
 		{"away.shop.svc.cluster.local.", dns.TypeA, []string{"example.org."}, dns.RcodeSuccess},

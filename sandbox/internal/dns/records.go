@@ -5,6 +5,7 @@ package dns
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -95,6 +96,9 @@ func (r *Records) service(name, port, protocol string, target srv) {
 		return
 	}
 	key := "_" + port + "._" + strings.ToLower(protocol) + "." + name
+	if slices.Contains(r.srvs[key], target) {
+		return // an endpoint of two families is one target
+	}
 	r.srvs[key] = append(r.srvs[key], target)
 	r.mark(key)
 }

@@ -52,6 +52,7 @@ func entries() []entry {
 		{exact(`pilot`), "pilot-discovery", nil, false},
 		{exact(`ztunnel`), "ztunnel", nil, false},
 		{exact(`install-cni`), "install-cni", nil, false},
+		{exact(`waypoint`, `proxyv2`), "waypoint", nil, false},
 	}
 }
 

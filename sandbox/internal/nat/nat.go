@@ -32,10 +32,15 @@ type Node struct {
 
 // front is an address and port under which a Service is reached.
 type front struct {
-	ip       netip.Addr // invalid for a node port: then any address of the node's
+	ip       netip.Addr
 	protocol string
 	port     int32
+	// node is set for a node port. Who comes to one is to be answered by way of this node, wherever the endpoint is.
+	node bool
 }
+
+// fromNodePort marks connections to node ports, as kube-proxy does.
+const fromNodePort = 0x4000
 
 // Rules is the node's table, in nft's language. Equal inputs give equal texts.
 func Rules(node Node, services []*corev1.Service, slices []*discoveryv1.EndpointSlice) string {
@@ -70,17 +75,17 @@ func (b *builder) service(s *corev1.Service) {
 		var fronts []front
 		for _, text := range s.Spec.ClusterIPs {
 			if ip, err := netip.ParseAddr(text); err == nil {
-				fronts = append(fronts, front{ip, protocol, p.Port})
+				fronts = append(fronts, front{ip, protocol, p.Port, false})
 			}
 		}
 		for _, in := range s.Status.LoadBalancer.Ingress {
 			if ip, err := netip.ParseAddr(in.IP); err == nil {
-				fronts = append(fronts, front{ip, protocol, p.Port})
+				fronts = append(fronts, front{ip, protocol, p.Port, false})
 			}
 		}
 		if p.NodePort != 0 {
 			for _, ip := range b.node.Addresses {
-				fronts = append(fronts, front{ip, protocol, p.NodePort})
+				fronts = append(fronts, front{ip, protocol, p.NodePort, true})
 			}
 		}
 		for _, f := range fronts {
@@ -108,6 +113,9 @@ func (b *builder) front(s *corev1.Service, p corev1.ServicePort, f front) {
 	for i, backend := range backends {
 		to[i] = fmt.Sprintf("%d : %s . %d", i, backend.Addr(), backend.Port())
 		b.remember(backend.Addr())
+	}
+	if f.node {
+		what += fmt.Sprintf(" meta mark set meta mark or %#x", fromNodePort)
 	}
 	b.nat = append(b.nat, fmt.Sprintf("%s dnat %s to numgen random mod %d map { %s }", what, family, len(to), strings.Join(to, ", ")))
 }
@@ -171,7 +179,7 @@ func (b *builder) String() string {
 	chain("output", "type nat hook output priority -100; policy accept;", []string{"jump services"})
 	chain("forward", "type filter hook forward priority 0; policy accept;", []string{"jump refused"})
 	chain("local", "type filter hook output priority 0; policy accept;", []string{"jump refused"})
-	var hairpin []string
+	hairpin := []string{fmt.Sprintf("meta mark and %#x == %#x masquerade", fromNodePort, fromNodePort)}
 	for _, ip := range b.localInOrder {
 		family := "ip"
 		if ip.Is6() {

@@ -17,6 +17,23 @@ import (
 func TestPodsReachEachOther(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
+	nodes := twoNodes(t)
+	a, _ := addPod(ctx, t, nodes[0], "a")
+	_, b := addPod(ctx, t, nodes[1], "b")
+	_, c := addPod(ctx, t, nodes[0], "c")
+	for _, to := range append(b, c...) {
+		if err := talk(ctx, a, to); err != nil {
+			t.Errorf("from a to %s: %v", to, err)
+		}
+	}
+	if err := talk(ctx, nodes[0].Net, b[0]); err != nil {
+		t.Errorf("from node-1 to a pod of node-2: %v", err)
+	}
+}
+
+// twoNodes are joined by a fabric.
+func twoNodes(t *testing.T) []*network.Node {
+	t.Helper()
 	dir := t.TempDir()
 	fabricPin, nodes := filepath.Join(dir, "fabric"), []*network.Node{}
 	fabric, err := network.NewFabric(fabricPin)
@@ -39,17 +56,7 @@ func TestPodsReachEachOther(t *testing.T) {
 		joined = append(joined, node.Net)
 		nodes = append(nodes, node)
 	}
-	a, _ := addPod(ctx, t, nodes[0], "a")
-	_, b := addPod(ctx, t, nodes[1], "b")
-	_, c := addPod(ctx, t, nodes[0], "c")
-	for _, to := range append(b, c...) {
-		if err := talk(ctx, a, to); err != nil {
-			t.Errorf("from a to %s: %v", to, err)
-		}
-	}
-	if err := talk(ctx, nodes[0].Net, b[0]); err != nil {
-		t.Errorf("from node-1 to a pod of node-2: %v", err)
-	}
+	return nodes
 }
 
 func addPod(ctx context.Context, t *testing.T, node *network.Node, name string) (*os.File, []netip.Addr) {

@@ -248,16 +248,52 @@ func workDir(dir string) string {
 // terminate asks the process to end, and ends it when the grace period is over.
 func (c *container) terminate(p *process, grace time.Duration) {
 	if grace > 0 {
+		ctx, cancel := context.WithTimeout(c.pod.runtime.ctx, grace)
+		defer cancel()
+		c.preStop(ctx, p)
 		_ = p.cmd.Process.Signal(syscall.SIGTERM) // if it is gone, done is closed
 		select {
 		case <-p.done:
 			return
-		case <-time.After(grace):
-		case <-c.pod.runtime.ctx.Done():
+		case <-ctx.Done():
 		}
 	}
 	_ = p.cmd.Process.Kill()
 	<-p.done
+}
+
+// preStop does what the container wants done before it is asked to end. It is part of the grace period.
+func (c *container) preStop(ctx context.Context, p *process) {
+	if c.spec.Lifecycle == nil || c.spec.Lifecycle.PreStop == nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-p.done:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	var err error
+	switch hook := c.spec.Lifecycle.PreStop; {
+	case hook.Exec != nil:
+		var code int
+		if code, err = c.pod.runtime.execIn(ctx, c, p, hook.Exec.Command, Streams{}); err == nil && code != 0 {
+			err = fmt.Errorf("exit code %d", code)
+		}
+	case hook.HTTPGet != nil:
+		err = c.ask(ctx, p, &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: hook.HTTPGet}})
+	case hook.Sleep != nil:
+		select {
+		case <-time.After(time.Duration(hook.Sleep.Seconds) * time.Second):
+		case <-ctx.Done():
+		}
+	}
+	if err != nil && ctx.Err() == nil {
+		c.pod.runtime.cfg.Log.Warn("preStop of a container failed", "pod", c.pod.name(), "container", c.spec.Name, "error", err)
+	}
 }
 
 func (c *container) status() corev1.ContainerStatus {

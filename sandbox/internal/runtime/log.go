@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -99,15 +100,16 @@ func (l *logFile) Close() error {
 }
 
 // CopyLog writes the lines of a log since a moment to w, without their times, and goes on with what comes while follow is
-// set and ctx lives.
+// set, ctx lives and the pod is there.
 func CopyLog(ctx context.Context, path string, since time.Time, follow bool, w io.Writer) error {
 	file, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("log: %w", err)
 	}
-	defer file.Close()
+	defer func() { file.Close() }()
 	in := bufio.NewReader(file)
 	var line []byte
+	gone := false // the file had been removed before the last read
 	for {
 		part, err := in.ReadBytes('\n')
 		line = append(line, part...)
@@ -124,7 +126,22 @@ func CopyLog(ctx context.Context, path string, since time.Time, follow bool, w i
 			return err
 		case !follow:
 			return nil
+		case gone:
+			return nil
 		default:
+			if next, err := os.Open(path); err == nil {
+				if same(file, next) {
+					next.Close()
+				} else { // what was read is the part before
+					file.Close()
+					file = next
+					in.Reset(file)
+					continue
+				}
+			}
+			if gone = removed(file); gone {
+				continue
+			}
 			select {
 			case <-time.After(followEvery):
 			case <-ctx.Done():
@@ -132,4 +149,20 @@ func CopyLog(ctx context.Context, path string, since time.Time, follow bool, w i
 			}
 		}
 	}
+}
+
+func same(a, b *os.File) bool {
+	x, errX := a.Stat()
+	y, errY := b.Stat()
+	return errX == nil && errY == nil && os.SameFile(x, y)
+}
+
+// removed tells whether a file has no name any more.
+func removed(file *os.File) bool {
+	info, err := file.Stat()
+	if err != nil {
+		return true
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && stat.Nlink == 0
 }

@@ -23,6 +23,8 @@ import (
 const (
 	firstRetry = time.Second
 	maxRetry   = 10 * time.Second
+	// firstFill is short: a ConfigMap or Secret is often made at the same time as the pod.
+	firstFill = 200 * time.Millisecond
 	// teardownTimeout bounds the plugins' part in taking a pod's network away.
 	teardownTimeout = 20 * time.Second
 )
@@ -178,10 +180,8 @@ func (p *pod) setReason(reason, message string) {
 
 // run starts the containers and returns when they have ended for good.
 func (p *pod) run(ctx context.Context) {
-	volumes, err := p.newVolumes() //nolint:contextcheck // they live as long as the runtime lets the pod
-	if err != nil {
-		p.setReason("CreateContainerConfigError", err.Error())
-		<-p.ending
+	volumes := p.fill(ctx)
+	if volumes == nil {
 		return
 	}
 	defer volumes.close()
@@ -203,6 +203,25 @@ func (p *pod) run(ctx context.Context) {
 	p.report()
 	if ctx.Err() == nil {
 		<-p.ending // the object stays until somebody deletes it
+	}
+}
+
+// fill makes the pod's volumes. What is missing for one may come yet: it tries until the pod is to end, and then returns nil.
+func (p *pod) fill(ctx context.Context) *volumes {
+	for retry := firstFill; ; retry = min(2*retry, maxRetry) {
+		volumes, err := p.newVolumes() //nolint:contextcheck // they live as long as the runtime lets the pod
+		if err == nil {
+			p.setReason("", "")
+			return volumes
+		}
+		p.setReason("CreateContainerConfigError", err.Error())
+		select {
+		case <-time.After(retry):
+		case <-p.ending:
+			return nil
+		case <-ctx.Done():
+			return nil
+		}
 	}
 }
 

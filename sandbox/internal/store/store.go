@@ -117,7 +117,11 @@ func (s *Store) put(obj manifest.Object) error {
 		s.objects[key] = obj
 		return nil
 	}
-	if err := writeAtomically(path, data); err != nil {
+	mode := os.FileMode(0o644)
+	if key.Kind == "Secret" {
+		mode = 0o600
+	}
+	if err := writeAtomically(path, data, mode); err != nil {
 		return fmt.Errorf("store %s %s/%s: %w", key.Kind, key.Namespace, key.Name, err)
 	}
 	s.objects[key], s.written[key] = obj, data
@@ -184,13 +188,13 @@ func (s *Store) path(key Key) (string, error) {
 	return filepath.Join(s.dir, "user", kind+"_"+key.Namespace+"_"+key.Name+".yaml"), nil
 }
 
-func writeAtomically(path string, data []byte) error {
+func writeAtomically(path string, data []byte, mode os.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
 	// The name does not end in .yaml, so that watchers pass over it.
 	temporary := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
-	if err := os.WriteFile(temporary, data, 0o644); err != nil {
+	if err := os.WriteFile(temporary, data, mode); err != nil {
 		return err
 	}
 	return os.Rename(temporary, path)

@@ -113,3 +113,20 @@ func TestServicesDoNotShare(t *testing.T) {
 		t.Errorf("what is free again: %v", err)
 	}
 }
+
+// Others on the machine may read what the mesh reads, but no secrets.
+func TestSecretsAreRoots(t *testing.T) {
+	dir := t.TempDir()
+	s := store.New(dir, func() {})
+	secret := &corev1.Secret{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}, ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "key"}}
+	for range 2 {
+		if err := s.Put(secret.DeepCopy()); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(filepath.Join(dir, "user", "secret_default_key.yaml"))
+		if err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%v, %v", info.Mode(), err)
+		}
+		secret.StringData = map[string]string{"a": "b"}
+	}
+}

@@ -8,15 +8,16 @@ import (
 	"strings"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/isthmus-mesh/isthmus/pkg/kube"
 	"github.com/isthmus-mesh/isthmus/sandbox/internal/api"
 	"github.com/isthmus-mesh/isthmus/sandbox/internal/cluster"
 	"github.com/isthmus-mesh/isthmus/sandbox/internal/manifest"
+	"github.com/isthmus-mesh/isthmus/sandbox/internal/merge"
 	"github.com/isthmus-mesh/isthmus/sandbox/internal/store"
 )
 
@@ -95,19 +96,61 @@ func (s *Supervisor) applyOne(key store.Key, o manifest.Object) (string, error) 
 	for _, e := range validate(o) {
 		return "", e
 	}
-	old, exists := s.store.Get(key)
-	if !exists {
-		return "created", s.store.Put(o)
-	}
-	if err := carryOver(old, o); err != nil {
+	intent, err := merge.Intent(o)
+	if err != nil {
 		return "", err
 	}
-	o.SetUID(old.GetUID())
-	o.SetCreationTimestamp(old.GetCreationTimestamp())
-	if equality.Semantic.DeepEqual(old, o) {
+	old, exists := s.store.Get(key)
+	if !exists {
+		if u, ok := o.(*unstructured.Unstructured); ok {
+			delete(u.Object, "status") // others' to write
+		}
+		if err := s.store.Put(o); err != nil {
+			return "", err
+		}
+		s.remember(o.GetUID(), intent)
+		return "created", nil
+	}
+	if reflect.TypeOf(old) != reflect.TypeOf(o) {
+		return "", fmt.Errorf("was a %T", old)
+	}
+	merged, err := merge.Apply(s.lastApplied(old.GetUID()), old, o)
+	if err != nil {
+		return "", err
+	}
+	s.remember(old.GetUID(), intent)
+	if equality.Semantic.DeepEqual(old, merged) {
 		return "unchanged", nil
 	}
-	return "configured", s.store.Put(o)
+	return "configured", s.store.Put(merged)
+}
+
+// remember keeps what a manifest said of an object, so that the next one can take it back.
+func (s *Supervisor) remember(uid types.UID, intent map[string]any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.intents[uid] = intent
+}
+
+func (s *Supervisor) lastApplied(uid types.UID) map[string]any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.intents[uid]
+}
+
+// forget lets go of what was said of objects that are gone.
+func (s *Supervisor) forget() {
+	alive := map[types.UID]bool{}
+	for _, o := range s.store.All() {
+		alive[o.GetUID()] = true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for uid := range s.intents {
+		if !alive[uid] {
+			delete(s.intents, uid)
+		}
+	}
 }
 
 // validate asks the checks of the mesh for kinds that it reads.
@@ -130,55 +173,6 @@ func validate(o manifest.Object) []error {
 		}
 	}
 	return out
-}
-
-// carryOver keeps what the sandbox itself has written into the object that is replaced.
-func carryOver(old, next manifest.Object) error {
-	switch o := old.(type) {
-	case *corev1.Service:
-		n, ok := next.(*corev1.Service)
-		if !ok {
-			return fmt.Errorf("was a %T", old)
-		}
-		if n.Spec.ClusterIP == "" && n.Spec.Type != corev1.ServiceTypeExternalName && o.Spec.ClusterIP != corev1.ClusterIPNone {
-			n.Spec.ClusterIP, n.Spec.ClusterIPs = o.Spec.ClusterIP, o.Spec.ClusterIPs
-		}
-		for i := range n.Spec.Ports {
-			for _, p := range o.Spec.Ports {
-				if p.Port == n.Spec.Ports[i].Port && n.Spec.Ports[i].NodePort == 0 && n.Spec.Type != "" && n.Spec.Type != corev1.ServiceTypeClusterIP {
-					n.Spec.Ports[i].NodePort = p.NodePort
-				}
-			}
-		}
-		n.Status = o.Status
-	case *corev1.Pod:
-		n, ok := next.(*corev1.Pod)
-		if !ok {
-			return fmt.Errorf("was a %T", old)
-		}
-		n.Status, n.Spec.NodeName = o.Status, o.Spec.NodeName
-		for key, value := range o.Annotations {
-			if _, set := n.Annotations[key]; !set {
-				if n.Annotations == nil {
-					n.Annotations = map[string]string{}
-				}
-				n.Annotations[key] = value
-			}
-		}
-	case *appsv1.Deployment:
-		if n, ok := next.(*appsv1.Deployment); ok {
-			n.Status = o.Status
-		}
-	case *appsv1.StatefulSet:
-		if n, ok := next.(*appsv1.StatefulSet); ok {
-			n.Status = o.Status
-		}
-	case *appsv1.DaemonSet:
-		if n, ok := next.(*appsv1.DaemonSet); ok {
-			n.Status = o.Status
-		}
-	}
-	return nil
 }
 
 // remove deletes the objects of a manifest.
@@ -259,7 +253,7 @@ func matchesKind(asked, kind, group string) bool {
 	short := map[string]string{
 		"po": "pod", "svc": "service", "ns": "namespace", "no": "node", "sa": "serviceaccount", "deploy": "deployment", "rs": "replicaset",
 		"sts": "statefulset", "ds": "daemonset", "cm": "configmap", "vs": "virtualservice", "dr": "destinationrule", "gw": "gateway", "se": "serviceentry",
-		"we": "workloadentry", "pa": "peerauthentication", "ap": "authorizationpolicy",
+		"we": "workloadentry", "gtw": "gateway", "gc": "gatewayclass", "ra": "requestauthentication", "pa": "peerauthentication", "ap": "authorizationpolicy",
 	}
 	return asked == lower || asked == plural || short[asked] == lower
 }
@@ -287,7 +281,7 @@ func mergeInto(target manifest.Object, change any) error {
 	if err := json.Unmarshal(data, &value); err != nil {
 		return err
 	}
-	if data, err = json.Marshal(merge(value, change)); err != nil {
+	if data, err = json.Marshal(patched(value, change)); err != nil {
 		return err
 	}
 	fresh, ok := reflect.New(reflect.TypeOf(target).Elem()).Interface().(manifest.Object)
@@ -301,7 +295,8 @@ func mergeInto(target manifest.Object, change any) error {
 	return nil
 }
 
-func merge(target, patch any) any {
+// patched is target changed by a merge patch.
+func patched(target, patch any) any {
 	changes, ok := patch.(map[string]any)
 	if !ok {
 		return patch
@@ -314,7 +309,7 @@ func merge(target, patch any) any {
 		if value == nil {
 			delete(object, key)
 		} else {
-			object[key] = merge(object[key], value)
+			object[key] = patched(object[key], value)
 		}
 	}
 	return object

@@ -145,7 +145,12 @@ func (s *Supervisor) serveLogs(w http.ResponseWriter, r *http.Request) {
 	}
 	out := io.Writer(w)
 	if q.Get("follow") == "true" {
-		out = flusher{w, http.NewResponseController(w)}
+		f := flusher{w, http.NewResponseController(w)}
+		w.WriteHeader(http.StatusOK)
+		if err := f.control.Flush(); err != nil { // whoever asks need not wait for a first line
+			return
+		}
+		out = f
 	}
 	if err := runtime.CopyLog(r.Context(), path, since, q.Get("follow") == "true", out); err != nil {
 		s.log.Debug("log not sent", "error", err)

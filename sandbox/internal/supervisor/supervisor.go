@@ -22,10 +22,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/isthmus-mesh/isthmus/sandbox/internal/api"
 	"github.com/isthmus-mesh/isthmus/sandbox/internal/cluster"
 	"github.com/isthmus-mesh/isthmus/sandbox/internal/dns"
+	"github.com/isthmus-mesh/isthmus/sandbox/internal/gateways"
 	"github.com/isthmus-mesh/isthmus/sandbox/internal/images"
 	"github.com/isthmus-mesh/isthmus/sandbox/internal/mesh"
 	"github.com/isthmus-mesh/isthmus/sandbox/internal/nat"
@@ -44,6 +46,8 @@ const (
 	programs = "/run/isthmus/bin"
 	// cniPlugins is where Debian keeps the stock CNI plugins.
 	cniPlugins = "/usr/lib/cni"
+	// firstRetry and maxRetry bound the time between two looks at everything.
+	firstRetry, maxRetry = 100 * time.Millisecond, 2 * time.Second
 )
 
 // Config of a sandbox. It is handed from the starting process to the supervisor as JSON.
@@ -71,11 +75,12 @@ type Supervisor struct {
 
 	mu       sync.Mutex // guards what follows
 	problems []string
+	intents  map[types.UID]map[string]any // what manifests last said of objects
 }
 
 // Run sets a sandbox up and serves it until ctx ends.
 func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
-	s := &Supervisor{cfg: cfg, log: log, changed: make(chan struct{}, 1), applied: map[string]string{}}
+	s := &Supervisor{cfg: cfg, log: log, changed: make(chan struct{}, 1), applied: map[string]string{}, intents: map[types.UID]map[string]any{}}
 	s.store = store.New(filepath.Join(cfg.StateDir, "config"), s.wake)
 	if err := s.setUp(ctx); err != nil {
 		return err
@@ -89,13 +94,23 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		return err
 	}
 	s.log.Info("sandbox serves", "nodes", len(s.nodes), "state", cfg.StateDir)
+	// Time is a reason to look again too: after a failure, and for what others write.
+	retry := firstRetry
 	for {
-		s.step(ctx)
+		if s.step(ctx) {
+			retry = firstRetry
+		} else {
+			retry = min(2*retry, maxRetry)
+		}
+		timer := time.NewTimer(retry)
 		select {
 		case <-ctx.Done():
+			timer.Stop()
 			return nil
 		case <-s.changed:
+		case <-timer.C:
 		}
+		timer.Stop()
 	}
 }
 
@@ -106,8 +121,8 @@ func (s *Supervisor) wake() {
 	}
 }
 
-// step brings everything in line with the store.
-func (s *Supervisor) step(ctx context.Context) {
+// step brings everything in line with the store, and says whether it did something new: then it is soon called again.
+func (s *Supervisor) step(ctx context.Context) (fresh bool) {
 	var problems []string
 	note := func(err error) {
 		if err != nil {
@@ -128,20 +143,28 @@ func (s *Supervisor) step(ctx context.Context) {
 		s.dns[i].Set(dns.Build("cluster.local", services, slicesOf))
 	}
 	s.runtime.Sync()
+	s.forget()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !slices.Equal(s.problems, problems) {
+	fresh = !slices.Equal(s.problems, problems)
+	if fresh {
 		for _, p := range problems {
 			s.log.Warn("not in force", "problem", p)
 		}
 	}
 	s.problems = problems
+	return fresh
 }
 
 // setUp makes the nodes and their network.
 func (s *Supervisor) setUp(ctx context.Context) error {
-	for _, dir := range []string{"pins", "ca", "root", "keys", "logs", "pods", api.Dir, "config/system", "config/user"} {
+	for _, dir := range []string{"pins", "root", "keys", "logs", api.Dir, "config/system", "config/user"} {
 		if err := os.MkdirAll(filepath.Join(s.cfg.StateDir, dir), 0o755); err != nil {
+			return err
+		}
+	}
+	for _, dir := range []string{"ca", "pods"} { // keys, tokens and secrets are in there
+		if err := os.MkdirAll(filepath.Join(s.cfg.StateDir, dir), 0o700); err != nil {
 			return err
 		}
 	}
@@ -169,7 +192,11 @@ func (s *Supervisor) setUp(ctx context.Context) error {
 		names = append(names, node.Name)
 		byName[node.Name] = node
 	}
-	s.loops = cluster.New(s.store, names, randomSuffix)
+	var parts []cluster.Part
+	if s.cfg.Profile != api.ProfileNone {
+		parts = append(parts, gateways.New(s.store), mesh.NewRootCerts(s.store, filepath.Join(s.cfg.StateDir, "root", mesh.RootCertKey)))
+	}
+	s.loops = cluster.New(s.store, names, randomSuffix, parts...)
 	s.runtime = runtime.New(ctx, runtime.Config{
 		Store: s.store, Nodes: byName, Images: images.New(programs), Programs: rootfs.Bind{Source: s.cfg.BinDir, Target: programs, ReadOnly: true},
 		Dir: filepath.Join(s.cfg.StateDir, "pods"), Logs: filepath.Join(s.cfg.StateDir, "logs"), Signer: signer, DNS: dnsAddress,
@@ -240,11 +267,16 @@ func (s *Supervisor) firstObjects() error {
 			{Name: "dns", Port: 53, Protocol: corev1.ProtocolUDP}, {Name: "dns-tcp", Port: 53, Protocol: corev1.ProtocolTCP},
 		}},
 	}))
-	if s.cfg.Profile != "none" {
+	if s.cfg.Profile != api.ProfileNone {
 		for _, r := range s.apply("mesh.yaml", mesh.Namespace, mesh.Manifests()) {
 			if r.Error != "" {
 				problems = append(problems, fmt.Errorf("%s: %s", r.Object, r.Error))
 			}
+		}
+	}
+	if s.cfg.Profile == api.ProfileDemo {
+		for _, o := range mesh.Ingress() {
+			problems = append(problems, s.store.Put(o))
 		}
 	}
 	return errors.Join(problems...)
@@ -288,7 +320,11 @@ func (s *Supervisor) status() api.Status {
 		}
 		out.Services = append(out.Services, one)
 	}
-	out.Ready = s.cfg.Profile == "none" || meshPods >= 1+2*len(s.nodes) && meshReady == meshPods
+	expected := 1 + 2*len(s.nodes)
+	if s.cfg.Profile == api.ProfileDemo {
+		expected++
+	}
+	out.Ready = s.cfg.Profile == api.ProfileNone || meshPods >= expected && meshReady == meshPods
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out.Problems = append(out.Problems, s.problems...)
