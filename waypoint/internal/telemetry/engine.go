@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/isthmus-mesh/isthmus/waypoint/internal/listener"
 	"github.com/isthmus-mesh/isthmus/waypoint/internal/proxy"
 	"github.com/isthmus-mesh/isthmus/waypoint/internal/upstream"
 )
@@ -15,6 +16,7 @@ import (
 // Engine is what the engine's own counters are read from.
 type Engine interface {
 	Stats() proxy.Stats
+	Listeners() []listener.State
 	Clusters() []upstream.ClusterState
 }
 
@@ -47,8 +49,11 @@ func Samples(e Engine, extra ...Sample) []Sample {
 		out = append(out, clusterSamples(c)...)
 	}
 	stats := e.Stats()
-	for _, l := range stats.Listeners {
-		out = append(out, listenerSamples(l)...)
+	for _, h := range stats.HTTP {
+		out = append(out, httpSamples(h)...)
+	}
+	for _, l := range e.Listeners() {
+		out = append(out, Sample{Scope: "listener", Owner: strings.ReplaceAll(l.Address.String(), ":", "_"), Name: "downstream_cx_active", Value: float64(l.Connections)})
 	}
 	gauge := func(scope, name string, v float64) {
 		out = append(out, Sample{Scope: scope, Name: name, Value: v})
@@ -60,6 +65,14 @@ func Samples(e Engine, extra ...Sample) []Sample {
 		draining = 1
 	}
 	gauge("server", "draining", draining)
+	counter := func(scope, name string, v uint64) {
+		out = append(out, Sample{Scope: scope, Name: name, Value: float64(v), Counter: true})
+	}
+	counter("listener", "ssl_connection_error", stats.HandshakeErrors)
+	counter("listener", "no_filter_chain_match", stats.NoChain)
+	counter("server", "tunnels_refused", stats.TunnelsRefused)
+	counter("server", "mirrors_sent", stats.MirrorsSent)
+	counter("server", "mirrors_dropped", stats.MirrorsDropped)
 	return append(out, extra...)
 }
 
@@ -110,27 +123,21 @@ func clusterSamples(c upstream.ClusterState) []Sample {
 	return out
 }
 
-func listenerSamples(l proxy.ListenerStats) []Sample {
-	owner := strings.ReplaceAll(l.Address, ":", "_")
-	if owner == "" {
-		owner = l.Name
+func httpSamples(h proxy.HTTPStats) []Sample {
+	var out []Sample
+	add := func(name, class string, v uint64, counter bool) {
+		out = append(out, Sample{Scope: "http", Owner: h.Prefix, Name: name, Class: class, Value: float64(v), Counter: counter})
 	}
-	out := []Sample{
-		{Scope: "listener", Owner: owner, Name: "downstream_cx_total", Value: float64(l.ConnectionsTotal), Counter: true},
-		{Scope: "listener", Owner: owner, Name: "downstream_cx_active", Value: float64(l.ConnectionsActive)},
-		{Scope: "listener", Owner: owner, Name: "no_filter_chain_match", Value: float64(l.NoChain), Counter: true},
-		{Scope: "listener", Owner: owner, Name: "ssl_connection_error", Value: float64(l.HandshakeErrors), Counter: true},
-	}
-	if l.StatPrefix == "" {
-		return out
-	}
-	http := func(name, class string, v uint64, counter bool) {
-		out = append(out, Sample{Scope: "http", Owner: l.StatPrefix, Name: name, Class: class, Value: float64(v), Counter: counter})
-	}
-	http("downstream_rq_total", "", l.RequestsTotal, true)
-	http("downstream_rq_active", "", l.RequestsActive, false)
-	for i, v := range []uint64{l.Status1xx, l.Status2xx, l.Status3xx, l.Status4xx, l.Status5xx} {
-		http("downstream_rq_xx", string(rune('1'+i)), v, true)
+	add("downstream_cx_total", "", h.CxTotal, true)
+	add("downstream_cx_active", "", h.CxActive, false)
+	add("downstream_rq_total", "", h.RqTotal, true)
+	add("downstream_rq_active", "", h.RqActive, false)
+	add("downstream_rq_rx_reset", "", h.RqRxReset, true)
+	add("downstream_rq_tx_reset", "", h.RqTxReset, true)
+	add("downstream_rq_timeout", "", h.RqTimeout, true)
+	add("downstream_rq_idle_timeout", "", h.IdleTimeout, true)
+	for i, v := range []uint64{h.Rq1xx, h.Rq2xx, h.Rq3xx, h.Rq4xx, h.Rq5xx} {
+		add("downstream_rq_xx", string(rune('1'+i)), v, true)
 	}
 	return out
 }

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -18,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/isthmus-mesh/isthmus/pkg/hbone"
+	"github.com/isthmus-mesh/isthmus/waypoint/internal/listener"
 	"github.com/isthmus-mesh/isthmus/waypoint/internal/proxy"
 	"github.com/isthmus-mesh/isthmus/waypoint/internal/telemetry"
 	"github.com/isthmus-mesh/isthmus/waypoint/internal/upstream"
@@ -283,11 +285,11 @@ func TestEveryEndIsLogged(t *testing.T) {
 type engine struct{}
 
 func (engine) Stats() proxy.Stats {
-	return proxy.Stats{Connections: 3, Draining: true, Listeners: []proxy.ListenerStats{
-		{Name: "0.0.0.0_8080", Address: "0.0.0.0:8080", StatPrefix: "outbound", ConnectionsTotal: 4, Status2xx: 2},
-		{Name: "0.0.0.0_8081", Address: "0.0.0.0:8081", StatPrefix: "outbound", ConnectionsTotal: 1, Status2xx: 3},
-		{Name: "main_internal", ConnectionsTotal: 9},
-	}}
+	return proxy.Stats{Connections: 3, Draining: true, NoChain: 9, HTTP: []proxy.HTTPStats{{Prefix: "outbound_0.0.0.0_8080", Rq2xx: 5}}}
+}
+
+func (engine) Listeners() []listener.State {
+	return []listener.State{{Name: "0.0.0.0_8080", Address: netip.MustParseAddrPort("0.0.0.0:8080"), Connections: 4}}
 }
 
 func (engine) Clusters() []upstream.ClusterState {
@@ -305,8 +307,9 @@ func TestEngineCounters(t *testing.T) {
 		`envoy_cluster_upstream_rq_total{cluster_name="outbound|9080||a.b.svc.cluster.local"} 5`,
 		`envoy_cluster_upstream_rq_xx{cluster_name="outbound|9080||a.b.svc.cluster.local",response_code_class="5"} 1`,
 		`envoy_cluster_membership_total{cluster_name="outbound|9080||a.b.svc.cluster.local"} 2`,
-		`envoy_listener_downstream_cx_total{listener_address="0.0.0.0_8080"} 4`,
-		`envoy_http_downstream_rq_xx{http_conn_manager_prefix="outbound",response_code_class="2"} 5`,
+		`envoy_listener_downstream_cx_active{listener_address="0.0.0.0_8080"} 4`,
+		`envoy_http_downstream_rq_xx{http_conn_manager_prefix="outbound_0.0.0.0_8080",response_code_class="2"} 5`,
+		`envoy_listener_no_filter_chain_match{} 9`,
 		`envoy_cluster_manager_cds_update_success{} 7`,
 		`envoy_server_draining{} 1`,
 	} {
@@ -318,7 +321,7 @@ func TestEngineCounters(t *testing.T) {
 	if err := telemetry.WriteText(&text, read(), func(name string) bool { return strings.Contains(name, "5xx") }); err != nil {
 		t.Fatal(err)
 	}
-	if want := "cluster.outbound|9080||a.b.svc.cluster.local.upstream_rq_5xx: 1\nhttp.outbound.downstream_rq_5xx: 0\nhttp.outbound.downstream_rq_5xx: 0\n"; text.String() != want {
+	if want := "cluster.outbound|9080||a.b.svc.cluster.local.upstream_rq_5xx: 1\nhttp.outbound_0.0.0.0_8080.downstream_rq_5xx: 0\n"; text.String() != want {
 		t.Errorf("%q", text.String())
 	}
 }
