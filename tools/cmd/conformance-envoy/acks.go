@@ -69,6 +69,9 @@ func (b *testbed) configOf(ctx context.Context, p *proxy) (*configDump, error) {
 // checkACKs looks at what each Envoy has taken and refused.
 func (b *testbed) checkACKs(ctx context.Context, f *fixture, report *report) error {
 	for _, way := range ways() {
+		if !f.uses(way) {
+			continue
+		}
 		p := b.proxies[way][0]
 		var wrong []string
 		var dump *configDump

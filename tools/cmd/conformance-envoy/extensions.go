@@ -45,6 +45,9 @@ func (b *testbed) checkExtensions(ctx context.Context, f *fixture, report *repor
 		return fmt.Errorf("%s does not list its extensions", b.proxies["waypoint"][0].pod)
 	}
 	for _, way := range ways() {
+		if !f.uses(way) {
+			continue
+		}
 		p := b.proxies[way][0]
 		types, err := emitted(ctx, p)
 		if err != nil {

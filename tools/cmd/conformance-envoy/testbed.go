@@ -179,7 +179,7 @@ func (b *testbed) apply(ctx context.Context, f *fixture) error {
 		return err
 	}
 	for _, way := range ways() {
-		if way == "gateway" && !f.hasGateway() {
+		if !f.uses(way) {
 			continue
 		}
 		for _, p := range b.proxies[way] {
@@ -200,6 +200,9 @@ func replaceFile(name, text string) error {
 	}
 	return os.Rename(tmp, name)
 }
+
+// uses tells whether there is configuration for the proxies at the end of a way.
+func (f *fixture) uses(way string) bool { return way != "gateway" || f.hasGateway() }
 
 // hasGateway tells whether the fixture has the Gateway of the Gateway API that there are pods for.
 func (f *fixture) hasGateway() bool {
