@@ -43,7 +43,7 @@ func Default() app.Config {
 		Labels: map[string]string{}, Metadata: map[string]any{},
 		TokenFile: "/var/run/secrets/tokens/istio-token", SecretTTL: 24 * time.Hour,
 		Drain:             app.Drain{Minimum: 5 * time.Second},
-		EngineMetricsAddr: "[::]:15090", ReadinessAddr: "[::]:15021",
+		EngineMetricsAddr: ":15090", ReadinessAddr: ":15021",
 		LogLevel: "info",
 	}
 }
@@ -266,5 +266,5 @@ func (r *reading) proxyPlaintext() bool {
 func (r *reading) ports() {
 	admin, status := int(r.proxy.GetProxyAdminPort()), int(r.proxy.GetStatusPort())
 	r.AdminAddr = cmp.Or(r.AdminAddr, net.JoinHostPort("127.0.0.1", strconv.Itoa(admin)))
-	r.MetricsAddr = cmp.Or(r.MetricsAddr, net.JoinHostPort("::", strconv.Itoa(status)))
+	r.MetricsAddr = cmp.Or(r.MetricsAddr, net.JoinHostPort("", strconv.Itoa(status)))
 }

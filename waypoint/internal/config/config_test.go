@@ -59,7 +59,7 @@ func TestLoadTakesWhatChartsPass(t *testing.T) {
 	if c.Labels["a"] != "b" || c.Labels["c"] != "d" || c.Labels["gateway.networking.k8s.io/gateway-name"] != "waypoint" {
 		t.Errorf("labels: %v", c.Labels)
 	}
-	if c.AdminAddr != "127.0.0.1:15000" || c.MetricsAddr != "[::]:15020" || c.ReadinessAddr != "[::]:15021" || c.EngineMetricsAddr != "[::]:15090" {
+	if c.AdminAddr != "127.0.0.1:15000" || c.MetricsAddr != ":15020" || c.ReadinessAddr != ":15021" || c.EngineMetricsAddr != ":15090" {
 		t.Errorf("ports: %+v", c)
 	}
 	if len(c.Warnings) != 1 || !strings.Contains(c.Warnings[0], "image") {
@@ -88,7 +88,7 @@ func TestLoadCases(t *testing.T) {
 			return c.XDS.RootCertFile == "/x" && strings.HasSuffix(c.CA.RootCertFile, "ca.crt")
 		}},
 		{"ports", nil, []string{"ENVOY_STATUS_PORT=1", "ENVOY_PROMETHEUS_PORT=2", "PROXY_CONFIG={proxyAdminPort: 3, statusPort: 4}"}, func(c app.Config) bool {
-			return c.ReadinessAddr == "[::]:1" && c.EngineMetricsAddr == "[::]:2" && c.AdminAddr == "127.0.0.1:3" && c.MetricsAddr == "[::]:4"
+			return c.ReadinessAddr == ":1" && c.EngineMetricsAddr == ":2" && c.AdminAddr == "127.0.0.1:3" && c.MetricsAddr == ":4"
 		}},
 		{"drain", nil, []string{"TERMINATION_DRAIN_DURATION_SECONDS=3", "EXIT_ON_ZERO_ACTIVE_CONNECTIONS=true", "MINIMUM_DRAIN_DURATION=1s"}, func(c app.Config) bool {
 			return c.Drain.Termination == 3*time.Second && c.Drain.ExitOnZero && c.Drain.Minimum == time.Second && c.Drain.Listener == 45*time.Second

@@ -109,7 +109,7 @@ func port(field func(*reading) *string) setting {
 		if err != nil {
 			return errors.New("want a port from 0 to 65535")
 		}
-		*field(r) = net.JoinHostPort("::", strconv.FormatUint(parsed, 10))
+		*field(r) = net.JoinHostPort("", strconv.FormatUint(parsed, 10))
 		return nil
 	}
 }
