@@ -103,9 +103,7 @@ func (o Options) complete() (Options, error) {
 	}
 	var needed []string
 	switch o.Profile {
-	case ProfileAmbient:
-		needed = []string{"pilot-discovery", "ztunnel", "install-cni", "istio-cni"}
-	case ProfileDemo:
+	case ProfileAmbient, ProfileDemo:
 		needed = []string{"pilot-discovery", "ztunnel", "install-cni", "istio-cni", "waypoint"}
 	case ProfileNone:
 	default:

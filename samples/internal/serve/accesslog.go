@@ -18,9 +18,11 @@ func AccessLog(next http.Handler, log *slog.Logger) http.Handler {
 		sw := &statusWriter{ResponseWriter: w}
 		defer func() {
 			log.Info("request",
-				"method", r.Method, "path", r.URL.Path, "status", sw.code(),
+				"method", r.Method, "host", r.Host, "path", r.URL.Path, "status", sw.code(),
 				"duration", time.Since(start).Round(time.Microsecond),
-				"remote", r.RemoteAddr, "request_id", r.Header.Get("X-Request-Id"))
+				"remote", r.RemoteAddr, "request_id", r.Header.Get("X-Request-Id"),
+				// Which try of a proxy's this was; empty without one.
+				"attempt", r.Header.Get("X-Envoy-Attempt-Count"))
 		}()
 		next.ServeHTTP(sw, r)
 	})

@@ -42,6 +42,7 @@ func run(ctx context.Context) error {
 	samples := flag.String("samples", "samples", "directory of the sample manifests")
 	keep := flag.Bool("keep", false, "leave the sandbox running")
 	state := flag.String("state-dir", "/run/isthmus/sandbox-demo", "directory of the sandbox's state")
+	l7 := flag.Bool("l7", false, "show the ingress gateway and waypoints too")
 	publish := flag.String("publish", "127.0.0.1:9080", "address on this machine for the product page, with -keep")
 	flag.Parse()
 	bins, err := filepath.Abs(*bin)
@@ -49,9 +50,13 @@ func run(ctx context.Context) error {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	options := sandbox.Options{Name: "demo", StateDir: *state, Nodes: 2, BinDir: bins, Profile: "ambient", Log: log}
+	options := sandbox.Options{Name: "demo", StateDir: *state, Nodes: 2, BinDir: bins, Profile: sandbox.ProfileAmbient, Log: log}
+	page := "default/productpage:9080"
+	if *l7 {
+		options.Profile, page = sandbox.ProfileDemo, "istio-system/istio-ingressgateway:80"
+	}
 	if *keep {
-		options.Publish = []string{*publish + "=default/productpage:9080"}
+		options.Publish = []string{*publish + "=" + page}
 	}
 	report := scenario.NewReport(os.Stdout)
 	fmt.Println("starting a sandbox of two nodes with the mesh, and Bookinfo in it …")
@@ -69,7 +74,7 @@ func run(ctx context.Context) error {
 			}
 		}()
 	}
-	bed := &scenario.Bed{Sandbox: box, Report: report, Samples: *samples}
+	bed := &scenario.Bed{Sandbox: box, Report: report, Samples: *samples, L7: *l7}
 	if err := bed.Setup(ctx); err != nil {
 		return fmt.Errorf("bring Bookinfo up: %w", err)
 	}

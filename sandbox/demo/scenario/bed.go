@@ -20,6 +20,8 @@ type Bed struct {
 	Report  *Report
 	// Samples is the directory of the sample manifests.
 	Samples string
+	// L7 tells to show the ingress gateway and waypoints too.
+	L7 bool
 }
 
 const meshNamespace = "istio-system"

@@ -29,6 +29,7 @@ func (b *Bed) Setup(ctx context.Context) error {
 		{"default", "bookinfo/platform/kube/bookinfo.yaml"},
 		{"default", "curl/curl.yaml"},
 		{"default", "tcp-echo/tcp-echo.yaml"},
+		{"default", "httpbin/httpbin.yaml"},
 		{outsideNamespace, "curl/curl.yaml"},
 		{lateNamespace, "curl/curl.yaml"},
 		{lateNamespace, "tcp-echo/tcp-echo.yaml"},
@@ -51,7 +52,12 @@ func (b *Bed) Setup(ctx context.Context) error {
 
 // All runs every check, in order.
 func (b *Bed) All(ctx context.Context) {
-	for _, step := range []func(context.Context){b.Wire, b.Policy, b.Strict, b.Enrol, b.Restart, b.Outage} {
+	steps := []func(context.Context){b.Wire, b.Policy, b.Strict, b.Enrol, b.Restart, b.Outage}
+	if b.L7 {
+		// Last: a waypoint is the caller of what is behind it, so the policies of L4 above would mean something else.
+		steps = append(steps, b.Ingress, b.Waypoint, b.Faults, b.L7Policy, b.Change)
+	}
+	for _, step := range steps {
 		if ctx.Err() == nil {
 			step(ctx)
 		}

@@ -62,7 +62,7 @@ func up(s *shared) *cobra.Command {
 	f.StringSliceVarP(&files, "filename", "f", nil, "manifests to apply: files, directories, or - for standard input")
 	f.IntVar(&nodes, "nodes", 2, "number of nodes")
 	f.StringVar(&bin, "bin", besideMe(), "directory of the programs of the mesh and the samples")
-	f.StringVar(&profile, "profile", sandbox.ProfileAmbient, "what runs besides your pods: ambient (the mesh), or none")
+	f.StringVar(&profile, "profile", sandbox.ProfileAmbient, "what runs besides your pods: ambient (the mesh), demo (with an ingress gateway), or none")
 	f.StringArrayVar(&publish, "publish", nil, "port on this machine for a Service: address:port=namespace/service:port")
 	f.BoolVar(&wait, "wait", true, "wait until the pods are ready")
 	return cmd
