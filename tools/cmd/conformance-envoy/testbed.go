@@ -115,7 +115,7 @@ func (b *testbed) startPilot(ctx context.Context) error {
 		filepath.Join(b.options.bin, "pilot-discovery"), "discovery",
 		"--configDir", filepath.Join(b.dir, "config"), "--meshConfig", filepath.Join(b.dir, "mesh.yaml"), "--caDir", filepath.Join(b.dir, "ca"),
 		"--jwksFile", filepath.Join(b.dir, "ca", "jwks.json"), "--httpAddr", at("8080"), "--grpcAddr", at("15010"), "--secureGRPCAddr", at("15012"),
-		"--monitoringAddr", at("15014"),
+		"--monitoringAddr", "127.0.0.1:15014",
 	}, []string{"POD_NAME=istiod-1", "POD_NAMESPACE=istio-system"})
 	if err != nil {
 		return err
