@@ -3,7 +3,6 @@ package route
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 	"unicode/utf8"
 
@@ -25,7 +24,7 @@ const (
 // host's domain that another has already, and a route as a whole.
 func (c *Config) Envoy() (*routev3.RouteConfiguration, []Problem) {
 	out := &routev3.RouteConfiguration{
-		Name: c.Name,
+		Name: strings.ToValidUTF8(c.Name, ""),
 		// A route may come before its clusters: it answers 503 until they are there.
 		ValidateClusters:         wrapperspb.Bool(false),
 		IgnorePortInHostMatching: c.IgnorePort,
@@ -35,9 +34,9 @@ func (c *Config) Envoy() (*routev3.RouteConfiguration, []Problem) {
 	body := 0
 	for i := range c.Hosts {
 		host := &c.Hosts[i]
-		vh := &routev3.VirtualHost{Name: host.Name, IncludeRequestAttemptCount: true}
+		vh := &routev3.VirtualHost{Name: strings.ToValidUTF8(host.Name, ""), IncludeRequestAttemptCount: true}
 		for _, d := range host.Domains {
-			if key := strings.ToLower(d); !taken[key] {
+			if key := strings.ToLower(d); !taken[key] && utf8.ValidString(d) {
 				taken[key] = true
 				vh.Domains = append(vh.Domains, d)
 			}
@@ -91,7 +90,7 @@ func (r *Route) envoy() (*routev3.Route, error) {
 			DirectResponse: &routev3.DirectResponseAction{Status: r.Direct.Status, Body: dataSource(r.Direct.Body)},
 		}
 	default:
-		out.Action = direct(http.StatusInternalServerError)
+		return nil, errors.New("the route does nothing")
 	}
 	if r.Decorator != "" {
 		out.Decorator = &routev3.Decorator{Operation: r.Decorator}
@@ -142,10 +141,6 @@ func dataSource(body []byte) *corev3.DataSource {
 		return &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: string(body)}}
 	}
 	return &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: body}}
-}
-
-func direct(status uint32) *routev3.Route_DirectResponse {
-	return &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: status}}
 }
 
 // Path is the object's in the API of Kubernetes: what Istio's dumps show of a route.
