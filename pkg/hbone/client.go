@@ -31,6 +31,7 @@ type reply struct {
 	ready  chan struct{}
 	status int
 	header Header
+	app    *appSide // may be nil
 }
 
 // NewClientConn starts HTTP/2 on conn, whose TLS handshake is done. It owns conn from now on.
@@ -59,15 +60,29 @@ func (cc *ClientConn) connect(ctx context.Context, r *Request, claimed bool) (*S
 		block = h2.AppendField(block, f.Key, f.Value)
 	}
 	wait := &reply{ready: make(chan struct{})}
+	if r.App != nil {
+		app, err := newAppSide(r.App, r.Received)
+		if err != nil {
+			return nil, nil, fmt.Errorf("CONNECT %s: the application's socket: %w", r.Authority, err)
+		}
+		wait.app = app
+	}
 	s, sent, err := cc.open(block, r.Early, wait, claimed)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open HBONE stream to %s: %w", cc.c.nc.RemoteAddr(), err)
 	}
+	if wait.app != nil && sent == len(r.Early) {
+		wait.app.park(ctx)
+	}
 	select {
-	case <-wait.ready:
-	case <-ctx.Done():
-		s.close(h2.Cancel, false)
-		return nil, nil, fmt.Errorf("CONNECT %s via %s: %w", r.Authority, cc.c.nc.RemoteAddr(), context.Cause(ctx))
+	case <-wait.ready: // whatever ctx says: it bounds the opening only
+	default:
+		select {
+		case <-wait.ready:
+		case <-ctx.Done():
+			s.close(h2.Cancel, false)
+			return nil, nil, fmt.Errorf("CONNECT %s via %s: %w", r.Authority, cc.c.nc.RemoteAddr(), context.Cause(ctx))
+		}
 	}
 	if wait.status == 0 {
 		return nil, nil, fmt.Errorf("CONNECT %s via %s: %w", r.Authority, cc.c.nc.RemoteAddr(), s.failure())
@@ -148,10 +163,14 @@ func (s *Stream) failure() error {
 
 // answerLocked releases the Connect that waits on s.
 func (s *Stream) answerLocked() {
-	if s.reply != nil {
-		close(s.reply.ready)
-		s.reply = nil
+	if s.reply == nil {
+		return
 	}
+	close(s.reply.ready)
+	if s.reply.app != nil && s.reply.status != 200 {
+		s.reply.app.wake()
+	}
+	s.reply = nil
 }
 
 func (cc *ClientConn) headers(f h2.Frame, fields []h2.HeaderField, bad error) error {
@@ -186,11 +205,15 @@ func (cc *ClientConn) headers(f h2.Frame, fields []h2.HeaderField, bad error) er
 		return nil
 	}
 	s.answered = true
-	if s.reply != nil {
-		s.reply.status, s.reply.header = status, header
+	wait := s.reply
+	if wait != nil {
+		wait.status, wait.header = status, header
 	}
 	s.answerLocked()
 	c.mu.Unlock()
+	if wait != nil && wait.app != nil && status == 200 {
+		s.attach(wait.app.sink)
+	}
 	if f.EndStream() {
 		s.deliver(nil, true)
 		c.remoteEnd(s)

@@ -8,6 +8,9 @@ import (
 	"io"
 	"sync/atomic"
 	"testing"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
 )
 
 // The first bytes of a tunnel go with its request, and arrive once, in order, whatever their number.
@@ -86,4 +89,150 @@ func TestRefusedEarlyBytesAreGivenBack(t *testing.T) {
 		t.Error(err)
 	}
 	s.Close()
+}
+
+// An application that only waits for an answer gets it while Connect still waits for the application.
+func TestAnswersReachAnApplicationThatIsSilent(t *testing.T) {
+	cc, _ := connect(t, handlerFunc(func(_ context.Context, _ *Request, w ResponseWriter) {
+		s, err := w.Accept(nil)
+		if err != nil {
+			return
+		}
+		io.WriteString(s, "hello")
+		io.Copy(s, s)
+		s.CloseWrite()
+	}), ServerConfig{})
+	app, end := socketPair(t)
+	type result struct {
+		s   *Stream
+		err error
+	}
+	opened := make(chan result, 1)
+	var received atomic.Uint64
+	go func() {
+		s, _, err := cc.Connect(deadline(t), &Request{Authority: "10.0.0.1:80", App: app, Received: &received})
+		opened <- result{s, err}
+	}()
+	got := make([]byte, 5)
+	if _, err := io.ReadFull(end, got); err != nil || string(got) != "hello" {
+		t.Fatalf("%q, %v", got, err)
+	}
+	select {
+	case r := <-opened:
+		t.Fatalf("Connect returned before the application had anything to say: %v", r.err)
+	default:
+	}
+	io.WriteString(end, "and more")
+	end.CloseWrite()
+	r := <-opened
+	if r.err != nil {
+		t.Fatal(r.err)
+	}
+	if err := netx.Relay(t.Context(), app, r.s, nil); err != nil {
+		t.Fatal(err)
+	}
+	rest, err := io.ReadAll(end)
+	if err != nil || string(rest) != "and more" {
+		t.Errorf("%q, %v", rest, err)
+	}
+	if received.Load() != 13 {
+		t.Errorf("counted %d bytes", received.Load())
+	}
+}
+
+// Whatever goes wrong with the tunnel, Connect does not stay with a silent application.
+func TestFailuresReachAnApplicationThatIsSilent(t *testing.T) {
+	h := handlerFunc(func(ctx context.Context, r *Request, w ResponseWriter) {
+		switch r.Authority {
+		case "refuse:1":
+			w.Refuse(401, nil)
+		case "silent:1":
+			<-ctx.Done()
+		case "reset:1", "end:1":
+			s, err := w.Accept(nil)
+			if err != nil {
+				return
+			}
+			if r.Authority == "reset:1" {
+				s.Reset()
+			} else {
+				s.CloseWrite()
+				io.Copy(io.Discard, s)
+			}
+		}
+	})
+	for name, tt := range map[string]struct {
+		authority string
+		patience  time.Duration
+		opened    bool
+		relayed   bool // without an error
+	}{
+		"a refusal":        {"refuse:1", time.Minute, false, false},
+		"no answer":        {"silent:1", 50 * time.Millisecond, false, false},
+		"a reset":          {"reset:1", time.Minute, true, false},
+		"the peer's end":   {"end:1", time.Minute, true, true},
+		"a late, but good": {"end:1", 50 * time.Millisecond, true, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cc, _ := connect(t, h, ServerConfig{})
+			app, end := socketPair(t)
+			ctx, cancel := context.WithTimeout(t.Context(), tt.patience)
+			defer cancel()
+			s, _, err := cc.Connect(ctx, &Request{Authority: tt.authority, App: app, Received: new(atomic.Uint64)})
+			if (err == nil) != tt.opened {
+				t.Fatalf("opened: %v", err)
+			}
+			if err != nil {
+				// The socket is as it was.
+				go io.WriteString(end, "x")
+				if _, err := app.Read(make([]byte, 1)); err != nil {
+					t.Errorf("the application's socket: %v", err)
+				}
+				return
+			}
+			relayed := make(chan error, 1)
+			go func() { relayed <- netx.Relay(t.Context(), app, s, nil) }()
+			if tt.relayed {
+				if _, err := end.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+					t.Errorf("the peer's end did not arrive: %v", err)
+				}
+			}
+			end.Close()
+			if err := <-relayed; (err == nil) != tt.relayed {
+				t.Errorf("relayed: %v", err)
+			}
+		})
+	}
+}
+
+// The connection that carries the tunnel breaks while the application is silent, before and after the answer.
+func TestABrokenConnectionReachesASilentApplication(t *testing.T) {
+	for _, accept := range []bool{false, true} {
+		reached := make(chan struct{})
+		cc, _ := connect(t, handlerFunc(func(ctx context.Context, _ *Request, w ResponseWriter) {
+			if accept {
+				s, err := w.Accept(nil)
+				if err == nil {
+					io.WriteString(s, "x")
+				}
+			}
+			close(reached)
+			<-ctx.Done()
+		}), ServerConfig{})
+		app, end := socketPair(t)
+		go func() {
+			<-reached
+			if accept {
+				io.ReadFull(end, make([]byte, 1))
+			}
+			cc.Close()
+		}()
+		s, _, err := cc.Connect(deadline(t), &Request{Authority: "10.0.0.1:80", App: app, Received: new(atomic.Uint64)})
+		if err == nil {
+			err = netx.Relay(t.Context(), app, s, nil)
+		}
+		if err == nil {
+			t.Errorf("accepted before: %t: nobody noticed", accept)
+		}
+	}
 }

@@ -17,6 +17,7 @@ type sink struct {
 	raw   syscall.RawConn
 	count *atomic.Uint64
 	done  func(error)
+	wake  func() // called instead of done, once, while there is no done
 
 	try  func(fd uintptr) bool // push's callback, made once
 	data []byte
@@ -24,8 +25,8 @@ type sink struct {
 	err  error
 }
 
-// ForwardTo writes all that the stream receives to dst, which it does not close; the bytes are added to count. It returns at once: the connection's reader writes as long as dst takes it, a goroutine exists only
-// while dst lags. done is called once, from any goroutine, and must not block: nil after the end, else a
+// ForwardTo writes all that the stream receives to dst, which it does not close; the bytes are added to count. It returns at once:
+// the connection's reader writes as long as dst takes it, a goroutine exists only while dst lags. done is called once, from any goroutine, and must not block: nil after the end, else a
 // [*netx.CopyError]. The stream must not be read otherwise.
 func (s *Stream) ForwardTo(dst *net.TCPConn, count *atomic.Uint64, done func(error)) {
 	raw, err := dst.SyscallConn()
@@ -33,18 +34,13 @@ func (s *Stream) ForwardTo(dst *net.TCPConn, count *atomic.Uint64, done func(err
 		done(&netx.CopyError{Write: true, Err: err})
 		return
 	}
-	k := &sink{dst: dst, raw: raw, count: count, done: done}
-	k.try = k.write
 	s.rmu.Lock()
-	s.sink = k
-	passed := s.queue.drain(k.push)
-	switch {
-	case k.err != nil:
-		passed += s.queue.clear()
-	case s.queue.size > 0:
-		s.draining = true
-		go s.drainTo(k)
-	}
+	passed := 0
+	if s.sink == nil {
+		s.sink = newSink(dst, raw, count)
+		passed = s.forwardQueueLocked()
+	} // else it forwards there since the peer has accepted
+	s.sink.done = done
 	finished := s.finishedLocked()
 	s.rmu.Unlock()
 	if passed > 0 {
@@ -53,6 +49,26 @@ func (s *Stream) ForwardTo(dst *net.TCPConn, count *atomic.Uint64, done func(err
 	if finished != nil {
 		finished()
 	}
+}
+
+func newSink(dst *net.TCPConn, raw syscall.RawConn, count *atomic.Uint64) *sink {
+	k := &sink{dst: dst, raw: raw, count: count}
+	k.try = k.write
+	return k
+}
+
+// forwardQueueLocked passes on what came before there was a sink, and returns how many bytes left the queue.
+func (s *Stream) forwardQueueLocked() int {
+	k := s.sink
+	passed := s.queue.drain(k.push)
+	switch {
+	case k.err != nil:
+		passed += s.queue.clear()
+	case s.queue.size > 0:
+		s.draining = true
+		go s.drainTo(k)
+	}
+	return passed
 }
 
 // push writes as much of p as the socket takes now.
@@ -117,10 +133,10 @@ func (s *Stream) drainTo(k *sink) {
 // finishedLocked returns what is to be called, without rmu, if forwarding is over now.
 func (s *Stream) finishedLocked() func() {
 	k := s.sink
-	if k == nil || s.draining || k.done == nil {
+	if k == nil || s.draining || k.done == nil && k.wake == nil {
 		return nil
 	}
-	done := k.done
+	done, wake := k.done, k.wake
 	var err error
 	switch {
 	case k.err != nil:
@@ -134,7 +150,10 @@ func (s *Stream) finishedLocked() func() {
 	default:
 		return nil
 	}
-	k.done = nil
+	k.done, k.wake = nil, nil
+	if done == nil {
+		return wake
+	}
 	return func() { done(err) }
 }
 

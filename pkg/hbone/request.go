@@ -2,7 +2,9 @@ package hbone
 
 import (
 	"fmt"
+	"net"
 	"strings"
+	"sync/atomic"
 )
 
 // Field is one header field; Key is lower-case.
@@ -35,6 +37,12 @@ type Request struct {
 	// Early are the first bytes of the tunnel, which a client sends together with the CONNECT, instead of a round trip later.
 	// The peer holds them back until it accepts. See [EarlySize].
 	Early []byte
+
+	// App, if set, gets what the peer sends from the moment it accepts, and Received counts that. Then a client's Connect returns
+	// when the peer has answered and App has more to send, or either end has come to its end: the usual tunnel, whose application
+	// waits for an answer, is opened without waking anybody up for it. The stream must be forwarded to App and nowhere else.
+	App      *net.TCPConn
+	Received *atomic.Uint64
 }
 
 // EarlySize is how many early bytes are worth a copy.

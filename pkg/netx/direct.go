@@ -36,6 +36,17 @@ func Available(c *net.TCPConn, b []byte) (n int, err error) {
 	return n, err
 }
 
+// Readable tells whether a non-blocking socket has something to read, an end or an error included.
+func Readable(fd uintptr) bool {
+	var one [1]byte
+	for {
+		_, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&one[0])), 1, syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
+		if errno != syscall.EINTR {
+			return errno != syscall.EAGAIN
+		}
+	}
+}
+
 // CloseWriteNow ends the sending side of a TCP connection. See [ReadNow].
 func CloseWriteNow(c *net.TCPConn) error {
 	raw, err := c.SyscallConn()

@@ -42,15 +42,16 @@ func isthmusClient(own *certs.Workload, s setup) func(net.Listener) error {
 			buf := netx.Pool.Get(netx.SmallBuffer)
 			n, err := netx.Available(conn, buf)
 			var stream *hbone.Stream
+			var count netx.Counters
 			if err == nil {
-				stream, _, err = pool.Connect(ctx, key, &hbone.Request{Authority: authority, Early: buf[:n]})
+				stream, _, err = pool.Connect(ctx, key, &hbone.Request{Authority: authority, Early: buf[:n], App: conn, Received: &count.Received})
 			}
 			netx.Pool.Put(buf)
 			if err != nil {
 				conn.Close()
 				return
 			}
-			_ = netx.Relay(ctx, conn, stream, nil) // the load sees it fail
+			_ = netx.Relay(ctx, conn, stream, &count) // the load sees it fail
 		})
 	}
 }

@@ -90,7 +90,7 @@ func (i *Instance) connect(ctx context.Context, app *net.TCPConn, source netip.A
 	if err != nil {
 		return nil, fail(flagConnect, "read from the application: %w", err)
 	}
-	request.Early = early[:n]
+	request.Early, request.App, request.Received = early[:n], app, &bytes.Received
 	stream, _, err := i.pool.Connect(connecting, hbone.PoolKey{
 		Source: local.Identity().String(), SourceIP: source.Addr(), Dest: route.Target, ExpectedSANs: strings.Join(route.ExpectSANs, ","),
 	}, request)
