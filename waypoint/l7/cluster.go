@@ -4,6 +4,8 @@ import (
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+
+	"github.com/isthmus-mesh/isthmus/waypoint/l7/match"
 )
 
 // Discovery is where a cluster's hosts come from.
@@ -162,6 +164,9 @@ type SANMatcher struct {
 	Kind    SANKind
 	Matcher StringMatcher
 }
+
+// StringMatcher is a compiled matcher of strings.
+type StringMatcher = match.String
 
 // SANKind is the kind of a subject alternative name.
 type SANKind uint8

@@ -1,30 +1,16 @@
 package l7
 
-import "net/netip"
+import "github.com/isthmus-mesh/isthmus/waypoint/l7/exchange"
+
+// Conn is what is known of a downstream connection.
+type Conn = exchange.Conn
 
 // Protocol is what was seen in the first bytes of a connection.
-type Protocol uint8
+type Protocol = exchange.Protocol
 
 // The protocols that a listener filter can tell apart.
 const (
-	ProtocolUnknown Protocol = iota // not looked at, or neither of the others
-	ProtocolHTTP1                   // "http/1.1" or "http/1.0" of envoy.filters.listener.http_inspector
-	ProtocolHTTP2                   // "h2c": the client preface
+	ProtocolUnknown = exchange.ProtocolUnknown
+	ProtocolHTTP1   = exchange.ProtocolHTTP1
+	ProtocolHTTP2   = exchange.ProtocolHTTP2
 )
-
-// Conn is what is known of a downstream connection. For a connection inside an HBONE tunnel the addresses are those of the
-// tunnelled connection.
-type Conn struct {
-	// Source is the client; Destination is where it wanted to go: VIP:port or pod:port on a waypoint (the authority of the CONNECT),
-	// the local address on a gateway.
-	Source, Destination netip.AddrPort
-	// Identity is the SPIFFE URI of the peer's verified certificate, LocalIdentity ours on that connection. "" is none.
-	Identity, LocalIdentity string
-	// Authority of the CONNECT that carries the connection; "" without a tunnel. It may name a host.
-	Authority string
-	SNI, ALPN string
-	// TLS is whether the bytes that the chain sees came by TLS which the listener ended itself (not the tunnel's).
-	TLS bool
-	// ID is a number of the connection, for %CONNECTION_ID%.
-	ID uint64
-}

@@ -44,6 +44,8 @@ type Decision struct {
 	AttemptCount, AttemptCountResponse bool
 	// AutoHost says that the authority becomes the chosen host's Hostname.
 	AutoHost bool
+	// AppendHost says that the authority that AutoHost replaces is appended to x-forwarded-host.
+	AppendHost bool
 	// Flags and Details are what has been determined so far, also without a reply (a delay that was injected).
 	Flags Flags
 	// Details is empty unless Reply is set.
@@ -74,8 +76,18 @@ type Reply struct {
 	// Details and Flags are as in Envoy's access log.
 	Details string
 	Flags   Flags
-	// direct is that the route's response header operations apply.
-	direct bool
+	// direct is that the route's response header operations apply; bare that the answer is not in the form of local replies (no gRPC).
+	direct, bare bool
+}
+
+// responseState is what the response needs of the request.
+type responseState struct {
+	cors        *corsPolicy
+	origin      string
+	cookie      *hashPolicy
+	cookieValue string
+	location    string
+	head        bool // the method is HEAD
 }
 
 // ResponseInfo is what is known when a response from upstream comes.

@@ -6,6 +6,8 @@ import (
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+
+	"github.com/isthmus-mesh/isthmus/waypoint/l7/rbac"
 )
 
 // Listener is a compiled listener.
@@ -44,8 +46,8 @@ type Chain struct {
 	TCP *TCPProxy
 	// Terminate is a chain that ends HBONE.
 	Terminate *Terminate
-	// network filters before the last one
-	rbac []*networkRBAC
+	// rbac are the network filters before the last one.
+	rbac []*rbac.Filter
 }
 
 // Terminate says that connections are HBONE: each CONNECT goes on at the internal listener of the cluster.
@@ -69,8 +71,8 @@ type ServerTLS struct {
 	ALPN                    []string
 	// MinVersion and MaxVersion are as in crypto/tls; 0 is the default.
 	MinVersion, MaxVersion uint16
-	// PeerURIs are what the URI SAN of the peer must match, one of them; empty is any that the roots vouch for.
-	PeerURIs []StringMatcher
+	// PeerSANs are what a name of the peer must match, one of them; empty is any that the roots vouch for.
+	PeerSANs []SANMatcher
 }
 
 // Codec is which HTTP version a manager expects.
@@ -105,7 +107,7 @@ type HTTPManager struct {
 	Upgrades map[string]bool
 
 	opts    managerOptions
-	filters []httpFilter
+	filters []filter
 }
 
 // HTTP2Options are of a connection, on either side; 0 is the default.

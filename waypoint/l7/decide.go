@@ -1,0 +1,282 @@
+package l7
+
+import (
+	"strings"
+	"time"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+
+	"github.com/isthmus-mesh/isthmus/waypoint/l7/jwt"
+	"github.com/isthmus-mesh/isthmus/waypoint/l7/rbac"
+)
+
+// Decide decides about the request and changes its head as Envoy would before sending it upstream. ch.HTTP (or ch.Terminate's) must
+// be set. d is overwritten; it may be used again, and so may its Mirrors.
+//
+// The stages are Envoy's: what is no request; forwarding headers; the route; upgrades; filters in their order; the router.
+func (c *Config) Decide(d *Decision, ch *Chain, r *Request, now time.Time, rnd Rand) {
+	h := ch.HTTP
+	if h == nil {
+		h = ch.Terminate.HTTP
+	}
+	*d = Decision{manager: h, Mirrors: d.Mirrors[:0], IdleTimeout: h.StreamIdleTimeout, MaxDuration: h.MaxStreamDuration}
+	r.Now, r.Random, r.Remote = now, rnd.Uint64(), r.Conn.Source
+	r.OriginalPath, r.Path, r.Authority, r.GRPC = r.Head.Path, r.Head.Path, r.Head.Authority, isGRPC(&r.Head.Header)
+	d.resp.head = r.Head.Method == "HEAD"
+	if reply := h.sane(r); reply != nil {
+		d.answer(reply)
+		return
+	}
+	r.Path, r.Authority = r.Head.Path, r.Head.Authority
+	routes := h.Inline
+	if routes == nil {
+		routes = c.Routes[h.RouteConfig]
+	}
+	if routes == nil {
+		h.mutateRequest(r, nil, rnd)
+	} else {
+		h.mutateRequest(r, routes.internalOnly, rnd)
+		d.selectRoute(routes, r)
+	}
+	if !d.upgrade(r) {
+		d.answer(replyNoUpgrade)
+		return
+	}
+	if reply := d.filter(r, rnd); reply != nil {
+		d.answer(reply)
+		return
+	}
+	c.route(d, r, rnd)
+}
+
+func (d *Decision) answer(reply *Reply) {
+	d.Reply, d.Details = reply, reply.Details
+	d.Flags |= reply.Flags
+}
+
+// selectRoute finds the route, and the cluster when there are several.
+func (d *Decision) selectRoute(routes *Routes, r *Request) {
+	vh := routes.find(r.Head.Authority, &r.Scratch)
+	if vh == nil {
+		return
+	}
+	if vh.tls != routev3.VirtualHost_NONE && r.Head.Header.Value("x-forwarded-proto") != "https" {
+		if vh.tls == routev3.VirtualHost_ALL || !r.Internal {
+			d.Route, d.VirtualHost = vh.redirectTo, vh.name
+			return
+		}
+	}
+	rt := vh.index.find(r)
+	if rt == nil {
+		return
+	}
+	d.Route, d.RouteName, d.VirtualHost = rt, rt.Name, vh.name
+	r.Route, r.VirtualHost = rt.Name, vh.name
+	if f := rt.forward; f != nil {
+		d.ClusterName = f.cluster
+		if d.weighted = f.pick(r.Random); d.weighted != nil {
+			d.ClusterName = d.weighted.cluster
+		}
+		r.Cluster = d.ClusterName
+	}
+}
+
+// upgrade is whether the request is none, or one that is allowed.
+func (d *Decision) upgrade(r *Request) bool {
+	kind := r.Head.Upgrade
+	connect := r.Head.Method == "CONNECT"
+	if connect {
+		kind = "connect"
+	}
+	if kind == "" {
+		return true
+	}
+	kind = r.Scratch.Lower(kind)
+	if d.Route != nil && d.Route.forward != nil {
+		if u, ok := d.Route.forward.upgrades[kind]; ok {
+			d.Upgrade, d.ConnectTCP = u.enabled, u.enabled && u.tcp
+			return u.enabled
+		}
+	}
+	d.Upgrade = d.manager.Upgrades[kind]
+	// Without a route the answer is 404 rather than that the upgrade is refused only if upgrades are allowed at all.
+	return d.Upgrade
+}
+
+// overrides are what the route says of filters.
+func (d *Decision) overrides() []override {
+	switch {
+	case d.weighted != nil:
+		return d.weighted.overrides
+	case d.Route != nil:
+		return d.Route.overrides
+	}
+	return nil
+}
+
+// filter runs the filters before the router. The first answer ends it.
+func (d *Decision) filter(r *Request, rnd Rand) *Reply {
+	over := d.overrides()
+	for i := range d.manager.filters {
+		f := &d.manager.filters[i]
+		o := findOverride(over, f.name)
+		if o == nil && f.disabled || o != nil && o.disabled {
+			continue
+		}
+		if reply := d.one(f, o, r, rnd); reply != nil {
+			return reply
+		}
+	}
+	return nil
+}
+
+func (d *Decision) one(f *filter, o *override, r *Request, rnd Rand) *Reply {
+	switch {
+	case f.rbac != nil:
+		check := f.rbac
+		if o != nil && o.rbacSet {
+			check = o.rbac
+		}
+		if by, ok := check.Check(&r.Info); !ok {
+			reply := replyRBAC
+			reply.Details = rbac.Details(by)
+			return &reply
+		}
+	case f.jwt != nil:
+		var per *jwt.PerRoute
+		if o != nil {
+			per = o.jwt
+		}
+		if deny := f.jwt.Check(&r.Info, per); deny != nil {
+			return &Reply{Status: deny.Status, Body: deny.Body, Header: deny.Header, GRPCStatus: -1, Details: deny.Details}
+		}
+	case f.cors:
+		if o != nil && o.cors != nil {
+			return o.cors.decide(d, r, rnd)
+		}
+	case f.fault != nil:
+		ft := f.fault
+		if o != nil && o.fault != nil {
+			ft = o.fault
+		}
+		return ft.decide(d, r, rnd)
+	case f.state != nil:
+		for n := range f.state {
+			e := &f.state[n]
+			if v := e.value.Value(&r.Info); v != "" || !e.skipEmpty {
+				r.SetState(e.key, v)
+			}
+		}
+	}
+	return nil
+}
+
+// route is the router: it answers, or makes the head what upstream gets.
+func (c *Config) route(d *Decision, r *Request, rnd Rand) {
+	rt := d.Route
+	switch {
+	case rt == nil:
+		d.answer(replyNoRoute)
+		return
+	case rt.redirect != nil:
+		d.answer(&Reply{Status: rt.redirect.status, GRPCStatus: -1, Details: "direct_response", direct: true})
+		d.resp.location = rt.redirect.location(r, &rt.match)
+		return
+	case rt.direct != nil:
+		d.answer(rt.direct)
+		return
+	}
+	f := rt.forward
+	if d.Cluster = c.Clusters[d.ClusterName]; d.Cluster == nil {
+		reply := replyNoCluster
+		reply.Status = f.notFound
+		d.answer(&reply)
+		return
+	}
+	d.Endpoints = c.EndpointsOf(d.Cluster)
+	if f.idleSet {
+		d.IdleTimeout = f.idle
+	}
+	r.Head.Header.Del("x-envoy-upstream-alt-stat-name")
+	d.timeouts(r, f)
+	r.Head.Header.Del("x-envoy-upstream-rq-timeout-alt-response")
+	d.AttemptCount, d.AttemptCountResponse = rt.host.attemptsInRequest, rt.host.attemptsInResponse
+	if d.AttemptCount {
+		r.Head.Header.Set("x-envoy-attempt-count", "1")
+	}
+	d.requestHeaders(r)
+	d.rewrite(r, f)
+	d.retry(r, f.retry)
+	c.mirror(d, r, f, rnd)
+	d.hash(r, f.hash, rnd)
+}
+
+// requestHeaders makes the header operations of the route in Envoy's order: the most specific level first, so that more general ones
+// come later and win; the other way round where the specific is to win.
+func (d *Decision) requestHeaders(r *Request) {
+	rt := d.Route
+	if d.weighted != nil && !rt.specificWins {
+		d.weighted.request.Apply(&r.Head.Header, &r.Info)
+	}
+	for _, ops := range rt.request {
+		ops.Apply(&r.Head.Header, &r.Info)
+	}
+	if d.weighted != nil && rt.specificWins {
+		d.weighted.request.Apply(&r.Head.Header, &r.Info)
+	}
+}
+
+// rewrite changes authority and path.
+func (d *Decision) rewrite(r *Request, f *forward) {
+	host := f.host.literal
+	if d.weighted != nil && d.weighted.host != "" {
+		host = d.weighted.host
+	}
+	if f.host.header != "" {
+		host = r.Head.Header.Value(f.host.header)
+	}
+	d.AutoHost = f.host.auto && host == ""
+	if host != "" {
+		if f.appendHost {
+			if v, ok := r.Head.Header.Joined("x-forwarded-host"); ok {
+				r.Head.Header.Set("x-forwarded-host", r.Scratch.Concat(v, ",", r.Head.Authority))
+			} else {
+				r.Head.Header.Set("x-forwarded-host", r.Head.Authority)
+			}
+		}
+		r.Head.Authority = host
+	}
+	d.AppendHost = f.appendHost
+	if p := f.apply(r, &d.Route.match, r.Head.Path); p != r.Head.Path || f.prefix != "" {
+		if !d.manager.opts.suppressEnvoy {
+			r.Head.Header.Set("x-envoy-original-path", r.Head.Path)
+		}
+		r.Head.Path = p
+	}
+}
+
+// mirror draws the mirrors.
+func (c *Config) mirror(d *Decision, r *Request, f *forward, rnd Rand) {
+	for i := range f.mirrors {
+		m := &f.mirrors[i]
+		if m.chance != always && !m.chance.hit(rnd.Uint64()) {
+			continue
+		}
+		to := Mirror{ClusterName: m.cluster, Cluster: c.Clusters[m.cluster], Authority: r.Head.Authority}
+		if to.Cluster != nil {
+			to.Endpoints = c.EndpointsOf(to.Cluster)
+		}
+		if !m.noSuffix {
+			to.Authority = shadowHost(r, r.Head.Authority)
+		}
+		d.Mirrors = append(d.Mirrors, to)
+	}
+}
+
+// shadowHost puts -shadow behind the name, before the port.
+func shadowHost(r *Request, authority string) string {
+	if i := strings.LastIndexByte(authority, ':'); i > 0 && strings.IndexByte(authority[i:], ']') < 0 {
+		return r.Scratch.Concat(authority[:i], "-shadow", authority[i:])
+	}
+	return r.Scratch.Concat(authority, "-shadow")
+}

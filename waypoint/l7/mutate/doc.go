@@ -1,0 +1,2 @@
+// Package mutate compiles Envoy's header mutations and the format strings in them.
+package mutate

@@ -1,0 +1,2 @@
+// Package rbac compiles and evaluates Envoy's RBAC, for requests and for connections.
+package rbac

@@ -1,0 +1,130 @@
+package l7
+
+import (
+	"strconv"
+	"time"
+)
+
+// timeouts computes how long the request may take: of the route, or of what the client says in headers that it may set, which are
+// taken out.
+func (d *Decision) timeouts(r *Request, f *forward) {
+	h := &r.Head.Header
+	d.Timeout, d.PerTry, d.PerTryIdle = f.timeout, f.retry.PerTry, f.retry.PerTryIdle
+	switch {
+	case f.maxStream != nil:
+		// The stream's duration replaces the response timeout.
+		d.MaxDuration, d.Timeout = f.streamDuration(r, d.manager.MaxStreamDuration), 0
+		if f.maxStream.limit < 0 && f.maxStream.grpcMax == nil {
+			d.Timeout = f.timeout
+		}
+	case r.GRPC && f.maxGRPC != nil:
+		t, _ := grpcTimeout(h.Value("grpc-timeout"))
+		if f.grpcOffset < t {
+			t -= f.grpcOffset
+		}
+		if limit := *f.maxGRPC; limit != 0 && (t == 0 || t > limit) {
+			t = limit
+		}
+		d.Timeout = t
+	}
+	if f.maxStream == nil {
+		d.MaxDuration = d.manager.MaxStreamDuration
+	}
+	headerTimeout := false
+	if d.manager.opts.respectExpected {
+		_, headerTimeout = h.Get("x-envoy-expected-rq-timeout-ms")
+	}
+	if t, ok := millis(h.Value("x-envoy-expected-rq-timeout-ms")); ok && headerTimeout {
+		d.Timeout = t
+	} else {
+		if t, ok := millis(h.Value("x-envoy-upstream-rq-timeout-ms")); ok {
+			d.Timeout = t
+		}
+		h.Del("x-envoy-upstream-rq-timeout-ms")
+	}
+	if v, has := h.Get("x-envoy-upstream-rq-per-try-timeout-ms"); has {
+		if t, ok := millis(v); ok {
+			d.PerTry = t
+		}
+		h.Del("x-envoy-upstream-rq-per-try-timeout-ms")
+	}
+	if d.PerTry >= d.Timeout && d.Timeout != 0 {
+		d.PerTry = 0
+	}
+	expected := d.PerTry
+	if expected == 0 {
+		expected = d.Timeout
+	}
+	if expected <= 0 {
+		return
+	}
+	if d.Timeout > 0 {
+		expected = min(expected, d.Timeout)
+	}
+	if !d.manager.opts.suppressEnvoy && !headerTimeout {
+		b := strconv.AppendInt(r.Scratch.Bytes(), expected.Milliseconds(), 10)
+		h.Set("x-envoy-expected-rq-timeout-ms", r.Scratch.Keep(b))
+	}
+	if r.GRPC && f.maxStream == nil && f.maxGRPC != nil {
+		b := strconv.AppendInt(r.Scratch.Bytes(), expected.Milliseconds(), 10)
+		h.Set("grpc-timeout", r.Scratch.Keep(append(b, 'm')))
+	}
+}
+
+// streamDuration is max_stream_duration for the request: by grpc-timeout when the route allows it.
+func (f *forward) streamDuration(r *Request, fallback time.Duration) time.Duration {
+	m := f.maxStream
+	if r.GRPC && m.grpcMax != nil {
+		if t, ok := grpcTimeout(r.Head.Header.Value("grpc-timeout")); ok {
+			if *m.grpcMax != 0 && t > *m.grpcMax {
+				t = *m.grpcMax
+			}
+			if m.grpcOffset < t {
+				t -= m.grpcOffset
+			}
+			return t
+		}
+	}
+	if m.limit >= 0 {
+		return m.limit
+	}
+	return fallback
+}
+
+func millis(s string) (time.Duration, bool) {
+	if s == "" {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(s, 10, 40)
+	return time.Duration(n) * time.Millisecond, err == nil //nolint:gosec // 40 bits
+}
+
+// grpcTimeout parses grpc-timeout: up to eight digits and a unit.
+func grpcTimeout(s string) (time.Duration, bool) {
+	if len(s) < 2 || len(s) > 9 {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(s[:len(s)-1], 10, 32)
+	if err != nil {
+		return 0, false
+	}
+	unit := time.Duration(0)
+	switch s[len(s)-1] {
+	case 'H':
+		unit = time.Hour
+	case 'M':
+		unit = time.Minute
+	case 'S':
+		unit = time.Second
+	case 'm':
+		unit = time.Millisecond
+	case 'u':
+		// Envoy's timers have milliseconds: it rounds up.
+		return (time.Duration(n)*time.Microsecond + time.Millisecond - 1).Truncate(time.Millisecond), true //nolint:gosec // eight digits
+	case 'n':
+		return (time.Duration(n) + time.Millisecond - 1).Truncate(time.Millisecond), true //nolint:gosec // eight digits
+	default:
+		return 0, false
+	}
+	return time.Duration(n) * unit, true //nolint:gosec // eight digits
+}
