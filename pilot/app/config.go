@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
@@ -23,6 +24,8 @@ type Config struct {
 
 	// ConfigDir is the directory of manifests to serve. It is required, as there is no other source yet.
 	ConfigDir string
+	// StatusDir is where a file per object says what became of it; empty means nowhere but /debug/statusz.
+	StatusDir string
 	// MeshConfigFile is followed for changes; empty means defaults.
 	MeshConfigFile string
 	// Domain is the suffix of Kubernetes Services' names.
@@ -56,6 +59,8 @@ type Config struct {
 	TLSCertFile, TLSKeyFile, CACertFile string
 	// ServerNames are further DNS names of the control plane's own certificate.
 	ServerNames []string
+	// BlockedKeySources are networks that key sets of token issuers are never fetched from.
+	BlockedKeySources []netip.Prefix
 	// Profile serves profiles among the debug endpoints.
 	Profile bool
 	// RootCertOut is a file that the root certificates are written to.

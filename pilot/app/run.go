@@ -9,8 +9,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/isthmus-mesh/isthmus/pilot/internal/jwks"
 	"github.com/isthmus-mesh/isthmus/pilot/internal/meshconfig"
 	"github.com/isthmus-mesh/isthmus/pilot/internal/registry"
+	"github.com/isthmus-mesh/isthmus/pilot/internal/status"
 	"github.com/isthmus-mesh/isthmus/pkg/kube"
 	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
 	"github.com/isthmus-mesh/isthmus/pkg/xds/server"
@@ -45,12 +47,31 @@ func Run(ctx context.Context, cfg Config) error {
 		return errors.Join(g.wait(), ignoreCanceled(ctx, err))
 	}
 	defer p.registry.PublishTo(p.xds)()
+	defer p.followKeys()()
+	g.run(func() error { return p.statuses.Run(ctx) })
+	defer p.registry.FollowStatuses(p.statuses.Changed)()
 	if err := p.serve(ctx, g); err != nil {
 		cancel()
 		return errors.Join(err, g.wait())
 	}
 	<-ctx.Done()
 	return g.wait()
+}
+
+// followKeys fetches the key sets of token issuers as long as something asks for them.
+func (p *plane) followKeys() (stop func()) {
+	fetcher := jwks.New(jwks.Config{
+		Client: jwks.NewClient(p.cfg.BlockedKeySources),
+		Publish: func(source, document string) {
+			p.registry.SetKeySets(registry.KeySet{Source: source, Document: document})
+		},
+		Log: telemetry.Scoped(p.cfg.Log, "jwks"),
+	})
+	unfollow := p.registry.FollowKeySources(fetcher.Want)
+	return func() {
+		unfollow()
+		fetcher.Close()
+	}
 }
 
 func ignoreCanceled(ctx context.Context, err error) error {
@@ -72,6 +93,7 @@ type plane struct {
 	ready           atomic.Bool
 	security        *guard
 	pki             *pki
+	statuses        *status.Writer
 }
 
 func assemble(ctx context.Context, cfg Config) (*plane, error) {
@@ -92,6 +114,7 @@ func assemble(ctx context.Context, cfg Config) (*plane, error) {
 	if p.pki, err = p.newPKI(ctx); err != nil {
 		return nil, err
 	}
+	p.statuses = status.New(cfg.StatusDir, telemetry.Scoped(cfg.Log, "status"), time.Now)
 	p.security = newSecurity(cfg, p.pki.callers)
 	debugServer := p.debugServer()
 	controlPlane, err := debugServer.ControlPlane()

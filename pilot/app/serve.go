@@ -129,6 +129,7 @@ func (p *plane) monitoringHandler() http.Handler {
 func (p *plane) debugServer() *debug.Server {
 	return &debug.Server{
 		Registry: p.registry,
+		Statuses: p.statuses.Documents,
 		Errors:   p.source.Errors,
 		Mesh:     func() proto.Message { return p.settings.Load().Proto },
 		Build:    p.cfg.Build,

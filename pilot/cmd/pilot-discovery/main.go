@@ -82,6 +82,7 @@ func discovery(build telemetry.Build) *cobra.Command {
 	f.StringVar(&cfg.SecureGRPCAddr, "secureGRPCAddr", cfg.SecureGRPCAddr, "address of xDS and certificates over TLS")
 	f.StringVar(&cfg.MonitoringAddr, "monitoringAddr", cfg.MonitoringAddr, "address of metrics, version and debug endpoints")
 	f.StringVar(&cfg.ConfigDir, "configDir", "", "directory of manifests to serve, watched for changes")
+	f.StringVar(&cfg.StatusDir, "statusDir", "", "directory to write the status of each object to, a file each")
 	f.StringVar(&cfg.MeshConfigFile, "meshConfig", "", "file of the mesh configuration, watched for changes")
 	f.StringVar(&cfg.Domain, "domain", cfg.Domain, "DNS suffix of Kubernetes Services")
 	f.StringVar(&cfg.ClusterID, "clusterID", cfg.ClusterID, "name of the cluster")

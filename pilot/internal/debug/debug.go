@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/isthmus-mesh/isthmus/pilot/internal/registry"
+	"github.com/isthmus-mesh/isthmus/pilot/internal/status"
 	"github.com/isthmus-mesh/isthmus/pkg/kube"
 	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
 	"github.com/isthmus-mesh/isthmus/pkg/xds/server"
@@ -25,8 +26,10 @@ type Server struct {
 	Clients  func() []server.ClientStatus
 	// Errors of the objects that are not in force.
 	Errors func() []kube.ObjectError
-	Mesh   func() proto.Message
-	Build  telemetry.Build
+	// Statuses are what became of each object.
+	Statuses func() []status.Document
+	Mesh     func() proto.Message
+	Build    telemetry.Build
 	// Profile serves profiles, too.
 	Profile bool
 	// Instance and Revision of this control plane.
@@ -43,6 +46,8 @@ func (s *Server) endpoints() []endpoint {
 	return []endpoint{
 		{"syncz", "what each connected proxy was sent and has acknowledged", func(r *http.Request) (any, error) { return s.syncz(r.URL.Query().Get("namespace")), nil }},
 		{"configz", "objects that are not in force, and why", func(*http.Request) (any, error) { return orEmpty(s.Errors()), nil }},
+		{"statusz", "status of each object, as it would be written to it", func(*http.Request) (any, error) { return orEmpty(s.Statuses()), nil }},
+		{"problemz", "what of routes for connected proxies has no effect, by object", func(*http.Request) (any, error) { return s.Registry.Problems(), nil }},
 		{"registryz", "services", func(*http.Request) (any, error) { return s.services() }},
 		{"endpointz", "workloads by service", func(*http.Request) (any, error) { return s.byService(), nil }},
 		{"ambientz", "workloads, services and policies as ambient proxies get them", func(*http.Request) (any, error) { return s.ambient() }},

@@ -192,7 +192,7 @@ func (r *Registry) endpointsOf(f coll.Fetch, t target) []envoy.Endpoint {
 	all := t.service.Proto.GetLoadBalancing().GetHealthPolicy() == workload.LoadBalancing_ALLOW_ALL
 	var out []envoy.Endpoint
 	for _, w := range coll.FetchIndex(f, r.routing.workloadsByService, t.service.Key()) {
-		if w.Proto.Status == workload.WorkloadStatus_UNHEALTHY && !all || !hasLabels(w.Labels, t.subset.GetLabels()) {
+		if !healthy(w) && !all || !hasLabels(w.Labels, t.subset.GetLabels()) {
 			continue
 		}
 		port := targetPort(w.Proto.Services[t.service.Key()], t.port)
@@ -227,7 +227,7 @@ func (r *Registry) byWaypoint(f coll.Fetch, t target) ([]envoy.Endpoint, bool) {
 	for _, s := range r.waypointServices(f, t.service.Proto.GetWaypoint()) {
 		for _, w := range coll.FetchIndex(f, r.routing.workloadsByService, s.Key()) {
 			address, err := netip.ParseAddr(firstAddress(w.Proto))
-			if err != nil || w.Proto.Status == workload.WorkloadStatus_UNHEALTHY {
+			if err != nil || !healthy(w) {
 				continue
 			}
 			port := targetPort(w.Proto.Services[s.Key()], t.service.Proto.GetWaypoint().GetHboneMtlsPort())
@@ -257,6 +257,8 @@ func (r *Registry) waypointServices(f coll.Fetch, at *workload.GatewayAddress) [
 	}
 	return coll.FetchIndex(f, r.routing.servicesByAddress, at.GetAddress().GetNetwork()+"/"+ip.String())
 }
+
+func healthy(w *ambient.Workload) bool { return w.Proto.Status != workload.WorkloadStatus_UNHEALTHY }
 
 func identityOf(mesh ambient.Mesh, w *workload.Workload) string {
 	return "spiffe://" + cmp.Or(w.TrustDomain, mesh.TrustDomain) + "/ns/" + w.Namespace + "/sa/" + w.ServiceAccount

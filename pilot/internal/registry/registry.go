@@ -64,6 +64,7 @@ type Registry struct {
 	addresses   coll.Collection[delta.Resource]
 	onlyPods    coll.Collection[delta.Resource]
 	authz       coll.Collection[delta.Resource]
+	statuses    coll.Collection[Status]
 	routing     routing
 	proxies     proxies
 
@@ -152,6 +153,7 @@ func (r *Registry) derive() {
 	r.deriveResources()
 	r.deriveRouting()
 	r.deriveProxies()
+	r.deriveStatuses()
 	r.podIdentity = coll.NewIndex(r.pods, func(p *corev1.Pod) []identity {
 		if p.Status.Phase == corev1.PodFailed {
 			return nil

@@ -53,6 +53,7 @@ type routing struct {
 	}
 	workloadsByService coll.Index[*ambient.Workload, string]
 	workloadsByBinding coll.Index[*ambient.Workload, string]
+	workloadsByGateway coll.Index[*ambient.Workload, string] // those that serve one
 	servicesByBinding  coll.Index[*ambient.Service, string]
 	servicesByAddress  coll.Index[*ambient.Service, string]
 }
@@ -92,6 +93,12 @@ func (r *Registry) deriveRouting() {
 		return keys
 	})
 	x.workloadsByBinding = coll.NewIndex(r.workloads, func(w *ambient.Workload) []string { return boundTo(w.Binding) })
+	x.workloadsByGateway = coll.NewIndex(r.workloads, func(w *ambient.Workload) []string {
+		if name := w.Labels[labelGatewayName]; name != "" {
+			return []string{w.Proto.Namespace + "/" + name}
+		}
+		return nil
+	})
 	x.servicesByBinding = coll.NewIndex(r.serviceList, func(s *ambient.Service) []string { return boundTo(s.Binding) })
 	x.servicesByAddress = coll.NewIndex(r.serviceList, func(s *ambient.Service) []string { return serviceAliases(s.Proto) })
 

@@ -157,13 +157,13 @@ func (st *sotwStream) do(g messenger, w *state, step func(*delta.Table) delta.St
 	if out.Nack != nil {
 		st.rejected(w.TypeURL(), out.Nack)
 	}
-	var err error
-	if out.Send != nil {
-		tail := delta.AppendState(st.server.controlPlane, out.Send.Version, out.Send.Nonce)
-		err = g.SendMsg(newEncoded(out.Send.StateWire(w.TypeURL()), tail))
-		st.server.cfg.Metrics.pushed(w.TypeURL(), st.server.cfg.Now().Sub(start))
-	}
 	st.record(&w.last, w.Status(), out.Send != nil, out.Acked != "" || out.Nack != nil)
+	if out.Send == nil {
+		return nil
+	}
+	tail := delta.AppendState(st.server.controlPlane, out.Send.Version, out.Send.Nonce)
+	err := g.SendMsg(newEncoded(out.Send.StateWire(w.TypeURL()), tail))
+	st.server.cfg.Metrics.pushed(w.TypeURL(), st.server.cfg.Now().Sub(start))
 	return err
 }
 

@@ -273,12 +273,13 @@ func (st *stream) do(g messenger, sub *subscription, step func(*delta.Table) del
 	if out.Nack != nil {
 		st.rejected(sub.TypeURL(), out.Nack)
 	}
-	var err error
-	if out.Send != nil {
-		err = g.SendMsg(newEncoded(out.Send.Wire(sub.TypeURL(), st.server.cfg.Version), delta.AppendNonce(nil, out.Send.Nonce)))
-		st.server.cfg.Metrics.pushed(sub.TypeURL(), st.server.cfg.Now().Sub(start))
-	}
+	// Before the write: a client that reads slowly is one that has been sent something.
 	st.record(&sub.last, sub.Status(), out.Send != nil, out.Acked != "" || out.Nack != nil)
+	if out.Send == nil {
+		return nil
+	}
+	err := g.SendMsg(newEncoded(out.Send.Wire(sub.TypeURL(), st.server.cfg.Version), delta.AppendNonce(nil, out.Send.Nonce)))
+	st.server.cfg.Metrics.pushed(sub.TypeURL(), st.server.cfg.Now().Sub(start))
 	return err
 }
 

@@ -1,0 +1,62 @@
+package app
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const judged = `apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: patch, namespace: default}
+spec: {configPatches: []}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: viewer, namespace: default}
+spec:
+  targetRefs: [{kind: Service, group: "", name: reviews}]
+  rules: [{to: [{operation: {methods: [GET]}}]}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: nowhere, namespace: default}
+spec:
+  targetRefs: [{kind: Service, group: "", name: nothing}]
+  rules: [{}]
+`
+
+// Each object's status is in a file of its own, and goes with the object.
+func TestStatusFiles(t *testing.T) {
+	dir, statuses := t.TempDir(), t.TempDir()
+	write(t, dir, "mesh.yaml", waypointMesh)
+	write(t, dir, "judged.yaml", judged)
+	startWith(t, dir, func(c *Config) { c.StatusDir = statuses })
+	file := func(path string) string {
+		data, _ := os.ReadFile(filepath.Join(statuses, path))
+		return string(data)
+	}
+	for path, holds := range map[string][]string{
+		"service/default/reviews.json":                               {"istio.io/WaypointBound", "WaypointAccepted", `"True"`},
+		"envoyfilter.networking.istio.io/default/patch.json":         {`"False"`, "EnvoyFilter"},
+		"authorizationpolicy.security.istio.io/default/viewer.json":  {"WaypointAccepted", "default/reviews-wp"},
+		"authorizationpolicy.security.istio.io/default/nowhere.json": {"TargetNotFound", "nothing"},
+		"virtualservice.networking.istio.io/default/reviews.json":    {"Accepted", `"True"`},
+		"destinationrule.networking.istio.io/default/reviews.json":   {"Accepted", `"True"`},
+		"gateway.gateway.networking.k8s.io/default/reviews-wp.json":  {"Accepted", "Programmed"},
+	} {
+		until(t, path, func() bool {
+			for _, part := range holds {
+				if !strings.Contains(file(path), part) {
+					return false
+				}
+			}
+			return true
+		})
+	}
+	if err := os.Remove(filepath.Join(dir, "judged.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the status of what is gone is gone", func() bool { return file("envoyfilter.networking.istio.io/default/patch.json") == "" })
+}

@@ -1,0 +1,54 @@
+package registry
+
+import (
+	"fmt"
+	"strings"
+
+	networkingapi "istio.io/api/networking/v1alpha3"
+	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/isthmus-mesh/isthmus/pilot/translate/gateway"
+)
+
+// ruleConditions name what of a DestinationRule has no effect.
+func ruleConditions(o *networkingv1.DestinationRule) []metav1.Condition {
+	var unsupported []string
+	note := func(path, why string) { unsupported = append(unsupported, path+": "+why) }
+	if o.Spec.GetWorkloadSelector() != nil {
+		note("spec.workloadSelector", "rules for some clients only are not applied")
+	}
+	checkPolicy("spec.trafficPolicy", o.Spec.GetTrafficPolicy(), note)
+	for i, s := range o.Spec.GetSubsets() {
+		checkPolicy(fmt.Sprintf("spec.subsets[%d].trafficPolicy", i), s.GetTrafficPolicy(), note)
+	}
+	if len(unsupported) > 0 {
+		return []metav1.Condition{newCondition(o, gateway.ConditionAccepted, false, reasonUnsupported, strings.Join(unsupported, "; "))}
+	}
+	return []metav1.Condition{newCondition(o, gateway.ConditionAccepted, true, "Accepted", "")}
+}
+
+func checkPolicy(path string, p *networkingapi.TrafficPolicy, note func(path, why string)) {
+	if p == nil {
+		return
+	}
+	checkSettings(path, p.GetLoadBalancer(), p.GetTls(), note)
+	if p.GetTunnel() != nil {
+		note(path+".tunnel", "tunnels are not supported")
+	}
+	if p.GetProxyProtocol() != nil {
+		note(path+".proxyProtocol", "the PROXY protocol is not spoken")
+	}
+	for i, port := range p.GetPortLevelSettings() {
+		checkSettings(fmt.Sprintf("%s.portLevelSettings[%d]", path, i), port.GetLoadBalancer(), port.GetTls(), note)
+	}
+}
+
+func checkSettings(path string, lb *networkingapi.LoadBalancerSettings, tls *networkingapi.ClientTLSSettings, note func(path, why string)) {
+	if l := lb.GetLocalityLbSetting(); l != nil && (len(l.GetDistribute()) > 0 || len(l.GetFailover()) > 0 || len(l.GetFailoverPriority()) > 0) {
+		note(path+".loadBalancer.localityLbSetting", "localities are not preferred")
+	}
+	if tls.GetCredentialName() != "" {
+		note(path+".tls.credentialName", "credentials are not served; name files")
+	}
+}
