@@ -43,7 +43,7 @@ func (c *Controller) Reconcile() (wrote bool, err error) {
 			continue
 		}
 		if err := c.gateway(u); err != nil {
-			problems = append(problems, fmt.Errorf("Gateway %s/%s: %w", u.GetNamespace(), u.GetName(), err))
+			problems = append(problems, fmt.Errorf("%s %s/%s: %w", gvk.Kind, u.GetNamespace(), u.GetName(), err))
 		}
 	}
 	c.forget()

@@ -15,7 +15,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/sandbox/internal/gateways"
 )
 
-var update = flag.Bool("update", false, "write the golden files") //nolint:gochecknoglobals // a flag of the test binary
+var update = flag.Bool("update", false, "write the golden files")
 
 func gateway(t *testing.T, text string) *gatewayv1.Gateway {
 	t.Helper()

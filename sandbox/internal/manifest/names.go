@@ -7,7 +7,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
-	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -60,11 +59,22 @@ func check(apiVersion, kind string, obj Object) *badName {
 func nameRule(group, kind string) apivalidation.ValidateNameFunc {
 	switch {
 	case group == "rbac.authorization.k8s.io": // "system:node"
-		return path.ValidatePathSegmentName
+		return isPathSegment
 	case group == "" && (kind == "Namespace" || kind == "Service"):
 		return apivalidation.NameIsDNSLabel
 	}
 	return apivalidation.NameIsDNSSubdomain
+}
+
+// isPathSegment tells what keeps a name from being part of a path.
+func isPathSegment(name string, _ bool) []string {
+	if name == "." || name == ".." {
+		return []string{"it means a directory"}
+	}
+	if strings.ContainsAny(name, "/%") {
+		return []string{"it may not contain / or %"}
+	}
+	return nil
 }
 
 // podSpec is the pods' part of a kind that makes pods.

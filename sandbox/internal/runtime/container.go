@@ -121,9 +121,9 @@ func (c *container) once(ctx context.Context) (code int, err error) {
 	select {
 	case <-p.done:
 	case <-c.pod.ending:
-		c.terminate(p, c.pod.gracePeriod())
+		c.terminate(ctx, p, c.pod.gracePeriod())
 	case <-ctx.Done():
-		c.terminate(p, 0)
+		c.terminate(ctx, p, 0)
 	}
 	stopProbing()
 	<-p.done
@@ -246,9 +246,10 @@ func workDir(dir string) string {
 }
 
 // terminate asks the process to end, and ends it when the grace period is over.
-func (c *container) terminate(p *process, grace time.Duration) {
+func (c *container) terminate(ctx context.Context, p *process, grace time.Duration) {
 	if grace > 0 {
-		ctx, cancel := context.WithTimeout(c.pod.runtime.ctx, grace)
+		// Who asks may go away: the grace period is the process's.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 		defer cancel()
 		c.preStop(ctx, p)
 		_ = p.cmd.Process.Signal(syscall.SIGTERM) // if it is gone, done is closed
@@ -256,6 +257,7 @@ func (c *container) terminate(p *process, grace time.Duration) {
 		case <-p.done:
 			return
 		case <-ctx.Done():
+		case <-c.pod.runtime.ctx.Done():
 		}
 	}
 	_ = p.cmd.Process.Kill()
@@ -270,9 +272,10 @@ func (c *container) preStop(ctx context.Context, p *process) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
+		defer cancel()
 		select {
 		case <-p.done:
-			cancel()
+		case <-c.pod.runtime.ctx.Done():
 		case <-ctx.Done():
 		}
 	}()

@@ -38,7 +38,7 @@ func (c *container) probe(ctx context.Context, p *process) {
 			c.watch(ctx, p, c.spec.LivenessProbe, func(well bool) {
 				if !well {
 					c.pod.runtime.cfg.Log.Warn("container fails its liveness probe", "pod", c.pod.name(), "container", c.spec.Name)
-					go c.terminate(p, 10*time.Second)
+					go c.terminate(ctx, p, 10*time.Second)
 				}
 			})
 		}
@@ -62,7 +62,7 @@ func (c *container) pass(ctx context.Context, p *process, spec *corev1.Probe) bo
 	c.watch(inner, p, spec, func(well bool) {
 		passed = well
 		if !well {
-			go c.terminate(p, 10*time.Second)
+			go c.terminate(ctx, p, 10*time.Second)
 		}
 		cancel()
 	})

@@ -236,6 +236,9 @@ func (s *Supervisor) list(kind, namespace string) []manifest.Object {
 // matchesKind accepts a kind, its plural, its usual short name, with or without the group.
 func matchesKind(asked, kind, group string) bool {
 	asked = strings.ToLower(asked)
+	if full, ok := shortNames()[asked]; ok {
+		asked = full
+	}
 	if name, g, ok := strings.Cut(asked, "."); ok {
 		if g != group {
 			return false
@@ -250,12 +253,17 @@ func matchesKind(asked, kind, group string) bool {
 	case strings.HasSuffix(lower, "s"):
 		plural = lower + "es"
 	}
-	short := map[string]string{
+	return asked == lower || asked == plural
+}
+
+// shortNames are what people type. Of the two Gateways each has its own.
+func shortNames() map[string]string {
+	return map[string]string{
 		"po": "pod", "svc": "service", "ns": "namespace", "no": "node", "sa": "serviceaccount", "deploy": "deployment", "rs": "replicaset",
-		"sts": "statefulset", "ds": "daemonset", "cm": "configmap", "vs": "virtualservice", "dr": "destinationrule", "gw": "gateway", "se": "serviceentry",
-		"we": "workloadentry", "gtw": "gateway", "gc": "gatewayclass", "ra": "requestauthentication", "pa": "peerauthentication", "ap": "authorizationpolicy",
+		"sts": "statefulset", "ds": "daemonset", "cm": "configmap", "vs": "virtualservice", "dr": "destinationrule", "se": "serviceentry",
+		"we": "workloadentry", "pa": "peerauthentication", "ap": "authorizationpolicy", "ra": "requestauthentication",
+		"gw": "gateway.networking.istio.io", "gtw": "gateway.gateway.networking.k8s.io", "gc": "gatewayclass",
 	}
-	return asked == lower || asked == plural || short[asked] == lower
 }
 
 // patch applies a JSON merge patch (RFC 7386) to an object.
