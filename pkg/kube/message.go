@@ -33,7 +33,7 @@ func (d *decoder) message(at ObjectError, k kind, raw []byte, o Object) {
 	if len(spec) == 0 || string(spec) == "null" {
 		return
 	}
-	if err := protojson.Unmarshal(spec, k.spec(o)); err != nil {
+	if err := UnmarshalMessage(spec, k.spec(o), protojson.UnmarshalOptions{}); err != nil {
 		field, reason := explainMessage(k.spec(o), spec, err)
 		d.fail(at, field, reason)
 	}
@@ -111,6 +111,12 @@ func misfitOne(f protoreflect.FieldDescriptor, value any, path string) (at, why 
 	text, isText := value.(string)
 	switch f.Kind() {
 	case protoreflect.MessageKind:
+		if f.Message().FullName() == durationMessage {
+			if why := misfitDuration(value); why != "" {
+				return path, why
+			}
+			return "", ""
+		}
 		return misfit(f.Message(), value, path)
 	case protoreflect.EnumKind:
 		if isText && f.Enum().Values().ByName(protoreflect.Name(text)) == nil {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/pilot/internal/registry"
 	"github.com/isthmus-mesh/isthmus/pilot/translate/ambient"
+	"github.com/isthmus-mesh/isthmus/pkg/kube"
 )
 
 // Settings are what the file says and its defaults.
@@ -50,7 +51,7 @@ func Parse(data []byte) (Settings, error) {
 		return Settings{}, fmt.Errorf("parse the mesh configuration: serviceEntryVisibility: %q is not one of NONE, NAMESPACE, PUBLIC", extra.ServiceEntryVisibility)
 	}
 	fromFile := &meshapi.MeshConfig{}
-	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(raw, fromFile); err != nil {
+	if err := kube.UnmarshalMessage(raw, fromFile, protojson.UnmarshalOptions{DiscardUnknown: true}); err != nil {
 		return Settings{}, fmt.Errorf("parse the mesh configuration: %w", err)
 	}
 	if fromFile.TrustDomain == "" {
