@@ -49,7 +49,6 @@ type Server struct {
 	// Quit ends the process in order.
 	Quit func()
 	Log  *slog.Logger
-
 }
 
 // route is one path of the admin port.

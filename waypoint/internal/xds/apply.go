@@ -47,6 +47,14 @@ type compilers struct {
 	endpoints func(*endpointv3.ClusterLoadAssignment) (*l7.Endpoints, error)
 }
 
+func (a *Assembler) compileListener(p *listenerv3.Listener) (*l7.Listener, error) {
+	l, err := a.compile.listener(p)
+	if err == nil && a.check != nil {
+		err = a.check(l)
+	}
+	return l, err
+}
+
 // read compiles a resource. A version that does not compile changes nothing but the failure that is shown.
 func read[T any, M proto.Message](a *Assembler, c *collection[T], r client.Resource, message M, compile func(M) (*T, error), name func(M) string) (*compiled[T], error) {
 	revision := Revision{Version: r.Version, Content: r.Any, Updated: a.now()}
@@ -72,7 +80,7 @@ func (a *Assembler) applyListeners(updated []client.Resource, removed []string) 
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, r := range updated {
-		next, err := read(a, a.listeners, r, &listenerv3.Listener{}, a.compile.listener, (*listenerv3.Listener).GetName)
+		next, err := read(a, a.listeners, r, &listenerv3.Listener{}, a.compileListener, (*listenerv3.Listener).GetName)
 		if err != nil {
 			rejected = append(rejected, client.Rejected{Name: r.Name, Reason: err.Error()})
 			continue

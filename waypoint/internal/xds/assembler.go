@@ -31,7 +31,8 @@ type Assembler struct {
 	log       *slog.Logger
 	now       func() time.Time
 	compile   compilers
-	ctx       context.Context //nolint:containedctx // ends with Close; the sink's work outlives no Assembler
+	check     func(*l7.Listener) error // may be nil
+	ctx       context.Context          //nolint:containedctx // ends with Close; the sink's work outlives no Assembler
 	cancel    context.CancelFunc
 	ready     chan struct{} // closed when the first configuration is in force
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/pkg/controlplane"
 	"github.com/isthmus-mesh/isthmus/pkg/xds/client"
+	"github.com/isthmus-mesh/isthmus/waypoint/l7"
 )
 
 // Config of a Subscription.
@@ -15,6 +16,8 @@ type Config struct {
 	Node     Node
 	Upstream controlplane.Upstream
 	Sink     Sink
+	// CheckListener refuses listeners that compile but that something else of the proxy cannot honour; it may be nil.
+	CheckListener func(*l7.Listener) error
 	// Registerer takes the metrics of the connection; it may be nil.
 	Registerer prometheus.Registerer
 	Log        *slog.Logger
@@ -38,6 +41,7 @@ func Subscribe(c Config) (*Subscription, error) {
 	}
 	s := &Subscription{}
 	s.Assembler = NewAssembler(c.Sink, func(typeURL string, add, remove []string) { s.client.Subscribe(typeURL, add, remove) }, c.Log)
+	s.check = c.CheckListener
 	s.client = client.New(client.Config{
 		// Token and cluster go with each call, by the upstream's options.
 		Target: target, Dial: c.Upstream.DialOptions,
