@@ -15,6 +15,7 @@ const (
 	PathRoot   = "/sandbox/root"
 	PathKeys   = "/sandbox/keys"
 	PathAPI    = "/sandbox/api"
+	PathStatus = "/sandbox/status"
 )
 
 //go:embed mesh.yaml

@@ -17,7 +17,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/isthmus-mesh/isthmus/sandbox/internal/api"
-	"github.com/isthmus-mesh/isthmus/sandbox/internal/manifest"
 	"github.com/isthmus-mesh/isthmus/sandbox/internal/runtime"
 	"github.com/isthmus-mesh/isthmus/sandbox/internal/store"
 )
@@ -51,9 +50,10 @@ func (s *Supervisor) handler() http.Handler {
 	mux.HandleFunc("POST /apply", s.manifests(s.apply))
 	mux.HandleFunc("POST /delete", s.manifests(s.remove))
 	mux.HandleFunc("GET /objects/{kind}", func(w http.ResponseWriter, r *http.Request) {
-		list := s.list(r.PathValue("kind"), r.URL.Query().Get("namespace"))
-		if list == nil {
-			list = []manifest.Object{}
+		list, err := s.shown(s.list(r.PathValue("kind"), r.URL.Query().Get("namespace")))
+		if err != nil {
+			refuse(w, http.StatusInternalServerError, err)
+			return
 		}
 		answer(w, list)
 	})

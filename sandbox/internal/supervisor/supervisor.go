@@ -158,7 +158,7 @@ func (s *Supervisor) step(ctx context.Context) (fresh bool) {
 
 // setUp makes the nodes and their network.
 func (s *Supervisor) setUp(ctx context.Context) error {
-	for _, dir := range []string{"pins", "root", "keys", "logs", api.Dir, "config/system", "config/user"} {
+	for _, dir := range []string{"pins", "root", "keys", "logs", statusDir, api.Dir, "config/system", "config/user"} {
 		if err := os.MkdirAll(filepath.Join(s.cfg.StateDir, dir), 0o755); err != nil {
 			return err
 		}
@@ -236,7 +236,7 @@ func (s *Supervisor) addNode(ctx context.Context, plan network.NodePlan) (runtim
 // hostPath maps what the mesh's manifests name to where it is kept.
 func (s *Supervisor) hostPath(path string) (string, bool) {
 	dir, ok := map[string]string{
-		mesh.PathConfig: "config", mesh.PathCA: "ca", mesh.PathRoot: "root", mesh.PathKeys: "keys", mesh.PathAPI: api.Dir,
+		mesh.PathConfig: "config", mesh.PathCA: "ca", mesh.PathRoot: "root", mesh.PathKeys: "keys", mesh.PathAPI: api.Dir, mesh.PathStatus: statusDir,
 	}[filepath.Clean(path)]
 	return filepath.Join(s.cfg.StateDir, dir), ok
 }
