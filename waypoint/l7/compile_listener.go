@@ -26,6 +26,9 @@ func compileListener(p *listenerv3.Listener) (*Listener, error) {
 	if l.Name == "" {
 		return nil, strict.Errorf("name", "is required")
 	}
+	if p.GetUseOriginalDst().GetValue() {
+		return nil, strict.Errorf("use_original_dst", "true is not supported")
+	}
 	if err := l.addresses(p); err != nil {
 		return nil, err
 	}

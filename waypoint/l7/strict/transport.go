@@ -5,7 +5,7 @@ import "google.golang.org/protobuf/reflect/protoreflect"
 func listenerFields(name protoreflect.FullName) string {
 	switch name {
 	case "envoy.config.listener.v3.Listener":
-		return "name address additional_addresses stat_prefix filter_chains filter_chain_matcher default_filter_chain per_connection_buffer_limit_bytes metadata! drain_type listener_filters listener_filters_timeout continue_on_listener_filters_timeout traffic_direction access_log! enable_reuse_port connection_balance_config! internal_listener bind_to_port enable_mptcp ignore_global_conn_limit bypass_overload_manager socket_options! tcp_backlog_size max_connections_to_accept_per_socket_event"
+		return "name address additional_addresses stat_prefix use_original_dst filter_chains filter_chain_matcher default_filter_chain per_connection_buffer_limit_bytes metadata! drain_type listener_filters listener_filters_timeout continue_on_listener_filters_timeout traffic_direction access_log! enable_reuse_port connection_balance_config! internal_listener bind_to_port enable_mptcp ignore_global_conn_limit bypass_overload_manager socket_options! tcp_backlog_size max_connections_to_accept_per_socket_event"
 	case "envoy.config.listener.v3.AdditionalAddress":
 		return "address socket_options!"
 	case "envoy.config.listener.v3.ListenerFilter":
@@ -31,7 +31,7 @@ func clusterFields(name protoreflect.FullName) string {
 	case "envoy.config.cluster.v3.Cluster.TransportSocketMatch":
 		return "name match! transport_socket"
 	case "envoy.config.cluster.v3.Cluster.OriginalDstLbConfig":
-		return "upstream_port_override use_http_header"
+		return "upstream_port_override use_http_header metadata_key"
 	case "envoy.config.cluster.v3.Cluster.LeastRequestLbConfig":
 		return "choice_count active_request_bias slow_start_config"
 	case "envoy.config.cluster.v3.Cluster.RoundRobinLbConfig":
