@@ -28,107 +28,145 @@ func (t *translation) apiRoutes(o routeObject, clients string) []route.Route {
 	return out
 }
 
-// rule gives one route per match.
+// rule gives one route per match, or several that share its requests by chance.
 func (t *translation) rule(o routeObject, r rule, clients string) []route.Route {
 	does, ok := t.filters(o, r.path, r.filters)
-	base := route.Route{Name: r.name, Origin: o.origin(), Request: does.request, Response: does.response, CORS: does.cors}
-	var pathRewrite *gatewayv1.HTTPPathModifier
-	if does.rewrite != nil {
-		pathRewrite = does.rewrite.Path
-	}
-	host, port := o.meta.Name, t.port
-	refuse := route.Route{Name: r.name, Origin: o.origin(), Direct: &route.Direct{Status: http.StatusInternalServerError}}
+	parts := []part{{does: does}}
 	switch {
 	case !ok:
-		base = refuse
-	case does.redirect != nil:
-	default:
-		forward, backendRewrite, single := t.backends(o, r)
-		if forward == nil {
-			base = refuse
-			base.CORS = does.cors
-			break
-		}
-		if does.authority != "" {
-			forward.Rewrite.Authority = does.authority
-		}
-		if backendRewrite != nil {
-			pathRewrite = backendRewrite
-		}
-		forward.Mirrors = append(does.mirrors, forward.Mirrors...)
-		base.Forward = forward
-		if single != nil {
-			host, port = single.host, single.port
-		}
+		parts = []part{{}}
+	case does.redirect == nil:
+		parts = t.parts(o, r, does)
 	}
 	var out []route.Route
 	for _, m := range r.matches {
-		one := base
-		one.Match = m
-		one.Match.SourceNamespace = clients
-		one.Decorator = route.Operation(host, strconv.FormatUint(uint64(port), 10), m.Path)
-		switch {
-		case base.Forward != nil:
-			forward := *base.Forward
-			rewrite := rewriteFor(pathRewrite, m.Path)
-			forward.Rewrite.Prefix, forward.Rewrite.Regex = rewrite.Prefix, rewrite.Regex
-			one.Forward = &forward
-		case base.Direct == nil:
-			one.Redirect = t.redirectFor(does.redirect, m.Path)
+		m.SourceNamespace = clients
+		for _, p := range parts {
+			out = append(out, t.partRoute(o, r, p, m))
 		}
-		out = append(out, one)
 	}
 	return out
 }
 
-// backends translates where a rule sends requests; nil when there is nowhere to send them. A path rewrite of the only backend is
-// the rule's.
-func (t *translation) backends(o routeObject, r rule) (*route.Forward, *gatewayv1.HTTPPathModifier, *destinationTarget) {
-	out := &route.Forward{Retry: t.apiRetry(o, r)}
-	t.apiTimeouts(o, r, out)
-	var rewrite *gatewayv1.HTTPPathModifier
-	var last destinationTarget
-	var usable uint64
-	for i, b := range r.backends {
-		path := r.path.Child("backendRefs").Index(i)
-		weight := uint32(1)
-		if b.Weight != nil {
-			weight = uint32(max(*b.Weight, 0))
+// part is a share of a rule's requests, and what is done with it. One with neither a redirect nor a forward is refused.
+type part struct {
+	does    effects
+	forward *route.Forward
+	// single is the only backend.
+	single *destinationTarget
+	chance route.Share
+}
+
+// partRoute is a part for one match.
+func (t *translation) partRoute(o routeObject, r rule, p part, m route.Match) route.Route {
+	m.Chance = p.chance
+	host, port := o.meta.Name, t.port
+	if p.single != nil {
+		host, port = p.single.host, p.single.port
+	}
+	out := route.Route{
+		Name: r.name, Origin: o.origin(), Match: m, Request: p.does.request, Response: p.does.response, CORS: p.does.cors,
+		Decorator: route.Operation(host, strconv.FormatUint(uint64(port), 10), m.Path),
+	}
+	switch {
+	case p.does.redirect != nil:
+		out.Redirect = t.redirectFor(p.does.redirect, m.Path)
+	case p.forward != nil:
+		forward := *p.forward
+		if p.does.rewrite != nil {
+			forward.Rewrite = rewriteFor(p.does.rewrite.Path, m.Path)
 		}
-		to, ok := t.backend(o, path, b.BackendObjectReference)
-		does, good := t.filters(o, path, b.Filters)
-		onlyOne := len(r.backends) == 1
-		if good && (does.redirect != nil || does.cors != nil || !onlyOne && (len(does.mirrors) > 0 || does.rewrite != nil && does.rewrite.Path != nil)) {
-			t.problem(o.origin(), path.Child("filters"), "of a backend's filters only changes of headers and of the host can be applied")
-			good = false
-		}
-		if !ok || !good {
-			out.MissingIs500 = true
-			out.Targets = append(out.Targets, route.Target{Cluster: unknownCluster, Weight: weight})
-			continue
-		}
-		if onlyOne {
-			out.Mirrors = does.mirrors
-			if does.rewrite != nil {
-				rewrite = does.rewrite.Path
+		forward.Rewrite.Authority = p.does.authority
+		forward.Mirrors = p.does.mirrors
+		out.Forward = &forward
+	default:
+		out.Request, out.Response = route.HeaderOps{}, route.HeaderOps{}
+		out.Direct = &route.Direct{Status: http.StatusInternalServerError}
+	}
+	return out
+}
+
+// parts says where a rule sends requests. Envoy splits requests among clusters that differ in their headers and their host; where
+// filters of backends do more, each backend has a route of its own that takes its share.
+func (t *translation) parts(o routeObject, r rule, does effects) []part {
+	backends, sum := t.backends(o, r)
+	if sum == 0 {
+		return []part{{does: effects{cors: does.cors}}}
+	}
+	// Reported once for the rule, whatever the number of its parts.
+	base := &route.Forward{Retry: t.apiRetry(o, r)}
+	t.apiTimeouts(o, r, base)
+	alone := len(backends) == 1 || slices.ContainsFunc(backends, func(b backend) bool { return b.ok && b.does.needsRoute() })
+	if !alone {
+		return []part{{does: does, forward: t.split(base, backends)}}
+	}
+	var out []part
+	var before uint64
+	for _, b := range backends {
+		before += uint64(b.weight)
+		p := part{does: effects{cors: does.cors}}
+		if b.ok {
+			p = part{does: does.then(b.does)}
+			if p.does.redirect == nil {
+				to := b.to
+				p.single, p.forward = &to, t.split(base, []backend{{to: b.to, ok: true, weight: b.weight}})
 			}
 		}
-		out.Targets = append(out.Targets, route.Target{
-			Cluster: to.cluster, Weight: weight, Host: does.authority, Request: does.request, Response: does.response,
-		})
-		if weight > 0 {
-			usable += uint64(weight)
-			out.Hash = addHash(out.Hash, t.hash(to))
+		if before < sum {
+			p.chance = max(1, route.Share(before*uint64(route.Everything)/sum))
 		}
-		last = to
+		out = append(out, p)
 	}
-	if usable == 0 {
-		return nil, nil, nil
+	return out
+}
+
+// split sends requests to backends by their weights; the share of those that cannot be used is answered by 500.
+func (t *translation) split(base *route.Forward, backends []backend) *route.Forward {
+	out := *base
+	out.Hash = nil
+	for _, b := range backends {
+		if !b.ok {
+			out.MissingIs500 = true
+			out.Targets = append(out.Targets, route.Target{Cluster: unknownCluster, Weight: b.weight})
+			continue
+		}
+		out.Hash = addHash(out.Hash, t.hash(b.to))
+		out.Targets = append(out.Targets, route.Target{
+			Cluster: b.to.cluster, Weight: b.weight, Host: b.does.authority, Request: b.does.request, Response: b.does.response,
+		})
 	}
-	if len(r.backends) == 1 {
-		return out, rewrite, &last
+	return &out
+}
+
+// backend is a backendRef that has a weight; ok is false when it cannot be used.
+type backend struct {
+	to     destinationTarget
+	does   effects
+	weight uint32
+	ok     bool
+}
+
+// backends follows the references of a rule. sum is 0 when no request can be sent anywhere.
+func (t *translation) backends(o routeObject, r rule) (out []backend, sum uint64) {
+	usable := false
+	for i, ref := range r.backends {
+		path := r.path.Child("backendRefs").Index(i)
+		b := backend{weight: 1}
+		if ref.Weight != nil {
+			b.weight = uint32(max(*ref.Weight, 0))
+		}
+		var good bool
+		b.to, b.ok = t.backend(o, path, ref.BackendObjectReference)
+		b.does, good = t.filters(o, path, ref.Filters)
+		b.ok = good && (b.ok || b.does.redirect != nil)
+		if b.weight > 0 {
+			out, sum, usable = append(out, b), sum+uint64(b.weight), usable || b.ok
+		}
 	}
-	return out, nil, nil
+	if !usable {
+		return nil, 0
+	}
+	return out, sum
 }
 
 func (t *translation) apiTimeouts(o routeObject, r rule, out *route.Forward) {

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,6 +20,29 @@ type effects struct {
 	redirect          *gatewayv1.HTTPRequestRedirectFilter
 	mirrors           []route.Mirror
 	cors              *route.CORS
+}
+
+// needsRoute reports whether a backend's filters do what only a route of its own can.
+func (e effects) needsRoute() bool {
+	return e.redirect != nil || e.cors != nil || len(e.mirrors) > 0 || e.rewrite != nil && e.rewrite.Path != nil
+}
+
+// then gives the effects of both; what the other says of the same thing counts.
+func (e effects) then(o effects) effects {
+	out := effects{
+		request: e.request.Then(o.request), response: e.response.Then(o.response), authority: o.authority, rewrite: o.rewrite,
+		redirect: o.redirect, mirrors: append(slices.Clone(e.mirrors), o.mirrors...), cors: o.cors,
+	}
+	if out.authority == "" {
+		out.authority = e.authority
+	}
+	if out.rewrite == nil || out.rewrite.Path == nil && e.rewrite != nil {
+		out.rewrite = e.rewrite
+	}
+	if out.cors == nil {
+		out.cors = e.cors
+	}
+	return out
 }
 
 // filters reads filters; ok is false when one of them cannot be honoured, and the requests have to be refused: a filter may be

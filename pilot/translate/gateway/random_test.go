@@ -27,7 +27,7 @@ func TestRandom(t *testing.T) {
 		for i := range data {
 			data[i] = byte(random.Uint32())
 		}
-		for _, config := range translateAll(t, data) {
+		for _, config := range translateAll(data) {
 			if err := config.ValidateAll(); err != nil {
 				t.Fatal(err)
 			}

@@ -77,7 +77,7 @@ func (t *translation) tcpRoutes(vs *networkingv1.VirtualService, gateways []stri
 			if m == nil || !t.concernsConnection(vs, at, connectionMatch{m.Port, m.SourceLabels, m.SourceNamespace, m.Gateways}, gateways) {
 				continue
 			}
-			if m.SourceSubnet != "" { //nolint:staticcheck // refused by name rather than ignored
+			if m.SourceSubnet != "" {
 				t.problem(origin, at.Child("sourceSubnet"), "not supported: the match is left out")
 				continue
 			}

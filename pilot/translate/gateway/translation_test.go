@@ -98,7 +98,7 @@ func TestWhichVirtualServiceCounts(t *testing.T) {
 		"of a gateway":                       {[]*networkingv1.VirtualService{edge}, "default"},
 		"of a gateway and the mesh":          {[]*networkingv1.VirtualService{edge, both}, "both"},
 	} {
-		w := decodeWorld(t, "empty", nil)
+		w := newWorld()
 		w.services[host] = &Service{Hostname: host, Namespace: "default", Name: "web", Ports: []Port{{Number: 80}}}
 		in := w.waypointInput("infra/waypoint", host, 80)
 		in.VirtualServices = c.all
@@ -112,7 +112,7 @@ func TestWhichVirtualServiceCounts(t *testing.T) {
 // A VirtualService that speaks of another port only leaves the default; one whose match is wrong does not.
 func TestDefaultRoute(t *testing.T) {
 	const host = "web.default.svc.cluster.local"
-	w := decodeWorld(t, "empty", nil)
+	w := newWorld()
 	for name, c := range map[string]struct {
 		match *networkingapi.HTTPMatchRequest
 		want  int
@@ -134,7 +134,7 @@ func TestDefaultRoute(t *testing.T) {
 
 func TestWaypointTCP(t *testing.T) {
 	const host = "web.default.svc.cluster.local"
-	w := decodeWorld(t, "empty", nil)
+	w := newWorld()
 	to := func(host string, weight int32) *networkingapi.RouteDestination {
 		return &networkingapi.RouteDestination{Destination: &networkingapi.Destination{Host: host}, Weight: weight}
 	}

@@ -33,17 +33,21 @@ func decodeWorld(t testing.TB, name string, data []byte) *world {
 	for _, p := range problems {
 		t.Fatalf("%v", p)
 	}
-	w := &world{
+	w := newWorld()
+	for _, d := range decoded {
+		w.add(d.Object)
+	}
+	return w
+}
+
+func newWorld() *world {
+	return &world{
 		services: map[string]*Service{}, entries: map[string]*networkingv1.ServiceEntry{}, virtual: map[string]*networkingv1.VirtualService{},
 		rules: map[string]*networkingv1.DestinationRule{}, classic: map[string]*networkingv1.Gateway{},
 		gateways: map[string]*gatewayv1.Gateway{}, classes: map[string]*gatewayv1.GatewayClass{},
 		https: map[string]*gatewayv1.HTTPRoute{}, grpcs: map[string]*gatewayv1.GRPCRoute{},
 		grants: map[string][]*gatewayv1.ReferenceGrant{}, namespaces: map[string]*corev1.Namespace{},
 	}
-	for _, d := range decoded {
-		w.add(d.Object)
-	}
-	return w
 }
 
 func (w *world) add(object kube.Object) {

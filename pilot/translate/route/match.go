@@ -4,8 +4,10 @@ import (
 	"regexp"
 	"strings"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
@@ -20,6 +22,12 @@ func (m Match) envoy() *routev3.RouteMatch {
 	}
 	for _, q := range m.Query {
 		out.QueryParameters = append(out.QueryParameters, q.envoy())
+	}
+	if m.Chance > 0 {
+		// All chances have to be of the same whole: the draw is taken modulo it.
+		out.RuntimeFraction = &corev3.RuntimeFractionalPercent{
+			DefaultValue: &typev3.FractionalPercent{Numerator: uint32(m.Chance), Denominator: typev3.FractionalPercent_MILLION},
+		}
 	}
 	if m.SourceNamespace != "" {
 		identity := "spiffe://[^/]+/ns/" + regexp.QuoteMeta(m.SourceNamespace) + "/sa/[^/]+"
@@ -115,7 +123,7 @@ func (m StringMatch) envoy() *matcherv3.StringMatcher {
 
 // All reports whether the match takes every request.
 func (m Match) All() bool {
-	return len(m.Headers) == 0 && len(m.Query) == 0 && m.SourceNamespace == "" && m.Path.all()
+	return len(m.Headers) == 0 && len(m.Query) == 0 && m.SourceNamespace == "" && m.Chance == 0 && m.Path.all()
 }
 
 func (p Path) all() bool {

@@ -47,6 +47,9 @@ type Match struct {
 	Query   []QueryMatch
 	// SourceNamespace matches the namespace in the verified identity of the client, where the proxy keeps one per request.
 	SourceNamespace string
+	// Chance is the share of the requests that match, by chance; 0 is all. One draw counts for all routes, so that a route with a
+	// chance of 30 % followed by the same with 50 % gets the next 20 %.
+	Chance Share
 }
 
 // PathKind says how a path is matched.
