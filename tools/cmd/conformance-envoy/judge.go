@@ -40,7 +40,15 @@ func (b *testbed) judge(ctx context.Context, fixtures []*fixture, report *report
 	for _, f := range fixtures {
 		start := time.Now()
 		agreed, differed := report.agree, report.differ
-		if err := b.apply(ctx, f); err != nil {
+		err := b.apply(ctx, f)
+		lines, logErr := b.refusals()
+		if logErr != nil {
+			return logErr
+		}
+		for _, l := range lines {
+			report.problem("%s: %s", f.name, l)
+		}
+		if err != nil {
 			if ctx.Err() != nil {
 				return err
 			}

@@ -28,6 +28,7 @@ type testbed struct {
 	keys    int
 	stage   int
 	acked   map[string]bool
+	logRead int64 // how much of the control plane's log has been looked at
 }
 
 // ways in the order in which proxies are started.

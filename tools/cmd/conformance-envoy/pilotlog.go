@@ -1,0 +1,37 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// refusals are lines of the control plane's log since the last call that tell of configuration which a proxy, or the control plane
+// itself, has refused.
+func (b *testbed) refusals() ([]string, error) {
+	file, err := os.Open(filepath.Join(b.dir, "pilot.log"))
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	if _, err := file.Seek(b.logRead, io.SeekStart); err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(file)
+	if err != nil {
+		return nil, err
+	}
+	end := bytes.LastIndexByte(text, '\n') + 1
+	b.logRead += int64(end)
+	var out []string
+	for line := range strings.Lines(string(text[:end])) {
+		nack := strings.Contains(line, "rejected resources")
+		bad := strings.Contains(line, "\terror\tconfig\t")
+		if nack || bad {
+			out = append(out, strings.TrimSpace(line))
+		}
+	}
+	return out, nil
+}
