@@ -280,6 +280,16 @@ func TestPodsAndServices(t *testing.T) {
 			t.Errorf("%q", got)
 		}
 	})
+	t.Run("volumes change with what they show", func(t *testing.T) {
+		apply(t, c, "{apiVersion: v1, kind: ConfigMap, metadata: {name: missing}, data: {colour: blue, more: much}}\n")
+		blue := "blue"
+		if err := c.Label(t.Context(), "Pod", "default", "later", map[string]*string{"colour": &blue}); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the files are those of now", func() bool {
+			return run(t, c, "later", "sh", "-c", "cat /etc/more/colour /etc/more/* /etc/podinfo/labels") == "bluebluemuchapp=\"later\"\ncolour=\"blue\""
+		})
+	})
 	t.Run("a pod ends in order", func(t *testing.T) {
 		log, err := c.Logs(t.Context(), "default", "later", "", true, time.Time{})
 		if err != nil {

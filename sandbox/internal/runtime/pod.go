@@ -39,6 +39,7 @@ type pod struct {
 
 	ending  chan struct{} // closed when the pod is to end
 	endOnce sync.Once
+	nudged  chan struct{} // holds a token after a change of the store
 
 	mu         sync.Mutex // guards what follows
 	grace      time.Duration
@@ -51,7 +52,24 @@ type pod struct {
 }
 
 func newPod(r *Runtime, node Node, object *corev1.Pod) *pod {
-	return &pod{runtime: r, node: node, object: object, dir: filepath.Join(r.cfg.Dir, string(object.UID)), ending: make(chan struct{})}
+	return &pod{runtime: r, node: node, object: object, dir: filepath.Join(r.cfg.Dir, string(object.UID)), ending: make(chan struct{}), nudged: make(chan struct{}, 1)}
+}
+
+// nudge says that objects have changed.
+func (p *pod) nudge() {
+	select {
+	case p.nudged <- struct{}{}:
+	default:
+	}
+}
+
+// current is the pod's object as it is now: its labels and annotations change.
+func (p *pod) current() *corev1.Pod {
+	o, ok := p.runtime.cfg.Store.Get(store.Key{Kind: "Pod", Namespace: p.object.Namespace, Name: p.object.Name})
+	if now, isPod := o.(*corev1.Pod); ok && isPod && now.UID == p.object.UID {
+		return now
+	}
+	return p.object
 }
 
 // end asks for the pod's end, once.
@@ -185,6 +203,20 @@ func (p *pod) run(ctx context.Context) {
 		return
 	}
 	defer volumes.close()
+	following, stop := context.WithCancel(ctx)
+	var follow sync.WaitGroup
+	follow.Go(func() {
+		for {
+			select {
+			case <-p.nudged:
+				volumes.refresh()
+			case <-following.Done():
+				return
+			}
+		}
+	})
+	defer follow.Wait()
+	defer stop()
 	if !p.runInit(ctx, volumes) {
 		return
 	}

@@ -78,6 +78,7 @@ func (r *Runtime) Sync() {
 			r.pods[object.UID] = p
 			r.all.Go(func() { p.live(r.ctx); r.forget(p) })
 		}
+		p.nudge()
 		if object.DeletionTimestamp != nil {
 			grace := 30 * time.Second
 			if object.DeletionGracePeriodSeconds != nil {

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,8 @@ type volumes struct {
 	pod    *pod
 	paths  map[string]string // by name; what is absent is not supported
 	cancel context.CancelFunc
+	// follow are the volumes whose content is that of objects: it changes with them.
+	follow []func() error
 }
 
 // newVolumes makes all volumes of the pod, and keeps the tokens among them fresh until they are closed.
@@ -61,6 +64,21 @@ func (p *pod) newVolumes() (*volumes, error) {
 
 func (v *volumes) close() { v.cancel() }
 
+// refresh brings the volumes in line with the objects that they show. What cannot be read any more stays as it was.
+func (v *volumes) refresh() {
+	for _, fill := range v.follow {
+		if err := fill(); err != nil {
+			v.pod.runtime.cfg.Log.Debug("volume not refreshed", "pod", v.pod.name(), "error", err)
+		}
+	}
+}
+
+// show fills a directory now, and again when objects change.
+func (v *volumes) show(fill func() error) error {
+	v.follow = append(v.follow, fill)
+	return fill()
+}
+
 func (v *volumes) make(ctx context.Context, spec *corev1.Volume) (string, error) {
 	dir := filepath.Join(v.pod.dir, "volumes", spec.Name)
 	if spec.HostPath != nil {
@@ -73,11 +91,13 @@ func (v *volumes) make(ctx context.Context, spec *corev1.Volume) (string, error)
 	case spec.EmptyDir != nil:
 		return dir, os.Chmod(dir, 0o777)
 	case spec.ConfigMap != nil:
-		return dir, v.configMap(dir, spec.ConfigMap.Name, spec.ConfigMap.Items, spec.ConfigMap.Optional)
+		return dir, v.show(func() error {
+			return v.configMap(dir, spec.ConfigMap.Name, spec.ConfigMap.Items, spec.ConfigMap.Optional)
+		})
 	case spec.Secret != nil:
-		return dir, v.secret(dir, spec.Secret.SecretName, spec.Secret.Items, spec.Secret.Optional)
+		return dir, v.show(func() error { return v.secret(dir, spec.Secret.SecretName, spec.Secret.Items, spec.Secret.Optional) })
 	case spec.DownwardAPI != nil:
-		return dir, v.downward(dir, spec.DownwardAPI.Items)
+		return dir, v.show(func() error { return v.downward(dir, spec.DownwardAPI.Items) })
 	case spec.Projected != nil:
 		for _, source := range spec.Projected.Sources {
 			if err := v.projected(ctx, dir, source); err != nil {
@@ -103,11 +123,13 @@ func (v *volumes) projected(ctx context.Context, dir string, source corev1.Volum
 		}
 		return v.token(ctx, filepath.Join(dir, filepath.Clean("/"+t.Path)), audience, seconds)
 	case source.ConfigMap != nil:
-		return v.configMap(dir, source.ConfigMap.Name, source.ConfigMap.Items, source.ConfigMap.Optional)
+		return v.show(func() error {
+			return v.configMap(dir, source.ConfigMap.Name, source.ConfigMap.Items, source.ConfigMap.Optional)
+		})
 	case source.Secret != nil:
-		return v.secret(dir, source.Secret.Name, source.Secret.Items, source.Secret.Optional)
+		return v.show(func() error { return v.secret(dir, source.Secret.Name, source.Secret.Items, source.Secret.Optional) })
 	case source.DownwardAPI != nil:
-		return v.downward(dir, source.DownwardAPI.Items)
+		return v.show(func() error { return v.downward(dir, source.DownwardAPI.Items) })
 	}
 	return errors.New("this kind of projection does not exist in the sandbox")
 }
@@ -233,7 +255,14 @@ func writeItems(dir string, data map[string][]byte, items []corev1.KeyToPath) er
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err
 		}
-		if err := os.WriteFile(path, content, 0o644); err != nil {
+		if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, content) {
+			continue
+		}
+		// Whoever reads it never sees half of it.
+		if err := os.WriteFile(path+".new", content, 0o644); err != nil {
+			return err
+		}
+		if err := os.Rename(path+".new", path); err != nil {
 			return err
 		}
 	}
@@ -283,61 +312,6 @@ func (v *volumes) binds(spec *corev1.Container) ([]rootfs.Bind, error) {
 	return out, nil
 }
 
-func (v *volumes) envFrom(from corev1.EnvFromSource) (map[string]string, error) {
-	out := map[string]string{}
-	get := func(kind, name string, optional *bool) (any, error) {
-		o, ok := v.pod.runtime.cfg.Store.Get(store.Key{Kind: kind, Namespace: v.pod.object.Namespace, Name: name})
-		if !ok && (optional == nil || !*optional) {
-			return nil, fmt.Errorf("envFrom: %s %s does not exist", kind, name)
-		}
-		return o, nil
-	}
-	if ref := from.ConfigMapRef; ref != nil {
-		o, err := get("ConfigMap", ref.Name, ref.Optional)
-		if cm, ok := o.(*corev1.ConfigMap); ok {
-			maps.Copy(out, cm.Data)
-		}
-		return out, err
-	}
-	if ref := from.SecretRef; ref != nil {
-		o, err := get("Secret", ref.Name, ref.Optional)
-		if secret, ok := o.(*corev1.Secret); ok {
-			for key, value := range secretData(secret) {
-				out[key] = string(value)
-			}
-		}
-		return out, err
-	}
-	return out, nil
-}
-
-func (v *volumes) valueFrom(source *corev1.EnvVarSource, spec *corev1.Container) (string, error) {
-	switch {
-	case source.FieldRef != nil:
-		return v.field(source.FieldRef.FieldPath)
-	case source.ConfigMapKeyRef != nil:
-		ref := source.ConfigMapKeyRef
-		values, err := v.envFrom(corev1.EnvFromSource{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: ref.LocalObjectReference, Optional: ref.Optional}})
-		return keyOf(values, ref.Key, ref.Optional, err)
-	case source.SecretKeyRef != nil:
-		ref := source.SecretKeyRef
-		values, err := v.envFrom(corev1.EnvFromSource{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: ref.LocalObjectReference, Optional: ref.Optional}})
-		return keyOf(values, ref.Key, ref.Optional, err)
-	case source.ResourceFieldRef != nil:
-		limit := spec.Resources.Limits[corev1.ResourceName(strings.TrimPrefix(source.ResourceFieldRef.Resource, "limits."))]
-		return limit.String(), nil
-	}
-	return "", errors.New("this kind of source does not exist in the sandbox")
-}
-
-func keyOf(values map[string]string, key string, optional *bool, err error) (string, error) {
-	value, ok := values[key]
-	if err == nil && !ok && (optional == nil || !*optional) {
-		err = fmt.Errorf("key %s does not exist", key)
-	}
-	return value, err
-}
-
 // field resolves a fieldRef.
 func (v *volumes) field(path string) (string, error) {
 	p := v.pod.object
@@ -368,9 +342,9 @@ func (v *volumes) field(path string) (string, error) {
 	case "status.podIPs":
 		return strings.Join(ips, ","), nil
 	case "metadata.labels":
-		return keyValues(p.Labels), nil
+		return keyValues(v.pod.current().Labels), nil
 	case "metadata.annotations":
-		return keyValues(p.Annotations), nil
+		return keyValues(v.pod.current().Annotations), nil
 	}
 	for prefix, values := range map[string]map[string]string{"metadata.labels['": p.Labels, "metadata.annotations['": p.Annotations} {
 		if rest, ok := strings.CutPrefix(path, prefix); ok {

@@ -268,6 +268,7 @@ func (s *Supervisor) firstObjects() error {
 		}},
 	}))
 	if s.cfg.Profile != api.ProfileNone {
+		problems = append(problems, s.store.Put(mesh.Config(s.cfg.Profile == api.ProfileDemo)))
 		for _, r := range s.apply("mesh.yaml", mesh.Namespace, mesh.Manifests()) {
 			if r.Error != "" {
 				problems = append(problems, fmt.Errorf("%s: %s", r.Object, r.Error))
