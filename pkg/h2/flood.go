@@ -33,3 +33,6 @@ func (b *Budget) Spend() bool {
 	b.tokens--
 	return true
 }
+
+// Earn puts n events back: for a peer that also gives us something to do that is of use to somebody.
+func (b *Budget) Earn(n int) { b.tokens = min(b.burst, b.tokens+float64(n)) }

@@ -121,6 +121,9 @@ func (h FrameHeader) checkLength() error {
 	return nil
 }
 
+// ParsePriority reads the stream that another is said to depend on from the first four bytes of b.
+func ParsePriority(b []byte) uint32 { return binary.BigEndian.Uint32(b) & (1<<31 - 1) }
+
 // AppendRSTStream appends a RST_STREAM frame.
 func AppendRSTStream(dst []byte, id uint32, code ErrCode) []byte {
 	dst = FrameHeader{Length: 4, Type: FrameRSTStream, StreamID: id}.Append(dst)

@@ -34,6 +34,8 @@ type Frame struct {
 	First, Last bool
 	// Padding is how many bytes of Length are padding or its length octet (DATA only).
 	Padding int
+	// Dependency is the stream that a HEADERS frame with FlagPriority names: of no use, but it must not be its own.
+	Dependency uint32
 }
 
 // EndStream reports whether the peer sends no more on the stream after this frame or piece.
@@ -63,10 +65,11 @@ type Reader struct {
 	inData  bool
 	first   bool
 
-	block     []byte // header block being joined
-	blockHead FrameHeader
-	conts     int
-	settled   bool // the first frame, which must be SETTINGS, was seen
+	block      []byte // header block being joined
+	blockHead  FrameHeader
+	dependency uint32 // of the block being joined
+	conts      int
+	settled    bool // the first frame, which must be SETTINGS, was seen
 }
 
 // BufferPool lends read buffers. Get returns at least n bytes.
@@ -235,6 +238,7 @@ func (r *Reader) headers(h FrameHeader) (f Frame, done bool, err error) {
 				if err = r.need(5); err != nil {
 					return f, false, unexpected(err)
 				}
+				r.dependency = ParsePriority(r.buf[r.r:])
 				r.r += 5
 			}
 		}
@@ -254,7 +258,7 @@ func (r *Reader) headers(h FrameHeader) (f Frame, done bool, err error) {
 	if !h.Flags.Has(FlagEndHeaders) {
 		return f, false, nil
 	}
-	f = Frame{FrameHeader: r.blockHead, Payload: r.block, First: true, Last: true}
+	f = Frame{FrameHeader: r.blockHead, Payload: r.block, First: true, Last: true, Dependency: r.dependency}
 	r.blockHead = FrameHeader{}
 	if cap(r.block) > 4<<10 {
 		r.block = nil // f.Payload keeps it alive for as long as it is needed

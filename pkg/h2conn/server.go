@@ -3,15 +3,271 @@ package h2conn
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net"
+	"sync"
+	"time"
 
+	"github.com/isthmus-mesh/isthmus/pkg/h2"
 	"github.com/isthmus-mesh/isthmus/pkg/httpmsg"
 )
+
+// server is the role of a connection that answers requests.
+type server struct {
+	c        *conn
+	cfg      ServerConfig
+	ctx      context.Context //nolint:containedctx // the handlers', for the connection's life
+	handler  httpmsg.Handler
+	handlers sync.WaitGroup
+	running  uint32 // handlers; guarded by conn.mu
+	lastCall bool   // the GOAWAY with the last id was sent; guarded by conn.mu
+	final    uint32 // that id
+}
 
 // Serve answers the requests of a connection until it ends; it closes conn. All handlers have returned when it returns. The error
 // is nil after an end that nobody needs to hear of.
 func Serve(ctx context.Context, conn net.Conn, h httpmsg.Handler, cfg ServerConfig) error {
 	cfg.defaults()
-	_, _ = ctx, h
-	return errors.Join(net.ErrClosed, conn.Close())
+	if cfg.MaxConcurrentStreams == 0 {
+		cfg.MaxConcurrentStreams = 100
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	c := newConn(conn, false, cfg.MaxConcurrentStreams, cfg.Options)
+	s := &server{c: c, cfg: cfg, ctx: ctx, handler: h}
+	c.role = s
+	defer s.handlers.Wait()
+	stop := context.AfterFunc(ctx, func() { c.fail(context.Cause(ctx)) })
+	defer stop()
+	c.start()
+	if err := readPreface(conn); err != nil {
+		c.die(err)
+		return s.result(err)
+	}
+	if cfg.IdleTimeout > 0 {
+		c.mu.Lock()
+		c.idle = time.AfterFunc(cfg.IdleTimeout, s.onIdle)
+		c.mu.Unlock()
+	}
+	if cfg.Drain != nil {
+		go s.drainOn(cfg.Drain)
+	}
+	err := c.readLoop()
+	cancel()
+	return s.result(err)
+}
+
+func (s *server) result(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, errDrained) || errors.Is(err, errIdle) || errors.Is(err, context.Canceled) || isReset(err) {
+		return nil
+	}
+	return fmt.Errorf("HTTP/2 from %s: %w", s.c.nc.RemoteAddr(), err)
+}
+
+func readPreface(conn net.Conn) error {
+	var got [len(h2.Preface)]byte
+	conn.SetReadDeadline(time.Now().Add(prefaceTimeout))
+	if _, err := io.ReadFull(conn, got[:]); err != nil {
+		return fmt.Errorf("read client preface: %w", err)
+	}
+	if string(got[:]) != h2.Preface {
+		return h2.ConnError{Code: h2.ProtocolError, Reason: "bad client preface"}
+	}
+	return conn.SetReadDeadline(time.Time{})
+}
+
+// drainOn announces the end when drain closes.
+func (s *server) drainOn(drain <-chan struct{}) {
+	select {
+	case <-drain:
+		s.drain()
+	case <-s.c.done:
+	}
+}
+
+// drain: streams that the peer opens before it has seen the first GOAWAY are still served: the last id follows a round trip later.
+func (s *server) drain() {
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil || c.ping.onAck != nil || s.lastCall {
+		return
+	}
+	c.reserve(128)
+	c.out = h2.AppendGoAway(c.out, 1<<31-1, h2.NoError, "")
+	c.out = h2.AppendPing(c.out, false, [8]byte([]byte(drainPing)))
+	c.ping.onAck = s.sendLastCall
+	c.flushAsync()
+}
+
+// sendLastCall runs with conn.mu held.
+func (s *server) sendLastCall() {
+	c := s.c
+	s.lastCall, s.final = true, c.lastID
+	c.noMoreLocked()
+	c.reserve(128)
+	c.out = h2.AppendGoAway(c.out, c.lastID, h2.NoError, "")
+	c.flushAsync()
+	s.left()
+}
+
+// onIdle is the idle timer's tick.
+func (s *server) onIdle() {
+	c := s.c
+	c.mu.Lock()
+	busy := len(c.streams) > 0 || c.err != nil
+	if !busy {
+		c.reserve(64)
+		c.out = h2.AppendGoAway(c.out, c.lastID, h2.NoError, "")
+		c.noMoreLocked()
+		s.lastCall, s.final = true, c.lastID
+	}
+	c.mu.Unlock()
+	if !busy {
+		c.hangUp(errIdle)
+	}
+}
+
+func (s *server) left() {
+	c := s.c
+	if len(c.streams) > 0 || c.err != nil {
+		return
+	}
+	switch {
+	case s.lastCall:
+		// Not at once: the END_STREAM that emptied the connection is still queued, and the peer closes first when it is well-behaved.
+		go c.hangUp(errDrained)
+	case c.idle != nil:
+		c.idle.Reset(s.cfg.IdleTimeout)
+	}
+}
+
+func (s *server) goneAway(uint32) {} // the client opens no more streams, which needs nothing of us
+
+func (s *server) headers(f h2.Frame, fields []h2.HeaderField, bad error) error {
+	c := s.c
+	id := f.StreamID
+	c.mu.Lock()
+	if old := c.streams[id]; old != nil {
+		ended := old.remoteEnded
+		c.mu.Unlock()
+		return old.onTrailer(f, fields, bad, ended)
+	}
+	if id%2 == 0 || id <= c.lastID {
+		known, byUs := c.ended.find(id)
+		c.mu.Unlock()
+		return strayHeaders(known && id%2 == 1, byUs)
+	}
+	c.lastID = id
+	late := s.lastCall && id > s.final
+	full := uint32(len(c.streams)) >= c.limit || s.running >= 2*c.limit
+	c.mu.Unlock()
+	switch {
+	case late:
+		return nil
+	case full:
+		return h2.StreamError{StreamID: id, Code: h2.RefusedStream, Reason: "too many streams"}
+	}
+	return s.request(f, fields, bad)
+}
+
+func strayHeaders(known, byUs bool) error {
+	switch {
+	case byUs:
+		return nil // was on its way when we reset the stream
+	case known:
+		return h2.ConnError{Code: h2.StreamClosed, Reason: "HEADERS on a closed stream"}
+	}
+	return h2.ConnError{Code: h2.ProtocolError, Reason: "HEADERS on an invalid stream"}
+}
+
+// request opens the stream of a request.
+func (s *server) request(f h2.Frame, fields []h2.HeaderField, bad error) error {
+	id := f.StreamID
+	var se h2.StreamError
+	switch {
+	case errors.As(bad, &se) && se.Reason == h2.ErrHeaderListTooLarge, bad == nil && len(fields) > s.cfg.MaxHeaders+8:
+		return s.refuse(id, 431)
+	case bad != nil:
+		return bad
+	}
+	st := &serverStream{}
+	if why := parseRequest(fields, &st.req, f.EndStream()); why != "" {
+		return h2.StreamError{StreamID: id, Code: h2.ProtocolError, Reason: string(why)}
+	}
+	if v, ok := st.req.Header.Get("expect"); ok && v != "" {
+		return s.refuse(id, 417)
+	}
+	s.open(st, id, f.EndStream())
+	return nil
+}
+
+// refuse answers a request that never becomes a stream.
+func (s *server) refuse(id uint32, status int) error {
+	c := s.c
+	c.mu.Lock()
+	c.ended.add(id, true)
+	c.mu.Unlock()
+	return c.queueControl(func(b []byte) []byte {
+		var block [8]byte
+		b = h2.AppendHeaders(b, id, true, h2.AppendStatus(block[:0], status), h2.MinMaxFrameSize)
+		return h2.AppendRSTStream(b, id, h2.NoError) // RFC 9113 8.1: the request need not be finished
+	})
+}
+
+// open starts the handler of a new stream.
+func (s *server) open(st *serverStream, id uint32, ended bool) {
+	c := s.c
+	c.mu.Lock()
+	if c.err != nil {
+		c.mu.Unlock()
+		return
+	}
+	st.init(c, id)
+	if st.req.ContentLength >= 0 {
+		st.expect = st.req.ContentLength
+	}
+	st.remoteEnded, st.eof = ended, ended
+	st.tunnelled = st.req.Upgrade != "" || st.req.Method == "CONNECT"
+	c.streams[id] = &st.stream
+	s.running++
+	c.mu.Unlock()
+	s.handlers.Go(func() {
+		s.handler(s.ctx, st)
+		st.end()
+		c.mu.Lock()
+		s.running--
+		c.mu.Unlock()
+	})
+}
+
+// onTrailer ends the body of a message. It runs on the reader; ended says that the peer ended the stream before.
+func (s *stream) onTrailer(f h2.Frame, fields []h2.HeaderField, bad error, ended bool) error {
+	fault := func(code h2.ErrCode, why string) error {
+		return h2.StreamError{StreamID: s.id, Code: code, Reason: why}
+	}
+	if ended {
+		// RFC 9113 section 5.1: the stream is half-closed by the peer.
+		return fault(h2.StreamClosed, "HEADERS after END_STREAM")
+	}
+	if bad != nil {
+		return bad
+	}
+	if !f.EndStream() {
+		return fault(h2.ProtocolError, "trailer without END_STREAM")
+	}
+	trailer, why := parseTrailer(fields)
+	if why != "" {
+		return fault(h2.ProtocolError, string(why))
+	}
+	if err := s.count(0, true); err != nil {
+		return err
+	}
+	s.rmu.Lock()
+	s.trailer = trailer
+	s.rmu.Unlock()
+	s.deliver(nil, true)
+	s.c.remoteEnd(s)
+	return nil
 }

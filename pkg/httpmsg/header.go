@@ -2,6 +2,7 @@ package httpmsg
 
 import (
 	"iter"
+	"slices"
 	"strings"
 )
 
@@ -14,6 +15,9 @@ type Header struct{ fields []Field }
 
 // Add appends a field. key must be lower case.
 func (h *Header) Add(key, value string) { h.fields = append(h.fields, Field{key, value}) }
+
+// Grow makes room for n more fields.
+func (h *Header) Grow(n int) { h.fields = slices.Grow(h.fields, n) }
 
 // Set replaces all fields of the key by one, in the place of the first.
 func (h *Header) Set(key, value string) {

@@ -63,7 +63,7 @@ type Incoming interface {
 	// Trailer is valid after io.EOF; nil when there is none.
 	Trailer() *Header
 	// Ended is whether nothing of the body is left, as far as that is known without waiting: a request or response for which it is
-	// true at once has no body. The last bytes of a body may come together with io.EOF.
+	// true at once has neither body nor trailer. The last bytes of a body may come together with io.EOF.
 	Ended() bool
 }
 

@@ -1,0 +1,87 @@
+package h2conn
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/isthmus-mesh/isthmus/pkg/h2"
+	"github.com/isthmus-mesh/isthmus/pkg/httpmsg"
+)
+
+// clientStream is one request on the client's side.
+type clientStream struct {
+	stream
+	heads  replies
+	noBody bool // CONNECT or upgrade: what is written belongs to the tunnel
+}
+
+// Response implements [httpmsg.ClientStream].
+func (s *clientStream) Response(ctx context.Context, inform func(*httpmsg.Head)) (*httpmsg.Head, error) {
+	s.c.mu.Lock()
+	s.c.flush()
+	s.c.mu.Unlock()
+	for {
+		h, err := s.heads.next(&s.rmu, &s.recvErr)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("read response from %s: %w", s.c.nc.RemoteAddr(), err)
+		case h == nil:
+			select {
+			case <-s.heads.ready:
+			case <-ctx.Done():
+				return nil, fmt.Errorf("read response from %s: %w", s.c.nc.RemoteAddr(), context.Cause(ctx))
+			}
+		case h.Status >= 200 || h.Status == 101:
+			return h, nil
+		case inform != nil:
+			inform(h)
+		}
+	}
+}
+
+// Ended implements [httpmsg.ClientStream].
+func (s *clientStream) Ended() bool {
+	s.c.mu.Lock()
+	tunnel := s.tunnel
+	s.c.mu.Unlock()
+	return tunnel || s.stream.Ended()
+}
+
+// Read implements [httpmsg.ClientStream].
+func (s *clientStream) Read(p []byte) (int, error) {
+	s.c.mu.Lock()
+	tunnel := s.tunnel
+	s.c.mu.Unlock()
+	if tunnel {
+		return 0, eof()
+	}
+	n, err := s.stream.Read(p)
+	if err != nil && err != eof() { //nolint:errorlint // our own, bare
+		err = fmt.Errorf("read response body from %s: %w", s.c.nc.RemoteAddr(), err)
+	}
+	return n, err
+}
+
+// Finish implements [httpmsg.ClientStream].
+func (s *clientStream) Finish(trailer *httpmsg.Header) error {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	if s.noBody {
+		return s.sendErr
+	}
+	return s.finishLocked(trailer)
+}
+
+// Tunnel implements [httpmsg.ClientStream].
+func (s *clientStream) Tunnel() (httpmsg.Stream, error) {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	if !s.tunnel {
+		return nil, errNoTunnel
+	}
+	s.tunnel = false
+	return &tunnel{s: &s.stream}, nil
+}
+
+// Close implements [httpmsg.ClientStream].
+func (s *clientStream) Close() { s.closeWith(h2.Cancel) }
