@@ -113,12 +113,12 @@ func (c *corsPolicy) decide(d *Decision, r *Request, rnd Rand) *Reply {
 }
 
 // respond adds to a response what lets the origin read it.
-func (c *corsPolicy) respond(h *httpmsg.Header, origin string, preflight bool) {
+func (c *corsPolicy) respond(h *httpmsg.Header, origin string) {
 	h.Set("access-control-allow-origin", origin)
 	if isTrue(c.credentials) {
 		h.Set("access-control-allow-credentials", "true")
 	}
-	if c.expose != "" && !preflight {
+	if c.expose != "" {
 		h.Set("access-control-expose-headers", c.expose)
 	}
 }

@@ -21,6 +21,7 @@ func (c *Config) Decide(d *Decision, ch *Chain, r *Request, now time.Time, rnd R
 	}
 	*d = Decision{manager: h, Mirrors: d.Mirrors[:0], IdleTimeout: h.StreamIdleTimeout, MaxDuration: h.MaxStreamDuration}
 	r.Now, r.Random, r.Remote = now, rnd.Uint64(), r.Conn.Source
+	mergeInline(r)
 	r.OriginalPath, r.Path, r.Authority, r.GRPC = r.Head.Path, r.Head.Path, r.Head.Authority, isGRPC(&r.Head.Header)
 	d.resp.head = r.Head.Method == "HEAD"
 	if reply := h.sane(r); reply != nil {
@@ -179,7 +180,7 @@ func (c *Config) route(d *Decision, r *Request, rnd Rand) {
 		d.answer(replyNoRoute)
 		return
 	case rt.redirect != nil:
-		d.answer(&Reply{Status: rt.redirect.status, GRPCStatus: -1, Details: "direct_response", direct: true})
+		d.answer(&Reply{Status: rt.redirect.status, GRPCStatus: -1, Details: "direct_response"})
 		d.resp.location = rt.redirect.location(r, &rt.match)
 		return
 	case rt.direct != nil:
@@ -190,6 +191,7 @@ func (c *Config) route(d *Decision, r *Request, rnd Rand) {
 	if d.Cluster = c.Clusters[d.ClusterName]; d.Cluster == nil {
 		reply := replyNoCluster
 		reply.Status = f.notFound
+		d.ClusterName, r.Cluster = "", ""
 		d.answer(&reply)
 		return
 	}
@@ -208,7 +210,9 @@ func (c *Config) route(d *Decision, r *Request, rnd Rand) {
 	d.rewrite(r, f)
 	d.retry(r, f.retry)
 	c.mirror(d, r, f, rnd)
-	d.hash(r, f.hash, rnd)
+	if p := d.Cluster.LB.Policy; p == LBRingHash || p == LBMaglev {
+		d.hash(r, f.hash, rnd)
+	}
 }
 
 // requestHeaders makes the header operations of the route in Envoy's order: the most specific level first, so that more general ones
@@ -228,10 +232,10 @@ func (d *Decision) requestHeaders(r *Request) {
 
 // rewrite changes authority and path.
 func (d *Decision) rewrite(r *Request, f *forward) {
-	host := f.host.literal
 	if d.weighted != nil && d.weighted.host != "" {
-		host = d.weighted.host
+		r.Head.Authority = d.weighted.host
 	}
+	host := f.host.literal
 	if f.host.header != "" {
 		host = r.Head.Header.Value(f.host.header)
 	}
@@ -244,10 +248,13 @@ func (d *Decision) rewrite(r *Request, f *forward) {
 				r.Head.Header.Set("x-forwarded-host", r.Head.Authority)
 			}
 		}
+		if !d.manager.opts.suppressEnvoy {
+			r.Head.Header.Set("x-envoy-original-host", r.Head.Authority)
+		}
 		r.Head.Authority = host
 	}
 	d.AppendHost = f.appendHost
-	if p := f.apply(r, &d.Route.match, r.Head.Path); p != r.Head.Path || f.prefix != "" {
+	if p := f.apply(r, &d.Route.match, r.Head.Path); f.prefix != "" || f.regex != nil {
 		if !d.manager.opts.suppressEnvoy {
 			r.Head.Header.Set("x-envoy-original-path", r.Head.Path)
 		}

@@ -17,7 +17,8 @@ type Decision struct {
 	// RouteName, VirtualHost and StatPrefix are for logs and metrics.
 	RouteName, VirtualHost string
 
-	// ClusterName, Cluster and Endpoints are where the request goes; Reply is set (503, flag NC) when there is no such cluster.
+	// ClusterName, Cluster and Endpoints are where the request goes; Reply is set (503, flag NC) when there is no such cluster, and
+	// the name is "" then, as in an access log.
 	ClusterName string
 	Cluster     *Cluster
 	Endpoints   *Endpoints
@@ -76,8 +77,8 @@ type Reply struct {
 	// Details and Flags are as in Envoy's access log.
 	Details string
 	Flags   Flags
-	// direct is that the route's response header operations apply; bare that the answer is not in the form of local replies (no gRPC).
-	direct, bare bool
+	// bare is that the answer has not the form of local replies: not gRPC's, and without the route's header operations.
+	bare bool
 }
 
 // responseState is what the response needs of the request.

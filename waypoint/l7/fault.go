@@ -45,7 +45,7 @@ func compileFault(p *faultv3.HTTPFault) (*fault, error) {
 		}
 		f.abort.Status = int(k.HttpStatus)
 	case *faultv3.FaultAbort_GrpcStatus:
-		f.abort.GRPCStatus, f.abort.Status = int(k.GrpcStatus), httpOfGRPC(k.GrpcStatus)
+		f.abort.GRPCStatus, f.abort.Status = int(k.GrpcStatus), 200 // for a request that is not gRPC, too
 	default:
 		return nil, strict.Errorf("abort.error_type", "is required")
 	}

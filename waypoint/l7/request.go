@@ -18,5 +18,5 @@ func (r *Request) Begin(head *httpmsg.Head, conn *Conn) { r.Info.Begin(head, con
 func isGRPC(h *httpmsg.Header) bool {
 	const t = "application/grpc"
 	v := h.Value("content-type")
-	return len(v) >= len(t) && v[:len(t)] == t && (len(v) == len(t) || v[len(t)] == '+' || v[len(t)] == ';')
+	return len(v) >= len(t) && v[:len(t)] == t && (len(v) == len(t) || v[len(t)] == '+')
 }

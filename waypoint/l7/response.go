@@ -64,7 +64,7 @@ func (d *Decision) responseHeaders(r *Request, h *httpmsg.Header) {
 // finishResponse is what the connection manager does to every response.
 func (d *Decision) finishResponse(r *Request, h *httpmsg.Header, info *ResponseInfo) {
 	if d.resp.cors != nil {
-		d.resp.cors.respond(h, d.resp.origin, d.Reply != nil && d.Reply.bare)
+		d.resp.cors.respond(h, d.resp.origin)
 	}
 	o := &d.manager.opts
 	if _, ok := h.Get("date"); !ok {
@@ -125,8 +125,11 @@ func (d *Decision) LocalReply(r *Request, reply *Reply, info *ResponseInfo, head
 		h.Set("location", d.resp.location)
 	}
 	d.attempts(r, h, info)
-	if reply.direct {
+	if !reply.bare {
 		d.responseHeaders(r, h)
+		if r.GRPC {
+			h.Set("content-type", "application/grpc")
+		}
 	}
 	d.finishResponse(r, h, info)
 	if d.resp.head {
@@ -171,35 +174,4 @@ func grpcOfHTTP(status int) int {
 		return 14
 	}
 	return 2
-}
-
-// httpOfGRPC maps a gRPC status to HTTP's, as Envoy does for requests that are not gRPC.
-func httpOfGRPC(status uint32) int {
-	switch status {
-	case 0:
-		return 200
-	case 1:
-		return 499
-	case 2, 13, 15:
-		return 500
-	case 3, 9, 11:
-		return 400
-	case 4:
-		return 504
-	case 5:
-		return 404
-	case 6, 10:
-		return 409
-	case 7:
-		return 403
-	case 8:
-		return 429
-	case 12:
-		return 501
-	case 14:
-		return 503
-	case 16:
-		return 401
-	}
-	return 500
 }

@@ -101,5 +101,5 @@ func compileDirect(p *routev3.DirectResponseAction) (*Reply, error) {
 	if p.GetBody().GetFilename() != "" {
 		return nil, strict.Errorf("body.filename", "is not supported")
 	}
-	return &Reply{Status: int(p.GetStatus()), Body: body, GRPCStatus: -1, Details: "direct_response", direct: true}, nil
+	return &Reply{Status: int(p.GetStatus()), Body: body, GRPCStatus: -1, Details: "direct_response"}, nil
 }

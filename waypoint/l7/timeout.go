@@ -14,9 +14,6 @@ func (d *Decision) timeouts(r *Request, f *forward) {
 	case f.maxStream != nil:
 		// The stream's duration replaces the response timeout.
 		d.MaxDuration, d.Timeout = f.streamDuration(r, d.manager.MaxStreamDuration), 0
-		if f.maxStream.limit < 0 && f.maxStream.grpcMax == nil {
-			d.Timeout = f.timeout
-		}
 	case r.GRPC && f.maxGRPC != nil:
 		t, _ := grpcTimeout(h.Value("grpc-timeout"))
 		if f.grpcOffset < t {
@@ -66,29 +63,50 @@ func (d *Decision) timeouts(r *Request, f *forward) {
 		h.Set("x-envoy-expected-rq-timeout-ms", r.Scratch.Keep(b))
 	}
 	if r.GRPC && f.maxStream == nil && f.maxGRPC != nil {
-		b := strconv.AppendInt(r.Scratch.Bytes(), expected.Milliseconds(), 10)
-		h.Set("grpc-timeout", r.Scratch.Keep(append(b, 'm')))
+		setGRPCTimeout(r, expected)
 	}
 }
 
-// streamDuration is max_stream_duration for the request: by grpc-timeout when the route allows it.
-func (f *forward) streamDuration(r *Request, fallback time.Duration) time.Duration {
+// streamDuration is max_stream_duration for the request: by grpc-timeout when the route allows it. What upstream is told follows.
+func (f *forward) streamDuration(r *Request, limit time.Duration) time.Duration {
 	m := f.maxStream
-	if r.GRPC && m.grpcMax != nil {
-		if t, ok := grpcTimeout(r.Head.Header.Value("grpc-timeout")); ok {
-			if *m.grpcMax != 0 && t > *m.grpcMax {
-				t = *m.grpcMax
-			}
-			if m.grpcOffset < t {
-				t -= m.grpcOffset
-			}
-			return t
+	asked, ok := grpcTimeout(r.Head.Header.Value("grpc-timeout"))
+	switch {
+	case ok && m.grpcMax != nil:
+		limit = asked
+		if *m.grpcMax != 0 && limit > *m.grpcMax {
+			limit = *m.grpcMax
 		}
+		if m.grpcOffset < limit {
+			limit -= m.grpcOffset
+		}
+	case m.limit >= 0:
+		limit = m.limit
 	}
-	if m.limit >= 0 {
-		return m.limit
+	switch {
+	case !ok:
+	case limit == 0:
+		r.Head.Header.Del("grpc-timeout")
+	default:
+		setGRPCTimeout(r, limit)
 	}
-	return fallback
+	return limit
+}
+
+// setGRPCTimeout writes at most eight digits and a unit.
+func setGRPCTimeout(r *Request, t time.Duration) {
+	n, unit := t.Milliseconds(), byte('m')
+	for _, u := range []struct {
+		unit byte
+		per  int64
+	}{{'S', 1000}, {'M', 60}, {'H', 60}} {
+		if n < 100_000_000 {
+			break
+		}
+		n, unit = n/u.per, u.unit
+	}
+	b := strconv.AppendInt(r.Scratch.Bytes(), min(n, 99_999_999), 10)
+	r.Head.Header.Set("grpc-timeout", r.Scratch.Keep(append(b, unit)))
 }
 
 func millis(s string) (time.Duration, bool) {

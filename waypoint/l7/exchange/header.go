@@ -35,6 +35,23 @@ func Header(h *httpmsg.Head, key string) (string, bool) {
 	return h.Header.Joined(key)
 }
 
+// OneValue is whether a name is not that of a field of the header proper, or has one value at most.
+func OneValue(key string) bool {
+	switch key {
+	case "", "host", "content-length", "upgrade", "connection":
+		return true
+	}
+	return key[0] == ':'
+}
+
+// First returns the first value of a header, as format commands do.
+func First(h *httpmsg.Head, key string) (string, bool) {
+	if h == nil || OneValue(key) {
+		return Header(h, key)
+	}
+	return h.Header.Get(key)
+}
+
 func pseudo(h *httpmsg.Head, key string) (string, bool) {
 	var v string
 	switch key {

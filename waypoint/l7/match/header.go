@@ -75,21 +75,44 @@ func CompileHeaders(ps []*routev3.HeaderMatcher, field string) ([]Header, error)
 	return out, nil
 }
 
-// Match is whether the head's header matches. A header that is missing matches only a present_match, or as an empty one when
-// the matcher says so; inversion does not change that.
+// Match is whether the head's header matches: one of its values does, each for itself. A header that is missing matches only a
+// present_match, or as an empty one when the matcher says so; inversion does not change that.
 func (m *Header) Match(h *httpmsg.Head) bool {
-	v, ok := exchange.Header(h, m.name)
 	if m.kind == headerPresent {
+		_, ok := exchange.Header(h, m.name)
 		return (ok || m.missingEmpty) == m.present != m.invert
 	}
-	if !ok && !m.missingEmpty {
-		return false
+	if exchange.OneValue(m.name) {
+		v, ok := exchange.Header(h, m.name)
+		if !ok && !m.missingEmpty {
+			return false
+		}
+		return m.one(v) != m.invert
 	}
+	found := false
+	for _, f := range h.Header.Fields() {
+		if f.Key != m.name {
+			continue
+		}
+		if found = true; m.one(f.Value) {
+			return !m.invert
+		}
+	}
+	switch {
+	case found:
+		return m.invert
+	case m.missingEmpty:
+		return m.one("") != m.invert
+	}
+	return false
+}
+
+func (m *Header) one(v string) bool {
 	if m.kind == headerRange {
 		n, err := strconv.ParseInt(v, 10, 64)
-		return (err == nil && n >= m.start && n < m.end) != m.invert
+		return err == nil && n >= m.start && n < m.end
 	}
-	return m.value.Match(v) != m.invert
+	return m.value.Match(v)
 }
 
 // MatchHeaders is whether all match.

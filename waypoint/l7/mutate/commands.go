@@ -16,12 +16,12 @@ func headerCommand(name, arg string) command {
 	switch name {
 	case "REQ":
 		return func(b []byte, i *exchange.Info) []byte {
-			v, ok := exchange.Header(i.Head, main)
+			v, ok := exchange.First(i.Head, main)
 			if !ok && main == ":path" {
 				v = i.Path
 			}
 			if !ok && other != "" {
-				v, _ = exchange.Header(i.Head, other)
+				v, _ = exchange.First(i.Head, other)
 			}
 			return append(b, v...)
 		}
@@ -30,9 +30,9 @@ func headerCommand(name, arg string) command {
 			if i.Response == nil {
 				return b
 			}
-			v, ok := exchange.Header(i.Response, main)
+			v, ok := exchange.First(i.Response, main)
 			if !ok && other != "" {
-				v, _ = exchange.Header(i.Response, other)
+				v, _ = exchange.First(i.Response, other)
 			}
 			return append(b, v...)
 		}
@@ -101,8 +101,6 @@ func streamCommand(name, arg string) command {
 		return func(b []byte, i *exchange.Info) []byte { return append(b, i.Head.Version.String()...) }
 	case "ROUTE_NAME":
 		return func(b []byte, i *exchange.Info) []byte { return append(b, i.Route...) }
-	case "VIRTUAL_HOST_NAME":
-		return func(b []byte, i *exchange.Info) []byte { return append(b, i.VirtualHost...) }
 	case "UPSTREAM_CLUSTER", "UPSTREAM_CLUSTER_RAW":
 		return func(b []byte, i *exchange.Info) []byte { return append(b, i.Cluster...) }
 	case "UPSTREAM_HOST", "UPSTREAM_REMOTE_ADDRESS":
