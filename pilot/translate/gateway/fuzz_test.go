@@ -18,7 +18,11 @@ import (
 )
 
 // entropy turns fuzzed bytes into choices.
-type entropy struct{ data []byte }
+type entropy struct {
+	data []byte
+	// words are the values that mean something, by type or field.
+	words map[string][]string
+}
 
 func (e *entropy) next() byte {
 	if len(e.data) == 0 {
@@ -147,9 +151,16 @@ func (e *entropy) value(v reflect.Value, depth int) {
 	}
 }
 
-// word is a value of an enumeration more often than not.
+// word is a value that means something more often than not.
 func (e *entropy) word(kind string) string {
-	words := map[string][]string{
+	if words := e.words[kind]; len(words) > 0 && e.below(8) > 0 {
+		return words[e.below(len(words))]
+	}
+	return e.text()
+}
+
+func vocabulary() map[string][]string {
+	return map[string][]string{
 		"HTTPRouteFilterType": {
 			"RequestHeaderModifier", "ResponseHeaderModifier", "RequestMirror", "RequestRedirect", "URLRewrite", "CORS", "ExtensionRef",
 		},
@@ -185,11 +196,7 @@ func (e *entropy) word(kind string) string {
 		"name":                 {"a", "x-a", "v1"},
 		"http_header_name":     {"x-a"},
 		"namespace":            {"", "default"},
-	}[kind]
-	if len(words) > 0 && e.below(8) > 0 {
-		return words[e.below(len(words))]
 	}
-	return e.text()
 }
 
 // FuzzTranslate makes objects of the bytes: no translation panics, and what comes out is always something that Envoy's own rules
@@ -222,7 +229,7 @@ func FuzzTranslate(f *testing.F) {
 
 func translateAll(data []byte) []*routev3.RouteConfiguration {
 	// Every object has a part of the bytes, so that a change of one leaves the others.
-	e, part := &entropy{}, len(data)/9
+	e, part := &entropy{words: vocabulary()}, len(data)/9
 	share := func() {
 		e.data, data = data[:part], data[part:]
 	}
