@@ -37,9 +37,15 @@ func (s *Server) serveSocket(ctx context.Context, socket *listener.Socket, tcp *
 	}}
 	cfg := s.current.Load().cfg
 	var conn netx.Stream = tcp
+	if l := cfg.Listeners[d.listener]; l != nil && l.InspectTLS {
+		var err error
+		if conn, err = d.inspectTLS(ctx, tcp); err != nil {
+			return
+		}
+	}
 	if cfg.NeedsSniff(d.listener, &d.conn) {
 		var err error
-		if conn, err = d.sniff(tcp); err != nil {
+		if conn, err = d.sniff(conn); err != nil {
 			return
 		}
 	}

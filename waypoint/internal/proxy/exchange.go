@@ -135,7 +135,7 @@ func (x *exchange) wait(d time.Duration) bool {
 		select {
 		case <-timer.C:
 			return true
-		case <-x.guard.Done():
+		case <-x.guard.waiting().Done():
 			return false
 		}
 	}

@@ -82,7 +82,7 @@ func (x *exchange) try(tunnels bool) (again bool) {
 		x.guard.perTryIdle(d.PerTryIdle)
 	}
 	none := x.body.none()
-	if err := x.host.Open(x.guard, x.head, none && !tunnels, x.head.Version, &x.stream); err != nil {
+	if err := x.host.Open(x.guard.waiting(), x.head, none && !tunnels, x.head.Version, &x.stream); err != nil {
 		return x.failed(upstream.Broken(err))
 	}
 	x.record.UpstreamLocal, x.record.UpstreamIdentity = x.stream.Local(), x.stream.Identity()
@@ -113,7 +113,7 @@ func canceller(s *upstream.Stream) func() {
 func (x *exchange) answer(cancel func()) (again, tunnelled bool) {
 	head, err := x.stream.Response(x.responseContext(), x.inform)
 	if err != nil {
-		return x.failed(upstream.Broken(err)), false
+		return x.failed(x.stream.Broken(err)), false
 	}
 	x.guard.touch()
 	x.cluster.Answered(x.host, head.Status)
@@ -134,7 +134,7 @@ func (x *exchange) responseContext() context.Context {
 	if _, ok := x.stream.ClientStream.(interface{ Cancel() }); ok {
 		return context.Background()
 	}
-	return x.guard
+	return x.guard.waiting()
 }
 
 // inform passes an interim response on. A 100 is the codecs' own affair.
@@ -185,13 +185,12 @@ func replyReset(e *upstream.Error, retried bool) *l7.Reply {
 		body.WriteString("retried and the latest ")
 	}
 	body.WriteString("reset reason: " + reason)
-	details := reason
+	details := underscored(reason)
 	if e.Transport != "" {
-		body.WriteString(", transport failure reason: " + e.Transport)
 		details += "|" + e.Transport
 	}
 	r.Body = body.String()
-	r.Details = "upstream_reset_before_response_started{" + strings.ReplaceAll(details, " ", "_") + "}"
+	r.Details = "upstream_reset_before_response_started{" + details + "}"
 	switch e.Reason {
 	case upstream.ProtocolError:
 		r.Status = 502

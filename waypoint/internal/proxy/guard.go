@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 )
@@ -34,30 +33,28 @@ const (
 	deadlines
 )
 
-// guard ends an exchange, or an attempt, that must not go on. It is the context of what waits for connections: made for one
-// exchange after the other, it costs a running exchange one timer and no goroutine, unless it takes long.
+// guard ends an exchange, or an attempt, that must not go on. Made for one exchange after the other, it costs a running exchange
+// one timer and no goroutine, unless it takes long.
 type guard struct {
 	timer *time.Timer // runs fire
 
-	mu        sync.Mutex // guards the rest
-	active    bool
-	at        [deadlines]time.Time
-	armed     time.Time // when the timer fires; zero when it doesn't
-	idle      time.Duration
-	perTry    time.Duration // the idle time of an attempt
-	moved     time.Time     // when something was moved last
-	base      context.Context
-	gone      func() <-chan struct{} // called once the exchange takes long; nil when nobody is to be watched
-	over      chan struct{}          // ends the watch; nil while nobody watches
-	whole     cause                  // of the exchange
-	attempt   cause                  // of the attempt under way
-	done      chan struct{}          // of the attempt, made when asked for; closed when it is given up
-	cancel    func()                 // aborts the attempt's stream; nil between attempts
-	onAborted func()                 // wakes who waits for the exchange to go on
+	mu      sync.Mutex // guards the rest
+	active  bool
+	at      [deadlines]time.Time
+	armed   time.Time // when the timer fires; zero when it doesn't
+	idle    time.Duration
+	perTry  time.Duration          // the idle time of an attempt
+	moved   time.Time              // when something was moved last
+	gone    func() <-chan struct{} // called once the exchange takes long; nil when nobody is to be watched
+	over    chan struct{}          // ends the watch; nil while nobody watches
+	whole   cause                  // of the exchange
+	attempt cause                  // of the attempt under way
+	ctx     *attemptContext        // of the attempt
+	cancel  func()                 // aborts the attempt's stream; nil between attempts
 }
 
 func newGuard() *guard {
-	g := &guard{}
+	g := &guard{ctx: &attemptContext{}}
 	g.timer = time.AfterFunc(time.Hour, g.fire)
 	g.timer.Stop()
 	return g
@@ -67,7 +64,8 @@ func newGuard() *guard {
 func (g *guard) begin(ctx context.Context, gone func() <-chan struct{}, now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.active, g.base, g.moved, g.gone = true, ctx, now, gone
+	g.active, g.moved, g.gone = true, now, gone
+	g.ctx.base = ctx
 	g.setLocked(deadlineWatch, now.Add(watchAfter))
 }
 
@@ -80,11 +78,11 @@ func (g *guard) end() {
 	if g.over != nil {
 		close(g.over)
 	}
-	if g.done != nil && g.whole == causeNone && g.attempt == causeNone {
-		close(g.done) // nobody waits any more, but a context may have a watcher
-	}
+	g.ctx.end()
+	g.renewLocked()
+	g.ctx.base = nil
 	g.at = [deadlines]time.Time{}
-	g.armed, g.idle, g.perTry, g.base, g.gone, g.over, g.done, g.cancel, g.onAborted = time.Time{}, 0, 0, nil, nil, nil, nil, nil, nil
+	g.armed, g.idle, g.perTry, g.gone, g.over, g.cancel = time.Time{}, 0, 0, nil, nil, nil
 	g.whole, g.attempt = causeNone, causeNone
 }
 
@@ -217,20 +215,14 @@ func (g *guard) abortLocked(why cause) {
 	if g.whole != causeNone {
 		return
 	}
-	first := g.attempt == causeNone
 	g.attempt = why
 	if why >= causeGone {
 		g.whole = why
 	}
-	if first && g.done != nil {
-		close(g.done)
-	}
+	g.ctx.end()
 	if g.cancel != nil {
 		g.cancel()
 		g.cancel = nil
-	}
-	if g.onAborted != nil && g.whole != causeNone {
-		g.onAborted()
 	}
 }
 
@@ -242,12 +234,16 @@ func (g *guard) next() bool {
 		return false
 	}
 	if g.attempt != causeNone {
-		g.attempt, g.done = causeNone, nil // the old channel was closed
+		g.attempt = causeNone
+		g.renewLocked()
 	}
 	g.perTry = 0
 	g.at[deadlinePerTry] = time.Time{}
 	return true
 }
+
+// renewLocked makes a context that was not given up.
+func (g *guard) renewLocked() { g.ctx = g.ctx.fresh() }
 
 // attach says how the attempt's stream is aborted. If it is given up already, that happens now.
 func (g *guard) attach(cancel func()) {
@@ -283,44 +279,9 @@ func (g *guard) aborted() cause {
 	return g.whole
 }
 
-// errGivenUp is the guard's error as a context.
-var errGivenUp = errors.New("the request was given up")
-
-// Deadline implements context.Context: deadlines come as cancellations.
-func (g *guard) Deadline() (time.Time, bool) { return time.Time{}, false }
-
-// Done implements context.Context, for the attempt under way.
-func (g *guard) Done() <-chan struct{} {
+// waiting is the context of the attempt under way, for what waits: a connection to be made, a pause.
+func (g *guard) waiting() *attemptContext {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.done == nil {
-		g.done = make(chan struct{})
-		if g.attempt != causeNone || !g.active {
-			close(g.done)
-		}
-	}
-	return g.done
+	return g.ctx
 }
-
-// Err implements context.Context.
-func (g *guard) Err() error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.attempt != causeNone || !g.active {
-		return errGivenUp
-	}
-	return nil
-}
-
-// Value implements context.Context.
-func (g *guard) Value(key any) any {
-	g.mu.Lock()
-	base := g.base
-	g.mu.Unlock()
-	if base == nil {
-		return nil
-	}
-	return base.Value(key)
-}
-
-var _ context.Context = (*guard)(nil)

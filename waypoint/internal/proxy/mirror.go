@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,7 +54,7 @@ func (s *Server) mirror(x *exchange, wanted []l7.Mirror) []*mirror {
 			continue
 		}
 		head := cloneHead(x.head)
-		head.Authority, head.Expects = w.Authority, false
+		head.Authority, head.Expects = strings.Clone(w.Authority), false
 		m := &mirror{limit: s.deps.Limits.RetryBuffer}
 		m.changed.L = &m.mu
 		conn := x.c.conn
@@ -77,14 +78,11 @@ func cloneHead(h *httpmsg.Head) *httpmsg.Head {
 	out := *h
 	out.Header = httpmsg.Header{}
 	for key, value := range h.Header.All() {
-		out.Header.Add(cloneString(key), cloneString(value))
+		out.Header.Add(strings.Clone(key), strings.Clone(value))
 	}
-	out.Method, out.Scheme, out.Authority, out.Path = cloneString(h.Method), cloneString(h.Scheme), cloneString(h.Authority), cloneString(h.Path)
+	out.Method, out.Scheme, out.Authority, out.Path = strings.Clone(h.Method), strings.Clone(h.Scheme), strings.Clone(h.Authority), strings.Clone(h.Path)
 	return &out
 }
-
-// cloneString detaches s from the memory of an exchange.
-func cloneString(s string) string { return string([]byte(s)) }
 
 // run sends the copy and reads its answer away.
 func (m *mirror) run(ctx context.Context, limit time.Duration, cluster *upstream.Cluster, choice *upstream.Choice, head *httpmsg.Head, bodiless bool) {
@@ -176,7 +174,7 @@ func (m *mirror) finish(trailer *httpmsg.Header) {
 	if trailer != nil {
 		m.trailer = &httpmsg.Header{}
 		for key, value := range trailer.All() {
-			m.trailer.Add(cloneString(key), cloneString(value))
+			m.trailer.Add(strings.Clone(key), strings.Clone(value))
 		}
 	}
 	m.changed.Broadcast()

@@ -111,7 +111,10 @@ func (x *exchange) brokenResponse(err error) {
 		x.abandon()
 		return
 	}
-	e := upstream.Broken(err)
+	e := x.stream.Broken(err)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		e.Reason = upstream.ProtocolError // the message is shorter than it said
+	}
 	x.cluster.Count(upstream.EventReset, nil)
 	x.record.Flags |= e.Reason.Flags()
 	x.record.Details = "upstream_reset_after_response_started{" + underscored(e.Reason.String()) + "}"

@@ -5,12 +5,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
-	"slices"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/certs"
 	"github.com/isthmus-mesh/isthmus/pkg/hbone"
 	"github.com/isthmus-mesh/isthmus/pkg/netx"
+	"github.com/isthmus-mesh/isthmus/waypoint/internal/upstream"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7"
 )
 
@@ -44,7 +44,7 @@ func (d *downstream) serveTunnels(ctx context.Context, chain *l7.Chain, conn *ne
 // tunnelTLS is the mesh's mutual TLS; peers of other trust domains are let in where the listener names them.
 func tunnelTLS(want *l7.ServerTLS, get func() (*certs.Workload, error)) *tls.Config {
 	config := certs.HBONEServerConfig(get)
-	if want == nil || len(want.PeerURIs) == 0 {
+	if want == nil || len(want.PeerSANs) == 0 {
 		return config
 	}
 	base := config.GetConfigForClient
@@ -59,7 +59,7 @@ func tunnelTLS(want *l7.ServerTLS, get func() (*certs.Workload, error)) *tls.Con
 		}
 		strict.VerifyConnection = func(state tls.ConnectionState) error {
 			id, ok := certs.PeerID(state)
-			if !ok || !slices.ContainsFunc(want.PeerURIs, func(m l7.StringMatcher) bool { return m.Match(id.String()) }) {
+			if !ok || !upstream.MatchesSAN(want.PeerSANs, l7.SANURI, id.String()) {
 				return errors.New("the client's SPIFFE ID is none that the listener takes")
 			}
 			// The rest is as for peers of our own trust domain.

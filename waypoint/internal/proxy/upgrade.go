@@ -42,7 +42,7 @@ func (x *exchange) join(up netx.Stream) {
 	x.guard.set(deadlineTimeout, x.record.Start.AddDate(100, 0, 0)) // a tunnel is not a response that is late
 	ctx, stop := context.WithCancelCause(context.Background())
 	defer stop(nil)
-	gone := context.AfterFunc(x.guard, func() { stop(errGivenUp) })
+	gone := context.AfterFunc(x.guard.waiting(), func() { stop(errGivenUp) })
 	defer gone()
 	var bytes netx.Counters
 	if x.decision.IdleTimeout > 0 {
@@ -79,7 +79,7 @@ func (x *exchange) connectTCP() {
 		return
 	}
 	x.record.Endpoint, x.record.UpstreamHost = x.host.Endpoint(), x.host.Address()
-	nc, release, err := x.cluster.Dial(x.guard, x.host)
+	nc, release, err := x.cluster.Dial(x.guard.waiting(), x.host)
 	if err != nil {
 		e := upstream.Broken(err)
 		x.record.UpstreamFailure = e.Transport

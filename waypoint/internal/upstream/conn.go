@@ -19,6 +19,7 @@ type conn struct {
 	cc         httpmsg.ClientConn
 	nc         net.Conn
 	shared     bool // of the pool of connections that carry many requests
+	multiplex  bool // speaks HTTP/2
 	local      netip.AddrPort
 	identity   string
 	made       time.Time

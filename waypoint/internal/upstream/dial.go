@@ -30,7 +30,7 @@ func (h *Host) connect(ctx context.Context, shared bool) (*conn, error) {
 	c := &conn{
 		host: h, nc: nc, shared: shared, local: addrPort(nc.LocalAddr()), identity: identity, made: time.Now(), generation: generation,
 	}
-	if c.cc, err = h.speak(nc, shared); err != nil {
+	if c.cc, c.multiplex, err = h.speak(nc, shared); err != nil {
 		nc.Close()
 		h.failed()
 		return nil, unreachable(err)
@@ -40,20 +40,21 @@ func (h *Host) connect(ctx context.Context, shared bool) (*conn, error) {
 }
 
 // speak starts HTTP on a connection: the version that was negotiated, if any.
-func (h *Host) speak(nc net.Conn, h2 bool) (httpmsg.ClientConn, error) {
+func (h *Host) speak(nc net.Conn, h2 bool) (cc httpmsg.ClientConn, multiplex bool, err error) {
 	if secured, ok := nc.(*tls.Conn); ok {
 		if chosen := secured.ConnectionState().NegotiatedProtocol; chosen != "" {
 			h2 = chosen == "h2"
 		}
 	}
 	if !h2 {
-		return h1.NewClient(nc, h1.ClientConfig{}), nil
+		return h1.NewClient(nc, h1.ClientConfig{}), false, nil
 	}
 	options := h.cluster.Config().HTTP2
-	return h2conn.NewClient(nc, h2conn.ClientConfig{MaxConcurrentStreams: options.MaxStreams, Options: h2conn.Options{
+	cc, err = h2conn.NewClient(nc, h2conn.ClientConfig{MaxConcurrentStreams: options.MaxStreams, Options: h2conn.Options{
 		StreamWindow: options.StreamWindow, ConnWindow: options.ConnWindow,
 		KeepaliveInterval: options.KeepaliveInterval, KeepaliveTimeout: options.KeepaliveTimeout, Log: h.cluster.manager.deps.Log,
 	}})
+	return cc, true, err
 }
 
 // dial makes a connection for bytes, within the cluster's connect timeout: direct, or through the tunnel to the host's node.

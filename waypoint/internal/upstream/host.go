@@ -77,6 +77,15 @@ func (s *Stream) Identity() string { return s.conn.identity }
 // Reused is whether the connection had carried requests before.
 func (s *Stream) Reused() bool { return s.conn.requests.Load() > 1 }
 
+// Broken classifies an error of the stream.
+func (s *Stream) Broken(err error) *Error {
+	e := Broken(err)
+	if e.Reason == RemoteReset && !s.conn.multiplex {
+		e.Reason = ConnectionTermination // HTTP/1 has nothing smaller to reset
+	}
+	return e
+}
+
 // Close ends the request and gives the connection back.
 func (s *Stream) Close() {
 	s.ClientStream.Close()

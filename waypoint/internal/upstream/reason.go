@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/isthmus-mesh/isthmus/pkg/h1"
 	"github.com/isthmus-mesh/isthmus/pkg/hbone"
 	"github.com/isthmus-mesh/isthmus/pkg/httpmsg"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7"
@@ -72,7 +73,7 @@ func (r Reason) Flags() l7.Flags {
 // Error is an attempt that failed.
 type Error struct {
 	Reason Reason
-	// Transport is why a connection could not be made, or "".
+	// Transport is why a connection could not be made, with underscores for spaces as in access logs; or "".
 	Transport string
 	// Unsent is whether the peer has surely not acted on the request.
 	Unsent bool
@@ -105,7 +106,7 @@ func (e *Error) Failure() l7.Failure {
 // Broken classifies an error of an exchange that was opened.
 func Broken(err error) *Error {
 	var known *Error
-	var protocol interface{ ProtocolError() bool }
+	var protocol *h1.Error
 	switch {
 	case errors.As(err, &known):
 		return known
@@ -115,7 +116,7 @@ func Broken(err error) *Error {
 		return &Error{Reason: ConnectionTermination, Unsent: true, Err: err}
 	case errors.Is(err, httpmsg.ErrReset):
 		return &Error{Reason: RemoteReset, Err: err}
-	case errors.As(err, &protocol) && protocol.ProtocolError():
+	case errors.As(err, &protocol):
 		return &Error{Reason: ProtocolError, Err: err}
 	}
 	return &Error{Reason: ConnectionTermination, Err: err}
@@ -130,7 +131,7 @@ func unreachable(err error) *Error {
 	var identity *IdentityError
 	switch {
 	case errors.As(err, &identity):
-		e.Transport = "TLS_error:_peer_identity:_" + strings.ReplaceAll(identity.Error(), " ", "_")
+		e.Transport = "TLS_error: peer identity: " + identity.Error()
 	case errors.As(err, &status):
 		e.Transport = status.Error()
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
@@ -140,6 +141,7 @@ func unreachable(err error) *Error {
 	default:
 		e.Transport = err.Error()
 	}
+	e.Transport = strings.ReplaceAll(e.Transport, " ", "_")
 	return e
 }
 

@@ -86,7 +86,7 @@ func (m *Manager) tunnelTLS(own *certs.Workload, expect string) *tls.Config {
 			return fmt.Errorf("the cluster %s is gone", cluster)
 		}
 		for _, uri := range uris {
-			if matchesSAN(conf.Socket.TLS.PeerSANs, l7.SANURI, uri) {
+			if MatchesSAN(conf.Socket.TLS.PeerSANs, l7.SANURI, uri) {
 				return certs.HBONEClientConfig(own, []string{uri}).VerifyConnection(state)
 			}
 		}
@@ -95,7 +95,8 @@ func (m *Manager) tunnelTLS(own *certs.Workload, expect string) *tls.Config {
 	return config
 }
 
-func matchesSAN(matchers []l7.SANMatcher, kind l7.SANKind, name string) bool {
+// MatchesSAN is whether one of the matchers takes the name.
+func MatchesSAN(matchers []l7.SANMatcher, kind l7.SANKind, name string) bool {
 	return slices.ContainsFunc(matchers, func(m l7.SANMatcher) bool {
 		return (m.Kind == l7.SANAny || m.Kind == kind) && m.Matcher.Match(name)
 	})
@@ -188,18 +189,18 @@ func verifyServer(state tls.ConnectionState, t *l7.ClientTLS, roots *x509.CertPo
 	}
 	var uris []string
 	for _, u := range leaf.URIs {
-		if matchesSAN(t.PeerSANs, l7.SANURI, u.String()) {
+		if MatchesSAN(t.PeerSANs, l7.SANURI, u.String()) {
 			return nil
 		}
 		uris = append(uris, u.String())
 	}
 	for _, name := range leaf.DNSNames {
-		if matchesSAN(t.PeerSANs, l7.SANDNS, name) {
+		if MatchesSAN(t.PeerSANs, l7.SANDNS, name) {
 			return nil
 		}
 	}
 	for _, ip := range leaf.IPAddresses {
-		if matchesSAN(t.PeerSANs, l7.SANIP, ip.String()) {
+		if MatchesSAN(t.PeerSANs, l7.SANIP, ip.String()) {
 			return nil
 		}
 	}

@@ -1,0 +1,223 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/pkg/hbone"
+)
+
+// load makes requests over several clients until the returned function is called, which tells how many were answered.
+func (b *bed) load(clients ...*http.Client) (done *atomic.Int64, stop func()) {
+	done = &atomic.Int64{}
+	ending := make(chan struct{})
+	var work sync.WaitGroup
+	for _, c := range clients {
+		for i := range 4 {
+			work.Go(func() {
+				for {
+					select {
+					case <-ending:
+						return
+					default:
+					}
+					status, body, err := try(context.Background(), c, http.MethodPost, "/", strings.NewReader(strings.Repeat("x", i*1000)))
+					if err != nil || status != 200 {
+						b.t.Errorf("%d %q %v", status, body, err)
+						return
+					}
+					done.Add(1)
+				}
+			})
+		}
+	}
+	return done, func() {
+		close(ending)
+		work.Wait()
+	}
+}
+
+func drained(text string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		fmt.Fprint(w, text)
+	}
+}
+
+func TestEndpointChurnUnderLoad(t *testing.T) {
+	for _, protocol := range []string{upstreamHTTP1, upstreamSame} {
+		b := newBed(t)
+		var pods []*backend
+		for range 4 {
+			pods = append(pods, b.backend("reviews", drained("ok")))
+		}
+		b.protocol = protocol
+		b.apply(pods...)
+		done, stop := b.load(b.client("productpage", false), b.client("productpage", true))
+		for i := range 100 {
+			before := done.Load()
+			b.endpoints(pods[i%4], pods[(i+1)%4])
+			until(t, "requests go on", func() bool { return done.Load() > before+5 || t.Failed() })
+		}
+		stop()
+	}
+}
+
+func TestPodsThatRestartUnderLoad(t *testing.T) {
+	b := newBed(t)
+	stable := b.backend("reviews", drained("ok"))
+	b.routes = to("," + retryPolicy + "}")
+	b.apply(stable)
+	done, stop := b.load(b.client("productpage", false), b.client("productpage", true))
+	for range 10 {
+		pod := b.backend("reviews", drained("ok"))
+		b.endpoints(stable, pod)
+		until(t, "the new pod serves", func() bool { return pod.requests.Load() > 10 || t.Failed() })
+		// As Kubernetes does: the endpoint goes first, then the pod finishes what it has, then it ends.
+		b.endpoints(stable)
+		before := done.Load()
+		until(t, "requests go on", func() bool { return done.Load() > before+20 || t.Failed() })
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		_ = pod.app.Shutdown(ctx)
+		cancel()
+		pod.end()
+	}
+	stop()
+}
+
+func TestConfigurationSwapsUnderLoad(t *testing.T) {
+	b := newBed(t)
+	pod := b.backend("reviews", drained("ok"))
+	b.clusters["other"] = []*backend{pod}
+	b.apply(pod)
+	done, stop := b.load(b.client("productpage", false), b.client("productpage", true))
+	for i := range 60 {
+		before := done.Load()
+		cluster := []string{service, "other"}[i%2]
+		b.routes = `{"match":{"prefix":"/"},"name":"default","route":{"cluster":"` + cluster + `","timeout":"` + fmt.Sprint(10+i) + `s"}}`
+		b.protocol = []string{upstreamHTTP1, upstreamHTTP2, upstreamSame}[i%3]
+		b.apply(pod)
+		until(t, "requests go on", func() bool { return done.Load() > before+5 || t.Failed() })
+	}
+	stop()
+}
+
+func TestPoliciesHoldForOpenConnections(t *testing.T) {
+	b := newBed(t)
+	pod := b.backend("reviews", say("hello"))
+	b.apply(pod)
+	c := b.client("productpage", false)
+	if status, _ := get(t, c, "/"); status != 200 {
+		t.Fatal(status)
+	}
+	b.filters = `{"name":"envoy.filters.http.rbac","typed_config":{"@type":"type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
+"rules":{"action":"DENY","policies":{"ns[default]-policy[no]-rule[0]":{"permissions":[{"any":true}],"principals":[{"any":true}]}}}}}`
+	b.apply(pod)
+	if status, body := get(t, c, "/"); status != 403 || body != "RBAC: access denied" {
+		t.Errorf("%d %q", status, body)
+	}
+}
+
+func TestPoliciesCutOpenTCPConnections(t *testing.T) {
+	b := newBed(t)
+	pod := b.rawBackend("reviews", func(c net.Conn) { _, _ = io.Copy(c, c) })
+	b.apply(pod)
+	stream, _, err := b.dial("productpage").Connect(t.Context(), &hbone.Request{Authority: tcpVIP})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	fmt.Fprint(stream, "x")
+	if _, err := io.ReadFull(stream, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	b.endpoints(pod) // a change that concerns it not
+	fmt.Fprint(stream, "x")
+	if _, err := io.ReadFull(stream, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	b.network = `{"name":"envoy.filters.network.rbac","typed_config":{"@type":"type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC",
+"stat_prefix":"tcp.","rules":{"action":"DENY","policies":{"ns[default]-policy[no]-rule[0]":{"permissions":[{"any":true}],"principals":[{"any":true}]}}}}}`
+	b.apply(pod)
+	if n, err := stream.Read(make([]byte, 1)); err == nil {
+		t.Errorf("%d bytes came", n)
+	}
+	if _, response, err := b.dial("productpage").Connect(t.Context(), &hbone.Request{Authority: tcpVIP}); err == nil || response == nil || response.Status != 401 {
+		t.Errorf("a new connection: %+v, %v", response, err)
+	}
+}
+
+func TestDrainWithOpenRequests(t *testing.T) {
+	for _, h2 := range []bool{false, true} {
+		b := newBed(t)
+		release := make(chan struct{})
+		pod := b.backend("reviews", func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/slow" {
+				_ = http.NewResponseController(w).Flush()
+				<-release
+			}
+			fmt.Fprint(w, "done")
+		})
+		b.apply(pod)
+		slow := make(chan string, 1)
+		c := b.client("productpage", h2)
+		go func() {
+			status, body, err := try(context.Background(), c, http.MethodGet, "/slow", nil)
+			slow <- fmt.Sprint(status, body, err)
+		}()
+		until(t, "the slow request is there", func() bool { return pod.requests.Load() == 1 })
+		gone := make(chan error, 1)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		go func() { gone <- b.server.Drain(ctx) }()
+		until(t, "it drains", func() bool { return b.server.Stats().Draining })
+		// Others have not heard of it yet: they are still served.
+		if status, body := get(t, b.client("productpage", h2), "/"); status != 200 || body != "done" {
+			t.Errorf("%d %q", status, body)
+		}
+		until(t, "nobody listens any more", func() bool {
+			_, err := b.tryDial("productpage")
+			return err != nil
+		})
+		select {
+		case err := <-gone:
+			t.Fatalf("the drain ended before the request: %v", err)
+		default:
+		}
+		close(release)
+		if got := <-slow; got != "200done<nil>" {
+			t.Errorf("the slow request: %s", got)
+		}
+		if err := <-gone; err != nil {
+			t.Errorf("drain: %v", err)
+		}
+	}
+}
+
+func TestDrainIsCutShort(t *testing.T) {
+	b := newBed(t)
+	pod := b.backend("reviews", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	b.apply(pod)
+	result := make(chan error, 1)
+	go func() {
+		_, _, err := try(context.Background(), b.client("productpage", false), http.MethodGet, "/", nil)
+		result <- err
+	}()
+	until(t, "the request is there", func() bool { return pod.requests.Load() == 1 })
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if err := b.server.Drain(ctx); err == nil {
+		t.Error("nothing was cut")
+	}
+	if err := <-result; err == nil {
+		t.Error("the request was answered")
+	}
+}
