@@ -28,7 +28,12 @@ func header(pairs ...string) *httpmsg.Header {
 
 // sample is a request through a waypoint, as Envoy would tell of it.
 func sample() *proxy.Record {
-	head := &httpmsg.Head{Method: "GET", Path: "/v2/reviews/0?x=y", Authority: "reviews:9080", Scheme: "http"}
+	request := &l7.Request{}
+	head := &httpmsg.Head{ContentLength: -1, Method: "GET", Path: "/v2/reviews/0?x=y", Authority: "reviews:9080", Scheme: "http"}
+	head.Header.CopyFrom(header("x-envoy-original-path", "/reviews/0?x=y", "user-agent", "curl/8", "x-request-id", "id-1", "x-forwarded-for", "10.0.0.1", "x-forwarded-for", "10.0.0.2"))
+	request.Begin(head, nil)
+	request.SetState("colour", "green")
+	request.SetMetadata("envoy.filters.http.jwt_authn", "payload", map[string]any{"sub": "me", "groups": []any{"a"}})
 	return &proxy.Record{
 		Kind: proxy.KindRequest, Start: time.Date(2026, 11, 21, 8, 4, 39, 123456789, time.FixedZone("x", 3600)), Duration: 12345 * time.Microsecond,
 		Listener: "main_internal", Chain: &l7.Chain{Name: "inbound-vip|9080||reviews.default.svc.cluster.local-http"},
@@ -37,8 +42,8 @@ func sample() *proxy.Record {
 			Identity: "spiffe://cluster.local/ns/default/sa/productpage", LocalIdentity: "spiffe://cluster.local/ns/default/sa/waypoint",
 		},
 		ConnectionID: 7,
-		Request:      &l7.Request{Head: head}, Protocol: httpmsg.HTTP11, Method: "GET", Path: "/reviews/0?x=y", Authority: "reviews:9080",
-		Header: header("x-envoy-original-path", "/reviews/0?x=y", "user-agent", "curl/8", "x-request-id", "id-1", "x-forwarded-for", "10.0.0.1", "x-forwarded-for", "10.0.0.2"),
+		Request:      request, Protocol: httpmsg.HTTP11, Method: "GET", Path: "/reviews/0?x=y", Authority: "reviews:9080",
+		Header: &head.Header,
 		Status: 200, Response: header("x-envoy-upstream-service-time", "11", "server", "istio-envoy"), Trailer: header("grpc-status", "0"),
 		Attempts: 1, Details: "via_upstream", BytesReceived: 3, BytesSent: 295,
 		Cluster: &l7.Cluster{Name: "inbound-vip|9080|http|reviews.default.svc.cluster.local", StatName: "alt"}, ClusterName: "inbound-vip|9080|http|reviews.default.svc.cluster.local",
@@ -56,7 +61,7 @@ func TestText(t *testing.T) {
 		format, want string
 		r            *proxy.Record
 	}{
-		{DefaultFormat, `[2026-11-21T07:04:39.123Z] "GET /reviews/0?x=y HTTP/1.1" 200 - via_upstream - "-" 3 295 12 11 "10.0.0.1,10.0.0.2" "curl/8" "id-1" "reviews:9080" "envoy://connect_originate/10.0.1.7:9080" inbound-vip|9080|http|reviews.default.svc.cluster.local envoy://internal_client_address/ 10.96.0.9:9080 10.0.0.5:41234 - default` + "\n", nil},
+		{DefaultFormat, `[2026-11-21T07:04:39.123Z] "GET /reviews/0?x=y HTTP/1.1" 200 - via_upstream - "-" 3 295 12 11 "10.0.0.1" "curl/8" "id-1" "reviews:9080" "envoy://connect_originate/10.0.1.7:9080" inbound-vip|9080|http|reviews.default.svc.cluster.local envoy://internal_client_address/ 10.96.0.9:9080 10.0.0.5:41234 - default` + "\n", nil},
 		{DefaultFormat, `[0001-01-01T00:00:00.000Z] "- - -" 0 UF,NR a_b - "delayed_connect_error:_111" 0 0 0 - "-" "-" "-" "-" "-" - - - - - -` + "\n", refused},
 		{"plain, 100%%", "plain, 100%", nil},
 		{"%PROTOCOL%%PROTOCOL%", "HTTP/1.1HTTP/1.1", nil},
@@ -66,7 +71,9 @@ func TestText(t *testing.T) {
 		{"%REQUEST_DURATION% %RESPONSE_DURATION% %RESPONSE_TX_DURATION%", "1 11 1", nil},
 		{"%UPSTREAM_CLUSTER% %UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %UPSTREAM_REMOTE_PORT% %UPSTREAM_LOCAL_PORT% %UPSTREAM_HOST_NAME%", "alt 10.0.1.7 9080 - pod-7", nil},
 		{"%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %DOWNSTREAM_REMOTE_PORT% %DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT% %DOWNSTREAM_LOCAL_PORT%", "10.0.0.5 41234 10.96.0.9 9080", nil},
-		{"%DOWNSTREAM_PEER_URI_SAN% %FILTER_STATE(io.istio.peer_principal:PLAIN)%", "spiffe://cluster.local/ns/default/sa/productpage spiffe://cluster.local/ns/default/sa/productpage", nil},
+		{"%DOWNSTREAM_PEER_URI_SAN% %DOWNSTREAM_LOCAL_URI_SAN%", "spiffe://cluster.local/ns/default/sa/productpage spiffe://cluster.local/ns/default/sa/waypoint", nil},
+		{"%FILTER_STATE(colour)% %FILTER_STATE(none:PLAIN)% %DYNAMIC_METADATA(envoy.filters.http.jwt_authn:payload:sub)%", "green - me", nil},
+		{"%DYNAMIC_METADATA(envoy.filters.http.jwt_authn:payload:groups)% %DYNAMIC_METADATA(envoy.filters.http.jwt_authn:payload:sub:x)%", `["a"] -`, nil},
 		{"%GRPC_STATUS% %GRPC_STATUS(SNAKE_STRING)% %GRPC_STATUS(NUMBER)% %GRPC_STATUS_NUMBER%", "NotFound NOT_FOUND 5 5", grpc},
 		{"%GRPC_STATUS% %DYNAMIC_METADATA(a:b)% %METADATA(ROUTE:istio:config)%", "- - -", nil},
 		{"%FILTER_CHAIN_NAME% %CONNECTION_ID% %ACCESS_LOG_TYPE%", "inbound-vip|9080||reviews.default.svc.cluster.local-http 7 DownstreamEnd", nil},
@@ -104,7 +111,7 @@ func TestTextRefused(t *testing.T) {
 		"%NOSUCH%": "NOSUCH%: this operator is not supported", "%REQ()%": "want HEADER", "%REQ(a?b?c)%": "want HEADER", "%PROTOCOL(x)%": "no parameters",
 		"%START_TIME(%Q)%": "%Q is not supported", "%START_TIME(%)%": "ends in %", "%START_TIME(%3S)%": "%3S is not supported",
 		"%GRPC_STATUS(X)%": "want CAMEL_STRING", "%METADATA(CLUSTER:a:b)%": "want ROUTE", "%ENVIRONMENT(HOME)%": "environment is not shown",
-		"%REQ(x):y%": "do not end in )%", "%CEL(request.path)%": "not supported", "%DYNAMIC_METADATA()%": "missing",
+		"%REQ(x):y%": "do not end in )%", "%CEL(request.path)%": "not supported", "%DYNAMIC_METADATA()%": "want NAMESPACE", "%FILTER_STATE(a:FIELD:b)%": "want KEY",
 	} {
 		if _, err := compileText(format, false); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", format, err, want)

@@ -1,6 +1,7 @@
 package accesslog
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/pkg/httpmsg"
 	"github.com/isthmus-mesh/isthmus/waypoint/internal/proxy"
+	"github.com/isthmus-mesh/isthmus/waypoint/l7/exchange"
 )
 
 // compile finds the operator that a command names.
@@ -47,7 +49,7 @@ func parametrised() map[string]func(params string) (appender, error) {
 		"ENVIRONMENT": func(string) (appender, error) {
 			return nil, errors.New("the environment is not shown in access logs")
 		},
-		"METADATA": metadata, "DYNAMIC_METADATA": nothing, "FILTER_STATE": filterState, "UPSTREAM_METADATA": nothing,
+		"METADATA": metadata, "DYNAMIC_METADATA": dynamicMetadata, "FILTER_STATE": filterState, "UPSTREAM_METADATA": nothing,
 	}
 }
 
@@ -88,9 +90,9 @@ func plain() map[string]operator {
 		"UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT": ip(upstreamAddress),
 		"UPSTREAM_REMOTE_PORT":                 port(upstreamAddress),
 
-		"DOWNSTREAM_REMOTE_ADDRESS":                     addr(source),
-		"DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT":        ip(source),
-		"DOWNSTREAM_REMOTE_PORT":                        port(source),
+		"DOWNSTREAM_REMOTE_ADDRESS":                     addr(client),
+		"DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT":        ip(client),
+		"DOWNSTREAM_REMOTE_PORT":                        port(client),
 		"DOWNSTREAM_DIRECT_REMOTE_ADDRESS":              addr(source),
 		"DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT": ip(source),
 		"DOWNSTREAM_DIRECT_REMOTE_PORT":                 port(source),
@@ -217,30 +219,18 @@ func requestWithoutQuery(params string) (appender, error) {
 	}, err
 }
 
-// requestField is a header of the request as it was sent on.
+// requestField is the first value of a header of the request as it was sent on.
 func requestField(r *proxy.Record, name string) (string, bool) {
+	if r.Request != nil && r.Request.Head != nil {
+		return exchange.First(r.Request.Head, name)
+	}
 	if !strings.HasPrefix(name, ":") {
 		if r.Header == nil {
 			return "", false
 		}
-		return r.Header.Joined(name)
+		return r.Header.Get(name)
 	}
-	method, path, authority, scheme := r.Method, r.Path, r.Authority, r.Scheme
-	if r.Request != nil && r.Request.Head != nil && r.Request.Head.Method != "" {
-		h := r.Request.Head
-		method, path, authority, scheme = h.Method, h.Path, h.Authority, h.Scheme
-	}
-	value := ""
-	switch name {
-	case ":method":
-		value = method
-	case ":path":
-		value = path
-	case ":authority":
-		value = authority
-	case ":scheme":
-		value = scheme
-	}
+	value := map[string]string{":method": r.Method, ":path": r.Path, ":authority": r.Authority, ":scheme": r.Scheme}[name]
 	return value, value != ""
 }
 
@@ -265,7 +255,7 @@ func responseField(r *proxy.Record, header *httpmsg.Header, name string) (string
 	if name == ":status" {
 		return strconv.Itoa(r.Status), r.Status != 0
 	}
-	return header.Joined(name)
+	return header.Get(name)
 }
 
 // grpcStatus shows the status by name in one of Envoy's three styles.
@@ -319,16 +309,51 @@ func metadata(params string) (appender, error) {
 	}, nil
 }
 
-// filterState shows the two values that listeners keep there.
+// filterState shows objects that filters and the listener before this one set.
 func filterState(params string) (appender, error) {
-	key, _, _ := strings.Cut(params, ":")
-	switch key {
-	case "io.istio.peer_principal":
-		return str(func(r *proxy.Record) string { return connOf(r).Identity }).append, nil
-	case "io.istio.local_principal":
-		return str(func(r *proxy.Record) string { return connOf(r).LocalIdentity }).append, nil
+	key, form, _ := strings.Cut(params, ":")
+	if key == "" || form != "" && form != "PLAIN" && form != "TYPED" {
+		return nil, errors.New("want KEY or KEY:PLAIN")
 	}
-	return nothing(params)
+	return func(dst []byte, r *proxy.Record) ([]byte, bool) {
+		value, ok := connOf(r).State(key)
+		if r.Request != nil {
+			value, ok = r.Request.State(key)
+		}
+		return append(dst, value...), ok
+	}, nil
+}
+
+// dynamicMetadata shows what filters set: envoy.filters.http.jwt_authn:KEY. What is not text or a number is shown as JSON.
+func dynamicMetadata(params string) (appender, error) {
+	path := strings.Split(params, ":")
+	if path[0] == "" {
+		return nil, errors.New("want NAMESPACE:KEY")
+	}
+	return func(dst []byte, r *proxy.Record) ([]byte, bool) {
+		if r.Request == nil {
+			return dst, false
+		}
+		fields := r.Request.Metadata(path[0])
+		if fields == nil {
+			return dst, false
+		}
+		var value any = fields
+		for _, key := range path[1:] {
+			object, ok := value.(map[string]any)
+			if !ok {
+				return dst, false
+			}
+			if value, ok = object[key]; !ok {
+				return dst, false
+			}
+		}
+		if text, ok := value.(string); ok {
+			return append(dst, text...), true
+		}
+		text, err := json.Marshal(value)
+		return append(dst, text...), err == nil
+	}, nil
 }
 
 // nothing is an operator over what no filter of this proxy ever sets: Envoy shows it as absent too.

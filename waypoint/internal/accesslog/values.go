@@ -15,6 +15,14 @@ func connOf(r *proxy.Record) *l7.Conn {
 	return r.Conn
 }
 
+// client is who sent the request, by x-forwarded-for where that is trusted.
+func client(r *proxy.Record) netip.AddrPort {
+	if r.Request != nil && r.Request.Remote.IsValid() {
+		return r.Request.Remote
+	}
+	return source(r)
+}
+
 func source(r *proxy.Record) netip.AddrPort      { return connOf(r).Source }
 func destination(r *proxy.Record) netip.AddrPort { return connOf(r).Destination }
 

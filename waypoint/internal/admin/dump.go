@@ -254,7 +254,7 @@ func failure(f *xds.Failure) *adminv3.UpdateFailureState {
 	out := &adminv3.UpdateFailureState{
 		FailedConfiguration: f.Content, LastUpdateAttempt: timestamppb.New(f.Updated), Details: f.Details, VersionInfo: f.Version,
 	}
-	if _, err := toJSON(out); err != nil {
+	if _, err := marshaler().Marshal(out); err != nil {
 		out.FailedConfiguration = nil
 		out.Details = strings.Join([]string{out.GetDetails(), "(not shown: " + err.Error() + ")"}, " ")
 	}

@@ -59,7 +59,7 @@ func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 
 func (s *Server) serverInfo(w http.ResponseWriter, _ *http.Request) {
 	up := durationpb.New(time.Since(s.Started).Truncate(time.Second))
-	s.json(w, &adminv3.ServerInfo{
+	s.whole(w, &adminv3.ServerInfo{
 		// revision/version/status/kind/TLS library, as Envoy's
 		Version: strings.Join([]string{s.Build.Revision, s.Build.Version, s.Build.Status, "RELEASE", s.Build.Go}, "/"),
 		State:   s.state(), UptimeCurrentEpoch: up, UptimeAllEpochs: up, HotRestartVersion: "disabled",
@@ -88,7 +88,7 @@ func (s *Server) certificates(w http.ResponseWriter, _ *http.Request) {
 		}
 		out.Certificates = append(out.Certificates, entry)
 	}
-	s.json(w, out)
+	s.whole(w, out)
 }
 
 func details(c *x509.Certificate) *adminv3.CertificateDetails {
@@ -105,7 +105,7 @@ func details(c *x509.Certificate) *adminv3.CertificateDetails {
 func (s *Server) memory(w http.ResponseWriter, _ *http.Request) {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	s.json(w, &adminv3.Memory{
+	s.whole(w, &adminv3.Memory{
 		Allocated: m.HeapAlloc, HeapSize: m.HeapSys, PageheapUnmapped: m.HeapReleased, PageheapFree: m.HeapIdle - m.HeapReleased, TotalPhysicalBytes: m.Sys - m.HeapReleased,
 	})
 }

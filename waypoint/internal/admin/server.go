@@ -119,8 +119,17 @@ func (s *Server) healthcheck(fail bool) http.HandlerFunc {
 }
 
 // json writes a message as Envoy does: fields by their proto names, indented.
-func (s *Server) json(w http.ResponseWriter, m proto.Message) {
-	text, err := toJSON(m)
+func (s *Server) json(w http.ResponseWriter, m proto.Message) { s.write(w, m, marshaler()) }
+
+// whole writes a message with the fields that have their default values too.
+func (s *Server) whole(w http.ResponseWriter, m proto.Message) {
+	all := marshaler()
+	all.EmitDefaultValues = true
+	s.write(w, m, all)
+}
+
+func (s *Server) write(w http.ResponseWriter, m proto.Message, how protojson.MarshalOptions) {
+	text, err := how.Marshal(m)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
@@ -131,8 +140,8 @@ func (s *Server) json(w http.ResponseWriter, m proto.Message) {
 	}
 }
 
-func toJSON(m proto.Message) ([]byte, error) {
-	return protojson.MarshalOptions{UseProtoNames: true, Multiline: true, Indent: " "}.Marshal(m)
+func marshaler() protojson.MarshalOptions {
+	return protojson.MarshalOptions{UseProtoNames: true, Multiline: true, Indent: " "}
 }
 
 func (s *Server) prometheus(w http.ResponseWriter, r *http.Request) {

@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"strconv"
 	"time"
@@ -13,11 +14,14 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	metricsv3 "github.com/envoyproxy/go-control-plane/envoy/config/metrics/v3"
+	overloadv3 "github.com/envoyproxy/go-control-plane/envoy/config/overload/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	filev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
 	internalv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/bootstrap/internal_listener/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	connectionsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -70,17 +74,46 @@ func Bootstrap(c BootstrapConfig) (*bootstrapv3.Bootstrap, error) {
 				b.listener("readiness", c.Readiness, "/healthz/ready", clusterAgent),
 			},
 		},
+		StatsConfig: statsConfig(),
+		OverloadManager: &overloadv3.OverloadManager{ResourceMonitors: []*overloadv3.ResourceMonitor{{
+			Name: "envoy.resource_monitors.global_downstream_max_connections", ConfigType: &overloadv3.ResourceMonitor_TypedConfig{
+				TypedConfig: b.any(&connectionsv3.DownstreamConnectionsConfig{MaxActiveDownstreamConnections: math.MaxInt32}),
+			},
+		}}},
 		// The internal listeners through which HBONE goes.
 		BootstrapExtensions: []*corev3.TypedExtensionConfig{{Name: "envoy.bootstrap.internal_listener", TypedConfig: b.any(&internalv3.InternalListener{})}},
 		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{
 			{Name: "global config", LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: &structpb.Struct{Fields: map[string]*structpb.Value{
-				"overload.global_downstream_max_connections": structpb.NewStringValue("2147483647"),
-				"re2.max_program_size.error_level":           structpb.NewStringValue("32768"),
+				"re2.max_program_size.error_level": structpb.NewStringValue("32768"),
 			}}}},
 			{Name: "admin", LayerSpecifier: &bootstrapv3.RuntimeLayer_AdminLayer_{AdminLayer: &bootstrapv3.RuntimeLayer_AdminLayer{}}},
 		}},
 	}
 	return out, errors.Join(b.problems...)
+}
+
+// statsConfig takes the parts of names that vary out into labels. Names of clusters have dots themselves, so a cluster's name ends
+// where one of Envoy's own begins.
+func statsConfig() *metricsv3.StatsConfig {
+	tag := func(name, regex string) *metricsv3.TagSpecifier {
+		return &metricsv3.TagSpecifier{TagName: name, TagValue: &metricsv3.TagSpecifier_Regex{Regex: regex}}
+	}
+	const own = `upstream_|membership_|lb_|circuit_breakers\.|assignment_|bind_errors|external\.upstream_|internal\.upstream_|http[123]\.|ssl\.|` +
+		`update_|version$|version_text$|warming_state$|max_host_weight$|original_dst|retry_|retry\.|outlier_detection\.|init_fetch_|zone\.|` +
+		`client_ssl_|default\.upstream_|[^.]+\.total_match_count$`
+	const address = `(?:[_.0-9]*|[_\[\]aAbBcCdDeEfF0-9]*)`
+	return &metricsv3.StatsConfig{
+		UseAllDefaultTags: wrapperspb.Bool(false),
+		StatsTags: []*metricsv3.TagSpecifier{
+			tag("cluster_name", `^cluster\.((.+?)\.)(?:`+own+`)`),
+			tag("tcp_prefix", `^tcp\.((.*?)\.)\w+?$`),
+			tag("response_code", `_rq(_(\d{3}))$`),
+			tag("response_code_class", `_rq(_(\dxx))$`),
+			tag("http_conn_manager_listener_prefix", `^listener\..*?\.http\.((.*?)\.)(?:downstream|rq|no_route|passthrough)`),
+			tag("http_conn_manager_prefix", `^http\.((.*?)\.)(?:downstream|rq|no_route|no_cluster|passthrough|tracing|rds)`),
+			tag("listener_address", `^listener\.((`+address+`)\.)`),
+		},
+	}
 }
 
 // builder collects problems, so that the message can be written as one expression.

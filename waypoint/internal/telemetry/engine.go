@@ -26,7 +26,7 @@ type Sample struct {
 	Scope, Owner, Name string
 	Value              float64
 	Counter            bool
-	// Class is of counters of responses: "2" of upstream_rq_2xx.
+	// Class is of counters of responses: "2xx" of upstream_rq_2xx.
 	Class string
 }
 
@@ -34,7 +34,7 @@ type Sample struct {
 func (s Sample) String() string {
 	name := s.Name
 	if s.Class != "" {
-		name = strings.TrimSuffix(name, "xx") + s.Class + "xx"
+		name += "_" + s.Class
 	}
 	if s.Owner == "" {
 		return s.Scope + "." + name
@@ -86,7 +86,7 @@ func clusterSamples(c upstream.ClusterState) []Sample {
 		out = append(out, Sample{Scope: "cluster", Owner: c.Name, Name: name, Value: v})
 	}
 	class := func(class string, v uint64) {
-		out = append(out, Sample{Scope: "cluster", Owner: c.Name, Name: "upstream_rq_xx", Class: class, Value: float64(v), Counter: true})
+		out = append(out, Sample{Scope: "cluster", Owner: c.Name, Name: "upstream_rq", Class: class, Value: float64(v), Counter: true})
 	}
 	counter("upstream_cx_total", s.CxTotal)
 	gauge("upstream_cx_active", float64(s.CxActive))
@@ -112,11 +112,11 @@ func clusterSamples(c upstream.ClusterState) []Sample {
 	counter("upstream_rq_tx_reset", s.RqTxReset)
 	counter("upstream_cx_none_healthy", s.RqNoneHealthy)
 	counter("upstream_identity_refused", s.IdentityRefused)
-	class("1", s.Rq1xx)
-	class("2", s.Rq2xx)
-	class("3", s.Rq3xx)
-	class("4", s.Rq4xx)
-	class("5", s.Rq5xx)
+	class("1xx", s.Rq1xx)
+	class("2xx", s.Rq2xx)
+	class("3xx", s.Rq3xx)
+	class("4xx", s.Rq4xx)
+	class("5xx", s.Rq5xx)
 	gauge("membership_total", float64(s.MembershipTotal))
 	gauge("membership_healthy", float64(s.MembershipHealthy))
 	gauge("membership_degraded", float64(s.MembershipDegraded))
@@ -137,7 +137,7 @@ func httpSamples(h proxy.HTTPStats) []Sample {
 	add("downstream_rq_timeout", "", h.RqTimeout, true)
 	add("downstream_rq_idle_timeout", "", h.IdleTimeout, true)
 	for i, v := range []uint64{h.Rq1xx, h.Rq2xx, h.Rq3xx, h.Rq4xx, h.Rq5xx} {
-		add("downstream_rq_xx", string(rune('1'+i)), v, true)
+		add("downstream_rq", string(rune('1'+i))+"xx", v, true)
 	}
 	return out
 }

@@ -305,10 +305,10 @@ func TestEngineCounters(t *testing.T) {
 	got := series(scrape(t, registry), "envoy_")
 	for _, want := range []string{
 		`envoy_cluster_upstream_rq_total{cluster_name="outbound|9080||a.b.svc.cluster.local"} 5`,
-		`envoy_cluster_upstream_rq_xx{cluster_name="outbound|9080||a.b.svc.cluster.local",response_code_class="5"} 1`,
+		`envoy_cluster_upstream_rq{cluster_name="outbound|9080||a.b.svc.cluster.local",response_code_class="5xx"} 1`,
 		`envoy_cluster_membership_total{cluster_name="outbound|9080||a.b.svc.cluster.local"} 2`,
 		`envoy_listener_downstream_cx_active{listener_address="0.0.0.0_8080"} 4`,
-		`envoy_http_downstream_rq_xx{http_conn_manager_prefix="outbound_0.0.0.0_8080",response_code_class="2"} 5`,
+		`envoy_http_downstream_rq{http_conn_manager_prefix="outbound_0.0.0.0_8080",response_code_class="2xx"} 5`,
 		`envoy_listener_no_filter_chain_match{} 9`,
 		`envoy_cluster_manager_cds_update_success{} 7`,
 		`envoy_server_draining{} 1`,
