@@ -154,6 +154,9 @@ func hasPrefix(s, p string, fold bool) bool {
 // Check is nil when the request may pass. What a good token says goes into headers and metadata as configured.
 func (f *Filter) Check(i *exchange.Info, per *PerRoute) *Denial {
 	h := i.Head
+	for _, p := range f.ordered {
+		p.sanitize(&h.Header)
+	}
 	if f.bypass && h.Method == "OPTIONS" && h.Header.Value("origin") != "" && h.Header.Value("access-control-request-method") != "" {
 		return nil
 	}
@@ -163,9 +166,6 @@ func (f *Filter) Check(i *exchange.Info, per *PerRoute) *Denial {
 	}
 	if need == nil {
 		return nil
-	}
-	for _, p := range f.ordered {
-		p.sanitize(&h.Header)
 	}
 	if s := need.check(f, i); s != statusOK {
 		code := 401

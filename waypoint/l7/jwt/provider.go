@@ -132,9 +132,7 @@ func (p *provider) extract(h *httpmsg.Head) []found {
 			continue
 		}
 		if i := strings.Index(v, where.prefix); i >= 0 {
-			if t := cutToken(v[i+len(where.prefix):]); t != "" {
-				out = append(out, found{text: t, header: where.name})
-			}
+			out = append(out, found{text: fromToken(v[i+len(where.prefix):]), header: where.name})
 		}
 	}
 	for _, name := range p.params {
@@ -157,34 +155,34 @@ func (p *provider) extract(h *httpmsg.Head) []found {
 	return out
 }
 
-// cutToken is the longest start of a string, after spaces, that can be a JWT.
-func cutToken(s string) string {
-	s = strings.TrimLeft(s, " ")
-	for i := range len(s) {
-		c := s[i]
-		if c != '.' && c != '-' && c != '_' && (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') {
-			return s[:i]
-		}
+// fromToken is what follows from the first character that a JWT can have.
+func fromToken(s string) string {
+	i := strings.IndexFunc(s, func(c rune) bool {
+		return c == '.' || c == '-' || c == '_' || '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
+	})
+	if i < 0 {
+		return s
 	}
-	return s
+	return strings.TrimRight(s[i:], " ")
 }
 
-// authenticate looks for a good token of the provider. Every token that is there must be good, but the first good one ends the
-// search.
+// authenticate looks for tokens of the provider. Every token that is there must be good.
 func (p *provider) authenticate(i *exchange.Info, audiences []string) status {
-	last := statusMissed
-	for _, f := range p.extract(i.Head) {
+	tokens := p.extract(i.Head)
+	if len(tokens) == 0 {
+		return statusMissed
+	}
+	for _, f := range tokens {
 		t, s := parse(f.text)
 		if s == statusOK {
 			s = p.accept(t, i.Now, audiences)
 		}
-		if s == statusOK {
-			p.apply(i, t, f)
-			return statusOK
+		if s != statusOK {
+			return s
 		}
-		last = s
+		p.apply(i, t, f)
 	}
-	return last
+	return statusOK
 }
 
 // accept checks a token: issuer, subject, times, audience, signature.
@@ -300,7 +298,7 @@ func claimText(payload map[string]any, path []string) (string, bool) {
 		if v == float64(int64(v)) {
 			return strconv.FormatInt(int64(v), 10), true
 		}
-		return strconv.FormatFloat(v, 'g', 6, 64), true
+		return strconv.FormatFloat(v, 'f', 6, 64), true
 	case []any, map[string]any:
 		raw, err := json.Marshal(v)
 		if err != nil {

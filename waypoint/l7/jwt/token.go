@@ -29,8 +29,11 @@ const (
 	statusIat        status = "Jwt payload [iat] field is not an integer"
 	statusNbf        status = "Jwt payload [nbf] field is not an integer"
 	statusExp        status = "Jwt payload [exp] field is not an integer"
+	statusIatSign    status = "Jwt payload [iat] field is not a positive 64 bit integer"
+	statusNbfSign    status = "Jwt payload [nbf] field is not a positive 64 bit integer"
+	statusExpSign    status = "Jwt payload [exp] field is not a positive 64 bit integer"
 	statusJti        status = "Jwt payload [jti] field is not a string"
-	statusAud        status = "Jwt payload [aud] field is not a string or a list of strings"
+	statusAud        status = "Jwt payload [aud] field is not a string or string list"
 	statusSignature  status = "Jwt signature is an invalid Base64url encoded"
 	statusIssuer     status = "Jwt issuer is not configured"
 	statusSubject    status = "Subject in Jwt is not allowed"
@@ -59,7 +62,7 @@ type token struct {
 // parse reads a token.
 func parse(text string) (*token, status) {
 	parts := strings.Split(text, ".")
-	if len(parts) != 3 {
+	if len(parts) != 3 || parts[0] == "" || parts[1] == "" || parts[2] == "" {
 		return nil, statusFormat
 	}
 	t := &token{text: text, headerText: parts[0], payloadText: parts[1]}
@@ -115,11 +118,14 @@ func (t *token) claims() status {
 		}
 		return statusOK
 	}
-	number := func(key string, to *int64, has *bool, bad status) status {
+	number := func(key string, to *int64, has *bool, bad, sign status) status {
 		if v, ok := t.payload[key]; ok {
 			n, ok := v.(float64)
-			if !ok || n < 0 || n > math.MaxInt64/2 {
+			switch {
+			case !ok:
 				return bad
+			case n < 0 || n > math.MaxInt64/2:
+				return sign
 			}
 			*to, *has = int64(n), true
 		}
@@ -129,8 +135,8 @@ func (t *token) claims() status {
 	var hasNbf bool
 	for _, s := range []status{
 		text("iss", &t.issuer, statusIss), text("sub", &t.subject, statusSub),
-		number("iat", &t.issued, &t.hasIssued, statusIat), number("nbf", &t.before, &hasNbf, statusNbf),
-		number("exp", &t.until, &t.hasUntil, statusExp), text("jti", &jti, statusJti),
+		number("iat", &t.issued, &t.hasIssued, statusIat, statusIatSign), number("nbf", &t.before, &hasNbf, statusNbf, statusNbfSign),
+		number("exp", &t.until, &t.hasUntil, statusExp, statusExpSign), text("jti", &jti, statusJti),
 	} {
 		if s != statusOK {
 			return s
