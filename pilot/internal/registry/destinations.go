@@ -164,8 +164,9 @@ func (r *Registry) deriveClusters(destinations coll.Collection[destination]) col
 		if p.kind == proxylessScope {
 			return nil
 		}
+		byWaypoint := p.kind == routerScope && len(coll.FetchIndex(f, r.routing.ingressByWaypoint, true)) > 0
 		var out []scoped
-		for _, c := range envoy.ProxyClusters(r.envoyMesh(f), p.kind == waypointScope) {
+		for _, c := range envoy.ProxyClusters(r.envoyMesh(f), p.kind == waypointScope, byWaypoint) {
 			out = append(out, encodeScoped(p.key, ClusterType, c.GetName(), c))
 		}
 		return out

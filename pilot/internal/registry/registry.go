@@ -54,6 +54,7 @@ type Registry struct {
 	peerAuths   *coll.Static[*securityv1.PeerAuthentication]
 	inputs      map[schema.GroupKind]input
 	podIdentity coll.Index[*corev1.Pod, identity]
+	gatewayPods coll.Index[*corev1.Pod, string] // ready ones, by their Gateway
 
 	// derived
 	effective   coll.Collection[ambient.Mesh]
@@ -142,6 +143,7 @@ func (r *Registry) derive() {
 		}
 		return m.Mesh, true
 	})
+	r.gatewayPods = coll.NewIndex(r.pods, readyGateway)
 	r.waypoints = coll.Map("waypoints", r.gateways, (*ambient.Waypoint).Key, func(f coll.Fetch, gw *gatewayv1.Gateway) (*ambient.Waypoint, bool) {
 		class, _ := coll.FetchOne(f, r.classes, string(gw.Spec.GatewayClassName))
 		w := ambient.NewWaypoint(r.meshFor(f), gw, class)
@@ -186,11 +188,28 @@ func (r *Registry) namespace(f coll.Fetch, name string) (*corev1.Namespace, bool
 	return ns, false
 }
 
-func (r *Registry) waypointGetter(f coll.Fetch) func(string) *ambient.Waypoint {
-	return func(key string) *ambient.Waypoint {
-		w, _ := coll.FetchOne(f, r.waypoints, key)
-		return w
+func (r *Registry) waypointsFor(f coll.Fetch) ambient.Waypoints {
+	return ambient.Waypoints{
+		Get: func(key string) *ambient.Waypoint {
+			w, _ := coll.FetchOne(f, r.waypoints, key)
+			return w
+		},
+		Served: func(w *ambient.Waypoint) bool { return len(coll.FetchIndex(f, r.gatewayPods, w.Key())) > 0 },
 	}
+}
+
+// readyGateway is the Gateway that a pod serves, for an index; none while the pod is not ready.
+func readyGateway(p *corev1.Pod) []string {
+	name := p.Labels["gateway.networking.k8s.io/gateway-name"]
+	if name == "" || p.DeletionTimestamp != nil {
+		return nil
+	}
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
+			return []string{p.Namespace + "/" + name}
+		}
+	}
+	return nil
 }
 
 func (r *Registry) deriveServices() {
@@ -199,7 +218,7 @@ func (r *Registry) deriveServices() {
 		if !ours {
 			return nil, false
 		}
-		s := ambient.KubernetesService(r.meshFor(f), svc, ns, r.waypointGetter(f))
+		s := ambient.KubernetesService(r.meshFor(f), svc, ns, r.waypointsFor(f))
 		return s, s != nil
 	})
 	entries := coll.FlatMap("services/entries", r.entries, (*ambient.Service).Key, func(f coll.Fetch, se *networkingv1.ServiceEntry) []*ambient.Service {
@@ -207,7 +226,7 @@ func (r *Registry) deriveServices() {
 		if !ours {
 			return nil
 		}
-		return ambient.EntryServices(r.meshFor(f), se, ns, r.waypointGetter(f), r.alloc.addresses)
+		return ambient.EntryServices(r.meshFor(f), se, ns, r.waypointsFor(f), r.alloc.addresses)
 	})
 	r.entries.Register(r.alloc.release)
 	r.serviceList = coll.Join("services", kubernetes, entries)
@@ -231,12 +250,17 @@ func labelKey(namespace, name, value string) string {
 }
 
 func (r *Registry) derivePolicies() {
-	r.policyList = coll.Map("policies", r.policies, (*ambient.Policy).Key, func(f coll.Fetch, ap *securityv1.AuthorizationPolicy) (*ambient.Policy, bool) {
+	own := coll.Map("policies/own", r.policies, (*ambient.Policy).Key, func(f coll.Fetch, ap *securityv1.AuthorizationPolicy) (*ambient.Policy, bool) {
 		if _, ours := r.namespace(f, ap.Namespace); !ours {
 			return nil, false
 		}
 		return ambient.AuthorizationPolicy(r.meshFor(f), ap), true
 	})
+	guards := coll.Map("policies/guards", r.serviceList, (*ambient.Policy).Key, func(f coll.Fetch, s *ambient.Service) (*ambient.Policy, bool) {
+		p := ambient.GuardPolicy(r.meshFor(f), s)
+		return p, p != nil
+	})
+	r.policyList = coll.Join("policies", own, guards)
 	r.bySelector.policies = coll.NewIndex(r.policyList, func(p *ambient.Policy) []string {
 		return selectorKey(p.Namespace, p.Selector)
 	})
@@ -263,7 +287,7 @@ func (r *Registry) surroundings(f coll.Fetch, namespace, node string) (ambient.S
 		Mesh:      mesh,
 		Namespace: ns,
 		PeerAuths: r.peerAuthsOf(f, mesh, namespace),
-		Waypoints: r.waypointGetter(f),
+		Waypoints: r.waypointsFor(f),
 		Services: func(set map[string]string) (out []*ambient.Service) {
 			for _, name := range slices.Sorted(maps.Keys(set)) {
 				out = append(out, coll.FetchIndex(f, r.bySelector.services, labelKey(namespace, name, set[name]))...)

@@ -56,6 +56,7 @@ type routing struct {
 	workloadsByGateway coll.Index[*ambient.Workload, string] // those that serve one
 	servicesByBinding  coll.Index[*ambient.Service, string]
 	servicesByAddress  coll.Index[*ambient.Service, string]
+	ingressByWaypoint  coll.Index[*ambient.Service, bool] // true: gateways go through the service's waypoint
 }
 
 // attached is a route with the hosts of the services that are its parents.
@@ -100,6 +101,12 @@ func (r *Registry) deriveRouting() {
 		return nil
 	})
 	x.servicesByBinding = coll.NewIndex(r.serviceList, func(s *ambient.Service) []string { return boundTo(s.Binding) })
+	x.ingressByWaypoint = coll.NewIndex(r.serviceList, func(s *ambient.Service) []bool {
+		if !s.Proto.GetIngressUseWaypoint() {
+			return nil
+		}
+		return []bool{true}
+	})
 	x.servicesByAddress = coll.NewIndex(r.serviceList, func(s *ambient.Service) []string { return serviceAliases(s.Proto) })
 
 	x.byHost.virtualServices = coll.NewIndex(x.virtualServices, func(vs *networkingv1.VirtualService) []string {

@@ -155,9 +155,9 @@ func internalUpstream(inner *corev3.TransportSocket) *corev3.TransportSocket {
 }
 
 // ProxyClusters are those that every waypoint and gateway has beside its services'. Only a waypoint has listeners behind
-// main_internal.
-func ProxyClusters(mesh Mesh, waypoint bool) []*clusterv3.Cluster {
-	out := []*clusterv3.Cluster{originate(mesh)}
+// main_internal. With byWaypoint, endpoints may name a waypoint to go through.
+func ProxyClusters(mesh Mesh, waypoint, byWaypoint bool) []*clusterv3.Cluster {
+	out := []*clusterv3.Cluster{originate(mesh, byWaypoint)}
 	if waypoint {
 		out = append(out, internalCluster(mesh, Encap, ConnectOriginate), internalCluster(mesh, MainInternal, MainInternal))
 	}
@@ -188,18 +188,19 @@ func unlimited() *clusterv3.CircuitBreakers {
 }
 
 // originate is HBONE to the address of the connection, or to a waypoint if the endpoint names one.
-func originate(mesh Mesh) *clusterv3.Cluster {
+func originate(mesh Mesh, byWaypoint bool) *clusterv3.Cluster {
+	lb := &clusterv3.Cluster_OriginalDstLbConfig{UpstreamPortOverride: u32(hbonePort)}
+	if byWaypoint {
+		lb.MetadataKey = &metadatav3.MetadataKey{Key: originalDstMetadata, Path: []*metadatav3.MetadataKey_PathSegment{{
+			Segment: &metadatav3.MetadataKey_PathSegment_Key{Key: "waypoint"},
+		}}}
+	}
 	out := &clusterv3.Cluster{
 		Name:            ConnectOriginate,
 		ConnectTimeout:  durationpb.New(mesh.connectTimeout()),
 		CleanupInterval: seconds(60),
 		CircuitBreakers: unlimited(),
-		LbConfig: &clusterv3.Cluster_OriginalDstLbConfig_{OriginalDstLbConfig: &clusterv3.Cluster_OriginalDstLbConfig{
-			UpstreamPortOverride: u32(hbonePort),
-			MetadataKey: &metadatav3.MetadataKey{Key: originalDstMetadata, Path: []*metadatav3.MetadataKey_PathSegment{{
-				Segment: &metadatav3.MetadataKey_PathSegment_Key{Key: "waypoint"},
-			}}},
-		}},
+		LbConfig:        &clusterv3.Cluster_OriginalDstLbConfig_{OriginalDstLbConfig: lb},
 		TransportSocket: transportSocket(tlsSocket, &tlsv3.UpstreamTlsContext{CommonTlsContext: meshTLS(mesh)}),
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{httpOptions: pack(&httpv3.HttpProtocolOptions{
 			UpstreamProtocolOptions: explicitHTTP2(&corev3.Http2ProtocolOptions{AllowConnect: true, ConnectionKeepalive: keepalive()}),
