@@ -15,6 +15,7 @@ const (
 	labelUseWaypointNamespace = "istio.io/use-waypoint-namespace"
 	labelWaypointFor          = "istio.io/waypoint-for"
 	labelIngressUseWaypoint   = "istio.io/ingress-use-waypoint"
+	labelFailureMode          = "istio.io/waypoint-failure-mode"
 	labelGatewayName          = "gateway.networking.k8s.io/gateway-name"
 	labelManaged              = "gateway.istio.io/managed"
 	labelTunnel               = "networking.istio.io/tunnel"
@@ -28,6 +29,7 @@ const (
 	labelCanonicalRevision    = "service.istio.io/canonical-revision"
 	labelWorkloadName         = "service.istio.io/workload-name"
 
+	annotationServiceAccount      = "gateway.istio.io/service-account"
 	annotationRedirection         = "ambient.istio.io/redirection"
 	annotationTrafficDistribution = "networking.istio.io/traffic-distribution"
 	annotationInboundBinding      = "ambient.istio.io/waypoint-inbound-binding"

@@ -44,7 +44,7 @@ func mapsEqual(a, b map[string]string) bool {
 }
 
 // KubernetesService translates a Service; nil for one that the mesh leaves to DNS (ExternalName).
-func KubernetesService(mesh Mesh, svc *corev1.Service, ns *corev1.Namespace, waypoints func(key string) *Waypoint) *Service {
+func KubernetesService(mesh Mesh, svc *corev1.Service, ns *corev1.Namespace, waypoints Waypoints) *Service {
 	if svc.Spec.Type == corev1.ServiceTypeExternalName {
 		return nil
 	}
@@ -166,7 +166,7 @@ func distributionPreference(distribution string) *workload.LoadBalancing {
 
 // EntryServices translates a ServiceEntry: one service for each host. allocate gives addresses to a host that has none
 // of its own; it may be nil.
-func EntryServices(mesh Mesh, se *networkingv1.ServiceEntry, ns *corev1.Namespace, waypoints func(key string) *Waypoint, allocate func(key, host string) []string) []*Service {
+func EntryServices(mesh Mesh, se *networkingv1.ServiceEntry, ns *corev1.Namespace, waypoints Waypoints, allocate func(key, host string) []string) []*Service {
 	if mesh.ServiceEntryVisibility == "NONE" {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package ambient
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -11,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/isthmus-mesh/isthmus/pkg/api/security"
 	"github.com/isthmus-mesh/isthmus/pkg/api/workload"
 )
 
@@ -28,6 +30,16 @@ type Waypoint struct {
 	Selector *metav1.LabelSelector
 	// Tunnel is how its pods take connections, if not by HBONE.
 	Tunnel *workload.ApplicationTunnel
+	// ServiceAccount of its pods.
+	ServiceAccount string
+}
+
+// Waypoints is how a translator finds them.
+type Waypoints struct {
+	// Get returns nil for what is no waypoint.
+	Get func(key string) *Waypoint
+	// Served is whether a pod of the waypoint is ready. It is asked only where that decides.
+	Served func(w *Waypoint) bool
 }
 
 // Key is namespace/name.
@@ -39,7 +51,10 @@ func NewWaypoint(mesh Mesh, gw *gatewayv1.Gateway, class *gatewayv1.GatewayClass
 	if gw.Spec.GatewayClassName != waypointClass && (listener < 0 || gw.Spec.GatewayClassName == "istio-east-west") {
 		return nil
 	}
-	w := &Waypoint{Namespace: gw.Namespace, Name: gw.Name, For: "service", From: gatewayv1.NamespacesFromSame}
+	w := &Waypoint{
+		Namespace: gw.Namespace, Name: gw.Name, For: "service", From: gatewayv1.NamespacesFromSame,
+		ServiceAccount: cmp.Or(gw.Annotations[annotationServiceAccount], gw.Name),
+	}
 	if class != nil && class.Labels[labelWaypointFor] != "" {
 		w.For = class.Labels[labelWaypointFor]
 	}
@@ -120,12 +135,25 @@ type Binding struct {
 	// Waypoint is namespace/name, empty when none is asked for.
 	Waypoint string
 	Reason   string
-	// Ref is set when the waypoint is to be used.
+	// Ref is set when the waypoint is to be used, and when nothing may pass without it.
 	Ref *workload.GatewayAddress
+	// Guard is the identity, as policies write it, of the only ones who may connect to what is bound; empty without such a limit.
+	Guard ServiceAccount
 }
 
+// ServiceAccount is who a waypoint is.
+type ServiceAccount struct{ Namespace, Name string }
+
+// Modes of the label istio.io/waypoint-failure-mode, on an object or its namespace. Without one, what is bound to a waypoint that has
+// never been ready is reached without it, and one that has no pods any more is waited for.
+const (
+	failClosed = "Closed"    // nothing passes but through the waypoint, be it missing, and to the pods' own addresses neither
+	failOpen   = "Open"      // without a ready pod of the waypoint, connections pass it by
+	failDirect = "Direct-L4" // the same, by the name that says what still holds: the policies of L4
+)
+
 // Bind resolves the labels of an object, or else those of its namespace. get returns nil for what is no waypoint.
-func Bind(objectLabels map[string]string, namespace string, ns *corev1.Namespace, traffic string, get func(key string) *Waypoint) Binding {
+func Bind(objectLabels map[string]string, namespace string, ns *corev1.Namespace, traffic string, waypoints Waypoints) Binding {
 	if objectLabels[labelManaged] == managedWaypoint {
 		return Binding{}
 	}
@@ -144,7 +172,7 @@ func Bind(objectLabels map[string]string, namespace string, ns *corev1.Namespace
 	if own := objectLabels[labelGatewayName]; own != "" && key == namespace+"/"+own {
 		return Binding{}
 	}
-	w := get(key)
+	w := waypoints.Get(key)
 	b := Binding{Waypoint: key}
 	switch {
 	case w == nil:
@@ -158,5 +186,56 @@ func Bind(objectLabels map[string]string, namespace string, ns *corev1.Namespace
 	default:
 		b.Reason, b.Ref = ReasonWaypointAccepted, w.Address
 	}
+	b.failAs(failureMode(objectLabels, ns), w, waypoints)
 	return b
+}
+
+func failureMode(objectLabels map[string]string, ns *corev1.Namespace) string {
+	if mode := objectLabels[labelFailureMode]; mode != "" || ns == nil {
+		return mode
+	}
+	return ns.Labels[labelFailureMode]
+}
+
+// failAs applies a failure mode. w may be nil. A mode that is not known is the strictest.
+func (b *Binding) failAs(mode string, w *Waypoint, waypoints Waypoints) {
+	switch mode {
+	case "":
+	case failOpen, failDirect:
+		if b.Ref != nil && waypoints.Served != nil && !waypoints.Served(w) {
+			b.Reason, b.Ref = ReasonWaypointIsNotReady, nil
+		}
+	default:
+		namespace, name, _ := strings.Cut(b.Waypoint, "/")
+		b.Guard = ServiceAccount{namespace, name}
+		if w != nil {
+			b.Guard.Name = w.ServiceAccount
+		}
+		if b.Ref == nil {
+			// A name that nothing has: who looks for it refuses, and says so.
+			b.Ref = &workload.GatewayAddress{HboneMtlsPort: hbonePort, Destination: &workload.GatewayAddress_Hostname{
+				Hostname: &workload.NamespacedHostname{Namespace: namespace, Hostname: name + ".waypoint-unavailable.invalid"},
+			}}
+		}
+	}
+}
+
+// GuardPolicy, whose name no object can have, keeps everybody but the waypoint away from the workloads of a service that is only for it; nil for other services, and
+// for those that select no workloads.
+func GuardPolicy(mesh Mesh, s *Service) *Policy {
+	if s.Binding.Guard == (ServiceAccount{}) || len(s.Selector) == 0 {
+		return nil
+	}
+	p := &Policy{Namespace: s.Proto.Namespace, Name: "istio_waypoint_only_" + s.Proto.Hostname, Selector: s.Selector, Status: PolicyStatus{Accepted: true, Reason: ReasonAccepted}}
+	match := &security.Match{}
+	for _, domain := range append([]string{mesh.TrustDomain}, mesh.TrustDomainAliases...) {
+		match.NotPrincipals = append(match.NotPrincipals, &security.StringMatch{MatchType: &security.StringMatch_Exact{
+			Exact: domain + "/ns/" + s.Binding.Guard.Namespace + "/sa/" + s.Binding.Guard.Name,
+		}})
+	}
+	p.Proto = &security.Authorization{
+		Name: p.Name, Namespace: p.Namespace, Scope: security.Scope_WORKLOAD_SELECTOR, Action: security.Action_DENY,
+		Rules: []*security.Rule{{Clauses: []*security.Clause{{Matches: []*security.Match{match}}}}},
+	}
+	return p
 }

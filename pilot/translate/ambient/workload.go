@@ -44,7 +44,7 @@ type Surroundings struct {
 	Policies func(labels map[string]string) []*Policy
 	// PeerAuths are those of the namespace and of the root namespace.
 	PeerAuths []*PeerAuthentication
-	Waypoints func(key string) *Waypoint
+	Waypoints Waypoints
 }
 
 // PodWorkload translates a Pod; nil while it has no address, and once it has ended.
@@ -82,7 +82,7 @@ func PodWorkload(in Surroundings, pod *corev1.Pod) *Workload {
 		w.TunnelProtocol = workload.TunnelProtocol_HBONE
 	}
 	if gateway := pod.Labels[labelGatewayName]; gateway != "" {
-		if own := in.Waypoints(pod.Namespace + "/" + gateway); own != nil {
+		if own := in.Waypoints.Get(pod.Namespace + "/" + gateway); own != nil {
 			w.ApplicationTunnel = own.Tunnel
 		}
 	}
