@@ -220,8 +220,8 @@ func (b *Binding) failAs(mode string, w *Waypoint, waypoints Waypoints) {
 	}
 }
 
-// GuardPolicy, whose name no object can have, keeps everybody but the waypoint away from the workloads of a service that is only for it; nil for other services, and
-// for those that select no workloads.
+// GuardPolicy keeps everybody but the waypoint away from the workloads of a service that is only for it; nil for other services, and
+// for those that select no workloads. No object can have the policy's name.
 func GuardPolicy(mesh Mesh, s *Service) *Policy {
 	if s.Binding.Guard == (ServiceAccount{}) || len(s.Selector) == 0 {
 		return nil
