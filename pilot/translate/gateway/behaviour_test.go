@@ -45,7 +45,11 @@ func TestBehaviour(t *testing.T) {
 	if len(problems)+len(more) > 0 {
 		t.Fatal(texts(problems), texts(more))
 	}
-	ports := runEnvoy(t, append(classic, api...))
+	waypoint, found := WaypointRoutes(w, w.waypointInput("default/waypoint", "a.default.svc.cluster.local", 80))
+	if len(found) > 0 {
+		t.Fatal(texts(found))
+	}
+	ports := runEnvoy(t, append(append(classic, api...), waypoint))
 	for _, c := range behaviours() {
 		t.Run(c.name, func(t *testing.T) { c.run(t, ports) })
 	}

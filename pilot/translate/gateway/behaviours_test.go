@@ -2,6 +2,10 @@ package gateway
 
 // behaviours are the requests of TestBehaviour.
 func behaviours() []behaviour {
+	const waypoint = "inbound-vip|80|http|a.default.svc.cluster.local"
+	from := func(namespace string) map[string]string {
+		return map[string]string{"x-principal": "spiffe://cluster.local/ns/" + namespace + "/sa/curl"}
+	}
 	return []behaviour{
 		{name: "exact", request: "/exact", status: 200, cluster: "|web."},
 		{name: "exact is the whole path", request: "/exact/more", status: 404},
@@ -72,5 +76,12 @@ func behaviours() []behaviour {
 		{config: "http.8081", name: "api wildcard host is not its parent", request: "/", host: "wild.test", status: 404},
 		{config: "http.8081", name: "grpc method", request: "POST /a.B/C", host: "grpc.test", status: 200, cluster: "|c."},
 		{config: "http.8081", name: "grpc other method", request: "POST /a.B/D", host: "grpc.test", status: 404},
+
+		{config: waypoint, name: "waypoint", request: "/", status: 200, cluster: "|a."},
+		{config: waypoint, name: "waypoint, routes of the client's namespace", request: "/consumer", header: from("clients"), status: 200, cluster: "|c."},
+		{config: waypoint, name: "waypoint, none of the client's namespace", request: "/", header: from("clients"), status: 404},
+		{config: waypoint, name: "waypoint, of another namespace", request: "/consumer", header: from("clients2"), status: 200, cluster: "|a."},
+		{config: waypoint, name: "waypoint, by source namespace", request: "/source", header: from("special"), status: 200, cluster: "|b."},
+		{config: waypoint, name: "waypoint, by another source namespace", request: "/source", header: from("other"), status: 200, cluster: "|a."},
 	}
 }

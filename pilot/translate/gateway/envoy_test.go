@@ -11,9 +11,11 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	commonfilterstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	setfilterstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/set_filter_state/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -68,6 +70,7 @@ func listenerFor(t *testing.T, i int, c *routev3.RouteConfiguration) *listenerv3
 		StatPrefix:     "test",
 		RouteSpecifier: &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: c},
 		HttpFilters: []*hcmv3.HttpFilter{
+			filter("envoy.filters.http.set_filter_state", principalOf("x-principal")),
 			filter(route.CORSFilter, &corsv3.Cors{}),
 			filter(route.FaultFilter, &faultv3.HTTPFault{}),
 			filter("envoy.filters.http.router", &routerv3.Router{}),
@@ -83,4 +86,19 @@ func listenerFor(t *testing.T, i int, c *routev3.RouteConfiguration) *listenerv3
 			ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(manager)},
 		}}}},
 	}
+}
+
+// principalOf takes the identity of the client from a header, where a waypoint has it from the tunnel.
+func principalOf(header string) *setfilterstatev3.Config {
+	return &setfilterstatev3.Config{ClearRouteCache: true, OnRequestHeaders: []*commonfilterstatev3.FilterStateValue{{
+		Key:        &commonfilterstatev3.FilterStateValue_ObjectKey{ObjectKey: "io.istio.peer_principal"},
+		FactoryKey: "envoy.string",
+		Value: &commonfilterstatev3.FilterStateValue_FormatString{FormatString: &corev3.SubstitutionFormatString{
+			Format: &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: &corev3.DataSource{
+				Specifier: &corev3.DataSource_InlineString{InlineString: "%REQ(" + header + ")%"},
+			}},
+			OmitEmptyValues: true,
+		}},
+		SkipIfEmpty: true,
+	}}}
 }

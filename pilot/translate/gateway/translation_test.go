@@ -8,6 +8,7 @@ import (
 	networkingapi "istio.io/api/networking/v1alpha3"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/isthmus-mesh/isthmus/pilot/translate/route"
 )
@@ -245,5 +246,63 @@ func TestMergeMatch(t *testing.T) {
 		if got := mergeMatch(c.root, c.delegate); (got != nil) != c.ok {
 			t.Errorf("%s: %v", name, got)
 		}
+	}
+}
+
+func TestUnsupportedStatus(t *testing.T) {
+	got := UnsupportedStatus("EnvoyFilter", 4)
+	if len(got) != 1 || got[0].Status != metav1.ConditionFalse || got[0].ObservedGeneration != 4 || got[0].Reason != "Unsupported" {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestParentServices(t *testing.T) {
+	w := newWorld()
+	w.add(&networkingv1.ServiceEntry{ObjectMeta: metav1.ObjectMeta{Name: "api"}, Spec: networkingapi.ServiceEntry{Hosts: []string{"a.test", "b.test"}}})
+	core, istio, other := gatewayv1.Group(""), gatewayv1.Group(groupNetworking), gatewayv1.Namespace("other")
+	service, entry := gatewayv1.Kind("Service"), gatewayv1.Kind("ServiceEntry")
+	got := ParentServices(w, Mesh{Domain: "mesh.test"}, []gatewayv1.ParentReference{
+		{Name: "gateway"},
+		{Group: &core, Kind: &service, Name: "web", Namespace: &other},
+		{Group: &istio, Kind: &entry, Name: "api"},
+		{Group: &istio, Kind: &entry, Name: "none"},
+	}, "default")
+	if want := []string{"web.other.svc.mesh.test", "a.test", "b.test"}; !slices.Equal(got, want) {
+		t.Errorf("%v", got)
+	}
+}
+
+// What keeps a Gateway from being programmed, in the order in which it matters.
+func TestGatewayConditions(t *testing.T) {
+	address := []gatewayv1.GatewayStatusAddress{{Value: "10.0.0.1"}}
+	listener := func(name string, port int32, protocol gatewayv1.ProtocolType) gatewayv1.Listener {
+		return gatewayv1.Listener{Name: gatewayv1.SectionName(name), Port: port, Protocol: protocol}
+	}
+	for name, c := range map[string]struct {
+		listeners            []gatewayv1.Listener
+		state                GatewayState
+		accepted, programmed string
+	}{
+		"ready":        {[]gatewayv1.Listener{listener("a", 80, "HTTP")}, GatewayState{address, true, ""}, "True Accepted", "True Programmed"},
+		"waypoint":     {[]gatewayv1.Listener{listener("mesh", 15008, "HBONE")}, GatewayState{address, true, ""}, "True Accepted", "True Programmed"},
+		"no address":   {[]gatewayv1.Listener{listener("a", 80, "HTTP")}, GatewayState{}, "True Accepted", "False AddressNotAssigned"},
+		"no pod":       {[]gatewayv1.Listener{listener("a", 80, "HTTP")}, GatewayState{address, false, ""}, "True Accepted", "False Pending"},
+		"HTTPS too":    {[]gatewayv1.Listener{listener("a", 80, "HTTP"), listener("b", 443, "HTTPS")}, GatewayState{address, true, ""}, "True ListenersNotValid", "True Programmed"},
+		"HTTPS only":   {[]gatewayv1.Listener{listener("b", 443, "HTTPS")}, GatewayState{address, true, ""}, "False ListenersNotValid", "False Invalid"},
+		"twice":        {[]gatewayv1.Listener{listener("a", 80, "HTTP"), listener("b", 80, "HTTP")}, GatewayState{address, true, ""}, "True ListenersNotValid", "True Programmed"},
+		"no listeners": {nil, GatewayState{address, true, ""}, "True Accepted", "True Programmed"},
+	} {
+		gw := &gatewayv1.Gateway{}
+		gw.Spec.GatewayClassName, gw.Spec.Listeners = "istio", c.listeners
+		s := GatewayStatus(newWorld(), gw, c.state, nil, nil)
+		text := func(c metav1.Condition) string { return string(c.Status) + " " + c.Reason }
+		if a, p := text(s.Conditions[0]), text(s.Conditions[1]); a != c.accepted || p != c.programmed {
+			t.Errorf("%s: %s, %s", name, a, p)
+		}
+	}
+	gw := &gatewayv1.Gateway{}
+	gw.Spec.GatewayClassName = "another"
+	if GatewayStatus(newWorld(), gw, GatewayState{}, nil, nil) != nil {
+		t.Error("a class of another controller")
 	}
 }

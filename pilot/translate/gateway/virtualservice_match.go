@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -123,7 +124,12 @@ func (t *translation) match(h *httpPiece, path *field.Path, m *networkingapi.HTT
 }
 
 // checkMatchName allows pseudo headers besides ordinary ones.
-func checkMatchName(name string) error { return route.CheckName(strings.TrimPrefix(name, ":")) }
+func checkMatchName(name string) error {
+	if strings.HasPrefix(name, "@request.auth.") {
+		return errors.New("routing by the claims of a token is not supported: the match is left out")
+	}
+	return route.CheckName(strings.TrimPrefix(name, ":"))
+}
 
 func pathMatch(m *networkingapi.StringMatch, ignoreCase bool) route.Path {
 	switch v := m.MatchType.(type) {
