@@ -15,8 +15,7 @@ import (
 )
 
 const (
-	maxFrame       = 64 << 10 // what we take; half of our reads' size is wasted on nobody
-	maxPending     = 1 << 20  // bounds the frames queued for a peer that does not read
+	maxPending     = 1 << 20 // bounds the frames queued for a peer that does not read
 	prefaceTimeout = 10 * time.Second
 	// unsettledStreams is how many streams we open before the peer said how many it takes.
 	unsettledStreams = 100
@@ -101,7 +100,7 @@ func newConn(nc net.Conn, client bool, limit uint32, opt Options) *conn {
 	}
 	c.turn.L = &c.mu
 	c.dec = h2.NewHeaderDecoder(opt.MaxHeaderBytes)
-	c.rd = h2.NewReader(nc, h2.Limits{MaxFrameSize: maxFrame, MaxHeaderBlock: 2 * opt.MaxHeaderBytes}, netx.Pool)
+	c.rd = h2.NewReader(nc, h2.Limits{MaxHeaderBlock: 2 * opt.MaxHeaderBytes}, netx.Pool)
 	c.rd.OnIdle = c.onIdle
 	return c
 }
@@ -114,7 +113,6 @@ func (c *conn) start() {
 	c.reserve(256)
 	settings := []h2.Setting{
 		{ID: h2.SettingInitialWindowSize, Value: c.opt.StreamWindow},
-		{ID: h2.SettingMaxFrameSize, Value: maxFrame},
 		{ID: h2.SettingMaxHeaderListSize, Value: uint32(c.opt.MaxHeaderBytes)},
 	}
 	if c.client {
