@@ -167,6 +167,7 @@ type backend struct {
 	raw      func(net.Conn) // instead of HTTP
 	conns    chan net.Conn
 	closed   chan struct{}
+	closing  sync.Once
 	app      *http.Server
 }
 
@@ -179,7 +180,10 @@ func (h *backend) Accept() (net.Conn, error) {
 		return nil, net.ErrClosed
 	}
 }
-func (h *backend) Close() error   { return nil }
+func (h *backend) Close() error {
+	h.closing.Do(func() { close(h.closed) })
+	return nil
+}
 func (h *backend) Addr() net.Addr { return h.listener.Addr() }
 
 // backend starts a pod.
@@ -251,12 +255,7 @@ func (h *backend) expected() string {
 }
 
 func (h *backend) end() {
-	select {
-	case <-h.closed:
-		return
-	default:
-	}
-	close(h.closed)
+	h.Close()
 	h.listener.Close()
 	h.stop()
 	if h.app != nil {

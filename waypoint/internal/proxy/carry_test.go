@@ -349,8 +349,8 @@ func TestGRPC(t *testing.T) {
 	server := grpc.NewServer()
 	grpc_health_v1.RegisterHealthServer(server, healthServer{})
 	pod := b.newBackend("reviews")
-	pod.done.Go(func() { _ = server.Serve(pod) })
 	b.serve(pod)
+	pod.done.Go(func() { _ = server.Serve(pod) })
 	t.Cleanup(server.Stop)
 	b.protocol = upstreamHTTP2
 	b.apply(pod)
