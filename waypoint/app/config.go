@@ -73,8 +73,10 @@ type Config struct {
 
 // Drain is what happens between SIGTERM and the end.
 type Drain struct {
-	// Termination is how long open requests may go on.
+	// Termination is how long new connections are still accepted while clients are told to go elsewhere.
 	Termination time.Duration
+	// Grace is when the process is killed after SIGTERM; 0 is not known. Open requests may go on until shortly before.
+	Grace time.Duration
 	// ExitOnZero ends as soon as no connection is left, but not before Minimum.
 	ExitOnZero bool
 	Minimum    time.Duration

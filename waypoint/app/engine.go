@@ -203,7 +203,8 @@ func (d Drain) limit() time.Duration {
 	if d.ExitOnZero {
 		return 0
 	}
-	return 2 * d.Termination
+	margin := 2 * time.Second
+	return max(2*d.Termination, d.Grace-margin)
 }
 
 func hostOf(address string) string {

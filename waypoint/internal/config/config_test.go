@@ -90,8 +90,8 @@ func TestLoadCases(t *testing.T) {
 		{"ports", nil, []string{"ENVOY_STATUS_PORT=1", "ENVOY_PROMETHEUS_PORT=2", "PROXY_CONFIG={proxyAdminPort: 3, statusPort: 4}"}, func(c app.Config) bool {
 			return c.ReadinessAddr == ":1" && c.EngineMetricsAddr == ":2" && c.AdminAddr == "127.0.0.1:3" && c.MetricsAddr == ":4"
 		}},
-		{"drain", nil, []string{"TERMINATION_DRAIN_DURATION_SECONDS=3", "EXIT_ON_ZERO_ACTIVE_CONNECTIONS=true", "MINIMUM_DRAIN_DURATION=1s"}, func(c app.Config) bool {
-			return c.Drain.Termination == 3*time.Second && c.Drain.ExitOnZero && c.Drain.Minimum == time.Second && c.Drain.Listener == 45*time.Second
+		{"drain", nil, []string{"TERMINATION_DRAIN_DURATION_SECONDS=3", "EXIT_ON_ZERO_ACTIVE_CONNECTIONS=true", "MINIMUM_DRAIN_DURATION=1s", "TERMINATION_GRACE_PERIOD_SECONDS=30"}, func(c app.Config) bool {
+			return c.Drain.Termination == 3*time.Second && c.Drain.ExitOnZero && c.Drain.Minimum == time.Second && c.Drain.Listener == 45*time.Second && c.Drain.Grace == 30*time.Second
 		}},
 		{"a real Envoy", []string{"--engine=envoy", "--envoy=/opt/envoy", "--configDir", "/tmp/x", "--concurrency=3"}, nil, func(c app.Config) bool {
 			return c.Envoy != nil && c.Envoy.Binary == "/opt/envoy" && c.Envoy.Dir == "/tmp/x" && c.Envoy.Concurrency == 3

@@ -36,6 +36,7 @@ func table() map[string]setting {
 		"POD_LABELS_FILE":                    text(func(r *reading) *string { return &r.labelsFile }),
 		"SECRET_TTL":                         duration(func(r *reading) *time.Duration { return &r.SecretTTL }),
 		"TERMINATION_DRAIN_DURATION_SECONDS": seconds(func(r *reading) *time.Duration { return &r.Drain.Termination }),
+		"TERMINATION_GRACE_PERIOD_SECONDS":   seconds(func(r *reading) *time.Duration { return &r.Drain.Grace }),
 		"MINIMUM_DRAIN_DURATION":             duration(func(r *reading) *time.Duration { return &r.Drain.Minimum }),
 		"EXIT_ON_ZERO_ACTIVE_CONNECTIONS":    boolean(func(r *reading) *bool { return &r.Drain.ExitOnZero }),
 		"ENVOY_STATUS_PORT":                  port(func(r *reading) *string { return &r.ReadinessAddr }),
