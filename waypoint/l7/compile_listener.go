@@ -5,7 +5,6 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	httpinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
 	originaldstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
 	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
@@ -182,9 +181,6 @@ func (ch *Chain) filter(f *listenerv3.Filter) error {
 	}
 	switch m := m.(type) {
 	case *netrbacv3.RBAC:
-		if m.GetRules().GetAction() == rbacv3.RBAC_LOG {
-			return strict.Errorf("typed_config.rules.action", "LOG is not supported")
-		}
 		r, err := rbac.CompileNetwork(m)
 		if err != nil {
 			return strict.At(err, "typed_config")

@@ -43,7 +43,7 @@ func (c *Config) Decide(d *Decision, ch *Chain, r *Request, now time.Time, rnd R
 		d.answer(replyNoUpgrade)
 		return
 	}
-	if reply := d.filter(r, rnd); reply != nil {
+	if reply := d.filter(routes, r, rnd); reply != nil {
 		d.answer(reply)
 		return
 	}
@@ -57,6 +57,7 @@ func (d *Decision) answer(reply *Reply) {
 
 // selectRoute finds the route, and the cluster when there are several.
 func (d *Decision) selectRoute(routes *Routes, r *Request) {
+	d.Route, d.weighted, d.RouteName, d.VirtualHost, d.ClusterName = nil, nil, "", "", ""
 	vh := routes.find(r.Head.Authority, &r.Scratch)
 	if vh == nil {
 		return
@@ -116,7 +117,7 @@ func (d *Decision) overrides() []override {
 }
 
 // filter runs the filters before the router. The first answer ends it.
-func (d *Decision) filter(r *Request, rnd Rand) *Reply {
+func (d *Decision) filter(routes *Routes, r *Request, rnd Rand) *Reply {
 	over := d.overrides()
 	for i := range d.manager.filters {
 		f := &d.manager.filters[i]
@@ -126,6 +127,11 @@ func (d *Decision) filter(r *Request, rnd Rand) *Reply {
 		}
 		if reply := d.one(f, o, r, rnd); reply != nil {
 			return reply
+		}
+		if r.ClearRoute && routes != nil {
+			r.ClearRoute = false
+			d.selectRoute(routes, r)
+			over = d.overrides()
 		}
 	}
 	return nil

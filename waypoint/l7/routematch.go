@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	uritemplatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/path/match/uri_template/v3"
 
 	"github.com/isthmus-mesh/isthmus/waypoint/l7/exchange"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7/match"
@@ -34,6 +33,14 @@ type routeMatch struct {
 	chance  fraction
 	partial bool // chance is not always
 	grpc    bool
+	// metadata and state are dynamic_metadata and filter_state.
+	metadata []*match.Metadata
+	state    []stateMatch
+}
+
+type stateMatch struct {
+	key   string
+	value match.String
 }
 
 func compileRouteMatch(p *routev3.RouteMatch) (routeMatch, error) {
@@ -56,13 +63,6 @@ func compileRouteMatch(p *routev3.RouteMatch) (routeMatch, error) {
 		}
 	case *routev3.RouteMatch_ConnectMatcher_:
 		m.kind, m.connect = pathConnect, true
-	case *routev3.RouteMatch_PathMatchPolicy:
-		m.kind = pathRegex
-		c, err := unpack[*uritemplatev3.UriTemplateMatchConfig](k.PathMatchPolicy.GetTypedConfig())
-		if err != nil {
-			return m, strict.At(err, "path_match_policy.typed_config")
-		}
-		return m, strict.Errorf("path_match_policy", "template %q is not supported in routes", c.GetPathTemplate())
 	default:
 		return m, strict.Errorf("path_specifier", "is required")
 	}
@@ -74,6 +74,20 @@ func compileRouteMatch(p *routev3.RouteMatch) (routeMatch, error) {
 	}
 	if m.queries, err = match.CompileQueries(p.GetQueryParameters(), "query_parameters"); err != nil {
 		return m, err
+	}
+	for i, d := range p.GetDynamicMetadata() {
+		c, err := match.CompileMetadata(d)
+		if err != nil {
+			return m, strict.AtIndex(err, "dynamic_metadata", i)
+		}
+		m.metadata = append(m.metadata, c)
+	}
+	for i, f := range p.GetFilterState() {
+		c, err := match.CompileString(f.GetStringMatch())
+		if err != nil {
+			return m, strict.AtIndex(strict.At(err, "string_match"), "filter_state", i)
+		}
+		m.state = append(m.state, stateMatch{f.GetKey(), c})
 	}
 	if f := p.GetRuntimeFraction(); f != nil {
 		m.chance, m.partial = fractionOf(f.GetDefaultValue()), true
@@ -119,6 +133,16 @@ func (m *routeMatch) matches(r *Request, path string) bool {
 	}
 	for i := range m.queries {
 		if !m.queries[i].Match(r.Head.Path) {
+			return false
+		}
+	}
+	for _, md := range m.metadata {
+		if !md.Match(&r.Info) {
+			return false
+		}
+	}
+	for i := range m.state {
+		if v, ok := r.State(m.state[i].key); !ok || !m.state[i].value.Match(v) {
 			return false
 		}
 	}

@@ -26,6 +26,8 @@ type Info struct {
 	Now      time.Time
 	// Route, VirtualHost and Cluster are names, as soon as they are known.
 	Route, VirtualHost, Cluster string
+	// ClearRoute is set by a filter after which the route must be found again.
+	ClearRoute bool
 	// Random is drawn once per request, as Envoy's stream has one for all fractions of its route match.
 	Random uint64
 

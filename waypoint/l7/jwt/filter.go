@@ -151,7 +151,7 @@ func hasPrefix(s, p string, fold bool) bool {
 	return strings.HasPrefix(s, p) || fold && len(s) >= len(p) && strings.EqualFold(s[:len(p)], p)
 }
 
-// Check is nil when the request may pass. What a good token says goes into headers and metadata as configured.
+// Check is nil when the request may pass. i.ClearRoute is set when the route may be another one now. What a good token says goes into headers and metadata as configured.
 func (f *Filter) Check(i *exchange.Info, per *PerRoute) *Denial {
 	h := i.Head
 	for _, p := range f.ordered {

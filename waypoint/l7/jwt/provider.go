@@ -38,6 +38,7 @@ type provider struct {
 	payloadKey     string // of the dynamic metadata
 	headerKey      string
 	spaceDelimited []string
+	clearRoute     bool
 }
 
 type jwtHeader struct{ name, prefix string }
@@ -55,6 +56,7 @@ func compileProvider(name string, p *jwtv3.JwtProvider) (*provider, error) {
 		payloadKey: p.GetPayloadInMetadata(), headerKey: p.GetHeaderInMetadata(), params: p.GetFromParams(), cookies: p.GetFromCookies(),
 		spaceDelimited: p.GetNormalizePayloadInMetadata().GetSpaceDelimitedClaims(),
 	}
+	c.clearRoute = p.GetClearRouteCache()
 	if c.skew == 0 {
 		c.skew = time.Minute
 	}
@@ -255,6 +257,7 @@ func (p *provider) apply(i *exchange.Info, t *token, f found) {
 	if !p.forward {
 		f.remove(i.Head)
 	}
+	i.ClearRoute = i.ClearRoute || p.clearRoute && (p.payloadKey != "" || len(p.claims) > 0)
 	if p.payloadKey != "" {
 		i.SetMetadata(metadataNamespace, p.payloadKey, p.normalized(t.payload))
 	}

@@ -46,6 +46,9 @@ func permission(p *rbacv3.Permission) (matcher, error) {
 			p := int32(i.Conn.Destination.Port())
 			return p >= start && p < end
 		}, nil
+	case *rbacv3.Permission_SourcedMetadata:
+		m, err := sourced(k.SourcedMetadata)
+		return m, strict.At(err, "sourced_metadata")
 	case *rbacv3.Permission_Metadata:
 		m, err := match.CompileMetadata(k.Metadata)
 		return func(i *exchange.Info) bool { return m.Match(i) }, strict.At(err, "metadata")
@@ -95,6 +98,18 @@ func header(p *routev3.HeaderMatcher) (matcher, error) {
 		return nil, err
 	}
 	return func(i *exchange.Info) bool { return m.Match(i.Head) }, nil
+}
+
+// sourced is dynamic metadata: what filters before this one found out.
+func sourced(p *rbacv3.SourcedMetadata) (matcher, error) {
+	if p.GetMetadataSource() != rbacv3.MetadataSource_DYNAMIC {
+		return nil, strict.Errorf("metadata_source", "%v is not supported", p.GetMetadataSource())
+	}
+	m, err := match.CompileMetadata(p.GetMetadataMatcher())
+	if err != nil {
+		return nil, strict.At(err, "metadata_matcher")
+	}
+	return m.Match, nil
 }
 
 // urlPath compares the path without its query.

@@ -40,6 +40,9 @@ func principal(p *rbacv3.Principal) (matcher, error) {
 	case *rbacv3.Principal_UrlPath:
 		m, err := urlPath(k.UrlPath)
 		return m, strict.At(err, "url_path")
+	case *rbacv3.Principal_SourcedMetadata:
+		m, err := sourced(k.SourcedMetadata)
+		return m, strict.At(err, "sourced_metadata")
 	case *rbacv3.Principal_Metadata:
 		m, err := match.CompileMetadata(k.Metadata)
 		return func(i *exchange.Info) bool { return m.Match(i) }, strict.At(err, "metadata")

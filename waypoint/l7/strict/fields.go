@@ -39,7 +39,7 @@ func routeFields(name protoreflect.FullName) string {
 	case "envoy.config.route.v3.Route":
 		return "name match route redirect direct_response non_forwarding_action metadata! decorator typed_per_filter_config request_headers_to_add request_headers_to_remove response_headers_to_add response_headers_to_remove per_request_buffer_limit_bytes request_body_buffer_limit stat_prefix"
 	case "envoy.config.route.v3.RouteMatch":
-		return "prefix path safe_regex connect_matcher path_separated_prefix case_sensitive runtime_fraction headers query_parameters grpc path_match_policy"
+		return "prefix path safe_regex connect_matcher path_separated_prefix case_sensitive runtime_fraction headers query_parameters grpc dynamic_metadata filter_state"
 	case "envoy.config.route.v3.WeightedCluster":
 		return "clusters total_weight runtime_key_prefix!"
 	case "envoy.config.route.v3.WeightedCluster.ClusterWeight":

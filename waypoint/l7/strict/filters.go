@@ -63,11 +63,13 @@ func authFields(name protoreflect.FullName) string {
 	case "envoy.config.rbac.v3.Policy":
 		return "permissions principals"
 	case "envoy.config.rbac.v3.Permission":
-		return "and_rules or_rules any header url_path destination_ip destination_port destination_port_range metadata not_rule requested_server_name matcher uri_template"
+		return "and_rules or_rules any header url_path destination_ip destination_port destination_port_range metadata not_rule requested_server_name sourced_metadata uri_template"
+	case "envoy.config.rbac.v3.SourcedMetadata":
+		return "metadata_matcher metadata_source"
 	case "envoy.config.rbac.v3.Permission.Set":
 		return "rules"
 	case "envoy.config.rbac.v3.Principal":
-		return "and_ids or_ids any authenticated source_ip direct_remote_ip remote_ip header url_path metadata filter_state not_id"
+		return "and_ids or_ids any authenticated source_ip direct_remote_ip remote_ip header url_path metadata filter_state not_id sourced_metadata"
 	case "envoy.config.rbac.v3.Principal.Set":
 		return "ids"
 	case "envoy.config.rbac.v3.Principal.Authenticated":
@@ -79,7 +81,7 @@ func authFields(name protoreflect.FullName) string {
 	case "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig":
 		return "disabled requirement_name"
 	case "envoy.extensions.filters.http.jwt_authn.v3.JwtProvider":
-		return "issuer audiences subjects require_expiration max_lifetime local_jwks forward from_headers from_params from_cookies forward_payload_header pad_forward_payload_header payload_in_metadata header_in_metadata normalize_payload_in_metadata clock_skew_seconds jwt_cache_config! claim_to_headers"
+		return "issuer audiences subjects require_expiration max_lifetime local_jwks forward from_headers from_params from_cookies forward_payload_header pad_forward_payload_header payload_in_metadata header_in_metadata normalize_payload_in_metadata clock_skew_seconds jwt_cache_config! claim_to_headers clear_route_cache"
 	case "envoy.extensions.filters.http.jwt_authn.v3.JwtProvider.NormalizePayload":
 		return "space_delimited_claims"
 	case "envoy.extensions.filters.http.jwt_authn.v3.JwtHeader":
