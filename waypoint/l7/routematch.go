@@ -35,12 +35,7 @@ type routeMatch struct {
 	grpc    bool
 	// metadata and state are dynamic_metadata and filter_state.
 	metadata []*match.Metadata
-	state    []stateMatch
-}
-
-type stateMatch struct {
-	key   string
-	value match.String
+	state    []match.State
 }
 
 func compileRouteMatch(p *routev3.RouteMatch) (routeMatch, error) {
@@ -83,11 +78,11 @@ func compileRouteMatch(p *routev3.RouteMatch) (routeMatch, error) {
 		m.metadata = append(m.metadata, c)
 	}
 	for i, f := range p.GetFilterState() {
-		c, err := match.CompileString(f.GetStringMatch())
+		c, err := match.CompileState(f)
 		if err != nil {
-			return m, strict.AtIndex(strict.At(err, "string_match"), "filter_state", i)
+			return m, strict.AtIndex(err, "filter_state", i)
 		}
-		m.state = append(m.state, stateMatch{f.GetKey(), c})
+		m.state = append(m.state, c)
 	}
 	if f := p.GetRuntimeFraction(); f != nil {
 		m.chance, m.partial = fractionOf(f.GetDefaultValue()), true
@@ -142,7 +137,7 @@ func (m *routeMatch) matches(r *Request, path string) bool {
 		}
 	}
 	for i := range m.state {
-		if v, ok := r.State(m.state[i].key); !ok || !m.state[i].value.Match(v) {
+		if !m.state[i].Match(&r.Info) {
 			return false
 		}
 	}

@@ -47,12 +47,8 @@ func principal(p *rbacv3.Principal) (matcher, error) {
 		m, err := match.CompileMetadata(k.Metadata)
 		return func(i *exchange.Info) bool { return m.Match(i) }, strict.At(err, "metadata")
 	case *rbacv3.Principal_FilterState:
-		m, err := match.CompileString(k.FilterState.GetStringMatch())
-		key := k.FilterState.GetKey()
-		return func(i *exchange.Info) bool {
-			v, ok := i.State(key)
-			return ok && m.Match(v)
-		}, strict.At(err, "filter_state.string_match")
+		m, err := match.CompileState(k.FilterState)
+		return m.Match, strict.At(err, "filter_state")
 	}
 	return nil, strict.Errorf("identifier", "is required and of a supported kind")
 }

@@ -98,8 +98,12 @@ func commonFields(name protoreflect.FullName) string {
 		return "pattern substitution"
 	case "envoy.type.matcher.v3.PathMatcher":
 		return "path"
-	case "envoy.type.matcher.v3.MetadataMatcher", "envoy.type.matcher.v3.FilterStateMatcher":
-		return "filter path value invert key string_match"
+	case "envoy.type.matcher.v3.MetadataMatcher":
+		return "filter path value invert"
+	case "envoy.type.matcher.v3.FilterStateMatcher":
+		return "key string_match address_match"
+	case "envoy.type.matcher.v3.AddressMatcher":
+		return "ranges invert_match"
 	case "envoy.type.matcher.v3.MetadataMatcher.PathSegment":
 		return "key"
 	case "envoy.type.matcher.v3.ValueMatcher":
