@@ -93,7 +93,7 @@ func newUpdate() l7.Update {
 	}
 }
 
-// Ready is closed when the first complete configuration is in force and its listeners are open.
+// Ready is closed when the first complete configuration is in force, its listeners are open and none of them was refused.
 func (a *Assembler) Ready() <-chan struct{} { return a.ready }
 
 // Failure is why the last configuration is not wholly in force, or nil.
@@ -129,6 +129,7 @@ func (a *Assembler) settleLocked() {
 	a.dropClustersLocked()
 	a.followLocked()
 	a.publishLocked()
+	a.readyLocked()
 	a.scheduleLocked()
 }
 
@@ -275,13 +276,26 @@ func (a *Assembler) publishLocked() {
 	a.unset = a.failure != nil
 	if a.failure != nil {
 		a.log.Error("the configuration is not wholly in force", "error", a.failure)
-		return
 	}
+}
+
+// readyLocked announces the first configuration: when it is in force, and no listener of it was refused, since who is sent here
+// would find no one.
+func (a *Assembler) readyLocked() {
 	select {
 	case <-a.ready:
+		return
 	default:
-		close(a.ready)
 	}
+	if !a.started || a.unset {
+		return
+	}
+	for _, i := range a.listeners.items {
+		if i.active == nil && i.failure != nil {
+			return
+		}
+	}
+	close(a.ready)
 }
 
 // startLocked is whether configurations are published: from when nothing of the first one is missing.

@@ -267,6 +267,24 @@ func TestARejectedRouteIsNotWaitedFor(t *testing.T) {
 	})
 }
 
+// A proxy whose listener was refused from the start is not ready until there is a good one, or none.
+func TestNotReadyWithoutAListener(t *testing.T) {
+	for _, cure := range []string{"Lx", "L-x"} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t)
+			b.step(t, "C", "Lx:bad", "Ly")
+			b.expect(t, "L:y R: C: E:", "")
+			select {
+			case <-b.Ready():
+				t.Error("ready without a listener")
+			default:
+			}
+			b.step(t, cure)
+			<-b.Ready()
+		})
+	}
+}
+
 // A change waits for what is new in it; the old version serves meanwhile.
 func TestWarming(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
