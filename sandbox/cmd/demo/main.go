@@ -42,7 +42,7 @@ func run(ctx context.Context) error {
 	samples := flag.String("samples", "samples", "directory of the sample manifests")
 	keep := flag.Bool("keep", false, "leave the sandbox running")
 	state := flag.String("state-dir", "/run/isthmus/sandbox-demo", "directory of the sandbox's state")
-	l7 := flag.Bool("l7", false, "show the ingress gateway and waypoints too")
+	l7 := flag.Bool("l7", true, "show the ingress gateway and waypoints too")
 	publish := flag.String("publish", "127.0.0.1:9080", "address on this machine for the product page, with -keep")
 	flag.Parse()
 	bins, err := filepath.Abs(*bin)
@@ -96,6 +96,8 @@ The sandbox is still running. Look around:
   browser:                http://%[1]s/productpage
   bin/istioctl sandbox --state-dir %[2]s status
   bin/istioctl sandbox --state-dir %[2]s exec deploy/curl -- curl -s productpage:9080/productpage
+  bin/istioctl sandbox --state-dir %[2]s logs deploy/waypoint
+  bin/istioctl sandbox --state-dir %[2]s get httproute -o yaml
   bin/istioctl sandbox --state-dir %[2]s logs -n istio-system daemonset/ztunnel
   bin/istioctl sandbox --state-dir %[2]s down
 `, publish, state)

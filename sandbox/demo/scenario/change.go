@@ -131,6 +131,48 @@ func (b *Bed) Change(ctx context.Context) {
 	})
 }
 
+// FailClosed takes the waypoint away: nobody gets past it.
+func (b *Bed) FailClosed(ctx context.Context) {
+	b.Report.Section("The waypoint is down")
+	b.Report.Check(ctx, func(ctx context.Context) (string, error) {
+		if _, err := b.until(ctx, "reviews to answer", status(200), inMesh, reviewsURL); err != nil {
+			return "", err
+		}
+		if err := b.Sandbox.Scale(ctx, "default", "waypoint", 0); err != nil {
+			return "", err
+		}
+		if err := b.waypointsAre(ctx, 0, nil); err != nil {
+			return "", err
+		}
+		since := time.Now()
+		const calls = 10
+		var last reply
+		for range calls {
+			r, err := b.fetch(ctx, inMesh, reviewsURL)
+			if err != nil || r.status == 200 {
+				return "", expected("no answer without the waypoint", "%s %v", r, err)
+			}
+			last = r
+		}
+		for _, version := range []string{"reviews-v1", "reviews-v2", "reviews-v3"} {
+			if n, err := b.logged(ctx, version, since, "path=/reviews"); err != nil || n > 0 {
+				return "", expected("nothing to get past the waypoint", "%d requests at %s, %v", n, version, err)
+			}
+		}
+		return fmt.Sprintf("without a waypoint none of %d calls reaches reviews (%s)", calls, last), nil
+	})
+	b.Report.Check(ctx, func(ctx context.Context) (string, error) {
+		since := time.Now()
+		if err := b.Sandbox.Scale(ctx, "default", "waypoint", 1); err != nil {
+			return "", err
+		}
+		if _, err := b.until(ctx, "reviews to answer", status(200), inMesh, reviewsURL); err != nil {
+			return "", err
+		}
+		return fmt.Sprintf("%.1f s after it is wanted back calls are answered again", time.Since(since).Seconds()), nil
+	})
+}
+
 // weigh sets the share of reviews v1, in percent; the rest is v3's.
 func (b *Bed) weigh(ctx context.Context, v1 int) error {
 	to := func(subset string, weight int) map[string]any {

@@ -16,6 +16,16 @@ const (
 	fromOutside    = outsideNamespace + "/deploy/curl"
 )
 
+const pageForIngress = `apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: page-for-ingress, namespace: default}
+spec:
+  selector: {matchLabels: {app: productpage}}
+  action: ALLOW
+  rules:
+  - from: [{source: {principals: ["cluster.local/ns/istio-system/sa/istio-ingressgateway-service-account"]}}]
+`
+
 // Ingress opens Bookinfo to callers outside the mesh.
 func (b *Bed) Ingress(ctx context.Context) {
 	b.Report.Section("Bookinfo from outside, through the ingress gateway")
@@ -49,12 +59,17 @@ func (b *Bed) Ingress(ctx context.Context) {
 		return "so does one at a node's port, " + address + "; paths that no route names are not found there (404)", nil
 	})
 	b.Report.Check(ctx, func(ctx context.Context) (string, error) {
-		line, err := b.findLog(ctx, since, `direction="inbound"`, `src.identity="spiffe://cluster.local/ns/istio-system/sa/istio-ingressgateway-service-account"`, `dst.workload="productpage`)
-		if err != nil {
+		if err := b.apply(ctx, "page-for-ingress.yaml", pageForIngress); err != nil {
 			return "", err
 		}
-		_ = line
-		return "the gateway reaches productpage under mutual TLS, with an identity of its own", nil
+		defer b.remove(ctx, pageForIngress)
+		if _, err := b.mustNotGet(ctx, inMesh, productpage); err != nil {
+			return "", err
+		}
+		if _, err := b.until(ctx, "the product page", contains(pageTitle), fromOutside, "http://"+ingressHost+"/productpage"); err != nil {
+			return "", err
+		}
+		return "the gateway is in the mesh, with an identity of its own: a policy of L4 that lets in nobody else refuses curl", nil
 	})
 	b.Report.Check(ctx, func(ctx context.Context) (string, error) {
 		since := time.Now()

@@ -2,7 +2,9 @@ package scenario
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"io"
 	"math"
 	"strings"
 	"time"
@@ -89,6 +91,8 @@ func (b *Bed) bind(ctx context.Context) (string, error) {
 	}
 	deployed := time.Since(begin)
 	name := "waypoint"
+	l := b.startLoad(ctx)
+	defer l.stop()
 	since := time.Now()
 	if err := b.Sandbox.Label(ctx, "Namespace", "", "default", map[string]*string{"istio.io/use-waypoint": &name}); err != nil {
 		return "", err
@@ -103,6 +107,86 @@ func (b *Bed) bind(ctx context.Context) (string, error) {
 		return "", err
 	}
 	b.Report.Detail("%s", line)
-	return fmt.Sprintf("the Gateway was deployed and programmed, at %s, after %.1f s; %d ms after the namespace was labelled calls go through it, as the caller",
-		address, deployed.Seconds(), took.Milliseconds()), nil
+	if err := b.bound(ctx, "reviews"); err != nil {
+		return "", err
+	}
+	counted, err := l.end(ctx)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("the Gateway was deployed and programmed, at %s, after %.1f s; %d ms after the namespace was labelled calls go through it, as the caller; meanwhile %s",
+		address, deployed.Seconds(), took.Milliseconds(), counted), nil
+}
+
+// bound waits until a Service's status says that it uses its waypoint.
+func (b *Bed) bound(ctx context.Context, name string) error {
+	var seen string
+	waited := b.eventually(ctx, func() bool {
+		seen = ""
+		list, err := b.Sandbox.List(ctx, "Service", "default")
+		for _, raw := range list {
+			var s struct {
+				Metadata struct{ Name string }
+				Status   struct {
+					Conditions []struct{ Type, Status, Message string }
+				}
+			}
+			if err != nil || json.Unmarshal(raw, &s) != nil || s.Metadata.Name != name {
+				continue
+			}
+			for _, c := range s.Status.Conditions {
+				if c.Type == "istio.io/WaypointBound" {
+					seen = c.Status + ": " + c.Message
+				}
+			}
+		}
+		return strings.HasPrefix(seen, "True")
+	})
+	if waited != nil {
+		return expected("Service "+name+" to say that it is bound to its waypoint", "%q", seen)
+	}
+	return nil
+}
+
+// Telemetry is what the waypoint says of the requests before.
+func (b *Bed) Telemetry(ctx context.Context) {
+	b.Report.Section("What the waypoint tells of requests")
+	const proxy = "default/deploy/waypoint"
+	since := time.Now()
+	for range 3 {
+		if r, err := b.fetch(ctx, inMesh, reviewsURL); err != nil || r.status != 200 {
+			b.Report.Check(ctx, func(context.Context) (string, error) { return "", expected("reviews to answer", "%s %v", r, err) })
+		}
+	}
+	b.Report.Check(ctx, func(ctx context.Context) (string, error) {
+		var line string
+		waited := b.eventually(ctx, func() bool {
+			o, err := b.exec(ctx, proxy, "curl", "-s", "http://localhost:15020/stats/prometheus")
+			line = match(o.stdout, `^istio_requests_total\{`, `reporter="waypoint"`, `source_workload="curl"`, `source_principal="spiffe://cluster.local/ns/default/sa/curl"`,
+				`destination_workload="reviews-v\d"`, `destination_service="reviews.default.svc.cluster.local"`, `connection_security_policy="mutual_tls"`, `response_code="200"`)
+			return err == nil && line != ""
+		})
+		if waited != nil {
+			return "", expected("istio_requests_total for curl's requests of reviews", "none")
+		}
+		return "istio_requests_total names source and destination of each request, with their identities", nil
+	})
+	b.Report.Check(ctx, func(ctx context.Context) (string, error) {
+		log := ""
+		waited := b.eventually(ctx, func() bool {
+			out, err := b.Sandbox.Logs(ctx, "default", "deploy/waypoint", "", false, since)
+			if err != nil {
+				return false
+			}
+			defer out.Close()
+			text, err := io.ReadAll(out)
+			log = match(string(text), `"GET /reviews/0 HTTP/1.1" 200 - via_upstream`, `inbound-vip\|9080\|http\|reviews.default.svc.cluster.local`)
+			return err == nil && log != ""
+		})
+		if waited != nil {
+			return "", expected("a line of the access log for curl's request of reviews", "none")
+		}
+		b.Report.Detail("%s", log)
+		return "so does its access log, in Envoy's default format", nil
+	})
 }

@@ -51,6 +51,14 @@ func (s *shared) dir() string {
 	return sandbox.StateDir(s.name)
 }
 
+// called is how the sandbox is called in messages.
+func (s *shared) called() string {
+	if s.stateDir != "" {
+		return "in " + s.stateDir
+	}
+	return s.name
+}
+
 func (s *shared) connect() (*sandbox.Client, error) { return sandbox.Connect(s.dir()) }
 
 // input is one manifest.

@@ -39,7 +39,7 @@ func up(s *shared) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "sandbox %s is up after %.1f s\n", s.name, time.Since(begin).Seconds())
+			fmt.Fprintf(cmd.OutOrStdout(), "sandbox %s is up after %.1f s\n", s.called(), time.Since(begin).Seconds())
 			var expected []string // namespaces in which pods will be
 			for _, m := range manifests {
 				results, err := client.ApplyTo(cmd.Context(), s.namespace, m.name, m.data)
@@ -97,7 +97,7 @@ func down(s *shared) *cobra.Command {
 			if err := sandbox.Down(cmd.Context(), s.dir()); err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "sandbox %s is down\n", s.name)
+			fmt.Fprintf(cmd.OutOrStdout(), "sandbox %s is down\n", s.called())
 			return nil
 		},
 	}
