@@ -108,9 +108,7 @@ func (b *Bed) until(ctx context.Context, what string, ok func(reply) bool, where
 
 func status(code int) func(reply) bool { return func(r reply) bool { return r.status == code } }
 
-func contains(text string) func(reply) bool {
-	return func(r reply) bool { return r.status == 200 && strings.Contains(r.body, text) }
-}
+func isPage(r reply) bool { return r.status == 200 && strings.Contains(r.body, pageTitle) }
 
 // versions calls reviews n times, and counts which version answers. What is no answer is counted by its status.
 func (b *Bed) versions(ctx context.Context, n int, args ...string) (map[string]int, error) {

@@ -35,7 +35,7 @@ func (b *Bed) Ingress(ctx context.Context) {
 			return "", err
 		}
 		url := "http://" + ingressHost + "/productpage"
-		r, err := b.until(ctx, "the product page at "+url, contains(pageTitle), fromOutside, url)
+		r, err := b.until(ctx, "the product page at "+url, isPage, fromOutside, url)
 		if err != nil {
 			return "", err
 		}
@@ -47,7 +47,7 @@ func (b *Bed) Ingress(ctx context.Context) {
 		if err != nil {
 			return "", err
 		}
-		if _, err := b.until(ctx, "the product page at a node's port", contains(pageTitle), fromOutside, "http://"+address+"/productpage"); err != nil {
+		if _, err := b.until(ctx, "the product page at a node's port", isPage, fromOutside, "http://"+address+"/productpage"); err != nil {
 			return "", err
 		}
 		for path, want := range map[string]int{"/static/bookinfo.css": 200, "/api/v1/products": 200, "/": 404, "/health": 404} {
@@ -66,7 +66,7 @@ func (b *Bed) Ingress(ctx context.Context) {
 		if _, err := b.mustNotGet(ctx, inMesh, productpage); err != nil {
 			return "", err
 		}
-		if _, err := b.until(ctx, "the product page", contains(pageTitle), fromOutside, "http://"+ingressHost+"/productpage"); err != nil {
+		if _, err := b.until(ctx, "the product page", isPage, fromOutside, "http://"+ingressHost+"/productpage"); err != nil {
 			return "", err
 		}
 		return "the gateway is in the mesh, with an identity of its own: a policy of L4 that lets in nobody else refuses curl", nil
@@ -80,7 +80,7 @@ func (b *Bed) Ingress(ctx context.Context) {
 		if _, err := b.programmed(ctx, "bookinfo-gateway"); err != nil {
 			return "", err
 		}
-		if _, err := b.until(ctx, "the product page", contains(pageTitle), fromOutside, "http://bookinfo-gateway-istio.default/productpage"); err != nil {
+		if _, err := b.until(ctx, "the product page", isPage, fromOutside, "http://bookinfo-gateway-istio.default/productpage"); err != nil {
 			return "", err
 		}
 		return fmt.Sprintf("a Gateway of the Gateway API and an HTTPRoute: deployed, programmed and serving the page after %.1f s", time.Since(since).Seconds()), nil
