@@ -86,7 +86,7 @@ func (x *exchange) try(tunnels bool) (again bool) {
 		return x.failed(upstream.Broken(err))
 	}
 	x.record.UpstreamLocal, x.record.UpstreamIdentity = x.stream.Local(), x.stream.Identity()
-	cancel := canceller(&x.stream)
+	cancel := x.stream.Cancel
 	x.guard.attach(cancel)
 	if !none && !tunnels {
 		x.body.attach(&x.stream)
@@ -101,17 +101,9 @@ func (x *exchange) try(tunnels bool) (again bool) {
 	return again
 }
 
-// canceller aborts a stream from any goroutine.
-func canceller(s *upstream.Stream) func() {
-	if c, ok := s.ClientStream.(interface{ Cancel() }); ok {
-		return c.Cancel
-	}
-	return func() {}
-}
-
 // answer waits for the response to an attempt and passes it on, unless another attempt is to follow.
 func (x *exchange) answer(cancel func()) (again, tunnelled bool) {
-	head, err := x.stream.Response(x.responseContext(), x.inform)
+	head, err := x.stream.Response(context.Background(), x.inform) // the guard cancels the stream
 	if err != nil {
 		return x.failed(x.stream.Broken(err)), false
 	}
@@ -127,14 +119,6 @@ func (x *exchange) answer(cancel func()) (again, tunnelled bool) {
 	x.guard.set(deadlinePerTry, time.Time{}) // the route's timeout alone bounds a response that has begun
 	x.guard.perTryIdle(0)
 	return false, x.respond(head, cancel)
-}
-
-// responseContext is needed only where a stream can't be cancelled from outside.
-func (x *exchange) responseContext() context.Context {
-	if _, ok := x.stream.ClientStream.(interface{ Cancel() }); ok {
-		return context.Background()
-	}
-	return x.guard.waiting()
 }
 
 // inform passes an interim response on. A 100 is the codecs' own affair.

@@ -62,7 +62,7 @@ func TestEndpointChurnUnderLoad(t *testing.T) {
 		b.protocol = protocol
 		b.apply(pods...)
 		done, stop := b.load(b.client("productpage", false), b.client("productpage", true))
-		for i := range 100 {
+		for i := range 40 {
 			before := done.Load()
 			b.endpoints(pods[i%4], pods[(i+1)%4])
 			until(t, "requests go on", func() bool { return done.Load() > before+5 || t.Failed() })
@@ -77,7 +77,7 @@ func TestPodsThatRestartUnderLoad(t *testing.T) {
 	b.routes = to("," + retryPolicy + "}")
 	b.apply(stable)
 	done, stop := b.load(b.client("productpage", false), b.client("productpage", true))
-	for range 10 {
+	for range 5 {
 		pod := b.backend("reviews", drained("ok"))
 		b.endpoints(stable, pod)
 		until(t, "the new pod serves", func() bool { return pod.requests.Load() > 10 || t.Failed() })
@@ -99,7 +99,7 @@ func TestConfigurationSwapsUnderLoad(t *testing.T) {
 	b.clusters["other"] = []*backend{pod}
 	b.apply(pod)
 	done, stop := b.load(b.client("productpage", false), b.client("productpage", true))
-	for i := range 60 {
+	for i := range 30 {
 		before := done.Load()
 		cluster := []string{service, "other"}[i%2]
 		b.routes = `{"match":{"prefix":"/"},"name":"default","route":{"cluster":"` + cluster + `","timeout":"` + fmt.Sprint(10+i) + `s"}}`

@@ -98,7 +98,7 @@ func (m *mirror) run(ctx context.Context, limit time.Duration, cluster *upstream
 		return
 	}
 	defer stream.Close()
-	stop := context.AfterFunc(ctx, canceller(&stream))
+	stop := context.AfterFunc(ctx, stream.Cancel)
 	defer stop()
 	if !bodiless {
 		wake := context.AfterFunc(ctx, m.fail)

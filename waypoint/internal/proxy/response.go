@@ -30,7 +30,7 @@ func (x *exchange) respond(head *httpmsg.Head, cancel func()) (tunnelled bool) {
 	}
 	switch {
 	case !ended:
-		x.copyBody()
+		x.copyBody(head.ContentLength)
 	case x.stream.Trailer() != nil:
 		x.finishResponse()
 	}
@@ -48,12 +48,16 @@ func (x *exchange) sentAt(now time.Time) time.Time {
 }
 
 // copyBody moves the response's body as it comes. What is held back is sent before waiting for more.
-func (x *exchange) copyBody() {
+func (x *exchange) copyBody(length int64) {
 	buf := netx.Pool.Get(netx.MediumBuffer)
 	defer func() { netx.Pool.Put(buf) }()
 	full := 0
+	// A small body whose length is known is about to come: it goes with the head.
+	held := length > 0 && length <= inlineBody
 	for {
-		if buffered(&x.stream) == 0 {
+		if held {
+			held = false
+		} else if buffered(x.stream.ClientStream) == 0 {
 			if err := x.s.Flush(); err != nil {
 				x.lostOrAborted()
 				return

@@ -167,6 +167,30 @@ func TestTimeouts(t *testing.T) {
 	}
 }
 
+func TestTheTimeoutCutsResponsesThatHaveBegun(t *testing.T) {
+	for _, protocol := range []string{upstreamHTTP1, upstreamHTTP2} {
+		b := newBed(t)
+		ended := make(chan struct{})
+		pod := b.backend("reviews", func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprint(w, "begin")
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+			close(ended)
+		})
+		b.routes = `{"match":{"prefix":"/"},"name":"default","route":{"cluster":"` + service + `","timeout":"0.2s"}}`
+		b.protocol = protocol
+		b.apply(pod)
+		status, body, err := try(t.Context(), b.client("productpage", false), http.MethodGet, "/", nil)
+		if status != 200 || body != "begin" || err == nil {
+			t.Errorf("%d %q %v", status, body, err)
+		}
+		if r := b.records.last(t, 1); r.Flags != "UT" || r.Details != "response_timeout" {
+			t.Errorf("%+v", r)
+		}
+		<-ended
+	}
+}
+
 func TestHostsThatBreakOff(t *testing.T) {
 	for _, test := range []struct {
 		name, sends, flags, details string

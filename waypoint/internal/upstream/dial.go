@@ -27,6 +27,9 @@ func (h *Host) connect(ctx context.Context, shared bool) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	if stream, ok := nc.(*hbone.Stream); ok {
+		nc = politely(stream)
+	}
 	c := &conn{
 		host: h, nc: nc, shared: shared, local: addrPort(nc.LocalAddr()), identity: identity, made: time.Now(), generation: generation,
 	}

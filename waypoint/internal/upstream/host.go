@@ -86,6 +86,15 @@ func (s *Stream) Broken(err error) *Error {
 	return e
 }
 
+// Cancel aborts the request from any goroutine, until Close: whatever waits for the stream fails. Close is still to be called.
+func (s *Stream) Cancel() {
+	if s.conn.multiplex {
+		s.ClientStream.Close() // of HTTP/2 streams this may be called at any time, and again
+	} else {
+		_ = s.conn.cc.Close() // whoever uses it sees the error
+	}
+}
+
 // Close ends the request and gives the connection back.
 func (s *Stream) Close() {
 	s.ClientStream.Close()
