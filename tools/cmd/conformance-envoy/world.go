@@ -23,6 +23,7 @@ type service struct {
 	namespace, name string
 	vip             netip.Addr
 	selector        string // value of the label app
+	version         string // value of the label version, if that selects too
 	ports           []servicePort
 	labels          map[string]string
 }
@@ -118,6 +119,10 @@ func services() []service {
 		{name: "free", selector: "httpbin", ports: http(8000, 8080), labels: map[string]string{"istio.io/use-waypoint": "none"}},
 		{namespace: "partner", name: "orders", ports: http(8000, 8080)},
 	}
+	for _, v := range []string{"productpage-v1", "details-v1", "ratings-v1", "reviews-v1", "reviews-v2", "reviews-v3"} {
+		app, version, _ := strings.Cut(v, "-")
+		all = append(all, service{name: v, selector: app, version: version, ports: http(9080, 9080)})
+	}
 	for i := range all {
 		s := &all[i]
 		s.vip = netip.AddrFrom4([4]byte{10, 96, 0, byte(i + 10)})
@@ -178,8 +183,12 @@ func (s service) yaml() string {
 	for _, p := range s.ports {
 		ports = append(ports, fmt.Sprintf("{name: %s, port: %d, targetPort: %d, protocol: TCP}", p.name, p.port, p.target))
 	}
-	return fmt.Sprintf("apiVersion: v1\nkind: Service\nmetadata: {name: %s, namespace: %s, labels: %s}\nspec: {clusterIP: %s, selector: {app: %s}, ports: [%s]}\n",
-		s.name, s.namespace, flow(s.labels), s.vip, s.selector, strings.Join(ports, ", "))
+	selector := map[string]string{"app": s.selector}
+	if s.version != "" {
+		selector["version"] = s.version
+	}
+	return fmt.Sprintf("apiVersion: v1\nkind: Service\nmetadata: {name: %s, namespace: %s, labels: %s}\nspec: {clusterIP: %s, selector: %s, ports: [%s]}\n",
+		s.name, s.namespace, flow(s.labels), s.vip, flow(selector), strings.Join(ports, ", "))
 }
 
 func (w workload) yaml() string {
