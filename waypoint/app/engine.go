@@ -38,12 +38,12 @@ type engine struct {
 
 func runEngine(ctx context.Context, c *common) error {
 	e := &engine{common: c, readiness: admin.NewReadiness(taskCertificate, taskConfiguration), traffic: prometheus.NewRegistry()}
-	if err := e.assemble(); err != nil {
+	if err := e.assemble(); err != nil { //nolint:contextcheck // what is made here ends by release, after the drain
 		return err
 	}
-	defer e.release()
+	defer e.release()                                               //nolint:contextcheck // what has ended waits for nothing
 	working, stop := context.WithCancel(context.WithoutCancel(ctx)) // outlives ctx by the drain
-	var talking = make(chan struct{})
+	talking := make(chan struct{})
 	defer func() { stop(); <-talking }()
 	go func() {
 		defer close(talking)

@@ -76,8 +76,7 @@ func engines(t *testing.T, test func(t *testing.T, g *gateway)) {
 	t.Run("isthmus", func(t *testing.T) { test(t, newGateway(t, nil)) })
 	t.Run("envoy", func(t *testing.T) {
 		test(t, newGateway(t, func(c *app.Config) {
-			// The path of a Unix socket is short.
-			dir, err := os.MkdirTemp("", "wp")
+			dir, err := os.MkdirTemp("", "wp") //nolint:usetesting // the path of a Unix socket is short
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -68,14 +68,17 @@ type Log struct {
 	sinks    map[string]*sink
 }
 
+// format makes a line of a record.
+type format interface {
+	appendTo(dst []byte, r *proxy.Record) []byte
+}
+
 // logger is one compiled access log.
 type logger struct {
 	filter filter
-	format interface {
-		appendTo(dst []byte, r *proxy.Record) []byte
-	}
-	path string
-	sink *sink
+	format format
+	path   string
+	sink   *sink
 }
 
 // New makes a Log; Close ends it.
@@ -235,21 +238,21 @@ func compile(p *accesslogv3.AccessLog) (*logger, error) {
 	if err != nil {
 		return nil, fmt.Errorf("typed_config: %w", err)
 	}
-	var format *corev3.SubstitutionFormatString
+	var given *corev3.SubstitutionFormatString
 	switch m := message.(type) {
 	case *filev3.FileAccessLog:
 		one.path = m.GetPath()
-		if format, err = fileFormat(m); err != nil {
+		if given, err = fileFormat(m); err != nil {
 			return nil, err
 		}
 	case *streamv3.StdoutAccessLog:
-		one.path, format = "/dev/stdout", m.GetLogFormat()
+		one.path, given = "/dev/stdout", m.GetLogFormat()
 	case *streamv3.StderrAccessLog:
-		one.path, format = "/dev/stderr", m.GetLogFormat()
+		one.path, given = "/dev/stderr", m.GetLogFormat()
 	default:
 		return nil, fmt.Errorf("typed_config: %s is not supported: use a file", p.GetTypedConfig().GetTypeUrl())
 	}
-	if one.format, err = compileFormat(format); err != nil {
+	if one.format, err = compileFormat(given); err != nil {
 		return nil, err
 	}
 	return one, nil
@@ -264,17 +267,15 @@ func fileFormat(m *filev3.FileAccessLog) (*corev3.SubstitutionFormatString, erro
 		return f.LogFormat, nil
 	case *filev3.FileAccessLog_Format:
 		return &corev3.SubstitutionFormatString{Format: &corev3.SubstitutionFormatString_TextFormatSource{
-			TextFormatSource: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: f.Format}},
+			TextFormatSource: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: f.Format}}, //nolint:staticcheck // peers still send it
 		}}, nil
 	case *filev3.FileAccessLog_JsonFormat:
-		return &corev3.SubstitutionFormatString{Format: &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: f.JsonFormat}}, nil
+		return &corev3.SubstitutionFormatString{Format: &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: f.JsonFormat}}, nil //nolint:staticcheck // peers still send it
 	}
 	return nil, errors.New("typed_config.access_log_format: not supported")
 }
 
-func compileFormat(f *corev3.SubstitutionFormatString) (interface {
-	appendTo(dst []byte, r *proxy.Record) []byte
-}, error) {
+func compileFormat(f *corev3.SubstitutionFormatString) (format, error) {
 	for i, extension := range f.GetFormatters() {
 		switch url := extension.GetTypedConfig().GetTypeUrl(); url {
 		case "type.googleapis.com/" + string((&metadatav3.Metadata{}).ProtoReflect().Descriptor().FullName()),
@@ -286,8 +287,8 @@ func compileFormat(f *corev3.SubstitutionFormatString) (interface {
 	switch kind := f.GetFormat().(type) {
 	case nil:
 		return compileText(DefaultFormat, f.GetOmitEmptyValues())
-	case *corev3.SubstitutionFormatString_TextFormat: //nolint:staticcheck // peers still send it
-		return compileText(kind.TextFormat, f.GetOmitEmptyValues())
+	case *corev3.SubstitutionFormatString_TextFormat:
+		return compileText(kind.TextFormat, f.GetOmitEmptyValues()) //nolint:staticcheck // peers still send it
 	case *corev3.SubstitutionFormatString_TextFormatSource:
 		inline, ok := kind.TextFormatSource.GetSpecifier().(*corev3.DataSource_InlineString)
 		if !ok {

@@ -69,8 +69,14 @@ func TestWrite(t *testing.T) {
 		return nil
 	}})
 	for _, r := range []*proxy.Record{
-		{Chain: http, Status: 200}, {Chain: http, Status: 503}, {Chain: tcp, Kind: proxy.KindConnection}, {Chain: tunnel, Kind: proxy.KindTunnel},
-		{Listener: "x", Flags: l7.FlagNoRouteFound}, {Listener: "x"}, {Listener: "unknown"}, {Chain: &l7.Chain{}},
+		{Chain: http, Status: 200},
+		{Chain: http, Status: 503},
+		{Chain: tcp, Kind: proxy.KindConnection},
+		{Chain: tunnel, Kind: proxy.KindTunnel},
+		{Listener: "x", Flags: l7.FlagNoRouteFound},
+		{Listener: "x"},
+		{Listener: "unknown"},
+		{Chain: &l7.Chain{}},
 	} {
 		log.Write(r)
 	}

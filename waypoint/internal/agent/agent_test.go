@@ -84,7 +84,7 @@ func (s *source) get(context.Context) (*certs.Workload, error) {
 // sockets opens both sockets in a directory with a short path.
 func sockets(t *testing.T, s *source, upstream controlplane.Upstream) *agent.Sockets {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "wp")
+	dir, err := os.MkdirTemp("", "wp") //nolint:usetesting // the path of a Unix socket is short
 	if err != nil {
 		t.Fatal(err)
 	}

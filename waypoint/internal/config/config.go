@@ -57,8 +57,6 @@ type reading struct {
 	rootCert    string // by PILOT_CERT_PROVIDER
 	labelsFile  string
 	problems    []error
-	statusPort  int
-	adminPort   int
 	instanceIPs []netip.Addr
 }
 

@@ -155,22 +155,26 @@ func TestLabelCases(t *testing.T) {
 			map[string]string{"source_principal": "unknown", "destination_principal": "unknown", "destination_workload": "x", "destination_workload_namespace": "y", "destination_app": "unknown"},
 		},
 		"no baggage": {
-			telemetry.Self{}, func(r *proxy.Record) { r.Source = hbone.Workload{} },
+			telemetry.Self{},
+			func(r *proxy.Record) { r.Source = hbone.Workload{} },
 			map[string]string{"source_workload": "unknown", "source_workload_namespace": "default", "source_principal": "spiffe://cluster.local/ns/default/sa/productpage"},
 		},
 		"denied, known by the chain": {
-			telemetry.Self{}, func(r *proxy.Record) {
+			telemetry.Self{},
+			func(r *proxy.Record) {
 				r.Cluster, r.ClusterName, r.Endpoint, r.UpstreamIdentity, r.Status = nil, "", nil, "", 403
 				r.Chain = &l7.Chain{Name: "inbound-vip|9080||reviews.default.svc.cluster.local-http"}
 			},
 			map[string]string{"destination_service": "reviews.default.svc.cluster.local", "destination_service_name": "reviews", "destination_service_namespace": "default", "destination_workload": "unknown", "response_code": "403"},
 		},
 		"a cluster without metadata": {
-			telemetry.Self{}, func(r *proxy.Record) { r.Cluster = &l7.Cluster{}; r.ClusterName = "outbound|443||api.example.com" },
+			telemetry.Self{},
+			func(r *proxy.Record) { r.Cluster = &l7.Cluster{}; r.ClusterName = "outbound|443||api.example.com" },
 			map[string]string{"destination_service": "api.example.com", "destination_service_name": "api.example.com", "destination_service_namespace": "unknown"},
 		},
 		"flags": {
-			telemetry.Self{}, func(r *proxy.Record) {
+			telemetry.Self{},
+			func(r *proxy.Record) {
 				r.Flags = l7.FlagUpstreamConnectionFailure | l7.FlagUpstreamRetryLimit
 				r.Status = 503
 			},
