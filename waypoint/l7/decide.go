@@ -20,7 +20,7 @@ func (c *Config) Decide(d *Decision, ch *Chain, r *Request, now time.Time, rnd R
 		h = ch.Terminate.HTTP
 	}
 	*d = Decision{manager: h, Mirrors: d.Mirrors[:0], IdleTimeout: h.StreamIdleTimeout, MaxDuration: h.MaxStreamDuration}
-	r.Now, r.Random, r.Remote = now, rnd.Uint64(), r.Conn.Source
+	r.Now, r.Random, r.Remote = now, rnd.Uint64(), unmapped(r.Conn.Source)
 	mergeInline(r)
 	r.OriginalPath, r.Path, r.Authority, r.GRPC = r.Head.Path, r.Head.Path, r.Head.Authority, isGRPC(&r.Head.Header)
 	d.resp.head = r.Head.Method == "HEAD"
@@ -221,18 +221,14 @@ func (c *Config) route(d *Decision, r *Request, rnd Rand) {
 	}
 }
 
-// requestHeaders makes the header operations of the route in Envoy's order: the most specific level first, so that more general ones
-// come later and win; the other way round where the specific is to win.
+// requestHeaders makes the header operations of the route in Envoy's order: the weighted cluster's first, whichever is to win, then
+// those that the route was compiled with.
 func (d *Decision) requestHeaders(r *Request) {
-	rt := d.Route
-	if d.weighted != nil && !rt.specificWins {
+	if d.weighted != nil {
 		d.weighted.request.Apply(&r.Head.Header, &r.Info)
 	}
-	for _, ops := range rt.request {
+	for _, ops := range d.Route.request {
 		ops.Apply(&r.Head.Header, &r.Info)
-	}
-	if d.weighted != nil && rt.specificWins {
-		d.weighted.request.Apply(&r.Head.Header, &r.Info)
 	}
 }
 

@@ -32,15 +32,17 @@ const (
 	FlagDownstreamRemoteReset                           // DR
 )
 
-// flagNames are in the order in which Envoy prints them.
+// flagNames are in the order in which Envoy prints them: that in which they are set.
+//
+//nolint:gochecknoglobals // a constant
 var flagNames = [...]struct {
 	flag Flags
 	name string
 }{
-	{FlagNoHealthyUpstream, "UH"}, {FlagUpstreamRequestTimeout, "UT"}, {FlagLocalReset, "LR"}, {FlagUpstreamRemoteReset, "UR"},
+	{FlagDelayInjected, "DI"}, {FlagFaultInjected, "FI"}, {FlagUpstreamRetryLimit, "URX"}, {FlagNoHealthyUpstream, "UH"}, {FlagUpstreamRequestTimeout, "UT"}, {FlagLocalReset, "LR"}, {FlagUpstreamRemoteReset, "UR"},
 	{FlagUpstreamConnectionFailure, "UF"}, {FlagUpstreamConnectionTermination, "UC"}, {FlagUpstreamOverflow, "UO"},
-	{FlagNoRouteFound, "NR"}, {FlagDelayInjected, "DI"}, {FlagFaultInjected, "FI"}, {FlagRateLimited, "RL"},
-	{FlagUnauthorized, "UAEX"}, {FlagDownstreamTermination, "DC"}, {FlagUpstreamRetryLimit, "URX"}, {FlagStreamIdleTimeout, "SI"},
+	{FlagNoRouteFound, "NR"}, {FlagRateLimited, "RL"},
+	{FlagUnauthorized, "UAEX"}, {FlagDownstreamTermination, "DC"}, {FlagStreamIdleTimeout, "SI"},
 	{FlagInvalidHeader, "IH"}, {FlagDownstreamProtocolError, "DPE"}, {FlagUpstreamMaxDuration, "UMSDR"},
 	{FlagNoCluster, "NC"}, {FlagDurationTimeout, "DT"}, {FlagUpstreamProtocolError, "UPE"}, {FlagOverload, "OM"},
 	{FlagDownstreamRemoteReset, "DR"},

@@ -128,7 +128,7 @@ func (h *HTTPManager) mutateRequest(r *Request, internalOnly []string, rnd Rand)
 		}
 	}
 	if !final.IsValid() {
-		final = r.Conn.Source
+		final = unmapped(r.Conn.Source)
 	}
 	r.Remote = final
 	if o.via != "" {
@@ -139,7 +139,7 @@ func (h *HTTPManager) mutateRequest(r *Request, internalOnly []string, rnd Rand)
 		}
 	}
 	if edge && final.IsValid() {
-		hdr.Set("x-envoy-external-address", r.Scratch.Keep(final.Addr().Unmap().AppendTo(r.Scratch.Bytes())))
+		hdr.Set("x-envoy-external-address", r.Scratch.Keep(final.Addr().AppendTo(r.Scratch.Bytes())))
 	}
 	if r.ID = hdr.Value("x-request-id"); o.generateID && (r.ID == "" || edge && !o.keepExternalID) {
 		r.ID = newID(r, rnd)
@@ -168,7 +168,7 @@ func (h *HTTPManager) remote(r *Request, ssl string) (final netip.AddrPort, inte
 		final, _ = lastForwarded(xff, o.trustedHops-1)
 	}
 	if !final.IsValid() {
-		final = r.Conn.Source
+		final = unmapped(r.Conn.Source)
 	}
 	if !o.skipAppend && r.Conn.Source.IsValid() {
 		b := r.Scratch.Bytes()
@@ -182,6 +182,9 @@ func (h *HTTPManager) remote(r *Request, ssl string) (final netip.AddrPort, inte
 	}
 	return final, trusted && final.IsValid() && o.isInternal(final.Addr())
 }
+
+// unmapped is the address of a peer in the form that policies are written in, on dual-stack sockets too.
+func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
 
 func (o *managerOptions) isInternal(a netip.Addr) bool {
 	for _, p := range o.internal {

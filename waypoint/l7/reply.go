@@ -10,12 +10,15 @@ var (
 	ReplyUpstreamTimeout   = &Reply{Status: 504, Body: "upstream request timeout", GRPCStatus: -1, Details: "response_timeout", Flags: FlagUpstreamRequestTimeout}
 	ReplyPerTryTimeout     = &Reply{Status: 504, Body: "upstream request timeout", GRPCStatus: -1, Details: "upstream_per_try_timeout", Flags: FlagUpstreamRequestTimeout}
 	ReplyPerTryIdleTimeout = &Reply{Status: 504, Body: "upstream request timeout", GRPCStatus: -1, Details: "upstream_per_try_idle_timeout", Flags: FlagUpstreamRequestTimeout}
-	ReplyStreamIdleTimeout = &Reply{Status: 408, Body: "stream timeout", GRPCStatus: -1, Details: "stream_idle_timeout", Flags: FlagStreamIdleTimeout}
-	ReplyRequestTimeout    = &Reply{Status: 408, Body: "request timeout", GRPCStatus: -1, Details: "request_overall_timeout"}
-	ReplyHeaderTimeout     = &Reply{Status: 408, Body: "request header timeout", GRPCStatus: -1, Details: "request_header_timeout"}
-	ReplyMaxDuration       = &Reply{Status: 408, Body: "downstream duration timeout", GRPCStatus: -1, Details: "max_duration_timeout", Flags: FlagDurationTimeout}
-	ReplyOverflow          = &Reply{
-		Status: 503, Body: resetBody + "overflow", GRPCStatus: -1, Details: "upstream_reset_before_response_started{overflow}",
+	// Of the timeouts of a stream the first is for a request that was not complete, the second for one that was.
+	ReplyStreamIdleTimeout         = &Reply{Status: 408, Body: "stream timeout", GRPCStatus: -1, Details: "stream_idle_timeout", Flags: FlagStreamIdleTimeout}
+	ReplyStreamIdleTimeoutComplete = &Reply{Status: 504, Body: "stream timeout", GRPCStatus: -1, Details: "stream_idle_timeout", Flags: FlagStreamIdleTimeout}
+	ReplyRequestTimeout            = &Reply{Status: 408, Body: "request timeout", GRPCStatus: -1, Details: "request_overall_timeout"}
+	ReplyHeaderTimeout             = &Reply{Status: 408, Body: "request header timeout", GRPCStatus: -1, Details: "request_header_timeout"}
+	ReplyMaxDuration               = &Reply{Status: 408, Body: "downstream duration timeout", GRPCStatus: -1, Details: "max_duration_timeout", Flags: FlagDurationTimeout}
+	ReplyMaxDurationComplete       = &Reply{Status: 504, Body: "downstream duration timeout", GRPCStatus: -1, Details: "max_duration_timeout", Flags: FlagDurationTimeout}
+	ReplyOverflow                  = &Reply{
+		Status: 503, Body: resetBody + "reset reason: overflow", GRPCStatus: -1, Details: "upstream_reset_before_response_started{overflow}",
 		Header: []httpmsg.Field{{Key: "x-envoy-overloaded", Value: "true"}}, Flags: FlagUpstreamOverflow,
 	}
 )
@@ -23,7 +26,7 @@ var (
 const resetBody = "upstream connect error or disconnect/reset before headers. "
 
 // ReplyReset is the answer when upstream failed and nothing is retried any more. transport is the transport failure reason ("" is
-// none); retried is whether an attempt was repeated.
+// none), which is for the log only; retried is whether an attempt was repeated.
 func ReplyReset(f Failure, transport string, retried bool) *Reply {
 	r := &Reply{Status: 503, GRPCStatus: -1}
 	reason := ""
@@ -52,7 +55,6 @@ func ReplyReset(f Failure, transport string, retried bool) *Reply {
 	r.Body += "reset reason: " + reason
 	r.Details = "upstream_reset_before_response_started{" + underscores(reason)
 	if transport != "" {
-		r.Body += ", transport failure reason: " + transport
 		r.Details += "|" + underscores(transport)
 	}
 	r.Details += "}"

@@ -47,14 +47,11 @@ func (d *Decision) responseHeaders(r *Request, h *httpmsg.Header) {
 	if rt == nil {
 		return
 	}
-	if d.weighted != nil && !rt.specificWins {
+	if d.weighted != nil {
 		d.weighted.response.Apply(h, &r.Info)
 	}
 	for _, ops := range rt.response {
 		ops.Apply(h, &r.Info)
-	}
-	if d.weighted != nil && rt.specificWins {
-		d.weighted.response.Apply(h, &r.Info)
 	}
 	if d.resp.cookie != nil {
 		h.Add("set-cookie", d.resp.cookie.setCookie(r, d.resp.cookieValue))

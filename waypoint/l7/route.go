@@ -25,14 +25,13 @@ type Route struct {
 
 	// request and response are header operations in the order in which they are made, without the weighted cluster's.
 	request, response []*mutate.Headers
-	specificWins      bool
 	overrides         []override
 }
 
 func (r *Routes) route(p *routev3.Route, vh *virtualHost, in, top *level) (*Route, error) {
 	rt := &Route{
 		Name: p.GetName(), VirtualHost: vh.name, StatPrefix: p.GetStatPrefix(), Operation: p.GetDecorator().GetOperation(),
-		Metadata: p.GetMetadata(), host: vh, specificWins: r.specificWins,
+		Metadata: p.GetMetadata(), host: vh,
 	}
 	var err error
 	if rt.match, err = compileRouteMatch(p.GetMatch()); err != nil {

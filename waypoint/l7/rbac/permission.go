@@ -137,9 +137,11 @@ func uriTemplate(p *corev3.TypedExtensionConfig) (matcher, error) {
 	return func(i *exchange.Info) bool { return re.MatchString(exchange.PathOnly(i.Head.Path)) }, nil
 }
 
-func destinationIP(i *exchange.Info) netip.Addr { return i.Conn.Destination.Addr() }
-func sourceIP(i *exchange.Info) netip.Addr      { return i.Conn.Source.Addr() }
-func remoteIP(i *exchange.Info) netip.Addr      { return i.Remote.Addr() }
+func destinationIP(i *exchange.Info) netip.Addr { return i.Conn.Destination.Addr().Unmap() }
+func sourceIP(i *exchange.Info) netip.Addr      { return i.Conn.Source.Addr().Unmap() }
+
+// remoteIP of x-forwarded-for is compared as it is written there: an IPv4-mapped address is an IPv6 one, as for Envoy.
+func remoteIP(i *exchange.Info) netip.Addr { return i.Remote.Addr() }
 
 func cidr(p *corev3.CidrRange, of func(*exchange.Info) netip.Addr) (matcher, error) {
 	a, err := netip.ParseAddr(p.GetAddressPrefix())
@@ -150,5 +152,5 @@ func cidr(p *corev3.CidrRange, of func(*exchange.Info) netip.Addr) (matcher, err
 	if err != nil {
 		return nil, strict.Errorf("prefix_len", "%v", err)
 	}
-	return func(i *exchange.Info) bool { return pre.Contains(of(i).Unmap()) }, nil
+	return func(i *exchange.Info) bool { return pre.Contains(of(i)) }, nil
 }

@@ -9,8 +9,8 @@ import (
 
 // What a * stands for: characters of one path segment; ** takes slashes too.
 const (
-	segmentChars = `[a-zA-Z0-9\-._~%!$&'()+,;:@]`
-	anyChars     = `[a-zA-Z0-9\-._~%!$&'()+,;:@/]`
+	segmentChars = `[a-zA-Z0-9\-._~%!$&'()+,;:@=]`
+	anyChars     = `[a-zA-Z0-9\-._~%!$&'()+,;:@=/]`
 )
 
 // templateRegexp compiles a URI template: /a/{*}/b, /a/{**}, /a/{name=*}, /a/*.
