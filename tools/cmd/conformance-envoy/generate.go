@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"regexp"
 	"strings"
 )
 
@@ -51,15 +52,22 @@ type stringMatch struct {
 func (b *testbed) generate(ctx context.Context, f *fixture) ([]request, error) {
 	var out []request
 	for _, way := range ways() {
+		if !f.uses(way) {
+			continue
+		}
 		dump, err := b.configOf(ctx, b.proxies[way][0])
 		if err != nil {
 			return nil, err
 		}
+		inUse := dump.routesInUse()
 		for _, c := range dump.Configs {
 			for _, r := range c.DynamicRouteConfigs {
 				var rc routeConfig
 				if err := json.Unmarshal(r.RouteConfig, &rc); err != nil {
 					return nil, fmt.Errorf("routes of %s: %w", way, err)
+				}
+				if !inUse[rc.Name] {
+					continue // of a listener that drains
 				}
 				if to, ok := f.destinationOf(way, rc.Name); ok {
 					out = append(out, rc.requests(way, to)...)
@@ -75,6 +83,24 @@ func (b *testbed) generate(ctx context.Context, f *fixture) ([]request, error) {
 		out = out[:maxGenerated]
 	}
 	return out, nil
+}
+
+var routeName = regexp.MustCompile(`"route_config_name":\s*"([^"]*)"`)
+
+// routesInUse are the routes that active listeners name.
+func (d *configDump) routesInUse() map[string]bool {
+	out := map[string]bool{}
+	for _, c := range d.Configs {
+		for _, l := range c.DynamicListeners {
+			if l.ActiveState == nil {
+				continue
+			}
+			for _, found := range routeName.FindAllSubmatch(l.ActiveState.Listener, -1) {
+				out[string(found[1])] = true
+			}
+		}
+	}
+	return out
 }
 
 // destinationOf is where requests for a route configuration go; only services that the fixture names are asked.

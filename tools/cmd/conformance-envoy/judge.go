@@ -8,13 +8,17 @@ import (
 )
 
 // settle is how long answers may be other than expected after the configuration has changed.
-const settle = 3 * time.Second
+const settle = 2 * time.Second
+
+// patience is how many requests of a fixture may differ before others are no longer given time.
+const patience = 4
 
 // report counts and prints.
 type report struct {
 	out           io.Writer
 	verbose       bool
 	agree, differ int
+	differed      int // before the fixture at hand
 	problems      int // that are not about requests
 }
 
@@ -39,7 +43,8 @@ func (r *report) finish(b *testbed) bool {
 func (b *testbed) judge(ctx context.Context, fixtures []*fixture, report *report) error {
 	for _, f := range fixtures {
 		start := time.Now()
-		agreed, differed := report.agree, report.differ
+		agreed := report.agree
+		report.differed = report.differ
 		err := b.apply(ctx, f)
 		lines, logErr := b.refusals()
 		if logErr != nil {
@@ -79,7 +84,7 @@ func (b *testbed) judge(ctx context.Context, fixtures []*fixture, report *report
 				return fmt.Errorf("%s: %s: %w", f.name, r.Name, err)
 			}
 		}
-		fmt.Fprintf(report.out, "%-28s %3d agree, %d differ (%s)\n", f.name, report.agree-agreed, report.differ-differed, time.Since(start).Round(time.Millisecond))
+		fmt.Fprintf(report.out, "%-28s %3d agree, %d differ (%s)\n", f.name, report.agree-agreed, report.differ-report.differed, time.Since(start).Round(time.Millisecond))
 	}
 	return nil
 }
@@ -103,6 +108,9 @@ func (b *testbed) judgeRequest(ctx context.Context, f *fixture, r request, repor
 	}
 	var wrong []string
 	deadline := time.Now().Add(settle)
+	if report.differ > report.differed+patience {
+		deadline = time.Now() // it is not about settling
+	}
 	for {
 		var err error
 		if wrong, err = b.ask(ctx, proxies, r); err != nil {
