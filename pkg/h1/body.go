@@ -255,6 +255,18 @@ func (b *body) Trailer() *httpmsg.Header {
 // Ended implements [httpmsg.Incoming].
 func (b *body) Ended() bool { return b.ended.Load() }
 
+// Buffered is how many bytes Read can return without waiting, as far as that is certain.
+func (b *body) Buffered() int {
+	if b.kind == bodyChunked && b.state != chunkData || b.err != nil {
+		return 0
+	}
+	n := b.in.w - b.in.r
+	if b.kind != bodyClose {
+		n = int(min(int64(n), b.left))
+	}
+	return n
+}
+
 // discard reads what is left of the body if that is at most limit bytes, and tells whether the end was reached.
 func (b *body) discard(limit int64, scratch []byte) bool {
 	if b.kind == bodyLength && b.left > limit {

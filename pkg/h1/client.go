@@ -252,6 +252,9 @@ func (c *client) Trailer() *httpmsg.Header { return c.body.Trailer() }
 // Ended implements [httpmsg.ClientStream].
 func (c *client) Ended() bool { return c.answered && c.body.Ended() }
 
+// Buffered is how many bytes of the body can be read without waiting.
+func (c *client) Buffered() int { return c.body.Buffered() }
+
 // Write implements [httpmsg.ClientStream].
 func (c *client) Write(p []byte) (int, error) {
 	c.wmu.Lock()

@@ -23,6 +23,7 @@ type input struct {
 	blank      int           // how many empty lines may precede a head
 	idle, slow time.Duration // limits of the wait for a head, and for its end
 	deadline   time.Time     // in force on nc
+	strict     bool          // it holds for a body, too
 }
 
 const (
@@ -184,7 +185,7 @@ func (in *input) read(p []byte) (int, error) {
 		if err == nil {
 			continue
 		}
-		if in.deadline.IsZero() || !errors.Is(err, os.ErrDeadlineExceeded) {
+		if in.strict || in.deadline.IsZero() || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return 0, err
 		}
 		in.arm(0, true)

@@ -215,6 +215,8 @@ func (s *server) settle() (again bool, err error) {
 // skip reads what is left of the request.
 func (s *server) skip() bool {
 	s.in.arm(lingerTime, true)
+	s.in.strict = true
+	defer func() { s.in.strict = false }()
 	return s.body.discard(maxDiscard, make([]byte, 4<<10))
 }
 

@@ -458,3 +458,18 @@ func TestEarlyResponse(t *testing.T) {
 		t.Fatal(resp, err)
 	}
 }
+
+// TestUnfinishedRequest: a client that does not finish what nobody wanted to read is not waited for.
+func TestUnfinishedRequest(t *testing.T) {
+	addr := listen(t, func(_ context.Context, s httpmsg.ServerStream) {
+		_ = s.Respond(&httpmsg.Head{Status: 200, ContentLength: 0}, true)
+	}, h1.ServerConfig{})
+	for _, framing := range []string{"content-length: 100\r\n\r\nabc", "transfer-encoding: chunked\r\n\r\n3\r\nab"} {
+		c := dial(t, addr)
+		_, _ = c.Write([]byte("POST / HTTP/1.1\r\nhost: x\r\n" + framing))
+		c.SetReadDeadline(time.Now().Add(5 * time.Second))
+		if got, err := io.ReadAll(c); err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 200 ") {
+			t.Errorf("%q %v", got, err)
+		}
+	}
+}

@@ -37,6 +37,9 @@ func (s *server) Trailer() *httpmsg.Header { return s.body.Trailer() }
 // Ended implements [httpmsg.ServerStream].
 func (s *server) Ended() bool { return s.body.Ended() }
 
+// Buffered is how many bytes of the body can be read without waiting.
+func (s *server) Buffered() int { return s.body.Buffered() }
+
 // Request implements [httpmsg.ServerStream].
 func (s *server) Request() *httpmsg.Head { return &s.req }
 

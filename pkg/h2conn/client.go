@@ -37,9 +37,17 @@ func NewClient(conn net.Conn, cfg ClientConfig) (httpmsg.ClientConn, error) {
 }
 
 // Open implements [httpmsg.ClientConn].
-func (k *client) Open(_ context.Context, h *httpmsg.Head, end bool) (httpmsg.ClientStream, error) {
+func (k *client) Open(ctx context.Context, h *httpmsg.Head, end bool) (httpmsg.ClientStream, error) {
 	if !isToken(h.Method) || h.Authority != "" && !validAuthority(h.Authority) || h.Upgrade != "" && !isToken(h.Upgrade) {
 		return nil, fmt.Errorf("%w: %w", httpmsg.ErrNotSent, errInvalidHead)
+	}
+	if h.Upgrade != "" {
+		select { // RFC 8441 section 3: not before the peer has allowed it
+		case <-k.c.ready:
+		case <-k.c.done:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: %w", httpmsg.ErrNotSent, context.Cause(ctx))
+		}
 	}
 	var scratch [1024]byte
 	block := appendRequest(scratch[:0], h)
@@ -71,7 +79,7 @@ func (k *client) open(s *clientStream, block []byte, end, extended bool) error {
 		return errGoingAway
 	case k.freeLocked() == 0:
 		return errFull
-	case extended && c.settled && !c.peer.EnableConnect:
+	case extended && !c.peer.EnableConnect:
 		return errNoUpgrades
 	}
 	if c.lastID == 0 {

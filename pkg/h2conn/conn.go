@@ -39,6 +39,7 @@ type conn struct {
 	role    role
 	done    chan struct{} // closed by fail
 	closing chan struct{} // closed when no new streams are taken
+	ready   chan struct{} // closed when the peer's SETTINGS arrived
 
 	// owned by readLoop
 	rd      *h2.Reader
@@ -91,6 +92,7 @@ func newConn(nc net.Conn, client bool, limit uint32, opt Options) *conn {
 		nc: nc, opt: opt, client: client, limit: limit,
 		done:    make(chan struct{}),
 		closing: make(chan struct{}),
+		ready:   make(chan struct{}),
 		streams: make(map[uint32]*stream),
 		peer:    h2.DefaultSettings(),
 		send:    h2.NewSendWindow(h2.DefaultWindow),
@@ -216,9 +218,8 @@ func (c *conn) readLoop() error {
 			c.reads.Add(1)
 			err = c.dispatch(f)
 		}
-		var se h2.StreamError
-		if err != nil && errors.As(err, &se) {
-			err = c.streamError(se)
+		if err != nil {
+			err = c.onError(err)
 		}
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) {
@@ -227,6 +228,15 @@ func (c *conn) readLoop() error {
 	c.die(err)
 	c.rd.Release()
 	return c.failure()
+}
+
+// onError handles what concerns one stream only; other errors it returns.
+func (c *conn) onError(err error) error {
+	var se h2.StreamError
+	if errors.As(err, &se) {
+		return c.streamError(se)
+	}
+	return err
 }
 
 // onIdle runs on the reader when keepalive found the connection silent: reading goes on with the small buffer.

@@ -7,6 +7,7 @@ import "github.com/isthmus-mesh/isthmus/pkg/netx"
 type queue struct {
 	chunks []chunk
 	size   int
+	one    [1]chunk // memory of chunks while that is enough
 }
 
 type chunk struct {
@@ -29,6 +30,9 @@ func (q *queue) add(p []byte) {
 		}
 		buf := netx.Pool.Get(min(want, netx.MediumBuffer))
 		n := copy(buf, p)
+		if q.chunks == nil {
+			q.chunks = q.one[:0]
+		}
 		q.chunks = append(q.chunks, chunk{buf: buf, w: n})
 		p = p[n:]
 	}

@@ -149,7 +149,10 @@ func (c *conn) onSettings(f h2.Frame) error {
 	before := int64(c.peer.InitialWindowSize)
 	err := c.peer.Apply(f.Payload, c.client)
 	if err == nil {
-		c.settled = true
+		if !c.settled {
+			c.settled = true
+			close(c.ready)
+		}
 		delta := int64(c.peer.InitialWindowSize) - before
 		for _, s := range c.streams {
 			if !s.send.Add(delta) {

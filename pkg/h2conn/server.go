@@ -185,9 +185,8 @@ func strayHeaders(known, byUs bool) error {
 // request opens the stream of a request.
 func (s *server) request(f h2.Frame, fields []h2.HeaderField, bad error) error {
 	id := f.StreamID
-	var se h2.StreamError
 	switch {
-	case errors.As(bad, &se) && se.Reason == h2.ErrHeaderListTooLarge, bad == nil && len(fields) > s.cfg.MaxHeaders+8:
+	case bad == nil && len(fields) > s.cfg.MaxHeaders+8, tooLarge(bad):
 		return s.refuse(id, 431)
 	case bad != nil:
 		return bad
@@ -201,6 +200,14 @@ func (s *server) request(f h2.Frame, fields []h2.HeaderField, bad error) error {
 	}
 	s.open(st, id, f.EndStream())
 	return nil
+}
+
+func tooLarge(bad error) bool {
+	if bad == nil {
+		return false
+	}
+	var se h2.StreamError
+	return errors.As(bad, &se) && se.Reason == h2.ErrHeaderListTooLarge
 }
 
 // refuse answers a request that never becomes a stream.

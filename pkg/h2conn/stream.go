@@ -141,6 +141,13 @@ func (s *stream) Ended() bool {
 	return s.eof && s.queue.size == 0 && s.recvErr == nil && (s.trailer == nil || s.toldEnd)
 }
 
+// Buffered is how many bytes of the body can be read without waiting.
+func (s *stream) Buffered() int {
+	s.rmu.Lock()
+	defer s.rmu.Unlock()
+	return s.queue.size
+}
+
 // count checks a piece of the body against the content-length.
 func (s *stream) count(n int, end bool) error {
 	if s.expect < 0 {

@@ -65,6 +65,8 @@ type Incoming interface {
 	// Ended is whether nothing of the body is left, as far as that is known without waiting: a request or response for which it is
 	// true at once has neither body nor trailer. The last bytes of a body may come together with io.EOF.
 	Ended() bool
+	// Buffered is how many bytes Read can return without waiting, as far as that is certain.
+	Buffered() int
 }
 
 // Outgoing is the body of a message that is being sent. The head that went before it (Open, Respond) and what is written may be
