@@ -24,8 +24,9 @@ func (s *Scratch) Keep(b []byte) string {
 	if n+len(b) <= cap(s.buf) && &s.buf[:n+1][n] == &b[0] {
 		s.buf = s.buf[:n+len(b)]
 	} else {
-		// b has outgrown the memory: its own, bigger one takes over. Strings in the old one stay valid.
-		s.buf = b
+		// b has outgrown the memory: a bigger one takes over, enough for a request like this one. Strings in the old one stay valid.
+		s.buf = append(make([]byte, 0, max(256, 2*(cap(s.buf)+len(b)))), b...)
+		b = s.buf
 	}
 	return unsafe.String(&b[0], len(b))
 }
