@@ -33,14 +33,55 @@ type Socket struct {
 // while new ones are still accepted, and when the socket is. One that begins after that gets a moment for its first request.
 func (s *Socket) Soft() <-chan struct{} { return s.soft.current() }
 
+// Generation changes when Soft's channel is closed.
+func (s *Socket) Generation() uint64 { return s.soft.generation.Load() }
+
+// OnEnd calls f when connections that carry nothing are to be closed, which is some time after Drain; at once if that has passed.
+// The result takes the wish back.
+func (s *Socket) OnEnd(f func()) (forget func()) { return s.soft.onEnd(f) }
+
 // firstRequest is how long a connection that began while the socket was ending may take to begin a request.
 const firstRequest = time.Second
 
-// soft is the present channel of Soft.
+// soft is how the connections of a socket learn that they are to end.
 type soft struct {
-	mu    sync.Mutex // guards the rest
-	ch    chan struct{}
+	generation atomic.Uint64
+
+	mu    sync.Mutex    // guards the rest
+	ch    chan struct{} // the present channel of Soft
 	ended bool
+	late  bool // idle connections are to be closed
+	next  uint64
+	wish  map[uint64]func()
+}
+
+func (s *soft) onEnd(f func()) (forget func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.late {
+		go f()
+		return func() {}
+	}
+	s.next++
+	n := s.next
+	s.wish[n] = f
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.wish, n)
+	}
+}
+
+// end asks what is idle to close.
+func (s *soft) end() {
+	s.mu.Lock()
+	s.late = true
+	wish := s.wish
+	s.wish = nil
+	s.mu.Unlock()
+	for _, f := range wish {
+		f()
+	}
 }
 
 func (s *soft) current() <-chan struct{} {
@@ -61,6 +102,7 @@ func (s *soft) turn(end bool) {
 	if !s.ended {
 		close(s.ch)
 		s.ch = make(chan struct{})
+		s.generation.Add(1)
 	}
 	s.ended = s.ended || end
 }
@@ -69,6 +111,9 @@ func (s *soft) turn(end bool) {
 type Config struct {
 	Network netx.Network
 	Log     *slog.Logger
+	// IdleGrace is how long connections that carry nothing may stay after their socket was closed, so that a request that is
+	// on its way still finds them.
+	IdleGrace time.Duration
 	// Serve carries one connection, on a goroutine of its own, and closes it. ctx ends when it must end at once.
 	Serve func(ctx context.Context, s *Socket, conn *net.TCPConn)
 }
@@ -144,7 +189,7 @@ func (s *Set) Apply(ctx context.Context, listeners map[string]*l7.Listener) erro
 			continue
 		}
 		drain := make(chan struct{})
-		sock := &socket{Socket: Socket{Name: k.name, Address: bound(l), Drain: drain, soft: &soft{ch: make(chan struct{})}}, listener: l, drain: drain}
+		sock := &socket{Socket: Socket{Name: k.name, Address: bound(l), Drain: drain, soft: &soft{ch: make(chan struct{}), wish: map[uint64]func(){}}}, listener: l, drain: drain}
 		s.sockets[k] = sock
 		s.conns.Go(func() { s.accept(sock) })
 		s.cfg.Log.Info("listening", "listener", k.name, "address", l.Addr().String())
@@ -152,17 +197,17 @@ func (s *Set) Apply(ctx context.Context, listeners map[string]*l7.Listener) erro
 	for k, sock := range s.sockets {
 		if !want[k] {
 			delete(s.sockets, k)
-			s.retireLocked(sock)
+			s.retireLocked(sock, s.cfg.IdleGrace)
 			s.cfg.Log.Info("listening no more", "listener", k.name, "address", k.at.String())
 		}
 	}
 	return errors.Join(failed...)
 }
 
-func (s *Set) retireLocked(sock *socket) {
+func (s *Set) retireLocked(sock *socket, grace time.Duration) {
 	s.leaving = slices.DeleteFunc(s.leaving, func(o *socket) bool { return o.open.Load() == 0 })
 	s.leaving = append(s.leaving, sock)
-	sock.stop()
+	sock.stop(grace)
 }
 
 func bound(l *net.TCPListener) netip.AddrPort {
@@ -199,7 +244,7 @@ func (s *Set) listen(ctx context.Context, at l7.ListenAddress) (*net.TCPListener
 const lastCall = 20 * time.Millisecond
 
 // stop ends listening and begins the drain of what is open.
-func (sock *socket) stop() {
+func (sock *socket) stop(grace time.Duration) {
 	sock.once.Do(func() {
 		// A deadline lets the accept loop empty the queue before it closes the socket.
 		if err := sock.listener.SetDeadline(time.Now().Add(lastCall)); err != nil {
@@ -207,6 +252,7 @@ func (sock *socket) stop() {
 		}
 		close(sock.drain)
 		sock.soft.turn(true)
+		time.AfterFunc(grace, sock.soft.end)
 	})
 }
 
@@ -272,11 +318,15 @@ func (s *Set) State() []State {
 
 // Drain stops listening and waits for the connections to end, until ctx does; then it ends them. Nothing is left when it returns.
 func (s *Set) Drain(ctx context.Context) error {
+	grace := s.cfg.IdleGrace
+	if deadline, ok := ctx.Deadline(); ok {
+		grace = min(grace, time.Until(deadline)/2)
+	}
 	s.mu.Lock()
 	s.closed = true
 	for k, sock := range s.sockets {
 		delete(s.sockets, k)
-		s.retireLocked(sock)
+		s.retireLocked(sock, grace)
 	}
 	s.mu.Unlock()
 	idle := make(chan struct{})

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 
 	"github.com/isthmus-mesh/isthmus/pkg/h1"
@@ -16,7 +17,17 @@ type httpConn struct {
 	*downstream
 	stats *httpStats
 	bound atomic.Pointer[binding]
+
+	// Of HTTP/1: generation is the socket's when the connection began; drain is closed when the exchange under way, or none, is
+	// to be the last.
+	generation uint64
+	drain      chan struct{}
+	draining   sync.Once
 }
+
+// leave makes the exchange under way the last one of an HTTP/1 connection: its response says so. A connection that waits for a
+// request is closed; a request that is on its way then fails, so this is done within an exchange where there is time.
+func (c *httpConn) leave() { c.draining.Do(func() { close(c.drain) }) }
 
 // binding is the chain that the connection has under a version of its listener. It is immutable.
 type binding struct {
@@ -61,8 +72,11 @@ func (d *downstream) serveHTTP(ctx context.Context, chain *l7.Chain, conn netx.S
 			},
 		})
 	} else {
+		c.generation, c.drain = d.socket.Generation(), make(chan struct{})
+		forget := d.socket.OnEnd(c.leave)
+		defer forget()
 		err = h1.Serve(ctx, conn, handler, h1.ServerConfig{
-			Drain: d.socket.Soft(), MaxHeaderBytes: m.MaxHeaderBytes, MaxHeaders: m.MaxHeaders, IdleTimeout: m.IdleTimeout,
+			Drain: c.drain, MaxHeaderBytes: m.MaxHeaderBytes, MaxHeaders: m.MaxHeaders, IdleTimeout: m.IdleTimeout,
 			HeaderTimeout: m.RequestHeadersTimeout, RefuseHTTP10: !m.AcceptHTTP10, Log: s.deps.Log, Refused: c.refused,
 		})
 	}
@@ -73,6 +87,9 @@ func (d *downstream) serveHTTP(ctx context.Context, chain *l7.Chain, conn netx.S
 
 // handle answers one request.
 func (c *httpConn) handle(ctx context.Context, stream httpmsg.ServerStream) {
+	if c.drain != nil && c.socket.Generation() != c.generation {
+		c.leave()
+	}
 	x := c.srv.exchanges.Get().(*exchange)
 	x.run(ctx, c, stream)
 	x.reset()

@@ -44,7 +44,7 @@ func New(deps Deps) *Server {
 	deps = deps.withDefaults()
 	s := &Server{deps: deps, handshakes: make(chan struct{}, deps.Limits.MaxHandshakes)}
 	s.upstream = upstream.NewManager(upstream.Deps{Certs: deps.Certs, Network: deps.Network, Resolver: deps.Resolver, Log: deps.Log})
-	s.sockets = listener.New(listener.Config{Network: deps.Network, Log: deps.Log, Serve: s.serveSocket})
+	s.sockets = listener.New(listener.Config{Network: deps.Network, Log: deps.Log, IdleGrace: deps.Limits.DrainGrace, Serve: s.serveSocket})
 	s.current.Store(&snapshot{cfg: l7.NewConfig()})
 	s.exchanges.New = func() any { return newExchange(s) }
 	ctx, cancel := context.WithCancel(context.Background())
@@ -80,8 +80,12 @@ func (s *Server) DrainListeners() {
 // It returns when nothing is open, or when ctx ends, which cuts the rest.
 func (s *Server) Drain(ctx context.Context) error {
 	s.DrainListeners()
+	grace := s.deps.Limits.DrainGrace
+	if deadline, ok := ctx.Deadline(); ok {
+		grace = min(grace, time.Until(deadline)/3) // leaves time for what is open, and for idle connections
+	}
 	select {
-	case <-time.After(s.deps.Limits.DrainGrace):
+	case <-time.After(grace):
 	case <-ctx.Done():
 	}
 	err := s.sockets.Drain(ctx)
