@@ -20,6 +20,9 @@ type fixture struct {
 	requests []request
 	// noGenerated switches those off, for routes that depend on chance.
 	noGenerated bool
+
+	// unready are the ways whose proxies have not got the configuration.
+	unready map[string]error
 }
 
 // table is the document of a fixture that is no manifest.

@@ -179,18 +179,20 @@ func (b *testbed) apply(ctx context.Context, f *fixture) error {
 	if err := replaceFile(filepath.Join(b.dir, "config", "fixture.yaml"), text); err != nil {
 		return err
 	}
+	f.unready = map[string]error{}
 	for _, way := range ways() {
 		if !f.uses(way) {
 			continue
 		}
 		for _, p := range b.proxies[way] {
-			err := eventually(ctx, 20*time.Second, p.pod+" has the configuration of "+f.name, func() error { return b.marked(ctx, p, way, marker) })
+			err := eventually(ctx, 20*time.Second, p.pod+" has the configuration", func() error { return b.marked(ctx, p, way, marker) })
 			if err != nil {
-				return err
+				f.unready[way] = err
+				break
 			}
 		}
 	}
-	return nil
+	return ctx.Err()
 }
 
 // replaceFile never shows half of it.
