@@ -90,7 +90,7 @@ func (b *backends) serve(ctx context.Context, p *pki, w workload) error {
 			return
 		}
 		peer, _ := certs.PeerID(secure.ConnectionState())
-		hbone.ServeConn(ctx, secure, tunnels{b, w, peer.String()}, hbone.ServerConfig{}) //nolint:errcheck // how a tunnel's connection ends is not judged
+		hbone.ServeConn(ctx, secure, tunnels{b, w, peer.String()}, hbone.ServerConfig{})
 	})
 	return nil
 }
@@ -154,7 +154,7 @@ func (b *backends) conn(w workload, peer string, c net.Conn) {
 		Handler: http.HandlerFunc(func(rw http.ResponseWriter, rq *http.Request) { b.answer(w, peer, rw, rq) }),
 	}
 	l := newOneConn(peeked{c, r})
-	server.Serve(l) //nolint:errcheck // it ends with its only connection
+	server.Serve(l)
 }
 
 // lines answers lines with the name of the pod.

@@ -165,7 +165,7 @@ func (p *proxy) alive() error {
 	select {
 	case err := <-p.exited:
 		p.exited <- err
-		return fmt.Errorf("%s has ended: %v", p.pod, err)
+		return fmt.Errorf("%s has ended: %s", p.pod, fmt.Sprint(err))
 	default:
 		return nil
 	}

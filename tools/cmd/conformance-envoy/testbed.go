@@ -125,7 +125,7 @@ func (b *testbed) startPilot(ctx context.Context) error {
 		select {
 		case err := <-b.ended:
 			b.ended <- err
-			return fatal{fmt.Errorf("the control plane has ended: %v", err)}
+			return fatal{fmt.Errorf("the control plane has ended: %s", fmt.Sprint(err))}
 		default:
 		}
 		c, err := (&net.Dialer{}).DialContext(ctx, "tcp", at("15010"))

@@ -31,7 +31,6 @@ type service struct {
 type servicePort struct {
 	port, target int
 	name         string
-	appProtocol  string
 }
 
 const gatewayNameLabel = "gateway.networking.k8s.io/gateway-name"
