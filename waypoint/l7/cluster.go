@@ -66,7 +66,9 @@ type Cluster struct {
 	KeepaliveProbes                  uint32
 	// PortOverride of ORIGINAL_DST (15008 for connect_originate); 0 is none.
 	PortOverride uint16
-	DNSRefresh   time.Duration
+	// ByWaypoint of ORIGINAL_DST: an endpoint that names a waypoint is reached through that.
+	ByWaypoint bool
+	DNSRefresh time.Duration
 	// Sockets are transport_socket_matches in their order; Socket is the one when none matches.
 	Sockets []SocketMatch
 	Socket  Socket

@@ -11,6 +11,9 @@ import (
 	"github.com/isthmus-mesh/isthmus/waypoint/l7/strict"
 )
 
+// originalDst is the namespace of the metadata of endpoints behind an internal listener: {local: POD:9080, waypoint: IP:15008}.
+const originalDst = "envoy.filters.listener.original_dst"
+
 func compileCluster(p *clusterv3.Cluster) (*Cluster, error) {
 	if err := strict.Check(p); err != nil {
 		return nil, err
@@ -65,6 +68,12 @@ func (c *Cluster) discovery(p *clusterv3.Cluster) error {
 		o := p.GetOriginalDstLbConfig()
 		if o.GetUseHttpHeader() {
 			return strict.Errorf("original_dst_lb_config.use_http_header", "is not supported")
+		}
+		if k := o.GetMetadataKey(); k != nil {
+			if k.GetKey() != originalDst || len(k.GetPath()) != 1 || k.GetPath()[0].GetKey() != "waypoint" {
+				return strict.Errorf("original_dst_lb_config.metadata_key", "must be %s: waypoint", originalDst)
+			}
+			c.ByWaypoint = true
 		}
 		c.PortOverride = uint16(o.GetUpstreamPortOverride().GetValue()) //nolint:gosec // a port
 		return nil

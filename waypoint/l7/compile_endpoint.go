@@ -5,6 +5,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/isthmus-mesh/isthmus/waypoint/l7/strict"
 )
@@ -61,18 +62,26 @@ func compileEndpoint(p *endpointv3.LbEndpoint, names bool) (*Endpoint, error) {
 		return e, strict.At(e.socket(a.SocketAddress, names), "endpoint.address.socket_address")
 	case *corev3.Address_EnvoyInternalAddress:
 		e.Internal, e.ID = a.EnvoyInternalAddress.GetServerListenerName(), a.EnvoyInternalAddress.GetEndpointId()
-		local := text(md["envoy.filters.listener.original_dst"].GetFields(), "local")
-		if local == "" {
-			return e, nil
+		var err error
+		if e.Address, err = addressIn(md[originalDst], "local"); err == nil {
+			e.Waypoint, err = addressIn(md[originalDst], "waypoint")
 		}
-		to, err := netip.ParseAddrPort(local)
-		if err != nil {
-			return nil, strict.Errorf("metadata.filter_metadata[envoy.filters.listener.original_dst].local", "%v", err)
-		}
-		e.Address = to
-		return e, nil
+		return e, err
 	}
 	return nil, strict.Errorf("endpoint.address", "is required")
+}
+
+// addressIn reads an address and port of the metadata; what is missing is not valid.
+func addressIn(md *structpb.Struct, key string) (netip.AddrPort, error) {
+	v := text(md.GetFields(), key)
+	if v == "" {
+		return netip.AddrPort{}, nil
+	}
+	a, err := netip.ParseAddrPort(v)
+	if err != nil {
+		return a, strict.Errorf("metadata.filter_metadata["+originalDst+"]."+key, "%v", err)
+	}
+	return a, nil
 }
 
 func (e *Endpoint) socket(p *corev3.SocketAddress, names bool) error {

@@ -28,6 +28,9 @@ func compileListener(p *listenerv3.Listener) (*Listener, error) {
 	if p.GetUseOriginalDst().GetValue() {
 		return nil, strict.Errorf("use_original_dst", "true is not supported")
 	}
+	if p.GetUseOriginalDst().GetValue() {
+		return nil, strict.Errorf("use_original_dst", "is not supported")
+	}
 	if err := l.addresses(p); err != nil {
 		return nil, err
 	}
@@ -101,15 +104,21 @@ func (l *Listener) listenerFilter(f *listenerv3.ListenerFilter) error {
 	if err != nil {
 		return strict.At(err, "typed_config")
 	}
+	var off connPredicate
+	if f.GetFilterDisabled() != nil {
+		if off, err = compilePredicate(f.GetFilterDisabled()); err != nil {
+			return strict.At(err, "filter_disabled")
+		}
+	}
 	switch m.(type) {
 	case *originaldstv3.OriginalDst:
-		if !l.Internal {
-			return strict.Errorf("typed_config", "original_dst is supported on internal listeners only")
+		if !l.Internal || off != nil {
+			return strict.Errorf("typed_config", "original_dst is supported on internal listeners only, and always")
 		}
 	case *httpinspectorv3.HttpInspector:
-		l.InspectHTTP = true
+		l.InspectHTTP, l.httpOff = true, off
 	case *tlsinspectorv3.TlsInspector:
-		l.InspectTLS = true
+		l.InspectTLS, l.tlsOff = true, off
 	default:
 		return strict.Errorf("typed_config", "type %s is not supported here", m.ProtoReflect().Descriptor().FullName())
 	}

@@ -31,6 +31,8 @@ type Endpoint struct {
 	Hostname string
 	// Internal is the internal listener through which the endpoint is reached ("connect_originate" is HBONE), ID its endpoint_id.
 	Internal, ID string
+	// Waypoint is where the tunnel to the endpoint ends when that is not at the endpoint; not valid otherwise.
+	Waypoint netip.AddrPort
 	// Identity is the SPIFFE URI that the host must prove (metadata isthmus.mesh.identity); "" is not known.
 	Identity string
 	Health   Health
@@ -109,12 +111,12 @@ func (c *Config) Tunnel(e *Endpoint, conn *Conn) (Tunnel, bool) {
 	if cl.PortOverride != 0 {
 		port = cl.PortOverride
 	}
-	authority := e.ID
-	if authority == "" || e.Address.IsValid() {
-		authority = to.String()
+	address := netip.AddrPortFrom(to.Addr(), port)
+	if cl.ByWaypoint && e.Waypoint.IsValid() {
+		address = e.Waypoint
 	}
 	return Tunnel{
-		Address: netip.AddrPortFrom(to.Addr(), port), Authority: authority, Identity: e.Identity,
+		Address: address, Authority: to.String(), Identity: e.Identity,
 		Peers: cl.Socket.TLS.PeerSANs, TLS: cl.Socket.TLS, HTTP2: cl.HTTP2, Cluster: cl,
 	}, true
 }

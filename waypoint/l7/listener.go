@@ -16,7 +16,8 @@ type Listener struct {
 	// Internal listeners have no socket; Addresses are those of the others.
 	Internal  bool
 	Addresses []ListenAddress
-	// InspectTLS and InspectHTTP are the listener filters present: what may be read before a chain is chosen.
+	// InspectTLS and InspectHTTP are the listener filters present: what may be read before a chain is chosen. Whether a connection
+	// is to be looked at is for NeedsSNI and Config.NeedsSniff to say.
 	InspectTLS, InspectHTTP bool
 	// Originate is set for the listener that carries connections into HBONE tunnels.
 	Originate *Originate
@@ -25,7 +26,8 @@ type Listener struct {
 	Chains     []*Chain
 	Default    *Chain
 
-	match chainMatch
+	match           chainMatch
+	httpOff, tlsOff connPredicate
 }
 
 // ListenAddress is a socket to listen on.
@@ -141,8 +143,11 @@ func CompileListener(p *listenerv3.Listener) (*Listener, error) { return compile
 // NeedsSniff is whether the chain of the connection depends on what its first bytes are.
 func (c *Config) NeedsSniff(listener string, conn *Conn) bool {
 	l := c.Listeners[listener]
-	return l != nil && l.InspectHTTP && l.match.dependsOnProtocol(conn)
+	return l != nil && l.InspectHTTP && !l.httpOff.holds(conn) && l.match.dependsOnProtocol(conn)
 }
+
+// NeedsSNI is whether the listener looks for a TLS ClientHello at the start of the connection.
+func (l *Listener) NeedsSNI(conn *Conn) bool { return l.InspectTLS && !l.tlsOff.holds(conn) }
 
 // Chain chooses the filter chain of a connection. Without one the connection is closed (response flag NR).
 func (c *Config) Chain(listener string, conn *Conn, sniffed Protocol) (*Chain, bool) {

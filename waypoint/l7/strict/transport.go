@@ -9,7 +9,11 @@ func listenerFields(name protoreflect.FullName) string {
 	case "envoy.config.listener.v3.AdditionalAddress":
 		return "address socket_options!"
 	case "envoy.config.listener.v3.ListenerFilter":
-		return "name typed_config"
+		return "name typed_config filter_disabled"
+	case "envoy.config.listener.v3.ListenerFilterChainMatchPredicate":
+		return "or_match and_match not_match any_match destination_port_range"
+	case "envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet":
+		return "rules"
 	case "envoy.config.listener.v3.FilterChain":
 		return "name filter_chain_match filters metadata! transport_socket transport_socket_connect_timeout"
 	case "envoy.config.listener.v3.FilterChainMatch":
