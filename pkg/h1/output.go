@@ -45,7 +45,7 @@ func (o *output) reserve(n int) {
 		return
 	}
 	if len(o.buf)+n > full && len(o.buf) > 0 {
-		o.flush()
+		_ = o.flush() // the error stays with o
 	}
 	if cap(o.buf)-len(o.buf) >= n {
 		return
@@ -88,7 +88,7 @@ func (o *output) raw(p []byte) error {
 		n := min(cap(o.buf)-len(o.buf), len(p))
 		o.buf = append(o.buf, p[:n]...)
 		if p = p[n:]; len(p) > 0 {
-			o.flush()
+			_ = o.flush() // the error stays with o
 		}
 	}
 	return o.err

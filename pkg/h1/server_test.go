@@ -115,34 +115,48 @@ func TestExchanges(t *testing.T) {
 	const last = "GET /last HTTP/1.1\r\nhost: l\r\nconnection: close\r\n\r\n"
 	const lastReply = "HTTP/1.1 200 OK\r\nat: GET http://l /last -1 <nil>\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 	tests := []struct{ name, in, out string }{
-		{"pipelined", "GET /a HTTP/1.1\r\nHost: x\r\n\r\nPOST /b HTTP/1.1\r\nhost: y\r\ncontent-length: 3\r\n\r\nabc" + last,
-			"HTTP/1.1 200 OK\r\nat: GET http://x /a -1 <nil>\r\ncontent-length: 0\r\n\r\nHTTP/1.1 200 OK\r\nat: POST http://y /b 3 <nil>\r\ncontent-length: 3\r\n\r\nabc" + lastReply},
+		{
+			"pipelined", "GET /a HTTP/1.1\r\nHost: x\r\n\r\nPOST /b HTTP/1.1\r\nhost: y\r\ncontent-length: 3\r\n\r\nabc" + last,
+			"HTTP/1.1 200 OK\r\nat: GET http://x /a -1 <nil>\r\ncontent-length: 0\r\n\r\nHTTP/1.1 200 OK\r\nat: POST http://y /b 3 <nil>\r\ncontent-length: 3\r\n\r\nabc" + lastReply,
+		},
 		{"chunked with trailer", "PUT / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: Chunked\r\n\r\n3;ext=\"1\"\r\nabc\r\n00a\r\n0123456789\r\n0\r\nX-Sum:  4 \r\ncontent-length: 3\r\n\r\n" + last,
 			"HTTP/1.1 200 OK\r\nat: PUT http://x / -1 <nil>\r\ntrailer: x-sum=4\r\ncontent-length: 13\r\n\r\nabc0123456789" + lastReply},
-		{"empty lines before", "\r\n\r\nGET /a HTTP/1.1\r\nhost: x\r\n\r\n\r\n" + last,
-			"HTTP/1.1 200 OK\r\nat: GET http://x /a -1 <nil>\r\ncontent-length: 0\r\n\r\n" + lastReply},
+		{
+			"empty lines before", "\r\n\r\nGET /a HTTP/1.1\r\nhost: x\r\n\r\n\r\n" + last,
+			"HTTP/1.1 200 OK\r\nat: GET http://x /a -1 <nil>\r\ncontent-length: 0\r\n\r\n" + lastReply,
+		},
 		{"absolute form overrides host", "GET https://b:1?q HTTP/1.1\r\nhost: x\r\n\r\n" + last,
 			"HTTP/1.1 200 OK\r\nat: GET https://b:1 /?q -1 <nil>\r\ncontent-length: 0\r\n\r\n" + lastReply},
-		{"options", "OPTIONS * HTTP/1.1\r\nhost: x\r\n\r\nOPTIONS http://y HTTP/1.1\r\nhost: x\r\n\r\n" + last,
-			"HTTP/1.1 200 OK\r\nat: OPTIONS http://x * -1 <nil>\r\ncontent-length: 0\r\n\r\nHTTP/1.1 200 OK\r\nat: OPTIONS http://y * -1 <nil>\r\ncontent-length: 0\r\n\r\n" + lastReply},
+		{
+			"options", "OPTIONS * HTTP/1.1\r\nhost: x\r\n\r\nOPTIONS http://y HTTP/1.1\r\nhost: x\r\n\r\n" + last,
+			"HTTP/1.1 200 OK\r\nat: OPTIONS http://x * -1 <nil>\r\ncontent-length: 0\r\n\r\nHTTP/1.1 200 OK\r\nat: OPTIONS http://y * -1 <nil>\r\ncontent-length: 0\r\n\r\n" + lastReply,
+		},
 		{"HTTP/1.0", "GET /a HTTP/1.0\r\n\r\n", "HTTP/1.0 200 OK\r\nat: GET http:// /a -1 <nil>\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"},
-		{"HTTP/1.0 kept", "GET /a HTTP/1.0\r\nhost: x\r\nconnection: Keep-Alive\r\n\r\nGET /len HTTP/1.0\r\n\r\n",
-			"HTTP/1.0 200 OK\r\nat: GET http://x /a -1 <nil>\r\ncontent-length: 0\r\nconnection: keep-alive\r\n\r\nHTTP/1.0 200 OK\r\ncontent-length: 3\r\nconnection: close\r\n\r\nabc"},
+		{
+			"HTTP/1.0 kept", "GET /a HTTP/1.0\r\nhost: x\r\nconnection: Keep-Alive\r\n\r\nGET /len HTTP/1.0\r\n\r\n",
+			"HTTP/1.0 200 OK\r\nat: GET http://x /a -1 <nil>\r\ncontent-length: 0\r\nconnection: keep-alive\r\n\r\nHTTP/1.0 200 OK\r\ncontent-length: 3\r\nconnection: close\r\n\r\nabc",
+		},
 		{"HTTP/1.0 until close", "GET /stream HTTP/1.0\r\nconnection: keep-alive\r\n\r\n", "HTTP/1.0 200 OK\r\nconnection: close\r\n\r\nabcdefg"},
-		{"stream", "GET /stream HTTP/1.1\r\nhost: x\r\n\r\n" + last,
-			"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n4\r\ndefg\r\n0\r\nx-t: 1\r\n\r\n" + lastReply},
+		{
+			"stream", "GET /stream HTTP/1.1\r\nhost: x\r\n\r\n" + last,
+			"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n4\r\ndefg\r\n0\r\nx-t: 1\r\n\r\n" + lastReply,
+		},
 		{"head", "HEAD /stream HTTP/1.1\r\nhost: x\r\n\r\nHEAD /len HTTP/1.1\r\nhost: x\r\n\r\n" + last,
 			"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n" + lastReply},
 		{"204", "GET /none HTTP/1.1\r\nhost: x\r\n\r\n" + last, "HTTP/1.1 204 No Content\r\n\r\n" + lastReply},
 		{"103", "GET /hints HTTP/1.1\r\nhost: x\r\n\r\n" + last, "HTTP/1.1 103 \r\nlink: </x>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n" + lastReply},
 		{"response can't be split", "GET /evil HTTP/1.1\r\nhost: x\r\n\r\n" + last, "HTTP/1.1 200 OK\r\nx-ok: 1\r\ncontent-length: 0\r\n\r\n" + lastReply},
-		{"hop by hop", "GET /a HTTP/1.1\r\nhost: x\r\nConnection: X-Secret, te\r\nX-Secret: 1\r\nkeep-alive: 5\r\nproxy-connection: close\r\nTE: gzip\r\nx-Other: 2\r\nupgrade: h2c\r\nhttp2-settings: a\r\n\r\n" + last,
-			"HTTP/1.1 200 OK\r\nat: GET http://x /a -1 <nil>\r\ngot: x-other=2\r\ncontent-length: 0\r\n\r\n" + lastReply},
+		{
+			"hop by hop", "GET /a HTTP/1.1\r\nhost: x\r\nConnection: X-Secret, te\r\nX-Secret: 1\r\nkeep-alive: 5\r\nproxy-connection: close\r\nTE: gzip\r\nx-Other: 2\r\nupgrade: h2c\r\nhttp2-settings: a\r\n\r\n" + last,
+			"HTTP/1.1 200 OK\r\nat: GET http://x /a -1 <nil>\r\ngot: x-other=2\r\ncontent-length: 0\r\n\r\n" + lastReply,
+		},
 		{"te trailers", "GET /a HTTP/1.1\r\nhost: x\r\nTE: trailers, deflate;q=0.5\r\n\r\n" + last,
 			"HTTP/1.1 200 OK\r\nat: GET http://x /a -1 <nil>\r\ngot: te=trailers\r\ncontent-length: 0\r\n\r\n" + lastReply},
 		{"unread body", "POST /len HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nabcde" + last, "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc" + lastReply},
-		{"expect", "POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\nexpect: 100-Continue\r\n\r\nab" + last,
-			"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nat: POST http://x /a 2 <nil>\r\ncontent-length: 2\r\n\r\nab" + lastReply},
+		{
+			"expect", "POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\nexpect: 100-Continue\r\n\r\nab" + last,
+			"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nat: POST http://x /a 2 <nil>\r\ncontent-length: 2\r\n\r\nab" + lastReply,
+		},
 		{"expectation not met", "POST /len HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\nexpect: 100-continue\r\n\r\n",
 			"HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: close\r\n\r\nabc"},
 	}
@@ -302,7 +316,7 @@ func TestServerRefusesBody(t *testing.T) {
 
 func TestServerTimeouts(t *testing.T) {
 	addr := listen(t, echo, h1.ServerConfig{IdleTimeout: 50 * time.Millisecond, HeaderTimeout: 20 * time.Millisecond})
-	idle, half, slow := dial(t, addr), dial(t, addr), dial(t, addr)
+	idle, half := dial(t, addr), dial(t, addr)
 	_, _ = half.Write([]byte("GET / HT"))
 	if got, err := io.ReadAll(half); err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 408 ") {
 		t.Errorf("half a head: %q, %v", got, err)
@@ -311,7 +325,7 @@ func TestServerTimeouts(t *testing.T) {
 		t.Errorf("idle: %q, %v", got, err)
 	}
 	// Neither limit concerns a body.
-	slow = dial(t, addr)
+	slow := dial(t, addr)
 	_, _ = slow.Write([]byte("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\n"))
 	time.AfterFunc(150*time.Millisecond, func() { _, _ = slow.Write([]byte("abc")) })
 	resp, err := http.ReadResponse(bufio.NewReader(slow), nil)
@@ -426,8 +440,10 @@ func TestServerUpgrade(t *testing.T) {
 	}
 	addr := listen(t, tunnelled, h1.ServerConfig{})
 	for _, tt := range []struct{ name, in, out string }{
-		{"websocket", "GET /ws HTTP/1.1\r\nhost: x\r\nconnection: keep-alive, Upgrade\r\nupgrade: WebSocket\r\n\r\nhello",
-			"HTTP/1.1 101 Switching Protocols\r\nsec-websocket-accept: abc\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nhello"},
+		{
+			"websocket", "GET /ws HTTP/1.1\r\nhost: x\r\nconnection: keep-alive, Upgrade\r\nupgrade: WebSocket\r\n\r\nhello",
+			"HTTP/1.1 101 Switching Protocols\r\nsec-websocket-accept: abc\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nhello",
+		},
 		{"refused", "GET /no HTTP/1.1\r\nhost: x\r\nconnection: close, Upgrade\r\nupgrade: websocket\r\n\r\n",
 			"HTTP/1.1 403 Forbidden\r\nsec-websocket-accept: abc\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"},
 		{"connect", "CONNECT y:80 HTTP/1.1\r\nhost: x\r\n\r\nhello", "HTTP/1.1 200 OK\r\n\r\nhello"},

@@ -1,31 +1,22 @@
 package h2
 
-import (
-	"strings"
-
-	"golang.org/x/net/http2/hpack"
-)
+import "strings"
 
 // HeaderField is one decoded field; pseudo-headers start with ':'.
 type HeaderField struct{ Name, Value string }
 
 // HeaderDecoder decodes the header blocks of one direction of a connection, in order of arrival.
 type HeaderDecoder struct {
-	dec    *hpack.Decoder
+	dec    decompressor
 	limit  int // SETTINGS_MAX_HEADER_LIST_SIZE
-	size   int
 	fields []HeaderField
-	err    string // first violation of RFC 9113 section 8.2; "" is none
-	body   bool   // a regular field was seen
+	body   bool // a regular field was seen
 }
 
 // NewHeaderDecoder returns a decoder that holds at most maxList bytes per block, counted as the protocol
 // counts (name + value + 32 for each field).
 func NewHeaderDecoder(maxList int) *HeaderDecoder {
-	d := &HeaderDecoder{limit: maxList}
-	d.dec = hpack.NewDecoder(4096, d.add)
-	d.dec.SetMaxStringLength(maxList)
-	return d
+	return &HeaderDecoder{dec: newDecompressor(maxList), limit: maxList}
 }
 
 // ErrHeaderListTooLarge is the Reason of the stream error for a block over the limit; a server answers 431.
@@ -34,34 +25,22 @@ const ErrHeaderListTooLarge = "header list too large"
 // Decode decodes one block. The fields are valid until the next call, their strings for ever. A StreamError
 // means the block is malformed, but the compression state is intact.
 func (d *HeaderDecoder) Decode(id uint32, block []byte) ([]HeaderField, error) {
-	d.size, d.err, d.body = 0, "", false
-	d.fields = d.fields[:0]
-	d.dec.SetEmitEnabled(true)
-	if _, err := d.dec.Write(block); err != nil {
+	if err := d.dec.decode(block); err != nil {
 		return nil, ConnError{CompressionError, err.Error()}
 	}
-	if err := d.dec.Close(); err != nil {
-		return nil, ConnError{CompressionError, err.Error()}
-	}
-	if d.size > d.limit {
+	if d.dec.size > d.limit {
 		return nil, StreamError{id, EnhanceYourCalm, ErrHeaderListTooLarge}
 	}
-	if d.err != "" {
-		return nil, StreamError{id, ProtocolError, d.err}
+	clear(d.fields)
+	d.fields, d.body = d.fields[:0], false
+	for i := range d.dec.fields {
+		f := &d.dec.fields[i]
+		if why := d.check(f.name, f.value); why != "" {
+			return nil, StreamError{id, ProtocolError, why}
+		}
+		d.fields = append(d.fields, HeaderField{f.name, f.value})
 	}
 	return d.fields, nil
-}
-
-func (d *HeaderDecoder) add(f hpack.HeaderField) {
-	d.size += len(f.Name) + len(f.Value) + 32
-	if d.size > d.limit {
-		d.dec.SetEmitEnabled(false) // goes on decoding, for the table, without keeping strings
-		return
-	}
-	if d.err == "" {
-		d.err = d.check(f.Name, f.Value)
-	}
-	d.fields = append(d.fields, HeaderField{f.Name, f.Value})
 }
 
 // check applies RFC 9113 sections 8.2 and 8.3 as far as they concern a single field.

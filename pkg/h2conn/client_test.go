@@ -13,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/net/http2"
-
 	"github.com/isthmus-mesh/isthmus/pkg/h2conn"
 	"github.com/isthmus-mesh/isthmus/pkg/httpmsg"
 )
@@ -46,7 +44,7 @@ func exchange(ctx context.Context, k httpmsg.ClientConn, h *httpmsg.Head, body [
 	return got, all, s.Trailer(), errors.Join(err, <-sent)
 }
 
-func TestClientWithXNet(t *testing.T) {
+func TestClientWithNetHTTP(t *testing.T) {
 	addr := oracle(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Host != "example.com" || r.Header.Get("A") != "b" || r.URL.RequestURI() != "/x?y" {
 			t.Errorf("request %+v", r)
@@ -55,7 +53,7 @@ func TestClientWithXNet(t *testing.T) {
 		w.WriteHeader(http.StatusEarlyHints)
 		_, _ = io.Copy(w, r.Body)
 		w.Header().Set("X-Sum", "5"+r.Trailer.Get("X-Up"))
-	}), &http2.Server{})
+	}), 250)
 	k := dialClient(t, addr, h2conn.ClientConfig{})
 	for _, n := range []int{-1, 0, 1, 1000, 16384, 70000, 3 << 20} {
 		for _, length := range []int64{-1, int64(n)} {
@@ -88,7 +86,7 @@ func TestClientInterim(t *testing.T) {
 			}
 		}
 		_, _ = io.Copy(w, r.Body) // sends 100 by itself, unless it sent 103
-	}), &http2.Server{})
+	}), 250)
 	k := dialClient(t, addr, h2conn.ClientConfig{})
 	for _, hints := range []bool{false, true} {
 		h := request("POST", "/", 5)
@@ -157,7 +155,7 @@ func TestClientStall(t *testing.T) {
 			return
 		}
 		_, _ = io.Copy(w, r.Body)
-	}), &http2.Server{})
+	}), 250)
 	k := dialClient(t, addr, h2conn.ClientConfig{})
 	var stalled []httpmsg.ClientStream
 	for range 8 {
@@ -208,7 +206,7 @@ func TestClientErrors(t *testing.T) {
 		case "/early":
 			w.WriteHeader(413)
 		}
-	}), &http2.Server{MaxConcurrentStreams: 2})
+	}), 2)
 	defer close(block)
 	k := dialClient(t, addr, h2conn.ClientConfig{})
 	if _, _, _, err := exchange(t.Context(), k, request("GET", "/panic", -1), nil); !errors.Is(err, httpmsg.ErrReset) || errors.Is(err, httpmsg.ErrNotSent) {
@@ -240,7 +238,7 @@ func TestClientEarlyResponse(t *testing.T) {
 	addr := oracle(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(413)
 		_, _ = w.Write([]byte("no"))
-	}), &http2.Server{})
+	}), 250)
 	k := dialClient(t, addr, h2conn.ClientConfig{})
 	s, err := k.Open(t.Context(), request("POST", "/", -1), false)
 	if err != nil {

@@ -2,7 +2,6 @@ package h2conn_test
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -11,7 +10,6 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
-	"golang.org/x/net/http2"
 
 	"github.com/isthmus-mesh/isthmus/pkg/h2conn"
 	"github.com/isthmus-mesh/isthmus/pkg/httpmsg"
@@ -65,20 +63,28 @@ func listen(t testing.TB, h httpmsg.Handler, cfg h2conn.ServerConfig) string {
 	return accept(t, func(ctx context.Context, c net.Conn) { _ = h2conn.Serve(ctx, c, h, cfg) })
 }
 
-// oracle serves h by x/net/http2.
-func oracle(t testing.TB, h http.Handler, srv *http2.Server) string {
+// oracle serves h by net/http, to so many requests at a time.
+func oracle(t testing.TB, h http.Handler, streams int) string {
 	t.Helper()
-	return accept(t, func(ctx context.Context, c net.Conn) {
-		defer context.AfterFunc(ctx, func() { c.Close() })()
-		srv.ServeConn(c, &http2.ServeConnOpts{Handler: h})
-		c.Close()
-	})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: h, Protocols: new(http.Protocols), HTTP2: &http.HTTP2Config{MaxConcurrentStreams: streams}}
+	srv.Protocols.SetUnencryptedHTTP2(true)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = srv.Serve(l)
+	}()
+	t.Cleanup(func() { srv.Close(); <-ended })
+	return l.Addr().String()
 }
 
-func transport(t testing.TB) *http2.Transport {
-	tr := &http2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, network, addr string, _ *tls.Config) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, network, addr)
-	}}
+// transport speaks HTTP/2 by net/http.
+func transport(t testing.TB) *http.Transport {
+	tr := &http.Transport{Protocols: new(http.Protocols), HTTP2: &http.HTTP2Config{StrictMaxConcurrentRequests: true}, DisableCompression: true}
+	tr.Protocols.SetUnencryptedHTTP2(true)
 	t.Cleanup(tr.CloseIdleConnections)
 	return tr
 }
