@@ -10,6 +10,7 @@ import (
 	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	netrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
+	netstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/set_filter_state/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
@@ -195,6 +196,8 @@ func (ch *Chain) filter(f *listenerv3.Filter) error {
 			return strict.At(err, "typed_config")
 		}
 		ch.rbac = append(ch.rbac, r)
+	case *netstatev3.Config:
+		return strict.At(compileNetState(m), "typed_config")
 	case *tcpproxyv3.TcpProxy:
 		ch.TCP, err = compileTCP(m)
 		return strict.At(err, "typed_config")

@@ -3,6 +3,7 @@ package l7
 import (
 	filterstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
 	setstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/set_filter_state/v3"
+	netstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/set_filter_state/v3"
 
 	"github.com/isthmus-mesh/isthmus/waypoint/l7/exchange"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7/mutate"
@@ -45,7 +46,9 @@ func compileStateEntry(p *filterstatev3.FilterStateValue) (stateEntry, error) {
 	want := ""
 	switch e.key {
 	case exchange.OriginalLocal:
-		want = "%REQ(:AUTHORITY)%"
+		if want = "%REQ(:AUTHORITY)%"; format == "%DOWNSTREAM_LOCAL_ADDRESS%" {
+			want = format // inside the tunnel it is the same
+		}
 	case exchange.OriginalRemote:
 		want = "%DOWNSTREAM_REMOTE_ADDRESS%"
 	case exchange.PeerPrincipal:
@@ -61,4 +64,18 @@ func compileStateEntry(p *filterstatev3.FilterStateValue) (stateEntry, error) {
 		return e, strict.Errorf("format_string", "%q: %s must be %s", format, e.key, want)
 	}
 	return e, nil
+}
+
+// compileNetState accepts a network filter that passes on what the connection knows anyway: where it goes to.
+func compileNetState(p *netstatev3.Config) error {
+	for i, v := range p.GetOnNewConnection() {
+		e, err := compileStateEntry(v)
+		if err == nil && e.key != exchange.OriginalLocal {
+			err = strict.Errorf("object_key", "%q is not supported here", e.key)
+		}
+		if err != nil {
+			return strict.AtIndex(err, "on_new_connection", i)
+		}
+	}
+	return nil
 }

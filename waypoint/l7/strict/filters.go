@@ -36,6 +36,8 @@ func filterFields(name protoreflect.FullName) string {
 		return "enable_ja3_fingerprinting! initial_read_buffer_size!"
 	case "envoy.extensions.filters.http.set_filter_state.v3.Config":
 		return "on_request_headers"
+	case "envoy.extensions.filters.network.set_filter_state.v3.Config":
+		return "on_new_connection"
 	case "envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue":
 		return "object_key factory_key format_string read_only shared_with_upstream skip_if_empty"
 	case "envoy.extensions.filters.http.cors.v3.CorsPolicy":

@@ -36,6 +36,10 @@ func clusterFields(name protoreflect.FullName) string {
 		return "name match! transport_socket"
 	case "envoy.config.cluster.v3.Cluster.OriginalDstLbConfig":
 		return "upstream_port_override use_http_header metadata_key"
+	case "envoy.type.metadata.v3.MetadataKey":
+		return "key path"
+	case "envoy.type.metadata.v3.MetadataKey.PathSegment":
+		return "key"
 	case "envoy.config.cluster.v3.Cluster.LeastRequestLbConfig":
 		return "choice_count active_request_bias slow_start_config"
 	case "envoy.config.cluster.v3.Cluster.RoundRobinLbConfig":
