@@ -119,14 +119,18 @@ func TestExchanges(t *testing.T) {
 			"pipelined", "GET /a HTTP/1.1\r\nHost: x\r\n\r\nPOST /b HTTP/1.1\r\nhost: y\r\ncontent-length: 3\r\n\r\nabc" + last,
 			"HTTP/1.1 200 OK\r\nat: GET http://x /a -1 <nil>\r\ncontent-length: 0\r\n\r\nHTTP/1.1 200 OK\r\nat: POST http://y /b 3 <nil>\r\ncontent-length: 3\r\n\r\nabc" + lastReply,
 		},
-		{"chunked with trailer", "PUT / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: Chunked\r\n\r\n3;ext=\"1\"\r\nabc\r\n00a\r\n0123456789\r\n0\r\nX-Sum:  4 \r\ncontent-length: 3\r\n\r\n" + last,
-			"HTTP/1.1 200 OK\r\nat: PUT http://x / -1 <nil>\r\ntrailer: x-sum=4\r\ncontent-length: 13\r\n\r\nabc0123456789" + lastReply},
+		{
+			"chunked with trailer", "PUT / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: Chunked\r\n\r\n3;ext=\"1\"\r\nabc\r\n00a\r\n0123456789\r\n0\r\nX-Sum:  4 \r\ncontent-length: 3\r\n\r\n" + last,
+			"HTTP/1.1 200 OK\r\nat: PUT http://x / -1 <nil>\r\ntrailer: x-sum=4\r\ncontent-length: 13\r\n\r\nabc0123456789" + lastReply,
+		},
 		{
 			"empty lines before", "\r\n\r\nGET /a HTTP/1.1\r\nhost: x\r\n\r\n\r\n" + last,
 			"HTTP/1.1 200 OK\r\nat: GET http://x /a -1 <nil>\r\ncontent-length: 0\r\n\r\n" + lastReply,
 		},
-		{"absolute form overrides host", "GET https://b:1?q HTTP/1.1\r\nhost: x\r\n\r\n" + last,
-			"HTTP/1.1 200 OK\r\nat: GET https://b:1 /?q -1 <nil>\r\ncontent-length: 0\r\n\r\n" + lastReply},
+		{
+			"absolute form overrides host", "GET https://b:1?q HTTP/1.1\r\nhost: x\r\n\r\n" + last,
+			"HTTP/1.1 200 OK\r\nat: GET https://b:1 /?q -1 <nil>\r\ncontent-length: 0\r\n\r\n" + lastReply,
+		},
 		{
 			"options", "OPTIONS * HTTP/1.1\r\nhost: x\r\n\r\nOPTIONS http://y HTTP/1.1\r\nhost: x\r\n\r\n" + last,
 			"HTTP/1.1 200 OK\r\nat: OPTIONS http://x * -1 <nil>\r\ncontent-length: 0\r\n\r\nHTTP/1.1 200 OK\r\nat: OPTIONS http://y * -1 <nil>\r\ncontent-length: 0\r\n\r\n" + lastReply,
@@ -141,8 +145,10 @@ func TestExchanges(t *testing.T) {
 			"stream", "GET /stream HTTP/1.1\r\nhost: x\r\n\r\n" + last,
 			"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n4\r\ndefg\r\n0\r\nx-t: 1\r\n\r\n" + lastReply,
 		},
-		{"head", "HEAD /stream HTTP/1.1\r\nhost: x\r\n\r\nHEAD /len HTTP/1.1\r\nhost: x\r\n\r\n" + last,
-			"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n" + lastReply},
+		{
+			"head", "HEAD /stream HTTP/1.1\r\nhost: x\r\n\r\nHEAD /len HTTP/1.1\r\nhost: x\r\n\r\n" + last,
+			"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n" + lastReply,
+		},
 		{"204", "GET /none HTTP/1.1\r\nhost: x\r\n\r\n" + last, "HTTP/1.1 204 No Content\r\n\r\n" + lastReply},
 		{"103", "GET /hints HTTP/1.1\r\nhost: x\r\n\r\n" + last, "HTTP/1.1 103 \r\nlink: </x>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n" + lastReply},
 		{"response can't be split", "GET /evil HTTP/1.1\r\nhost: x\r\n\r\n" + last, "HTTP/1.1 200 OK\r\nx-ok: 1\r\ncontent-length: 0\r\n\r\n" + lastReply},
@@ -150,15 +156,19 @@ func TestExchanges(t *testing.T) {
 			"hop by hop", "GET /a HTTP/1.1\r\nhost: x\r\nConnection: X-Secret, te\r\nX-Secret: 1\r\nkeep-alive: 5\r\nproxy-connection: close\r\nTE: gzip\r\nx-Other: 2\r\nupgrade: h2c\r\nhttp2-settings: a\r\n\r\n" + last,
 			"HTTP/1.1 200 OK\r\nat: GET http://x /a -1 <nil>\r\ngot: x-other=2\r\ncontent-length: 0\r\n\r\n" + lastReply,
 		},
-		{"te trailers", "GET /a HTTP/1.1\r\nhost: x\r\nTE: trailers, deflate;q=0.5\r\n\r\n" + last,
-			"HTTP/1.1 200 OK\r\nat: GET http://x /a -1 <nil>\r\ngot: te=trailers\r\ncontent-length: 0\r\n\r\n" + lastReply},
+		{
+			"te trailers", "GET /a HTTP/1.1\r\nhost: x\r\nTE: trailers, deflate;q=0.5\r\n\r\n" + last,
+			"HTTP/1.1 200 OK\r\nat: GET http://x /a -1 <nil>\r\ngot: te=trailers\r\ncontent-length: 0\r\n\r\n" + lastReply,
+		},
 		{"unread body", "POST /len HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nabcde" + last, "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc" + lastReply},
 		{
 			"expect", "POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\nexpect: 100-Continue\r\n\r\nab" + last,
 			"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nat: POST http://x /a 2 <nil>\r\ncontent-length: 2\r\n\r\nab" + lastReply,
 		},
-		{"expectation not met", "POST /len HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\nexpect: 100-continue\r\n\r\n",
-			"HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: close\r\n\r\nabc"},
+		{
+			"expectation not met", "POST /len HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\nexpect: 100-continue\r\n\r\n",
+			"HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: close\r\n\r\nabc",
+		},
 	}
 	addr := listen(t, h, h1.ServerConfig{})
 	for _, tt := range tests {
@@ -444,8 +454,10 @@ func TestServerUpgrade(t *testing.T) {
 			"websocket", "GET /ws HTTP/1.1\r\nhost: x\r\nconnection: keep-alive, Upgrade\r\nupgrade: WebSocket\r\n\r\nhello",
 			"HTTP/1.1 101 Switching Protocols\r\nsec-websocket-accept: abc\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nhello",
 		},
-		{"refused", "GET /no HTTP/1.1\r\nhost: x\r\nconnection: close, Upgrade\r\nupgrade: websocket\r\n\r\n",
-			"HTTP/1.1 403 Forbidden\r\nsec-websocket-accept: abc\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"},
+		{
+			"refused", "GET /no HTTP/1.1\r\nhost: x\r\nconnection: close, Upgrade\r\nupgrade: websocket\r\n\r\n",
+			"HTTP/1.1 403 Forbidden\r\nsec-websocket-accept: abc\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+		},
 		{"connect", "CONNECT y:80 HTTP/1.1\r\nhost: x\r\n\r\nhello", "HTTP/1.1 200 OK\r\n\r\nhello"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
