@@ -3,6 +3,7 @@ package l7
 import (
 	"math/rand/v2"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -119,11 +120,7 @@ func (w *world) decide(t testing.TB, h *httpmsg.Head) *Decision {
 func (w *world) reply() (string, *httpmsg.Head) {
 	var h httpmsg.Head
 	body := w.d.LocalReply(&w.req, w.d.Reply, &ResponseInfo{Now: w.now, Attempts: 1}, &h)
-	return strings.TrimSpace(itoa(h.Status) + " " + body), &h
-}
-
-func itoa(n int) string {
-	return strings.TrimLeft(string([]byte{byte('0' + n/100), byte('0' + n/10%10), byte('0' + n%10)}), "")
+	return strings.TrimSpace(strconv.Itoa(h.Status) + " " + body), &h
 }
 
 func compileRC(t testing.TB, text string) (*Routes, error) {
