@@ -3,7 +3,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/signal"
 	"strings"
@@ -21,6 +24,7 @@ const usage = `waypoint: the mesh's L7 proxy
 
   waypoint proxy waypoint|router [flags]   serve as a waypoint, or as a gateway
   waypoint agent waypoint|router [flags]   the same, with a real Envoy as the engine (--envoy PATH)
+  waypoint request METHOD PATH             ask the admin port of the proxy in this pod: request GET /config_dump
   waypoint version                         print the version
   waypoint help                            print this
 
@@ -49,6 +53,8 @@ func run(ctx context.Context, args []string) error {
 	case "", "help", "--help", "-h":
 		fmt.Print(usage + "\n" + config.Usage())
 		return nil
+	case "request":
+		return request(ctx, args[1:], os.Stdout)
 	case "proxy", "agent":
 	default:
 		return fmt.Errorf("unknown command %q\n\n%s", strings.Join(args, " "), usage)
@@ -70,6 +76,29 @@ func run(ctx context.Context, args []string) error {
 		return fmt.Errorf("--log_output_level: %w", err)
 	}
 	return app.Run(ctx, cfg)
+}
+
+// request prints what the admin port of the pod's proxy answers.
+func request(ctx context.Context, args []string, out io.Writer) error {
+	if len(args) != 2 {
+		return errors.New("want a method and a path: waypoint request GET /config_dump")
+	}
+	r, err := http.NewRequestWithContext(ctx, strings.ToUpper(args[0]), "http://127.0.0.1:15000/"+strings.TrimPrefix(args[1], "/"), http.NoBody)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return fmt.Errorf("admin port: %w", err)
+	}
+	defer response.Body.Close()
+	if _, err := io.Copy(out, response.Body); err != nil {
+		return fmt.Errorf("admin port: %w", err)
+	}
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("admin port: %s", response.Status)
+	}
+	return nil
 }
 
 // kindOf reads the role, which precedes the flags.

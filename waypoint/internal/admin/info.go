@@ -3,8 +3,10 @@ package admin
 import (
 	"crypto/x509"
 	"fmt"
+	"maps"
 	"net/http"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,6 +26,17 @@ func (s *Server) listeners(w http.ResponseWriter, r *http.Request) {
 		statuses.ListenerStatuses = append(statuses.ListenerStatuses, &adminv3.ListenerStatus{
 			Name: l.Name, LocalAddress: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
 				Address: l.Address.Addr().String(), PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(l.Address.Port())},
+			}}},
+		})
+	}
+	all := s.Engine.Config().Listeners
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		if !all[name].Internal {
+			continue
+		}
+		statuses.ListenerStatuses = append(statuses.ListenerStatuses, &adminv3.ListenerStatus{
+			Name: name, LocalAddress: &corev3.Address{Address: &corev3.Address_EnvoyInternalAddress{EnvoyInternalAddress: &corev3.EnvoyInternalAddress{
+				AddressNameSpecifier: &corev3.EnvoyInternalAddress_ServerListenerName{ServerListenerName: name},
 			}}},
 		})
 	}

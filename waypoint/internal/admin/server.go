@@ -22,10 +22,12 @@ import (
 	counters "github.com/isthmus-mesh/isthmus/waypoint/internal/telemetry"
 	"github.com/isthmus-mesh/isthmus/waypoint/internal/upstream"
 	"github.com/isthmus-mesh/isthmus/waypoint/internal/xds"
+	"github.com/isthmus-mesh/isthmus/waypoint/l7"
 )
 
 // Engine is what carries requests, as the admin port sees it.
 type Engine interface {
+	Config() *l7.Config
 	Listeners() []listener.State
 	Clusters() []upstream.ClusterState
 	Stats() proxy.Stats

@@ -171,6 +171,7 @@ func (b *builder) cluster(name, address string, http2 bool) *clusterv3.Cluster {
 	}
 	if s := to.GetSocketAddress(); s != nil && net.ParseIP(s.GetAddress()) == nil {
 		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}
+		c.WaitForWarmOnInit = wrapperspb.Bool(false)                              // Envoy starts without names that nobody resolves
 		c.RespectDnsTtl, c.DnsLookupFamily = true, clusterv3.Cluster_V4_PREFERRED //nolint:staticcheck // the other way needs an extension's type in the dump
 	}
 	if !http2 {

@@ -272,9 +272,10 @@ func (a *Assembler) publishLocked() {
 		a.config = a.config.With(u)
 		a.update = newUpdate()
 	}
+	before := a.failure
 	a.failure = a.sink(a.ctx, a.config)
 	a.unset = a.failure != nil
-	if a.failure != nil {
+	if a.failure != nil && (before == nil || before.Error() != a.failure.Error()) { // it is tried again every second
 		a.log.Error("the configuration is not wholly in force", "error", a.failure)
 	}
 }
