@@ -11,6 +11,7 @@ needs=(
 	openssl=openssl
 	/usr/lib/cni/bridge=containernetworking-plugins
 	ps=procps
+	haproxy=haproxy
 	cc=gcc
 	pip3=python3-pip
 )

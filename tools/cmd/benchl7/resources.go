@@ -1,0 +1,187 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	securityapi "istio.io/api/security/v1beta1"
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/isthmus-mesh/isthmus/pilot/translate/ambient"
+	"github.com/isthmus-mesh/isthmus/pilot/translate/envoy"
+	"github.com/isthmus-mesh/isthmus/pilot/translate/gateway"
+	"github.com/isthmus-mesh/isthmus/pilot/translate/policy"
+	"github.com/isthmus-mesh/isthmus/pilot/translate/route"
+)
+
+// The world of the test bed: a gateway with hosts × routes, and a service behind a waypoint.
+const (
+	namespace     = "bench"
+	hosts         = 100
+	routesPerHost = 10
+	servicePort   = 8080
+
+	// pod is where the service behind the waypoint runs; it takes HBONE on port 15008.
+	pod = "127.0.1.1"
+	// vip is the address of the service behind the waypoint.
+	vip = "240.240.0.1"
+)
+
+// add takes messages under their names.
+func (r resources) add(messages ...proto.Message) error {
+	for _, m := range messages {
+		packed, err := anypb.New(m)
+		if err != nil {
+			return err
+		}
+		name := ""
+		switch m := m.(type) {
+		case interface{ GetName() string }:
+			name = m.GetName()
+		case *endpointv3.ClusterLoadAssignment:
+			name = m.GetClusterName()
+		}
+		if r[packed.GetTypeUrl()] == nil {
+			r[packed.GetTypeUrl()] = map[string]*anypb.Any{}
+		}
+		r[packed.GetTypeUrl()][name] = packed
+	}
+	return nil
+}
+
+func mesh() envoy.Mesh {
+	return envoy.Mesh{Mesh: ambient.Mesh{ClusterID: "Kubernetes", TrustDomain: trustDomain, RootNamespace: "istio-system", Domain: "cluster.local"}}
+}
+
+func hostname(host int) string { return fmt.Sprintf("svc-%d.%s.svc.cluster.local", host, namespace) }
+
+// domain is what a client of the gateway calls a host.
+func domain(host int) string { return fmt.Sprintf("svc-%d.example.com", host) }
+
+func pathPrefix(k int) string { return fmt.Sprintf("/api/v1/resource-%d/", k) }
+
+// speaksHTTP2 tells which half of the services does.
+func speaksHTTP2(host int) bool { return host >= hosts/2 }
+
+// policies are those of a usual service: who may do what, and what nobody may.
+func policies(proxy policy.Proxy, from *securityapi.Source) []*securityv1.AuthorizationPolicy {
+	make := func(name string, action securityapi.AuthorizationPolicy_Action, rules ...*securityapi.Rule) *securityv1.AuthorizationPolicy {
+		return &securityv1.AuthorizationPolicy{
+			ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace}, Spec: securityapi.AuthorizationPolicy{Action: action, Rules: rules},
+		}
+	}
+	to := func(o *securityapi.Operation) []*securityapi.Rule_To { return []*securityapi.Rule_To{{Operation: o}} }
+	return []*securityv1.AuthorizationPolicy{
+		make("clients", securityapi.AuthorizationPolicy_ALLOW, &securityapi.Rule{
+			From: []*securityapi.Rule_From{{Source: from}},
+			To:   to(&securityapi.Operation{Methods: []string{"GET", "POST", "PUT"}, Paths: []string{"/api/*"}}),
+		}),
+		make("no-admin", securityapi.AuthorizationPolicy_DENY, &securityapi.Rule{To: to(&securityapi.Operation{Paths: []string{"/admin/*"}})}),
+	}
+}
+
+// gatewayResources is a gateway on the address, as pilot would translate it.
+func gatewayResources(address netip.AddrPort, h1, h2 netip.AddrPort) (resources, error) {
+	table := &route.Config{Name: "http.8080"}
+	out := resources{}
+	for host := range hosts {
+		vh := route.VirtualHost{Name: domain(host) + ":8080", Domains: []string{domain(host), domain(host) + ":*"}}
+		protocol, backend := envoy.HTTP, h1
+		if speaksHTTP2(host) {
+			protocol, backend = envoy.HTTP2, h2
+		}
+		cluster := envoy.Cluster{
+			Mesh: mesh(), Name: envoy.Outbound(servicePort, "", hostname(host)), Host: hostname(host), Service: fmt.Sprintf("svc-%d", host), Namespace: namespace,
+			Port: servicePort, Protocol: protocol,
+		}
+		vh.Routes = serviceRoutes(cluster.Name, fmt.Sprintf("svc-%d", host))
+		table.Hosts = append(table.Hosts, vh)
+		endpoint := envoy.Endpoint{Address: backend.Addr().String(), Port: uint32(backend.Port()), Workload: fmt.Sprintf("svc-%d;%s;svc-%d;v1;Kubernetes", host, namespace, host)}
+		if err := out.add(cluster.Resource(), envoy.Assignment(cluster.Name, []envoy.Endpoint{endpoint})); err != nil {
+			return nil, err
+		}
+	}
+	for _, c := range envoy.ProxyClusters(mesh(), false, false) {
+		if err := out.add(c); err != nil {
+			return nil, err
+		}
+	}
+	listeners := envoy.Gateway{
+		Mesh:        mesh(),
+		Servers:     []gateway.Server{{Bind: address.Addr().String(), Port: uint32(address.Port()), Protocol: gateway.HTTP, Name: "0.0.0.0_8080", Chains: []gateway.ServerChain{{RouteName: table.Name}}}},
+		HTTPFilters: policy.HTTPFilters(policy.Input{Proxy: policy.Gateway, Policies: policies(policy.Gateway, &securityapi.Source{IpBlocks: []string{"127.0.0.0/8"}})}),
+	}.Listeners()
+	return out, out.finish(table, listeners)
+}
+
+// serviceRoutes are those of one VirtualService.
+func serviceRoutes(cluster, service string) []route.Route {
+	var out []route.Route
+	for k := range routesPerHost {
+		out = append(out, route.Route{
+			Name: fmt.Sprintf("resource-%d", k), Match: route.Match{Path: route.Path{Kind: route.PathPrefix, Value: pathPrefix(k)}},
+			Forward:   &route.Forward{Targets: []route.Target{{Cluster: cluster, Weight: 1}}, Retry: route.DefaultRetry()},
+			Decorator: fmt.Sprintf("%s:%d%s*", service, servicePort, pathPrefix(k)),
+			Origin:    route.Origin{Group: "networking.istio.io", Version: "v1", Kind: "VirtualService", Namespace: namespace, Name: service},
+		})
+	}
+	return out
+}
+
+func (r resources) finish(table *route.Config, listeners []*listenerv3.Listener) error {
+	routes, problems := table.Envoy()
+	if len(problems) > 0 {
+		return fmt.Errorf("routes: %v", problems)
+	}
+	if err := r.add(routes); err != nil {
+		return err
+	}
+	for _, l := range listeners {
+		if err := r.add(l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// waypointResources is a waypoint on the address, with one service behind it.
+func waypointResources(address netip.AddrPort, identity string) (resources, error) {
+	host := hostname(0)
+	name := envoy.InboundVIP(servicePort, "http", "", host)
+	cluster := envoy.Cluster{
+		Mesh: mesh(), Name: name, Host: host, Service: "svc-0", Namespace: namespace, Port: servicePort, Protocol: envoy.HTTP,
+	}
+	service := envoy.WaypointService{
+		Host: host, Addresses: []netip.Addr{netip.MustParseAddr(vip)}, Port: servicePort, Protocol: envoy.HTTP,
+		HTTPFilters: policy.HTTPFilters(policy.Input{Proxy: policy.Waypoint, Policies: policies(policy.Waypoint, &securityapi.Source{
+			Principals: []string{trustDomain + "/ns/" + namespace + "/sa/client"},
+		})}),
+	}
+	w := envoy.Waypoint{Mesh: mesh(), Services: []envoy.WaypointService{service}, Chains: service.Chains(mesh())}
+	out := resources{}
+	endpoint := envoy.Endpoint{Address: pod, Port: servicePort, HBONE: true, Identity: identity, Workload: "svc-0;" + namespace + ";svc-0;v1;Kubernetes"}
+	if err := out.add(cluster.Resource(), envoy.Assignment(name, []envoy.Endpoint{endpoint})); err != nil {
+		return nil, err
+	}
+	for _, c := range envoy.ProxyClusters(mesh(), true, false) {
+		if err := out.add(c); err != nil {
+			return nil, err
+		}
+	}
+	listeners := w.Listeners()
+	for _, l := range listeners {
+		if a := l.GetAddress().GetSocketAddress(); a != nil {
+			a.Address, a.PortSpecifier = address.Addr().String(), &corev3.SocketAddress_PortValue{PortValue: uint32(address.Port())}
+		}
+	}
+	table := &route.Config{Name: envoy.WaypointRoute(servicePort, host), Hosts: []route.VirtualHost{{
+		Name: fmt.Sprintf("inbound|http|%d", servicePort), Domains: []string{"*"}, Routes: serviceRoutes(name, "svc-0"),
+	}}}
+	return out, out.finish(table, listeners)
+}
