@@ -159,7 +159,12 @@ func TestARenamedListenerTakesTheAddressOver(t *testing.T) {
 
 func TestWhatCannotBeOpenedIsNamedAndTheRestWorks(t *testing.T) {
 	s := newSet(t)
-	err := s.Apply(t.Context(), listeners(map[string]string{"good": "127.0.0.1:0", "bad": "203.0.113.1:80"}))
+	taken, err := net.Listen("tcp", "127.0.0.1:0") // by somebody who does not share it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	err = s.Apply(t.Context(), listeners(map[string]string{"good": "127.0.0.1:0", "bad": taken.Addr().String()}))
 	if err == nil {
 		t.Error("no error")
 	}

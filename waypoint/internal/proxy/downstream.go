@@ -107,6 +107,16 @@ type halfless struct{ net.Conn }
 // CloseWrite ends both directions.
 func (h halfless) CloseWrite() error { return h.Close() }
 
+// quick is conn with cheaper system calls, for what is read and written in small pieces.
+func quick(conn *net.TCPConn) netx.Stream {
+	if direct, err := netx.Direct(conn); err == nil {
+		if stream, ok := direct.(netx.Stream); ok {
+			return stream
+		}
+	}
+	return conn
+}
+
 // record begins the account of the connection itself.
 func (d *downstream) record(kind Kind, chain *l7.Chain) *Record {
 	return &Record{
@@ -150,11 +160,7 @@ func (d *downstream) handshake(ctx context.Context, conn *net.TCPConn, config *t
 	case <-ctx.Done():
 		return nil, fmt.Errorf("too many TLS handshakes at once: %w", ctx.Err())
 	}
-	var under net.Conn = conn
-	if direct, err := netx.Direct(conn); err == nil {
-		under = direct
-	}
-	secured := tls.Server(under, config)
+	secured := tls.Server(quick(conn), config)
 	if err := secured.HandshakeContext(ctx); err != nil {
 		return nil, fmt.Errorf("TLS handshake: %w", err)
 	}

@@ -151,6 +151,9 @@ func (x *exchange) reply(r *l7.Reply) {
 	}
 	x.info = l7.ResponseInfo{Attempts: x.attempt, Now: x.srv.deps.Clock()}
 	body := x.decision.LocalReply(&x.req, r, &x.info, &x.local)
+	if body == "" && x.head.Version == httpmsg.HTTP2 {
+		x.local.ContentLength = -1 // the end of the stream says it
+	}
 	x.record.Status, x.record.Response = x.local.Status, &x.local.Header
 	x.responded = true
 	bare := body == "" || x.head.Method == "HEAD"

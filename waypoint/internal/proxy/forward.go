@@ -82,6 +82,9 @@ func (x *exchange) try(tunnels bool) (again bool) {
 		x.guard.perTryIdle(d.PerTryIdle)
 	}
 	none := x.body.none()
+	if none && !tunnels {
+		x.sayEmpty()
+	}
 	if err := x.host.Open(x.guard.waiting(), x.head, none && !tunnels, x.head.Version, &x.stream); err != nil {
 		return x.failed(upstream.Broken(err))
 	}
@@ -99,6 +102,18 @@ func (x *exchange) try(tunnels bool) (again bool) {
 	x.guard.detach()
 	x.stream.Close()
 	return again
+}
+
+// sayEmpty makes HTTP/1 hosts see that a request has no body where its method lets them expect one, as Envoy does.
+func (x *exchange) sayEmpty() {
+	h := x.head
+	speaks := x.cluster.Config().HTTP
+	if speaks == l7.UpstreamHTTP2 || speaks == l7.UpstreamSame && h.Version == httpmsg.HTTP2 {
+		return
+	}
+	if h.ContentLength < 0 && h.Method != "GET" && h.Method != "HEAD" {
+		h.ContentLength = 0
+	}
 }
 
 // answer waits for the response to an attempt and passes it on, unless another attempt is to follow.

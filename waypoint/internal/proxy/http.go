@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"net"
 	"sync"
 	"sync/atomic"
 
@@ -45,6 +46,9 @@ func (d *downstream) serveHTTP(ctx context.Context, chain *l7.Chain, conn netx.S
 	c.stats.cxTotal.Add(1)
 	c.stats.cxActive.Add(1)
 	defer c.stats.cxActive.Add(-1)
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		conn = quick(tcp)
+	}
 	protocol := h2conn.HTTP1
 	switch {
 	case m.Codec == l7.CodecHTTP2 || d.sniffed == l7.ProtocolHTTP2:

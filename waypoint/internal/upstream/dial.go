@@ -13,6 +13,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/pkg/h2conn"
 	"github.com/isthmus-mesh/isthmus/pkg/hbone"
 	"github.com/isthmus-mesh/isthmus/pkg/httpmsg"
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7"
 )
 
@@ -27,8 +28,13 @@ func (h *Host) connect(ctx context.Context, shared bool) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if stream, ok := nc.(*hbone.Stream); ok {
-		nc = politely(stream)
+	switch plain := nc.(type) {
+	case *hbone.Stream:
+		nc = politely(plain)
+	case *net.TCPConn:
+		if direct, err := netx.Direct(plain); err == nil {
+			nc = direct
+		}
 	}
 	c := &conn{
 		host: h, nc: nc, shared: shared, local: addrPort(nc.LocalAddr()), identity: identity, made: time.Now(), generation: generation,
