@@ -33,7 +33,7 @@ type table struct {
 	Requests    []request      `json:"requests"`
 }
 
-// request is one line of the table. Fields are in docs/ of tests/conformance.
+// request is one line of the table; tests/conformance/README.md describes its fields.
 type request struct {
 	Name string `json:"name"`
 	// Via is waypoint (default), ingress or gateway.
@@ -56,8 +56,9 @@ type request struct {
 	TCP       string `json:"tcp"`
 	WebSocket string `json:"websocket"`
 	Want      want   `json:"want"`
-
-	generated bool
+	// Difference says why our engine answers otherwise, as it is documented; Isthmus is what it answers then.
+	Difference string `json:"difference"`
+	Isthmus    want   `json:"isthmus"`
 }
 
 // want is what is expected; empty fields are not looked at.

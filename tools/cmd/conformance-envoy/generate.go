@@ -76,9 +76,6 @@ func (b *testbed) generate(ctx context.Context, f *fixture) ([]request, error) {
 		}
 	}
 	out = append(out, f.policyRequests()...)
-	for i := range out {
-		out[i].generated = true
-	}
 	if len(out) > maxGenerated {
 		out = out[:maxGenerated]
 	}

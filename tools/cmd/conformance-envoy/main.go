@@ -95,7 +95,7 @@ func run(ctx context.Context, o options, out io.Writer) (bool, error) {
 		return false, err
 	}
 	defer bed.close()
-	report := &report{out: out, verbose: o.verbose}
+	report := &report{out: out, verbose: o.verbose, documented: map[string]bool{}}
 	if err := bed.judge(ctx, fixtures, report); err != nil {
 		bed.printLogs(out)
 		return false, err

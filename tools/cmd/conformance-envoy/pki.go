@@ -34,6 +34,7 @@ type pki struct {
 
 	mu     sync.Mutex // guards what follows
 	issued map[spiffe.ID]*certs.Workload
+	tokens map[string]string // by their claims: signatures are different each time
 }
 
 func newPKI() (*pki, error) {
@@ -54,7 +55,7 @@ func newPKI() (*pki, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &pki{key: key, cert: cert, tokenKey: tokenKey, issued: map[spiffe.ID]*certs.Workload{}}, nil
+	return &pki{key: key, cert: cert, tokenKey: tokenKey, issued: map[spiffe.ID]*certs.Workload{}, tokens: map[string]string{}}, nil
 }
 
 func sign(template, parent *x509.Certificate, public crypto.PublicKey, key crypto.Signer) (*x509.Certificate, error) {
@@ -139,6 +140,21 @@ func (p *pki) token(namespace, account, pod string) (string, error) {
 
 // signed is a token with any claims.
 func (p *pki) signed(claims map[string]any) (string, error) {
+	text, err := json.Marshal(claims)
+	if err != nil {
+		return "", fmt.Errorf("sign a token: %w", err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if token := p.tokens[string(text)]; token != "" {
+		return token, nil
+	}
+	token, err := p.sign(claims)
+	p.tokens[string(text)] = token
+	return token, err
+}
+
+func (p *pki) sign(claims map[string]any) (string, error) {
 	options := (&jose.SignerOptions{}).WithHeader("kid", "k")
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: p.tokenKey}, options)
 	if err != nil {
