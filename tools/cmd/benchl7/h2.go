@@ -47,8 +47,8 @@ func serveH2(conn net.Conn) error {
 			if f.kind == frameData {
 				received[f.stream] += len(f.payload)
 			}
-			if f.flags&flagEndStream == 0 {
-				continue
+			if f.flags&flagEndStream == 0 || f.kind == frameReset {
+				continue // what is reset was answered already, or its client tells
 			}
 			if n := received[f.stream]; n != bodySize {
 				return fmt.Errorf("a request with %d bytes", n)
@@ -134,7 +134,10 @@ func (c *h2Client) ask(now moment) {
 // take takes a frame of a response.
 func (c *h2Client) take(f frame, times *stopwatch) error {
 	p := c.open[f.stream]
-	if p == nil || f.flags&flagPadded != 0 {
+	if f.kind == frameReset && p == nil {
+		return nil // it is over
+	}
+	if p == nil || f.kind == frameReset || f.flags&flagPadded != 0 {
 		return fmt.Errorf("a frame of stream %d with flags %x", f.stream, f.flags)
 	}
 	if f.kind == frameData {

@@ -165,8 +165,8 @@ func (w *wire) connection(f frame) (bool, error) {
 		if f.stream == 0 {
 			w.window += int(binary.BigEndian.Uint32(f.payload) & (1<<31 - 1))
 		}
-	case frameGoAway, frameReset:
-		return true, fmt.Errorf("frame of type %d: %x", f.kind, f.payload)
+	case frameGoAway:
+		return true, fmt.Errorf("the other end goes away: %x", f.payload)
 	case frameData:
 		if w.received += len(f.payload); w.received >= 1<<20 {
 			w.raise(uint32(w.received))
@@ -174,7 +174,7 @@ func (w *wire) connection(f frame) (bool, error) {
 		}
 		return false, nil
 	default:
-		return f.kind != frameHeaders, nil
+		return f.kind != frameHeaders && f.kind != frameReset, nil
 	}
 	return true, nil
 }
