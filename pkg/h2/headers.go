@@ -74,11 +74,21 @@ func (d *HeaderDecoder) check(name, value string) string {
 	return ""
 }
 
+// The characters of a field name, a bit for each: those of a token in lower case.
+const (
+	nameLow  uint64 = 0x3ff6cfa00000000
+	nameHigh uint64 = 0x57ffffffc0000000
+)
+
 // validName accepts the lower-case tokens of RFC 9110.
 func validName(s string) bool {
 	for i := range len(s) {
-		c := s[i]
-		if c <= ' ' || c >= 0x7f || c >= 'A' && c <= 'Z' || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {
+		switch c := s[i]; {
+		case c < 64:
+			if nameLow>>c&1 == 0 {
+				return false
+			}
+		case c >= 128 || nameHigh>>(c-64)&1 == 0:
 			return false
 		}
 	}

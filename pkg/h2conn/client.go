@@ -49,13 +49,10 @@ func (k *client) Open(ctx context.Context, h *httpmsg.Head, end bool) (httpmsg.C
 			return nil, fmt.Errorf("%w: %w", httpmsg.ErrNotSent, context.Cause(ctx))
 		}
 	}
-	var scratch [1024]byte
-	block := appendRequest(scratch[:0], h)
 	s := &clientStream{noBody: h.Method == "CONNECT" || h.Upgrade != ""}
 	s.heads = replies{ready: make(chan struct{}, 1), head: h.Method == "HEAD", tunnel: s.noBody, upgrade: h.Upgrade}
 	s.replies = &s.heads
-	end = end && !s.noBody
-	if err := k.open(s, block, end, h.Upgrade != ""); err != nil {
+	if err := k.open(s, h, end && !s.noBody); err != nil {
 		return nil, fmt.Errorf("open stream to %s: %w: %w", k.c.nc.RemoteAddr(), httpmsg.ErrNotSent, err)
 	}
 	return s, nil
@@ -68,7 +65,7 @@ var (
 )
 
 // open allocates the id and queues the HEADERS under one lock: ids must rise on the wire.
-func (k *client) open(s *clientStream, block []byte, end, extended bool) error {
+func (k *client) open(s *clientStream, h *httpmsg.Head, end bool) error {
 	c := k.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -79,7 +76,7 @@ func (k *client) open(s *clientStream, block []byte, end, extended bool) error {
 		return errGoingAway
 	case k.freeLocked() == 0:
 		return errFull
-	case extended && !c.peer.EnableConnect:
+	case h.Upgrade != "" && !c.peer.EnableConnect:
 		return errNoUpgrades
 	}
 	if c.lastID == 0 {
@@ -92,7 +89,9 @@ func (k *client) open(s *clientStream, block []byte, end, extended bool) error {
 	}
 	s.init(c, c.lastID)
 	c.streams[s.id] = &s.stream
-	c.headersLocked(s.id, end, block)
+	start := c.openBlock(blockSize(h))
+	c.out = appendRequest(c.out, h)
+	c.closeBlock(start, s.id, end)
 	if end {
 		s.localEndLocked()
 		c.flushSoon()

@@ -202,23 +202,33 @@ func parseTrailer(fields []h2.HeaderField) (*httpmsg.Header, malformed) {
 	return h, ""
 }
 
-// isToken is whether s is a token (RFC 9110 section 5.6.2).
-func isToken(s string) bool {
+// The characters of a token (RFC 9110 section 5.6.2), a bit for each.
+const (
+	tokenLow  uint64 = 0x3ff6cfa00000000
+	tokenHigh uint64 = 0x57ffffffc7fffffe
+)
+
+// The characters of a host and port, a bit for each: nothing that could end it, and no user.
+const (
+	authorityLow  uint64 = 0x2fff7ff200000000
+	authorityHigh uint64 = 0x47fffffeaffffffe
+)
+
+// consists is whether s is not empty and has only characters of the set.
+func consists(s string, low, high uint64) bool {
 	for i := range len(s) {
-		if c := s[i]; c <= ' ' || c >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {
+		switch c := s[i]; {
+		case c < 64:
+			if low>>c&1 == 0 {
+				return false
+			}
+		case c >= 128 || high>>(c-64)&1 == 0:
 			return false
 		}
 	}
 	return s != ""
 }
 
-// validAuthority is whether s may be a host and port.
-func validAuthority(s string) bool {
-	for i := range len(s) {
-		c := s[i]
-		if c <= ' ' || c >= 0x7f || strings.IndexByte("\"#/<>?@\\^`{|}", c) >= 0 {
-			return false
-		}
-	}
-	return s != ""
-}
+func isToken(s string) bool { return consists(s, tokenLow, tokenHigh) }
+
+func validAuthority(s string) bool { return consists(s, authorityLow, authorityHigh) }

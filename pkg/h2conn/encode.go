@@ -9,7 +9,7 @@ import (
 )
 
 // The encoder keeps no state: names and some whole fields are those of the static table (RFC 7541 appendix A), values are literals
-// that are not indexed. Blocks may thus be encoded before it is known in which order they are sent.
+// that are not indexed.
 
 // Indices of whole fields and of names in the static table.
 const (
@@ -177,8 +177,19 @@ func appendFields(dst []byte, h *httpmsg.Header) []byte {
 	return dst
 }
 
-// appendTrailer appends a trailer section.
-func appendTrailer(dst []byte, h *httpmsg.Header) []byte { return appendFields(dst, h) }
+// blockSize is about how long the encoding of a head becomes.
+func blockSize(h *httpmsg.Head) int {
+	return 64 + len(h.Method) + len(h.Path) + len(h.Authority) + len(h.Scheme) + len(h.Upgrade) + fieldsSize(&h.Header)
+}
+
+func fieldsSize(h *httpmsg.Header) int {
+	n := 0
+	for i := range h.Fields() {
+		f := &h.Fields()[i]
+		n += len(f.Key) + len(f.Value) + 8
+	}
+	return n
+}
 
 // sendable is whether a field may go into a header block: RFC 9113 section 8.2.
 func sendable(key, value string) bool {

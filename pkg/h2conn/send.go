@@ -52,7 +52,9 @@ func (s *stream) finishLocked(trailer *httpmsg.Header) error {
 	}
 	c := s.c
 	if trailer != nil && trailer.Len() > 0 {
-		c.headersLocked(s.id, true, appendTrailer(nil, trailer))
+		start := c.openBlock(fieldsSize(trailer))
+		c.out = appendFields(c.out, trailer)
+		c.closeBlock(start, s.id, true)
 	} else {
 		c.endStreamLocked(s.id)
 	}

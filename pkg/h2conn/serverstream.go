@@ -55,9 +55,11 @@ func (s *serverStream) informLocked(h *httpmsg.Head) {
 	if h.Status == 100 {
 		s.informed = true
 	}
-	var scratch [256]byte
-	s.c.headersLocked(s.id, false, appendResponse(scratch[:0], h, h.Status))
-	s.c.flush()
+	c := s.c
+	start := c.openBlock(blockSize(h))
+	c.out = appendResponse(c.out, h, h.Status)
+	c.closeBlock(start, s.id, false)
+	c.flush()
 }
 
 // Inform implements [httpmsg.ServerStream].
@@ -89,13 +91,6 @@ func (s *serverStream) Respond(h *httpmsg.Head, end bool) error {
 		return errInvalidHead
 	}
 	accepted := upgraded || s.req.Method == "CONNECT" && status < 300
-	var scratch [1024]byte
-	var block []byte
-	if accepted {
-		block = appendFields(h2.AppendStatus(scratch[:0], status), &h.Header)
-	} else {
-		block = appendResponse(scratch[:0], h, status)
-	}
 	c := s.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -107,7 +102,13 @@ func (s *serverStream) Respond(h *httpmsg.Head, end bool) error {
 	}
 	s.answered, s.tunnel = true, accepted
 	s.noBody = !accepted && (s.req.Method == "HEAD" || status == 204 || status == 304)
-	c.headersLocked(s.id, end && !accepted, block)
+	start := c.openBlock(blockSize(h))
+	if accepted {
+		c.out = appendFields(h2.AppendStatus(c.out, status), &h.Header)
+	} else {
+		c.out = appendResponse(c.out, h, status)
+	}
+	c.closeBlock(start, s.id, end && !accepted)
 	switch {
 	case accepted:
 		c.flush()

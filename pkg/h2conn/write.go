@@ -1,6 +1,7 @@
 package h2conn
 
 import (
+	"bytes"
 	"runtime"
 
 	"github.com/isthmus-mesh/isthmus/pkg/h2"
@@ -128,10 +129,30 @@ func (c *conn) windowUpdateLocked(id, incr uint32) {
 	c.flushAsync()
 }
 
-// headersLocked queues a header block.
-func (c *conn) headersLocked(id uint32, end bool, block []byte) {
-	c.reserve(len(block) + 64)
-	c.out = h2.AppendHeaders(c.out, id, end, block, int(c.peer.MaxFrameSize))
+// openBlock makes room for a header block of about n bytes at the end of out, which the caller appends before it calls closeBlock
+// with the result. Called with mu held.
+func (c *conn) openBlock(n int) (start int) {
+	c.reserve(n + 64)
+	start = len(c.out)
+	c.out = c.out[:start+h2.FrameHeaderLen]
+	return start
+}
+
+// closeBlock makes frames of the header block.
+func (c *conn) closeBlock(start int, id uint32, end bool) {
+	n := len(c.out) - start - h2.FrameHeaderLen
+	if n > int(c.peer.MaxFrameSize) {
+		block := bytes.Clone(c.out[start+h2.FrameHeaderLen:])
+		c.out = c.out[:start]
+		c.reserve(n + 1024)
+		c.out = h2.AppendHeaders(c.out, id, end, block, int(c.peer.MaxFrameSize))
+		return
+	}
+	h := h2.FrameHeader{Length: uint32(n), Type: h2.FrameHeaders, Flags: h2.FlagEndHeaders, StreamID: id}
+	if end {
+		h.Flags |= h2.FlagEndStream
+	}
+	h.Put(c.out[start:])
 }
 
 // tailFrame is the DATA frame at the end of out, which may still become the last of its stream.
