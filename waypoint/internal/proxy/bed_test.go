@@ -171,7 +171,7 @@ type backend struct {
 	app      *http.Server
 }
 
-// Accept, Close and Addr make the tunnels' streams a net.Listener.
+// Accept implements net.Listener: what comes are the tunnels' streams.
 func (h *backend) Accept() (net.Conn, error) {
 	select {
 	case c := <-h.conns:
@@ -180,10 +180,14 @@ func (h *backend) Accept() (net.Conn, error) {
 		return nil, net.ErrClosed
 	}
 }
+
+// Close implements net.Listener.
 func (h *backend) Close() error {
 	h.closing.Do(func() { close(h.closed) })
 	return nil
 }
+
+// Addr implements net.Listener.
 func (h *backend) Addr() net.Addr { return h.listener.Addr() }
 
 // backend starts a pod.

@@ -82,7 +82,7 @@ func (x *exchange) run(ctx context.Context, c *httpConn, s httpmsg.ServerStream)
 	} else {
 		x.snap.cfg.Decide(&x.decision, x.binding.chain, &x.req, now, x.srv.deps.Rand)
 		x.record.Flags |= x.decision.Flags
-		x.carry(now)
+		x.carry(now) //nolint:contextcheck // the guard is the context
 	}
 	x.guard.end()
 	x.body.finish()

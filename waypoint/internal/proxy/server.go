@@ -61,7 +61,7 @@ func (s *Server) SetConfig(ctx context.Context, cfg *l7.Config) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// Clusters first, so that no request is decided for one that is not there yet.
-	s.current.Store(&snapshot{cfg: cfg, clusters: s.upstream.Update(cfg)})
+	s.current.Store(&snapshot{cfg: cfg, clusters: s.upstream.Update(cfg)}) //nolint:contextcheck // what resolves names lives on
 	s.recheck()
 	return s.sockets.Apply(ctx, cfg.Listeners)
 }

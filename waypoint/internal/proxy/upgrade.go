@@ -40,10 +40,8 @@ func (x *exchange) join(up netx.Stream) {
 		return
 	}
 	x.guard.set(deadlineTimeout, x.record.Start.AddDate(100, 0, 0)) // a tunnel is not a response that is late
-	ctx, stop := context.WithCancelCause(context.Background())
+	ctx, stop := context.WithCancelCause(x.guard.waiting())
 	defer stop(nil)
-	gone := context.AfterFunc(x.guard.waiting(), func() { stop(errGivenUp) })
-	defer gone()
 	var bytes netx.Counters
 	if x.decision.IdleTimeout > 0 {
 		defer watchIdle(x.decision.IdleTimeout, &bytes, func() { stop(errIdle) })()

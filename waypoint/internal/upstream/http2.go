@@ -79,7 +79,7 @@ func (p *pool2) dialLocked(conf *l7.Cluster) (*dialing, error) {
 	d := &dialing{done: make(chan struct{})}
 	p.dialing = d
 	m := p.host.cluster.manager
-	m.work.Go(func() { //nolint:contextcheck // shared by all who wait, so it lives as long as the manager
+	m.work.Go(func() { // shared by all who wait, so it lives as long as the manager
 		c, err := p.host.connect(m.ctx, true)
 		p.mu.Lock()
 		p.dialing = nil
