@@ -39,6 +39,7 @@ type server struct {
 	watch  watch
 
 	wantGone atomic.Bool // the handler asked for Gone
+	raw      atomic.Bool // Tunnel was called: what comes is the handler's
 	wentAway sync.Once
 	draining atomic.Bool
 
@@ -49,7 +50,6 @@ type server struct {
 	informed  bool // a 100 was sent
 	close     bool // this exchange is the last
 	tunnel    bool // an upgrade or a CONNECT was accepted
-	taken     bool // Tunnel was called
 }
 
 // Serve answers the requests of a connection, one after the other, until it ends; it closes conn. The error is nil after an end
@@ -149,7 +149,7 @@ func (s *server) begin() {
 	s.wantGone.Store(false)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.responded, s.informed, s.tunnel, s.taken = false, false, false, false
+	s.responded, s.informed, s.tunnel = false, false, false
 	s.close = !s.parser.persists(s.req.Version)
 	s.out.begin(bodyNone, 0, false)
 }

@@ -445,6 +445,7 @@ func TestServerUpgrade(t *testing.T) {
 			t.Error(err)
 			return
 		}
+		_ = s.Gone() // has no say any more
 		_, _ = io.Copy(raw, raw)
 		_ = raw.CloseWrite()
 	}

@@ -68,11 +68,9 @@ func (s *server) Inform(h *httpmsg.Head) error {
 		return errInvalidHead
 	case s.req.Version == httpmsg.HTTP10:
 		return nil // it knows no interim responses
-	}
-	if h.Status == 100 {
-		if s.informed {
-			return nil
-		}
+	case h.Status == 100 && (s.informed || !s.req.Expects):
+		return nil // the client has it, or did not ask
+	case h.Status == 100:
 		s.informed = true
 	}
 	s.out.reserve(512)
@@ -196,14 +194,12 @@ func (s *server) finish(trailer *httpmsg.Header) error {
 
 // Tunnel implements [httpmsg.ServerStream].
 func (s *server) Tunnel() (httpmsg.Stream, error) {
-	s.watch.stop()
-	s.wantGone.Store(false)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.tunnel || s.taken {
+	if !s.tunnel || s.raw.Swap(true) {
 		return nil, errNoTunnel
 	}
-	s.taken = true
+	s.watch.stop()
 	s.in.arm(0, true)
 	return &tunnel{Conn: s.nc, in: &s.in}, nil
 }
@@ -216,7 +212,7 @@ func (s *server) Reset(uint32) {
 
 // Gone implements [httpmsg.ServerStream].
 func (s *server) Gone() <-chan struct{} {
-	if !s.wantGone.Swap(true) && s.body.Ended() {
+	if !s.wantGone.Swap(true) && s.body.Ended() && !s.raw.Load() {
 		s.watch.arm()
 	}
 	return s.gone

@@ -74,7 +74,7 @@ func (s *serverStream) Inform(h *httpmsg.Head) error {
 	case s.sendErr != nil:
 		return s.sendErr
 	}
-	if h.Status != 100 || !s.informed {
+	if h.Status != 100 || s.req.Expects && !s.informed {
 		s.informLocked(h)
 	}
 	return nil
