@@ -303,7 +303,8 @@ func TestPodsAndServices(t *testing.T) {
 		said := string(text)
 		stop, term := strings.Index(said, "prepared"), strings.Index(said, "told to end")
 		if stop < 0 || term < stop {
-			t.Errorf("preStop, then SIGTERM: %q", said)
+			log, _ := os.ReadFile(filepath.Join(c.StateDir(), "supervisor.log"))
+			t.Errorf("preStop, then SIGTERM: %q; the supervisor: %s", said, log)
 		}
 	})
 	t.Run("what cannot be", func(t *testing.T) {

@@ -294,7 +294,12 @@ func (c *container) preStop(ctx context.Context, p *process) {
 		case <-ctx.Done():
 		}
 	}
-	if err != nil && ctx.Err() == nil {
+	select {
+	case <-p.done: // so it cannot have gone well, and does not matter
+		return
+	default:
+	}
+	if err != nil {
 		c.pod.runtime.cfg.Log.Warn("preStop of a container failed", "pod", c.pod.name(), "container", c.spec.Name, "error", err)
 	}
 }

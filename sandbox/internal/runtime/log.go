@@ -100,12 +100,9 @@ func (l *logFile) Close() error {
 }
 
 // CopyLog writes the lines of a log since a moment to w, without their times, and goes on with what comes while follow is
-// set, ctx lives and the pod is there.
-func CopyLog(ctx context.Context, path string, since time.Time, follow bool, w io.Writer) error {
-	file, err := os.Open(path)
-	if err != nil {
-		return fmt.Errorf("log: %w", err)
-	}
+// set, ctx lives and the pod is there. It closes the file.
+func CopyLog(ctx context.Context, file *os.File, since time.Time, follow bool, w io.Writer) error {
+	path := file.Name()
 	defer func() { file.Close() }()
 	in := bufio.NewReader(file)
 	var line []byte

@@ -138,8 +138,8 @@ func (s *Supervisor) serveLogs(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, err)
 		return
 	}
-	path := s.runtime.LogFile(pod, container)
-	if _, err := os.Stat(path); err != nil {
+	file, err := os.Open(s.runtime.LogFile(pod, container))
+	if err != nil {
 		refuse(w, http.StatusNotFound, fmt.Errorf("container %s of pod %s/%s has no log yet", container, pod.Namespace, pod.Name))
 		return
 	}
@@ -148,11 +148,12 @@ func (s *Supervisor) serveLogs(w http.ResponseWriter, r *http.Request) {
 		f := flusher{w, http.NewResponseController(w)}
 		w.WriteHeader(http.StatusOK)
 		if err := f.control.Flush(); err != nil { // whoever asks need not wait for a first line
+			file.Close()
 			return
 		}
 		out = f
 	}
-	if err := runtime.CopyLog(r.Context(), path, since, q.Get("follow") == "true", out); err != nil {
+	if err := runtime.CopyLog(r.Context(), file, since, q.Get("follow") == "true", out); err != nil {
 		s.log.Debug("log not sent", "error", err)
 	}
 }
