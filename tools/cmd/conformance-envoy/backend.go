@@ -74,7 +74,11 @@ func (b *backends) serve(ctx context.Context, p *pki, w workload) error {
 		}
 		return nil
 	}
-	identity, err := p.workload(w.namespace, w.account)
+	account := w.account
+	if w.impostor {
+		account = "somebody-else"
+	}
+	identity, err := p.workload(w.namespace, account)
 	if err != nil {
 		return err
 	}

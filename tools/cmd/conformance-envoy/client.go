@@ -33,6 +33,7 @@ type result struct {
 	refused  string
 	took     time.Duration
 	attempts []string // workloads that were met
+	log      string   // line of the access log, after the key
 }
 
 // send sends a request through a proxy.
@@ -40,7 +41,7 @@ func (b *testbed) send(ctx context.Context, p *proxy, r request) (*result, error
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	b.keys++
-	key := fmt.Sprintf("k%d", b.keys)
+	key := fmt.Sprintf("k%06d", b.keys)
 	conn, err := b.connect(ctx, p, r)
 	if err != nil {
 		if refused, ok := asRefusal(err); ok {
@@ -60,6 +61,9 @@ func (b *testbed) send(ctx context.Context, p *proxy, r request) (*result, error
 	out.took = time.Since(start)
 	if r.Want.Mirrored != "" {
 		b.waitMet(ctx, key, r.Want.Mirrored)
+	}
+	if r.logged && r.WebSocket == "" { // an upgrade is logged at its end
+		out.log = b.logLine(ctx, p, key)
 	}
 	out.attempts = b.backends.of(key)
 	return out, nil

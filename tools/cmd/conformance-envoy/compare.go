@@ -22,6 +22,9 @@ func facts(r *result, want want) []string {
 	var out []string
 	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	add("status: %d", r.status)
+	if r.log != "" {
+		add("log: %s", r.log)
+	}
 	name := func(workload string) string {
 		if want.Workload == "" {
 			return versionSuffix.ReplaceAllString(workload, "")
@@ -143,6 +146,9 @@ func unmet(r *result, w want) []string {
 	}
 	if w.Body != "" && !strings.Contains(r.body, w.Body) {
 		out = append(out, fmt.Sprintf("body is %q, want %q", r.body, w.Body))
+	}
+	if w.Log != "" && !strings.Contains(r.log, w.Log) {
+		out = append(out, fmt.Sprintf("the log says %q, want %q", r.log, w.Log))
 	}
 	if w.Mirrored != "" && !slices.Contains(r.attempts, w.Mirrored) {
 		out = append(out, fmt.Sprintf("%s has not got the mirrored request, only %v", w.Mirrored, r.attempts))

@@ -91,7 +91,7 @@ func (b *testbed) startEnvoy(p *proxy) error {
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		return err
 	}
-	args := append(p.ns.enter(), b.options.envoy, "-c", file, "--concurrency", "1", "--disable-hot-restart", "--log-level", "warn", "--component-log-level", "misc:error")
+	args := append(p.ns.enter(), b.options.envoy, "-c", file, "--concurrency", "1", "--disable-hot-restart", "--file-flush-interval-msec", "20", "--log-level", "warn", "--component-log-level", "misc:error")
 	p.cmd, p.exited, err = startProcess(b.dir, p.pod, args, nil)
 	return err
 }

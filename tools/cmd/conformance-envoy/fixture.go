@@ -20,6 +20,10 @@ type fixture struct {
 	requests []request
 	// noGenerated switches those off, for routes that depend on chance.
 	noGenerated bool
+	// logs compares the lines that the mesh configuration makes the engines log, which begin with the request's key.
+	logs bool
+	// waypointFor is the label of the waypoint; service when empty.
+	waypointFor string
 
 	// unready are the ways whose proxies have not got the configuration.
 	unready map[string]error
@@ -30,6 +34,8 @@ type table struct {
 	Samples     []string       `json:"samples"` // files of the samples directory
 	Mesh        map[string]any `json:"mesh"`
 	NoGenerated bool           `json:"noGenerated"`
+	Logs        bool           `json:"logs"`
+	WaypointFor string         `json:"waypointFor"`
 	Requests    []request      `json:"requests"`
 }
 
@@ -59,6 +65,8 @@ type request struct {
 	// Difference says why our engine answers otherwise, as it is documented; Isthmus is what it answers then.
 	Difference string `json:"difference"`
 	Isthmus    want   `json:"isthmus"`
+
+	logged bool
 }
 
 // want is what is expected; empty fields are not looked at.
@@ -72,6 +80,8 @@ type want struct {
 	// Headers that the backend saw, and headers of the response; - means that there must be none.
 	Headers  map[string]string `json:"headers"`
 	Response map[string]string `json:"response"`
+	// Log is part of the line in the access log.
+	Log string `json:"log"`
 	// Body of an answer that the proxy itself gave, or of lines.
 	Body     string   `json:"body"`
 	Mirrored string   `json:"mirrored"`
@@ -155,6 +165,8 @@ func (f *fixture) add(t table, samples string) error {
 		f.mesh = string(text)
 	}
 	f.noGenerated = f.noGenerated || t.NoGenerated
+	f.logs = f.logs || t.Logs
+	f.waypointFor = orDefault(t.WaypointFor, f.waypointFor)
 	f.requests = append(f.requests, t.Requests...)
 	return nil
 }

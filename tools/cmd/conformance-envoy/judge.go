@@ -116,6 +116,7 @@ func (b *testbed) judgeRequest(ctx context.Context, f *fixture, r request, repor
 	if r.Via == "" {
 		r.Via = "waypoint"
 	}
+	r.logged = f.logs
 	proxies := b.proxies[r.Via]
 	if len(proxies) == 0 {
 		return fmt.Errorf("via: there is no proxy %q", r.Via)
@@ -125,12 +126,12 @@ func (b *testbed) judgeRequest(ctx context.Context, f *fixture, r request, repor
 	if report.differ > report.differed+patience {
 		deadline = time.Now() // it is not about settling
 	}
-	for {
+	for try := 1; ; try++ {
 		var err error
 		if wrong, err = b.ask(ctx, proxies, r); err != nil {
 			return err
 		}
-		if len(wrong) == 0 || time.Now().After(deadline) || ctx.Err() != nil {
+		if len(wrong) == 0 || try > 1 && time.Now().After(deadline) || ctx.Err() != nil {
 			break
 		}
 		pause(ctx, 150*time.Millisecond)

@@ -104,7 +104,7 @@ func (b *testbed) startPilot(ctx context.Context) error {
 	if err := b.pki.write(filepath.Join(b.dir, "ca")); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(b.dir, "config", "world.yaml"), []byte(worldYAML()), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(b.dir, "config", "world.yaml"), []byte(worldYAML("service")), 0o600); err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(b.dir, "mesh.yaml"), []byte("trustDomain: cluster.local\n"), 0o600); err != nil {
@@ -168,6 +168,9 @@ func (b *testbed) apply(ctx context.Context, f *fixture) error {
 	marker := fmt.Sprintf("%s-%d", f.name, b.stage)
 	mesh := "trustDomain: cluster.local\n" + f.mesh
 	if err := replaceFile(filepath.Join(b.dir, "mesh.yaml"), mesh); err != nil {
+		return err
+	}
+	if err := replaceFile(filepath.Join(b.dir, "config", "world.yaml"), worldYAML(orDefault(f.waypointFor, "service"))); err != nil {
 		return err
 	}
 	keys, err := os.ReadFile(filepath.Join(b.dir, "ca", "jwks.json"))

@@ -16,6 +16,8 @@ type workload struct {
 	plain bool
 	// proxy pods are run elsewhere.
 	proxy bool
+	// impostor has the address of the pod, but another account's certificate.
+	impostor bool
 }
 
 // service is a Service with a virtual address.
@@ -67,6 +69,7 @@ func workloads() []workload {
 	backend("partner", "orders", "v1", 8080)
 	backend("default", "curl", "").account = "curl"
 	backend("other", "stranger", "").account = "stranger"
+	backend("default", "moved", "v1", 8080).impostor = true
 	for _, p := range proxyPairs() {
 		for i, ip := range p.ips {
 			out = append(out, workload{
@@ -117,6 +120,7 @@ func services() []service {
 		{name: "marker", ports: http(8000, 8080)},
 		{name: "free", selector: "httpbin", ports: http(8000, 8080), labels: map[string]string{"istio.io/use-waypoint": "none"}},
 		{namespace: "partner", name: "orders", ports: http(8000, 8080)},
+		{name: "moved", ports: http(8000, 8080)},
 	}
 	for _, v := range []string{"productpage-v1", "details-v1", "ratings-v1", "reviews-v1", "reviews-v2", "reviews-v3"} {
 		app, version, _ := strings.Cut(v, "-")
@@ -137,8 +141,8 @@ func services() []service {
 
 func (s service) host() string { return s.name + "." + s.namespace + ".svc.cluster.local" }
 
-// worldYAML are the manifests that every fixture adds to.
-func worldYAML() string {
+// worldYAML are the manifests that every fixture adds to. The waypoint is for service, workload or all.
+func worldYAML(waypointFor string) string {
 	var b strings.Builder
 	doc := func(format string, args ...any) { fmt.Fprintf(&b, format+"---\n", args...) }
 	doc("apiVersion: v1\nkind: Namespace\nmetadata: {name: default, labels: {istio.io/dataplane-mode: ambient, istio.io/use-waypoint: waypoint}}\n")
@@ -149,10 +153,10 @@ func worldYAML() string {
 	doc("apiVersion: gateway.networking.k8s.io/v1\nkind: GatewayClass\nmetadata: {name: istio-waypoint}\nspec: {controllerName: istio.io/mesh-controller}\n")
 	doc(`apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
-metadata: {name: waypoint, namespace: default, labels: {istio.io/waypoint-for: service}}
+metadata: {name: waypoint, namespace: default, labels: {istio.io/waypoint-for: %s}}
 spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
 status: {addresses: [{type: Hostname, value: waypoint.default.svc.cluster.local}]}
-`)
+`, waypointFor)
 	doc(`apiVersion: v1
 kind: Service
 metadata: {name: waypoint, namespace: default, labels: {%s: waypoint}}
