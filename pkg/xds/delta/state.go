@@ -29,6 +29,8 @@ type State struct {
 // StateResponse is one message to send.
 type StateResponse struct {
 	Version, Nonce string
+	// Changed are the names of what the client does not have like that.
+	Changed []string
 	*Batch
 }
 
@@ -48,6 +50,9 @@ func NewState(typeURL string, whole, hold bool) *State {
 
 // TypeURL returns the type.
 func (s *State) TypeURL() string { return s.typeURL }
+
+// Started reports whether there has been a request.
+func (s *State) Started() bool { return s.started }
 
 // At is the number of the table's last change that this stream has got.
 func (s *State) At() uint64 { return s.at }
@@ -130,7 +135,23 @@ func (s *State) Release(t *Table) StateOutput {
 		s.owes = false
 		b := s.wanted(t)
 		s.remember(b.Entries)
-		s.send(b, &out)
+		s.send(b, nil, &out)
+	}
+	return out
+}
+
+// Refresh sends again what the client has of the names; see Subscription.Refresh.
+func (s *State) Refresh(t *Table, names []string) StateOutput {
+	var out StateOutput
+	again := false
+	for _, name := range names {
+		if _, has := s.sent[name]; has {
+			delete(s.sent, name)
+			again = true
+		}
+	}
+	if again {
+		s.update(t, false, &out)
 	}
 	return out
 }
@@ -146,7 +167,7 @@ func (s *State) update(t *Table, fresh bool, out *StateOutput) {
 		}
 		s.remember(b.Entries)
 		if len(changed) > 0 {
-			s.send(&Batch{Entries: changed}, out)
+			s.send(&Batch{Entries: changed}, changed, out)
 		}
 	case s.holds && len(gone) > 0:
 		s.owes = true
@@ -154,12 +175,12 @@ func (s *State) update(t *Table, fresh bool, out *StateOutput) {
 			for _, e := range changed {
 				s.sent[e.Name] = e
 			}
-			s.send(&Batch{Entries: append(slices.Clone(b.Entries), gone...)}, out)
+			s.send(&Batch{Entries: append(slices.Clone(b.Entries), gone...)}, changed, out)
 		}
 	case fresh || len(changed)+len(gone) > 0:
 		s.owes = false
 		s.remember(b.Entries)
-		s.send(b, out)
+		s.send(b, changed, out)
 	}
 }
 
@@ -200,8 +221,11 @@ func (s *State) remember(entries []*Entry) {
 	}
 }
 
-func (s *State) send(b *Batch, out *StateOutput) {
+func (s *State) send(b *Batch, changed []*Entry, out *StateOutput) {
 	s.nonces++
 	s.status.Sent = strconv.Itoa(s.nonces)
 	out.Send = &StateResponse{Version: strconv.FormatUint(s.at, 10), Nonce: s.status.Sent, Batch: b}
+	for _, e := range changed {
+		out.Send.Changed = append(out.Send.Changed, e.Name)
+	}
 }

@@ -85,6 +85,24 @@ func (s *Subscription) Release(t *Table) Output {
 	return out
 }
 
+// Refresh sends again what the client has of the names: a client that is told of a cluster anew waits for the cluster's endpoints,
+// though it may have them, and does not ask.
+func (s *Subscription) Refresh(t *Table, names []string) Output {
+	var out Output
+	b := newBatchBuilder(s.onDemand)
+	for _, name := range names {
+		if _, held := s.held[name]; held {
+			if e, ok := t.Get(name); ok {
+				s.add(b, []*Entry{e}, true, &out)
+			}
+		}
+	}
+	if !b.empty() {
+		s.send(b.finish(), &out)
+	}
+	return out
+}
+
 // sendHolding is send, but for removals when they are held. An answer is sent even if nothing is left of it.
 func (s *Subscription) sendHolding(b *Batch, answer bool, out *Output) {
 	if s.holds && len(b.Removed) > 0 {
@@ -101,6 +119,9 @@ func (s *Subscription) sendHolding(b *Batch, answer bool, out *Output) {
 
 // TypeURL returns the type.
 func (s *Subscription) TypeURL() string { return s.typeURL }
+
+// Started reports whether there has been a request.
+func (s *Subscription) Started() bool { return s.started }
 
 // Wildcard reports whether every change of the table concerns this stream.
 func (s *Subscription) Wildcard() bool { return s.wildcard }

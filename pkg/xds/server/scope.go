@@ -187,29 +187,79 @@ func (s *Server) WithdrawScope(name string) {
 	}
 }
 
+// renewed are the clusters that have been sent and whose endpoints have not been sent since.
+type renewed struct{ names map[string]struct{} }
+
+// sent notes that a resource has been sent.
+func (r *renewed) sent(typeURL, name string) {
+	switch rank(typeURL) {
+	case clusterRank:
+		if r.names == nil {
+			r.names = map[string]struct{}{}
+		}
+		r.names[name] = struct{}{}
+	case endpointRank:
+		delete(r.names, name)
+	}
+}
+
+func (r *renewed) take() []string {
+	names := slices.Sorted(maps.Keys(r.names))
+	r.names = nil
+	return names
+}
+
+// renew sends endpoints again whose clusters have been sent.
+func (st *stream) renew(g messenger) error {
+	for _, sub := range st.list {
+		if rank(sub.TypeURL()) != endpointRank || !sub.Started() || len(st.renewed.names) == 0 {
+			continue
+		}
+		names := st.renewed.take()
+		if err := st.do(g, sub, func(t *delta.Table) delta.Output { return sub.Refresh(t, names) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Order of Envoy's types within a push: a client is told of what is referred to before what refers to it.
+const (
+	clusterRank = iota
+	endpointRank
+	listenerRank
+	routeRank
+	otherRank
+)
+
 func rank(typeURL string) int {
 	switch shortType(typeURL) {
 	case "cds":
-		return 0
+		return clusterRank
 	case "eds":
-		return 1
+		return endpointRank
 	case "lds":
-		return 2
+		return listenerRank
 	case "rds":
-		return 3
+		return routeRank
 	}
-	return 4
+	return otherRank
 }
 
 // holdsRemovals reports whether others refer to resources of the type, so that they go last.
-func holdsRemovals(typeURL string) bool { return rank(typeURL) < 2 }
+func holdsRemovals(typeURL string) bool {
+	return rank(typeURL) == clusterRank || rank(typeURL) == endpointRank
+}
 
 // releases reports whether a type refers to those that hold removals: once it is up to date, they may go.
-func releases(typeURL string) bool { return rank(typeURL) == 2 || rank(typeURL) == 3 }
+func releases(typeURL string) bool {
+	return rank(typeURL) == listenerRank || rank(typeURL) == routeRank
+}
 
 // partial reports whether a state-of-the-world response of the type need not have all that is subscribed.
-func partial(typeURL string) bool { return rank(typeURL) == 1 || rank(typeURL) == 3 }
+func partial(typeURL string) bool {
+	return rank(typeURL) == endpointRank || rank(typeURL) == routeRank
+}
 
 // release sends the removals that were held back.
 func (st *stream) release(g messenger) error {

@@ -221,6 +221,53 @@ func TestMakeBeforeBreak(t *testing.T) {
 	expectLines(t, p.got, "cds: c2@1", "eds: c2@1", "lds: l@2", "rds: r@2", "cds: -c1", "eds: -c1")
 }
 
+// Endpoints come after their cluster whenever that is sent, also if the client has them: it waits for them all the same.
+func TestEndpointsFollowClusters(t *testing.T) {
+	s, addr := serve(t, server.Config{Scopes: &byNode{}})
+	p := newDeltaPeer(t, addr, "a")
+	p.send(&discovery.DeltaDiscoveryRequest{TypeUrl: endpointType, ResourceNamesSubscribe: []string{"c1", "c2"}})
+	eventually(t, "it is there", func() bool { return len(s.Clients()) == 1 })
+	<-time.After(20 * time.Millisecond)
+	s.PublishScope("a", of(clusterType, "c1@1", "c2@1"), of(endpointType, "c1@1", "c2@1", "c3@1"))
+	expectLines(t, p.got, "cds: c1@1 c2@1", "eds: c1@1 c2@1")
+	s.PublishScope("a", of(clusterType, "c2@2", "c3@1"))
+	expectLines(t, p.got, "cds: c2@2 c3@1", "eds: c2@1")
+	s.PublishScope("a", of(clusterType, "c1@2", "c2@3"), of(endpointType, "c1@2"))
+	expectLines(t, p.got, "cds: c1@2 c2@3", "eds: c1@2", "eds: c2@1")
+	silent(t, p.got)
+	// So it is for one that comes back with older clusters and the newest endpoints.
+	p.leave()
+	ctx, cancel := context.WithTimeout(t.Context(), deadline)
+	defer cancel()
+	stream, err := dial(t, addr).DeltaAggregatedResources(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []*discovery.DeltaDiscoveryRequest{
+		{Node: scopedNode("b"), TypeUrl: clusterType, InitialResourceVersions: map[string]string{"c1": "1", "c2": "3"}},
+		{TypeUrl: endpointType, ResourceNamesSubscribe: []string{"c1", "c2"}, InitialResourceVersions: map[string]string{"c1": "2", "c2": "1"}},
+	} {
+		if err := stream.Send(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "it is there", func() bool { return len(s.Clients()) == 1 })
+	s.PublishScope("b", of(clusterType, "c1@2", "c2@3"), of(endpointType, "c1@2", "c2@1"))
+	for _, want := range []string{"c1@2", "", "c1@2"} {
+		r, err := stream.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for _, res := range r.GetResources() {
+			got += string(res.GetResource().GetValue())
+		}
+		if got != want {
+			t.Errorf("got %q of %s, want %q", got, r.GetTypeUrl(), want)
+		}
+	}
+}
+
 // What a scope was made for goes: clients keep what they have. When it is back they get the difference.
 func TestWithdrawnScope(t *testing.T) {
 	s, addr := serve(t, server.Config{Scopes: &byNode{}})
@@ -319,7 +366,7 @@ func TestStateOfTheWorldInScope(t *testing.T) {
 	s.PublishScope("a", of(endpointType, "c1@2"), of(routeType, "unused@1"))
 	expectLines(t, p.got, "eds: c1@2")
 	s.PublishScope("a", of(clusterType, "c2@2"))
-	expectLines(t, p.got, "cds: c1@1 c2@2")
+	expectLines(t, p.got, "cds: c1@1 c2@2", "eds: c2@1") // a cluster that is new to a client waits for endpoints
 	silent(t, p.got)
 
 	// A name that is added brings its resource, and nothing that is there already.

@@ -101,6 +101,9 @@ func (st *sotwStream) newState(typeURL string) *state {
 
 func (st *sotwStream) step(g messenger, w *state, r *discovery.DiscoveryRequest) error {
 	err := st.do(g, w, func(t *delta.Table) delta.StateOutput { return w.Step(t, r) })
+	if err == nil {
+		err = st.renew(g)
+	}
 	if err == nil && releases(w.TypeURL()) {
 		err = st.release(g)
 	}
@@ -128,12 +131,31 @@ func (st *sotwStream) push(g messenger) error {
 		if err := st.do(g, w, w.Advance); err != nil {
 			return err
 		}
+		if rank(w.TypeURL()) == endpointRank {
+			if err := st.renew(g); err != nil {
+				return err
+			}
+		}
 	}
 	if err := st.release(g); err != nil {
 		return err
 	}
 	if !since.IsZero() {
 		st.server.cfg.Metrics.convergence.Observe(st.server.cfg.Now().Sub(since).Seconds())
+	}
+	return nil
+}
+
+// renew sends endpoints again whose clusters have been sent.
+func (st *sotwStream) renew(g messenger) error {
+	for _, w := range st.list {
+		if rank(w.TypeURL()) != endpointRank || !w.Started() || len(st.renewed.names) == 0 {
+			continue
+		}
+		names := st.renewed.take()
+		if err := st.do(g, w, func(t *delta.Table) delta.StateOutput { return w.Refresh(t, names) }); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -160,6 +182,9 @@ func (st *sotwStream) do(g messenger, w *state, step func(*delta.Table) delta.St
 	st.record(&w.last, w.Status(), out.Send != nil, out.Acked != "" || out.Nack != nil)
 	if out.Send == nil {
 		return nil
+	}
+	for _, name := range out.Send.Changed {
+		st.renewed.sent(w.TypeURL(), name)
 	}
 	tail := delta.AppendState(st.server.controlPlane, out.Send.Version, out.Send.Nonce)
 	err := g.SendMsg(newEncoded(out.Send.StateWire(w.TypeURL()), tail))

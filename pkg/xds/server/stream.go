@@ -28,9 +28,10 @@ type stream struct {
 	list []*subscription // in the order in which types are sent
 	keys map[demanded]struct{}
 	// topics are those that know the stream; scopes those it is a member of
-	topics map[*topic]struct{}
-	scopes []*scope
-	parked []*discovery.DeltaDiscoveryRequest // of scopes that have nothing yet
+	topics  map[*topic]struct{}
+	scopes  []*scope
+	parked  []*discovery.DeltaDiscoveryRequest // of scopes that have nothing yet
+	renewed renewed
 
 	// guarded by mu: for wakeUp and Clients
 	mu     sync.Mutex
@@ -213,6 +214,9 @@ func (st *stream) newSubscription(typeURL string) *subscription {
 
 func (st *stream) step(g messenger, sub *subscription, r *discovery.DeltaDiscoveryRequest) error {
 	err := st.do(g, sub, func(t *delta.Table) delta.Output { return sub.Step(t, r) })
+	if err == nil {
+		err = st.renew(g)
+	}
 	if err == nil && releases(sub.TypeURL()) {
 		err = st.release(g)
 	}
@@ -231,6 +235,11 @@ func (st *stream) push(g messenger) error {
 	for _, sub := range st.list {
 		if err := st.do(g, sub, func(t *delta.Table) delta.Output { return sub.Advance(t) }); err != nil {
 			return err
+		}
+		if rank(sub.TypeURL()) == endpointRank {
+			if err := st.renew(g); err != nil {
+				return err
+			}
 		}
 	}
 	if err := st.release(g); err != nil {
@@ -277,6 +286,9 @@ func (st *stream) do(g messenger, sub *subscription, step func(*delta.Table) del
 	st.record(&sub.last, sub.Status(), out.Send != nil, out.Acked != "" || out.Nack != nil)
 	if out.Send == nil {
 		return nil
+	}
+	for _, e := range out.Send.Entries {
+		st.renewed.sent(sub.TypeURL(), e.Name)
 	}
 	err := g.SendMsg(newEncoded(out.Send.Wire(sub.TypeURL(), st.server.cfg.Version), delta.AppendNonce(nil, out.Send.Nonce)))
 	st.server.cfg.Metrics.pushed(sub.TypeURL(), st.server.cfg.Now().Sub(start))
