@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/certs"
@@ -92,7 +93,7 @@ func (b *testbed) serve(address string, answer func(net.Conn) error) (netip.Addr
 			}
 			go func() {
 				defer conn.Close()
-				if err := answer(conn); err != nil && !errors.Is(err, errEnded) && !errors.Is(err, net.ErrClosed) {
+				if err := answer(conn); err != nil && !errors.Is(err, errEnded) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, syscall.ECONNRESET) {
 					fmt.Fprintln(os.Stderr, "backend:", err)
 				}
 			}()
