@@ -27,6 +27,7 @@ type client struct {
 	resp     httpmsg.Head
 	body     body
 	watch    watch
+	stale    staleness
 	method   string // of the request
 	upgrade  bool   // it asks for another protocol
 	answered bool
@@ -56,6 +57,7 @@ func NewClient(conn net.Conn, cfg ClientConfig) httpmsg.ClientConn {
 		}
 		c.fail(err)
 	}
+	c.stale.init(conn)
 	c.watch.arm()
 	return &conn1{c}
 }
@@ -78,7 +80,11 @@ func (k *conn1) Open(_ context.Context, h *httpmsg.Head, end bool) (httpmsg.Clie
 	c.busy = true
 	c.mu.Unlock()
 	c.watch.stop()
-	if err := c.open(h, end); err != nil {
+	err := c.stale.check()
+	if err == nil {
+		err = c.open(h, end)
+	}
+	if err != nil {
 		c.Close()
 		return nil, fmt.Errorf("%w: %w", httpmsg.ErrNotSent, err)
 	}

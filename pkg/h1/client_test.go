@@ -379,3 +379,20 @@ func TestBothEnds(t *testing.T) {
 		})
 	}
 }
+
+// TestClientStale: a server that hangs up after each response, without saying so, loses no request.
+func TestClientStale(t *testing.T) {
+	closed := make(chan struct{})
+	k := dialClient(t, script(t, "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc", func(c net.Conn) {
+		c.Close()
+		close(closed)
+	}))
+	if got, _, _ := exchange(t, k, request("GET", "/", -1), nil); got.Status != 200 {
+		t.Fatal(got)
+	}
+	<-closed
+	if _, err := k.Open(t.Context(), request("GET", "/", -1), true); !errors.Is(err, httpmsg.ErrNotSent) {
+		t.Error(err)
+	}
+	<-k.Done()
+}
