@@ -29,11 +29,11 @@ type Socket struct {
 	soft *soft
 }
 
-// Soft returns a channel that is closed when the HTTP connections that exist now are to end: when they are asked to go elsewhere
-// while new ones are still accepted, and when the socket is. One that begins after that gets a moment for its first request.
-func (s *Socket) Soft() <-chan struct{} { return s.soft.current() }
+// OnSoft calls f when connections that exist now are asked to go elsewhere: while new ones are still accepted, or when the socket
+// is closed. One that begins after that gets a moment for its first request. The result takes the wish back.
+func (s *Socket) OnSoft(f func()) (forget func()) { return s.soft.onSoft(f) }
 
-// Generation changes when Soft's channel is closed.
+// Generation changes when connections are asked to go elsewhere.
 func (s *Socket) Generation() uint64 { return s.soft.generation.Load() }
 
 // OnEnd calls f when connections that carry nothing are to be closed, which is some time after Drain; at once if that has passed.
@@ -47,12 +47,24 @@ const firstRequest = time.Second
 type soft struct {
 	generation atomic.Uint64
 
-	mu    sync.Mutex    // guards the rest
-	ch    chan struct{} // the present channel of Soft
+	mu    sync.Mutex // guards the rest
 	ended bool
 	late  bool // idle connections are to be closed
 	next  uint64
-	wish  map[uint64]func()
+	turns map[uint64]func() // of OnSoft
+	ends  map[uint64]func() // of OnEnd
+}
+
+func newSoft() *soft { return &soft{turns: map[uint64]func(){}, ends: map[uint64]func(){}} }
+
+func (s *soft) onSoft(f func()) (forget func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		timer := time.AfterFunc(firstRequest, f)
+		return func() { timer.Stop() }
+	}
+	return s.wishLocked(&s.turns, f)
 }
 
 func (s *soft) onEnd(f func()) (forget func()) {
@@ -62,13 +74,30 @@ func (s *soft) onEnd(f func()) (forget func()) {
 		go f()
 		return func() {}
 	}
+	return s.wishLocked(&s.ends, f)
+}
+
+func (s *soft) wishLocked(wishes *map[uint64]func(), f func()) (forget func()) {
 	s.next++
 	n := s.next
-	s.wish[n] = f
+	(*wishes)[n] = f
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		delete(s.wish, n)
+		delete(*wishes, n)
+	}
+}
+
+// turn asks who is here to go elsewhere; end says that nobody else comes.
+func (s *soft) turn(end bool) {
+	s.mu.Lock()
+	turns := s.turns
+	s.turns = map[uint64]func(){}
+	s.ended = s.ended || end
+	s.generation.Add(1)
+	s.mu.Unlock()
+	for _, f := range turns {
+		f()
 	}
 }
 
@@ -76,35 +105,12 @@ func (s *soft) onEnd(f func()) (forget func()) {
 func (s *soft) end() {
 	s.mu.Lock()
 	s.late = true
-	wish := s.wish
-	s.wish = nil
+	ends := s.ends
+	s.ends = map[uint64]func(){}
 	s.mu.Unlock()
-	for _, f := range wish {
+	for _, f := range ends {
 		f()
 	}
-}
-
-func (s *soft) current() <-chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.ended {
-		return s.ch
-	}
-	late := make(chan struct{})
-	time.AfterFunc(firstRequest, func() { close(late) })
-	return late
-}
-
-// turn closes the channel; connections that begin later get another one.
-func (s *soft) turn(end bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.ended {
-		close(s.ch)
-		s.ch = make(chan struct{})
-		s.generation.Add(1)
-	}
-	s.ended = s.ended || end
 }
 
 // Config of a Set.
@@ -189,7 +195,7 @@ func (s *Set) Apply(ctx context.Context, listeners map[string]*l7.Listener) erro
 			continue
 		}
 		drain := make(chan struct{})
-		sock := &socket{Socket: Socket{Name: k.name, Address: bound(l), Drain: drain, soft: &soft{ch: make(chan struct{}), wish: map[uint64]func(){}}}, listener: l, drain: drain}
+		sock := &socket{Socket: Socket{Name: k.name, Address: bound(l), Drain: drain, soft: newSoft()}, listener: l, drain: drain}
 		s.sockets[k] = sock
 		s.conns.Go(func() { s.accept(sock) })
 		s.cfg.Log.Info("listening", "listener", k.name, "address", l.Addr().String())

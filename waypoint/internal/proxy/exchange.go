@@ -114,6 +114,9 @@ func (x *exchange) carry(now time.Time) {
 	if d.MaxDuration > 0 {
 		x.guard.set(deadlineMaxDuration, now.Add(d.MaxDuration))
 	}
+	if limit := x.binding.chain.HTTP.RequestTimeout; limit > 0 && !x.s.Ended() {
+		x.guard.set(deadlineRequest, now.Add(limit))
+	}
 	if d.IdleTimeout > 0 {
 		x.guard.idleAfter(d.IdleTimeout)
 	}
@@ -190,6 +193,9 @@ func (x *exchange) abandon() {
 		x.c.stats.rqTimeout.Add(1)
 		if x.cluster != nil {
 			x.cluster.Count(upstream.EventTimeout, x.host)
+			if x.host != nil && !x.responded {
+				x.cluster.Failed(x.host, true)
+			}
 		}
 		x.reply(l7.ReplyUpstreamTimeout)
 	case causeIdle:

@@ -150,10 +150,14 @@ func (x *exchange) failed(e *upstream.Error) (again bool) {
 	switch x.guard.why() {
 	case causeNone:
 		x.record.UpstreamFailure = e.Transport
+		if e.Reason != upstream.Overflow {
+			x.cluster.Failed(x.host, e.Reason == upstream.ConnectionTimeout)
+		}
 		if e.Reason == upstream.RemoteReset || e.Reason == upstream.RemoteRefused || e.Reason == upstream.ConnectionTermination {
 			x.cluster.Count(upstream.EventReset, nil)
 		}
 	case causePerTry:
+		x.cluster.Failed(x.host, true)
 		x.cluster.Count(upstream.EventPerTryTimeout, x.host)
 		failure, reply = l7.FailurePerTryTimeout, l7.ReplyPerTryTimeout
 	case causePerTryIdle:

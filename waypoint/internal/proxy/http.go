@@ -5,6 +5,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/h1"
 	"github.com/isthmus-mesh/isthmus/pkg/h2conn"
@@ -19,16 +20,25 @@ type httpConn struct {
 	stats *httpStats
 	bound atomic.Pointer[binding]
 
-	// Of HTTP/1: generation is the socket's when the connection began; drain is closed when the exchange under way, or none, is
-	// to be the last.
-	generation uint64
-	drain      chan struct{}
+	drain      chan struct{} // closed when the connection takes no more requests than those under way
 	draining   sync.Once
+	requests   atomic.Uint32
+	gently     bool   // HTTP/1: see leave
+	generation uint64 // the socket's when the connection began
 }
 
-// leave makes the exchange under way the last one of an HTTP/1 connection: its response says so. A connection that waits for a
-// request is closed; a request that is on its way then fails, so this is done within an exchange where there is time.
+// leave ends the connection after what is under way. HTTP/2 says so to the client. HTTP/1 does with the response under way; a
+// connection that waits for a request is closed, and a request that is on its way then fails: so there it is done within an
+// exchange, as long as there is time (see turn).
 func (c *httpConn) leave() { c.draining.Do(func() { close(c.drain) }) }
+
+// turn is called when a request comes: it may be the last.
+func (c *httpConn) turn() {
+	limit := c.bound.Load().chain.HTTP.MaxRequestsPerConnection
+	if limit > 0 && c.requests.Add(1) >= limit || c.gently && c.socket.Generation() != c.generation {
+		c.leave()
+	}
+}
 
 // binding is the chain that the connection has under a version of its listener. It is immutable.
 type binding struct {
@@ -41,7 +51,9 @@ type binding struct {
 func (d *downstream) serveHTTP(ctx context.Context, chain *l7.Chain, conn netx.Stream) {
 	s := d.srv
 	m := chain.HTTP
-	c := &httpConn{downstream: d, stats: s.stats.of(m.StatPrefix)}
+	c := &httpConn{
+		downstream: d, stats: s.stats.of(m.StatPrefix), drain: make(chan struct{}), generation: d.socket.Generation(),
+	}
 	c.bound.Store(&binding{listener: s.current.Load().cfg.Listeners[d.listener], chain: chain, admitted: true})
 	c.stats.cxTotal.Add(1)
 	c.stats.cxActive.Add(1)
@@ -66,19 +78,23 @@ func (d *downstream) serveHTTP(ctx context.Context, chain *l7.Chain, conn netx.S
 		}
 	}
 	handler := func(ctx context.Context, stream httpmsg.ServerStream) { c.handle(ctx, stream) }
+	if m.MaxConnectionDuration > 0 {
+		timer := time.AfterFunc(m.MaxConnectionDuration, c.leave)
+		defer timer.Stop()
+	}
 	var err error
 	if protocol == h2conn.HTTP2 {
+		defer d.socket.OnSoft(c.leave)()
 		err = h2conn.Serve(ctx, conn, handler, h2conn.ServerConfig{
-			Drain: d.socket.Soft(), MaxConcurrentStreams: m.HTTP2.MaxStreams, IdleTimeout: m.IdleTimeout,
+			Drain: c.drain, MaxConcurrentStreams: m.HTTP2.MaxStreams, IdleTimeout: m.IdleTimeout,
 			Options: h2conn.Options{
 				MaxHeaderBytes: m.MaxHeaderBytes, MaxHeaders: m.MaxHeaders, StreamWindow: m.HTTP2.StreamWindow, ConnWindow: m.HTTP2.ConnWindow,
 				KeepaliveInterval: m.HTTP2.KeepaliveInterval, KeepaliveTimeout: m.HTTP2.KeepaliveTimeout, Log: s.deps.Log,
 			},
 		})
 	} else {
-		c.generation, c.drain = d.socket.Generation(), make(chan struct{})
-		forget := d.socket.OnEnd(c.leave)
-		defer forget()
+		c.gently = true
+		defer d.socket.OnEnd(c.leave)()
 		err = h1.Serve(ctx, conn, handler, h1.ServerConfig{
 			Drain: c.drain, MaxHeaderBytes: m.MaxHeaderBytes, MaxHeaders: m.MaxHeaders, IdleTimeout: m.IdleTimeout,
 			HeaderTimeout: m.RequestHeadersTimeout, RefuseHTTP10: !m.AcceptHTTP10, Log: s.deps.Log, Refused: c.refused,
@@ -91,9 +107,7 @@ func (d *downstream) serveHTTP(ctx context.Context, chain *l7.Chain, conn netx.S
 
 // handle answers one request.
 func (c *httpConn) handle(ctx context.Context, stream httpmsg.ServerStream) {
-	if c.drain != nil && c.socket.Generation() != c.generation {
-		c.leave()
-	}
+	c.turn()
 	x := c.srv.exchanges.Get().(*exchange)
 	x.run(ctx, c, stream)
 	x.reset()

@@ -91,6 +91,7 @@ func (b *requestBody) replayable() bool {
 // done notes that the request is complete, from when on its timeouts count. Called with mu held, or before anything runs.
 func (b *requestBody) done() {
 	b.doneAt = b.x.srv.deps.Clock()
+	b.x.guard.set(deadlineRequest, time.Time{})
 	b.x.armTimeouts(b.doneAt)
 	for _, m := range b.mirrors {
 		m.finish(b.trailer)
@@ -205,7 +206,7 @@ func (b *requestBody) pass(p []byte) {
 	b.writing = true
 	b.mu.Unlock()
 	_, err := to.Write(p)
-	if err == nil && buffered(b.x.s) == 0 && !b.x.s.Ended() {
+	if err == nil && b.x.s.Buffered() == 0 && !b.x.s.Ended() {
 		err = to.Flush()
 	}
 	b.mu.Lock()
@@ -262,12 +263,4 @@ func (b *requestBody) finish() {
 		b.changed.Wait()
 	}
 	timer.Stop()
-}
-
-// buffered is how much of a body can be read without waiting.
-func buffered(s httpmsg.Incoming) int {
-	if b, ok := s.(interface{ Buffered() int }); ok {
-		return b.Buffered()
-	}
-	return 0
 }

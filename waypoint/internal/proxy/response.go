@@ -57,7 +57,7 @@ func (x *exchange) copyBody(length int64) {
 	for {
 		if held {
 			held = false
-		} else if buffered(x.stream.ClientStream) == 0 {
+		} else if x.stream.Buffered() == 0 {
 			if err := x.s.Flush(); err != nil {
 				x.lostOrAborted()
 				return

@@ -55,6 +55,16 @@ func (c *Cluster) Answered(h *Host, status int) {
 	} else {
 		h.stats.rqSuccess.Add(1)
 	}
+	c.observe(h, status, false)
+}
+
+// Failed counts an attempt that the host did not answer, or not in time.
+func (c *Cluster) Failed(h *Host, timeout bool) {
+	status := 503
+	if timeout {
+		status = 504
+	}
+	c.observe(h, status, true)
 }
 
 // TakeRetry reserves one of the retries that may be under way at once; EndRetry gives it back.

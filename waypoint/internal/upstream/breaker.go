@@ -24,12 +24,12 @@ type gauges struct{ connections, pending, requests, retries gauge }
 
 // counters are the statistics of a cluster; see [ClusterStats].
 type counters struct {
-	cxTotal, cxConnectFail, cxConnectTimeout, cxOverflow          atomic.Uint64
-	rqTotal, rqPendingTotal, rqPendingOverflow, rqOverflow        atomic.Uint64
-	rqTimeout, rqPerTryTimeout, rqRetry, rqRetrySuccess           atomic.Uint64
-	rqRetryOverflow, rqRetryLimitExceeded, rqCancelled, rqRxReset atomic.Uint64
-	rqTxReset, rqNoneHealthy, rqCompleted, identityRefused        atomic.Uint64
-	byClass                                                       [6]atomic.Uint64 // 1xx at 1
+	cxTotal, cxConnectFail, cxConnectTimeout, cxOverflow              atomic.Uint64
+	rqTotal, rqPendingTotal, rqPendingOverflow, rqOverflow            atomic.Uint64
+	rqTimeout, rqPerTryTimeout, rqRetry, rqRetrySuccess               atomic.Uint64
+	rqRetryOverflow, rqRetryLimitExceeded, rqCancelled, rqRxReset     atomic.Uint64
+	rqTxReset, rqNoneHealthy, rqCompleted, identityRefused, ejections atomic.Uint64
+	byClass                                                           [6]atomic.Uint64 // 1xx at 1
 }
 
 // hostCounters are the statistics of a host; see [HostState].

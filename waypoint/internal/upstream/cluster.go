@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"maps"
+	"math"
 	"net"
 	"slices"
 	"sync"
@@ -91,7 +92,9 @@ func (c *Cluster) applyLocked(conf *l7.Cluster, endpoints *l7.Endpoints) {
 			if h == nil {
 				h = newHost(c, e)
 			}
-			h.endpoint.Store(e)
+			if before := h.endpoint.Swap(e); conf.CloseOnHealthFailure && before.Health != e.Health && e.Health == l7.Unhealthy {
+				h.retire(false)
+			}
 			seen[key] = h
 			v.hosts = append(v.hosts, h)
 			members = append(members, member(conf, e, h))
@@ -131,6 +134,9 @@ func member(conf *l7.Cluster, e *l7.Endpoint, h *Host) lb.Member {
 	case l7.Degraded:
 		m.Health = lb.Degraded
 	case l7.Unhealthy, l7.Draining:
+		m.Health = lb.Unhealthy
+	}
+	if h.outlier.ejected.Load() {
 		m.Health = lb.Unhealthy
 	}
 	return m
@@ -180,12 +186,31 @@ func (c *Cluster) Pick(ch *Choice) *Host {
 		r.Attempts = ch.Attempts
 		r.Exclude = func(i int) bool { return slices.Contains(ch.Tried, v.hosts[i]) }
 	}
-	i, ok := v.set.Pick(&r)
-	if !ok {
-		c.stats.rqNoneHealthy.Add(1)
-		return nil
+	for attempt := 1; ; attempt++ {
+		i, ok := v.set.Pick(&r)
+		if !ok {
+			c.stats.rqNoneHealthy.Add(1)
+			return nil
+		}
+		h := v.hosts[i]
+		if v.conf.LB.SlowStart == 0 || attempt == slowStartChoices || h.warm(&v.conf.LB, ch.Rand) {
+			return h
+		}
 	}
-	return v.hosts[i]
+}
+
+// slowStartChoices are how many hosts are drawn where some of them have just begun.
+const slowStartChoices = 4
+
+// warm is whether a host that is drawn is taken: the longer it is there, the more often.
+func (h *Host) warm(conf *l7.LB, rnd l7.Rand) bool {
+	age := time.Since(h.since)
+	if age >= conf.SlowStart {
+		return true
+	}
+	share := math.Pow(float64(age)/float64(conf.SlowStart), 1/max(conf.SlowStartAggression, 0.01))
+	share = max(share, conf.SlowStartMin/100)
+	return float64(rnd.Uint64()%1024) < share*1024
 }
 
 // Config of the cluster that is in force.

@@ -117,6 +117,12 @@ func (h *Host) direct(ctx context.Context, e *l7.Endpoint) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", h.describe(), err)
 	}
+	conf := h.cluster.Config()
+	if tcp, ok := nc.(*net.TCPConn); ok && conf.KeepaliveIdle > 0 {
+		_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{ // the defaults serve, too
+			Enable: true, Idle: conf.KeepaliveIdle, Interval: conf.KeepaliveInterval, Count: int(conf.KeepaliveProbes),
+		})
+	}
 	return nc, nil
 }
 

@@ -24,6 +24,8 @@ type Host struct {
 	endpoint atomic.Pointer[l7.Endpoint] // the newest description
 	load     lb.Host
 	stats    hostCounters
+	outlier  outlier
+	since    time.Time    // immutable: when the host was added
 	used     atomic.Int64 // unix nanoseconds of the last request; only of dynamic hosts
 
 	h1 pool1
@@ -38,7 +40,7 @@ type Host struct {
 }
 
 func newHost(c *Cluster, e *l7.Endpoint) *Host {
-	h := &Host{cluster: c, address: addressOf(e, e.Address), open: map[*conn]struct{}{}}
+	h := &Host{cluster: c, address: addressOf(e, e.Address), since: time.Now(), open: map[*conn]struct{}{}}
 	h.endpoint.Store(e)
 	h.h1.host, h.h2.host = h, h
 	return h

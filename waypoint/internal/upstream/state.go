@@ -17,6 +17,7 @@ type ClusterStats struct {
 	RqTimeout, RqPerTryTimeout, RqRetry, RqRetrySuccess, RqRetryOverflow                  uint64
 	RqRetryLimitExceeded, RqCancelled, RqRxReset, RqTxReset, RqNoneHealthy                uint64
 	Rq1xx, Rq2xx, Rq3xx, Rq4xx, Rq5xx, RqCompleted, CxRxBytes, CxTxBytes, IdentityRefused uint64
+	EjectionsTotal, EjectionsActive                                                       uint64
 	MembershipTotal, MembershipHealthy, MembershipDegraded                                int
 }
 
@@ -24,6 +25,8 @@ type ClusterStats struct {
 type HostState struct {
 	Endpoint *l7.Endpoint
 	// Address as /clusters shows it: that of the socket, or "envoy://connect_originate/POD:9080".
+	// Ejected is whether outlier detection keeps it out.
+	Ejected                                                                            bool
 	Address                                                                            string
 	CxActive, CxTotal, CxConnectFail, RqActive, RqTotal, RqError, RqSuccess, RqTimeout uint64
 }
@@ -40,8 +43,8 @@ func (c *Cluster) state() ClusterState {
 		RqRetrySuccess: s.rqRetrySuccess.Load(), RqRetryOverflow: s.rqRetryOverflow.Load(),
 		RqRetryLimitExceeded: s.rqRetryLimitExceeded.Load(), RqCancelled: s.rqCancelled.Load(), RqRxReset: s.rqRxReset.Load(),
 		RqTxReset: s.rqTxReset.Load(), RqNoneHealthy: s.rqNoneHealthy.Load(), RqCompleted: s.rqCompleted.Load(),
-		IdentityRefused: s.identityRefused.Load(),
-		Rq1xx:           s.byClass[1].Load(), Rq2xx: s.byClass[2].Load(), Rq3xx: s.byClass[3].Load(), Rq4xx: s.byClass[4].Load(), Rq5xx: s.byClass[5].Load(),
+		IdentityRefused: s.identityRefused.Load(), EjectionsTotal: s.ejections.Load(),
+		Rq1xx: s.byClass[1].Load(), Rq2xx: s.byClass[2].Load(), Rq3xx: s.byClass[3].Load(), Rq4xx: s.byClass[4].Load(), Rq5xx: s.byClass[5].Load(),
 	}}
 	counts := v.set.Counts()
 	out.Stats.MembershipTotal, out.Stats.MembershipHealthy, out.Stats.MembershipDegraded = counts.Total, counts.Healthy, counts.Degraded
@@ -50,6 +53,9 @@ func (c *Cluster) state() ClusterState {
 		hosts = c.all()
 	}
 	for _, h := range hosts {
+		if h.outlier.ejected.Load() {
+			out.Stats.EjectionsActive++
+		}
 		out.Hosts = append(out.Hosts, h.state())
 	}
 	return out
@@ -58,7 +64,7 @@ func (c *Cluster) state() ClusterState {
 func (h *Host) state() HostState {
 	s := &h.stats
 	return HostState{
-		Endpoint: h.Endpoint(), Address: h.address, CxActive: uint64(max(s.cxActive.Load(), 0)), CxTotal: s.cxTotal.Load(),
+		Endpoint: h.Endpoint(), Address: h.address, Ejected: h.outlier.ejected.Load(), CxActive: uint64(max(s.cxActive.Load(), 0)), CxTotal: s.cxTotal.Load(),
 		CxConnectFail: s.cxConnectFail.Load(), RqActive: uint64(max(h.load.Active(), 0)), RqTotal: s.rqTotal.Load(),
 		RqError: s.rqError.Load(), RqSuccess: s.rqSuccess.Load(), RqTimeout: s.rqTimeout.Load(),
 	}

@@ -387,3 +387,75 @@ func until(t *testing.T, what string, ok func() bool) {
 		time.Sleep(time.Millisecond)
 	}
 }
+
+func TestOutliersAreEjectedAndReadmitted(t *testing.T) {
+	var broken atomic.Bool
+	broken.Store(true)
+	sick := newApp(t, func(w http.ResponseWriter, r *http.Request) {
+		if broken.Load() {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		hello(w, r)
+	})
+	well := newApp(t, hello)
+	conf := cluster("c", l7.UpstreamHTTP1)
+	conf.LB.Policy = l7.LBRoundRobin
+	conf.Outlier = &l7.Outlier{
+		Consecutive5xx: 3, Interval: time.Second, BaseEjection: 100 * time.Millisecond, MaxEjection: time.Second, MaxEjectionPercent: 50,
+	}
+	m := newManager(t)
+	c := m.Update(config(conf, sick.address, well.address))["c"]
+	request := func() {
+		h := c.Pick(&Choice{Rand: global{}})
+		status := 200
+		if _, err := getFrom(t.Context(), h); err != nil {
+			status = 500
+		}
+		c.Answered(h, status)
+	}
+	until(t, "the sick one is ejected", func() bool {
+		request()
+		return m.State()[0].Stats.EjectionsActive == 1
+	})
+	before := sick.requests.Load()
+	for range 10 {
+		request()
+	}
+	if sick.requests.Load() != before {
+		t.Error("it still gets requests")
+	}
+	broken.Store(false)
+	until(t, "it is back", func() bool {
+		request()
+		return sick.requests.Load() > before
+	})
+	if s := m.State()[0].Stats; s.EjectionsTotal == 0 || s.MembershipTotal != 2 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestSlowStart(t *testing.T) {
+	old, fresh := newApp(t, hello), newApp(t, hello)
+	conf := cluster("c", l7.UpstreamHTTP1)
+	conf.LB.Policy = l7.LBRandom
+	m := newManager(t)
+	m.Update(config(conf, old.address))
+	slow := *conf
+	slow.LB.SlowStart, slow.LB.SlowStartAggression, slow.LB.SlowStartMin = time.Hour, 1, 10
+	c := m.Update(config(&slow, old.address, fresh.address))["c"]
+	for _, h := range c.view.Load().hosts {
+		if h.Endpoint().Address == old.address {
+			h.since = h.since.Add(-2 * time.Hour)
+		}
+	}
+	n := 0
+	for range 1000 {
+		if c.Pick(&Choice{Rand: global{}}).Endpoint().Address == fresh.address {
+			n++
+		}
+	}
+	if n < 40 || n > 300 {
+		t.Errorf("the new host got %d of 1000", n)
+	}
+}
