@@ -114,3 +114,28 @@ func backend(t *testing.T, name string) string {
 	t.Cleanup(server.Close)
 	return server.Listener.Addr().String()
 }
+
+// endpointsOf has no host.
+func endpointsOf(cluster string) *endpointv3.ClusterLoadAssignment {
+	return &endpointv3.ClusterLoadAssignment{ClusterName: cluster}
+}
+
+// logBackend answers, or, on /slow, does not.
+func logBackend(t *testing.T) string {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			<-r.Context().Done()
+			return
+		}
+		w.Header().Set("X-Answer", "yes")
+		if r.Header.Get("Content-Type") == "application/grpc" {
+			w.Header().Set("Content-Type", "application/grpc")
+			w.Header().Set("Grpc-Status", "5")
+			return
+		}
+		fmt.Fprintf(w, "the answer to %s", r.URL.Path)
+	}))
+	t.Cleanup(server.Close)
+	return server.Listener.Addr().String()
+}

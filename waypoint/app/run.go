@@ -69,7 +69,7 @@ func newCommon(cfg Config, quit context.CancelFunc) (*common, error) {
 		return nil, fmt.Errorf("identity by TRUST_DOMAIN, POD_NAMESPACE and SERVICE_ACCOUNT: %w", err)
 	}
 	err = errors.Join(
-		telemetry.RegisterBuild(c.registry, string(cfg.Kind), cfg.Build),
+		telemetry.RegisterBuild(c.registry, "proxy", cfg.Build),
 		c.registry.Register(collectors.NewGoCollector()),
 		c.registry.Register(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})),
 	)

@@ -277,7 +277,7 @@ func TestMetrics(t *testing.T) {
 			}
 		}
 		text, err := get("http://"+g.cfg.MetricsAddr+"/stats/prometheus", http.StatusOK)
-		if err != nil || !strings.Contains(text, `istio_build{component="router",tag="1.2.3"} 1`) {
+		if err != nil || !strings.Contains(text, `istio_build{component="proxy",tag="1.2.3"} 1`) {
 			t.Errorf("merged metrics: %v", err)
 		}
 	})

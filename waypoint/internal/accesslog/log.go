@@ -21,12 +21,10 @@ import (
 	"github.com/isthmus-mesh/isthmus/waypoint/l7"
 )
 
-// DefaultFormat is a line when the configuration names no format. It is Istio's.
-const DefaultFormat = `[%START_TIME%] "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%" %RESPONSE_CODE% %RESPONSE_FLAGS% ` +
-	`%RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% "%UPSTREAM_TRANSPORT_FAILURE_REASON%" %BYTES_RECEIVED% %BYTES_SENT% ` +
-	`%DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% "%REQ(X-FORWARDED-FOR)%" "%REQ(USER-AGENT)%" "%REQ(X-REQUEST-ID)%" ` +
-	`"%REQ(:AUTHORITY)%" "%UPSTREAM_HOST%" %UPSTREAM_CLUSTER_RAW% %UPSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS% ` +
-	"%DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%\n"
+// defaultFormat is a line when the configuration names no format. It is Envoy's; the control plane of the field names its own.
+const defaultFormat = `[%START_TIME%] "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%" %RESPONSE_CODE% %RESPONSE_FLAGS% ` +
+	`%BYTES_RECEIVED% %BYTES_SENT% %DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% "%REQ(X-FORWARDED-FOR)%" "%REQ(USER-AGENT)%" ` +
+	`"%REQ(X-REQUEST-ID)%" "%REQ(:AUTHORITY)%" "%UPSTREAM_HOST%"` + "\n"
 
 // Open opens a file for appending. "/dev/stdout" and "/dev/stderr" are the process's own, which closing leaves open.
 func Open(path string) (io.WriteCloser, error) {
@@ -286,7 +284,7 @@ func compileFormat(f *corev3.SubstitutionFormatString) (format, error) {
 	}
 	switch kind := f.GetFormat().(type) {
 	case nil:
-		return compileText(DefaultFormat, f.GetOmitEmptyValues())
+		return compileText(defaultFormat, f.GetOmitEmptyValues())
 	case *corev3.SubstitutionFormatString_TextFormat:
 		return compileText(kind.TextFormat, f.GetOmitEmptyValues()) //nolint:staticcheck // peers still send it
 	case *corev3.SubstitutionFormatString_TextFormatSource:

@@ -78,7 +78,7 @@ func plain() map[string]operator {
 		"CONNECTION_ID":                  num(func(r *proxy.Record) (uint64, bool) { return r.ConnectionID, r.ConnectionID != 0 }),
 		"ROUTE_NAME":                     str(func(r *proxy.Record) string { return r.RouteName }),
 		"UPSTREAM_HOST":                  str(func(r *proxy.Record) string { return r.UpstreamHost }),
-		"UPSTREAM_REMOTE_ADDRESS":        str(func(r *proxy.Record) string { return r.UpstreamHost }),
+		"UPSTREAM_REMOTE_ADDRESS":        str(upstreamRemote),
 		"UPSTREAM_HOST_NAME":             str(upstreamHostName),
 		"UPSTREAM_CLUSTER":               str(upstreamCluster),
 		"UPSTREAM_CLUSTER_RAW":           str(func(r *proxy.Record) string { return r.ClusterName }),

@@ -40,8 +40,16 @@ func upstreamCluster(r *proxy.Record) string {
 	return r.ClusterName
 }
 
+// upstreamRemote is the host when there was a connection to it.
+func upstreamRemote(r *proxy.Record) string {
+	if r.Flags&l7.FlagUpstreamConnectionFailure != 0 {
+		return ""
+	}
+	return r.UpstreamHost
+}
+
 func upstreamAddress(r *proxy.Record) netip.AddrPort {
-	if r.Endpoint == nil {
+	if r.Endpoint == nil || r.Flags&l7.FlagUpstreamConnectionFailure != 0 {
 		return netip.AddrPort{}
 	}
 	return r.Endpoint.Address
