@@ -106,6 +106,14 @@ func (t *translation) match(h *httpPiece, path *field.Path, m *networkingapi.HTT
 			all, child = m.WithoutHeaders, path.Child("withoutHeaders")
 		}
 		for _, name := range slices.Sorted(maps.Keys(all)) {
+			if route.IsClaim(name) {
+				claim := route.ClaimMatch{StringMatch: stringMatch(all[name]), Not: not}
+				var err error
+				claim.Path, err = t.claim(name)
+				ok = t.check(h.reporter, child.Key(name), err) && t.check(h.reporter, child.Key(name), claim.Check()) && ok
+				out.Claims = append(out.Claims, claim)
+				continue
+			}
 			header := route.HeaderMatch{Name: name, StringMatch: stringMatch(all[name]), Not: not}
 			ok = t.check(h.reporter, child.Key(name), checkMatchName(name)) && t.check(h.reporter, child.Key(name), header.Check()) && ok
 			out.Headers = append(out.Headers, header)
@@ -123,11 +131,16 @@ func (t *translation) match(h *httpPiece, path *field.Path, m *networkingapi.HTT
 	return out, ok
 }
 
+// claim reads the name of a claim. A waypoint chooses the route before it looks at the token.
+func (t *translation) claim(name string) ([]string, error) {
+	if t.waypoint {
+		return nil, errors.New("only gateways route by the claims of a token: the match is left out")
+	}
+	return route.ParseClaim(name)
+}
+
 // checkMatchName allows pseudo headers besides ordinary ones.
 func checkMatchName(name string) error {
-	if strings.HasPrefix(name, "@request.auth.") {
-		return errors.New("routing by the claims of a token is not supported: the match is left out")
-	}
 	return route.CheckName(strings.TrimPrefix(name, ":"))
 }
 

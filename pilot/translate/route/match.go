@@ -23,6 +23,9 @@ func (m Match) envoy() *routev3.RouteMatch {
 	for _, q := range m.Query {
 		out.QueryParameters = append(out.QueryParameters, q.envoy())
 	}
+	for _, c := range m.Claims {
+		out.DynamicMetadata = append(out.DynamicMetadata, c.envoy())
+	}
 	if m.Chance > 0 {
 		// All chances have to be of the same whole: the draw is taken modulo it.
 		out.RuntimeFraction = &corev3.RuntimeFractionalPercent{
@@ -123,7 +126,7 @@ func (m StringMatch) envoy() *matcherv3.StringMatcher {
 
 // All reports whether the match takes every request.
 func (m Match) All() bool {
-	return len(m.Headers) == 0 && len(m.Query) == 0 && m.SourceNamespace == "" && m.Chance == 0 && m.Path.all()
+	return len(m.Headers) == 0 && len(m.Query) == 0 && len(m.Claims) == 0 && m.SourceNamespace == "" && m.Chance == 0 && m.Path.all()
 }
 
 func (p Path) all() bool {

@@ -45,6 +45,7 @@ type Match struct {
 	Path    Path
 	Headers []HeaderMatch
 	Query   []QueryMatch
+	Claims  []ClaimMatch
 	// SourceNamespace matches the namespace in the verified identity of the client, where the proxy keeps one per request.
 	SourceNamespace string
 	// Chance is the share of the requests that match, by chance; 0 is all. One draw counts for all routes, so that a route with a
