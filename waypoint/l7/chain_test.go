@@ -96,11 +96,15 @@ func TestWaypointListeners(t *testing.T) {
 		want  string
 	}{
 		{"10.0.0.1:80", false, ProtocolUnknown, "plain"},
-		{"10.0.0.1:81", true, ProtocolHTTP1, "http"}, {"10.0.0.1:81", true, ProtocolHTTP2, "http"}, {"10.0.0.1:81", true, ProtocolUnknown, "tcp"},
+		{"10.0.0.1:81", true, ProtocolHTTP1, "http"},
+		{"10.0.0.1:81", true, ProtocolHTTP2, "http"},
+		{"10.0.0.1:81", true, ProtocolUnknown, "tcp"},
 		{"10.0.0.1:82", false, ProtocolUnknown, "net"}, // no such port at the longest prefix: the next one
-		{"10.0.0.7:5", false, ProtocolUnknown, "net"}, {"10.0.1.1:80", false, ProtocolUnknown, ""},
+		{"10.0.0.7:5", false, ProtocolUnknown, "net"},
+		{"10.0.1.1:80", false, ProtocolUnknown, ""},
 		{"[::ffff:10.0.0.1]:80", false, ProtocolUnknown, "plain"},
-		{"[fd00::1]:5", true, ProtocolHTTP1, "http"}, {"[fd00::1]:6", false, ProtocolUnknown, "tcp"},
+		{"[fd00::1]:5", true, ProtocolHTTP1, "http"},
+		{"[fd00::1]:6", false, ProtocolUnknown, "tcp"},
 	} {
 		conn := &Conn{Destination: netip.MustParseAddrPort(c.to)}
 		if got := cfg.NeedsSniff("main_internal", conn); got != c.sniff {
@@ -164,8 +168,12 @@ func TestFilterChainMatch(t *testing.T) {
 		t.Errorf("%+v", l)
 	}
 	for _, c := range []struct{ sni, from, want string }{
-		{"a.example.com", "10.0.0.1:1", "exact"}, {"b.example.com", "10.0.0.1:1", "wild"}, {"B.Example.com", "10.0.0.1:1", "wild"},
-		{"example.com", "10.0.0.1:1", "default"}, {"", "10.0.0.1:1", "plain"}, {"", "192.0.2.7:1", "office"},
+		{"a.example.com", "10.0.0.1:1", "exact"},
+		{"b.example.com", "10.0.0.1:1", "wild"},
+		{"B.Example.com", "10.0.0.1:1", "wild"},
+		{"example.com", "10.0.0.1:1", "default"},
+		{"", "10.0.0.1:1", "plain"},
+		{"", "192.0.2.7:1", "office"},
 	} {
 		ch, _ := cfg.Chain("l", &Conn{SNI: c.sni, Source: netip.MustParseAddrPort(c.from), Destination: netip.MustParseAddrPort("10.0.0.2:443")}, ProtocolUnknown)
 		if ch.Name != c.want {

@@ -30,12 +30,8 @@ func uint32Or(v *wrapperspb.UInt32Value, def uint32) uint32 {
 	return v.GetValue()
 }
 
-func boolOr(v *wrapperspb.BoolValue, def bool) bool {
-	if v == nil {
-		return def
-	}
-	return v.GetValue()
-}
+// orTrue is for fields that are true when they are not set.
+func orTrue(v *wrapperspb.BoolValue) bool { return v == nil || v.GetValue() }
 
 // unpack decodes an Any that must be a T.
 func unpack[T proto.Message](a *anypb.Any) (T, error) {

@@ -25,7 +25,7 @@ func compileCluster(p *clusterv3.Cluster) (*Cluster, error) {
 		Name: p.GetName(), StatName: p.GetAltStatName(), Connect: duration(p.GetConnectTimeout(), 5*time.Second),
 		Breakers:             breakers(p.GetCircuitBreakers()),
 		Outlier:              outlier(p.GetOutlierDetection()),
-		DNSRefresh:           duration(p.GetDnsRefreshRate(), 5*time.Second),
+		DNSRefresh:           duration(p.GetDnsRefreshRate(), 5*time.Second), //nolint:staticcheck // deprecated, and still sent
 		CloseOnHealthFailure: p.GetCloseConnectionsOnHostHealthFailure(),
 		Idle:                 time.Hour,
 	}
@@ -143,9 +143,9 @@ func (c *Cluster) balancing(p *clusterv3.Cluster) error {
 }
 
 func (c *Cluster) protocols(p *clusterv3.Cluster) error {
-	c.common(p.GetCommonHttpProtocolOptions())
-	c.MaxPerConn = max(c.MaxPerConn, p.GetMaxRequestsPerConnection().GetValue())
-	if o := p.GetHttp2ProtocolOptions(); o != nil { //nolint:staticcheck // deprecated, and still sent
+	c.common(p.GetCommonHttpProtocolOptions())                                   //nolint:staticcheck // deprecated, and still sent
+	c.MaxPerConn = max(c.MaxPerConn, p.GetMaxRequestsPerConnection().GetValue()) //nolint:staticcheck // deprecated, and still sent
+	if o := p.GetHttp2ProtocolOptions(); o != nil {                              //nolint:staticcheck // deprecated, and still sent
 		c.HTTP, c.HTTP2 = UpstreamHTTP2, http2Options(o)
 	}
 	for name, a := range p.GetTypedExtensionProtocolOptions() {

@@ -27,7 +27,6 @@ type filter struct {
 	cors     bool
 	fault    *fault
 	state    []stateEntry
-	empty    bool // does nothing unless a route configures it (fault, rbac)
 }
 
 // override is what a route, a virtual host or a weighted cluster says of a filter.

@@ -100,8 +100,13 @@ func TestRBACFilter(t *testing.T) {
 		{'match': {'prefix': '/admin'}, 'direct_response': {'status': 200}, 'response_headers_to_add': [{'header': {'key': 'x-r', 'value': '1'}}]}`)))
 	const denied = "403 RBAC: access denied - rbac_access_denied_matched_policy[ns[default]-policy[no_admin]-rule[0]]"
 	run(t, w, []row{
-		{"GET /admin", nil, denied}, {"GET /%61dmin", nil, denied}, {"GET /x/../admin?q", nil, denied}, {`GET /x\..\admin`, nil, denied},
-		{"GET /admin/off", nil, " up /admin/off x"}, {"GET /admin/disabled", nil, " up /admin/disabled x"}, {"GET /other", nil, "404 NR route_not_found"},
+		{"GET /admin", nil, denied},
+		{"GET /%61dmin", nil, denied},
+		{"GET /x/../admin?q", nil, denied},
+		{`GET /x\..\admin`, nil, denied},
+		{"GET /admin/off", nil, " up /admin/off x"},
+		{"GET /admin/disabled", nil, " up /admin/disabled x"},
+		{"GET /other", nil, "404 NR route_not_found"},
 		{"GET /admin", nil, denied},
 	})
 	if _, h := w.reply(); h.Header.Value("x-r") != "1" || h.Header.Value("content-type") != "text/plain" || h.ContentLength != 19 {

@@ -141,7 +141,7 @@ func compileForward(p *routev3.RouteAction, rt *Route, in *level) (*forward, err
 		if u.GetConnectConfig() != nil && name != "connect" {
 			return nil, strict.AtIndex(strict.Errorf("connect_config", "is for CONNECT only"), "upgrade_configs", i)
 		}
-		f.upgrades[name] = upgrade{enabled: boolOr(u.GetEnabled(), true), tcp: u.GetConnectConfig() != nil}
+		f.upgrades[name] = upgrade{enabled: orTrue(u.GetEnabled()), tcp: u.GetConnectConfig() != nil}
 	}
 	return f, nil
 }

@@ -68,7 +68,7 @@ func compileManager(p *hcmv3.HttpConnectionManager, overTLS bool) (*HTTPManager,
 		return nil, strict.Errorf("codec_type", "%v is not supported", p.GetCodecType())
 	}
 	for _, u := range p.GetUpgradeConfigs() {
-		h.Upgrades[strings.ToLower(u.GetUpgradeType())] = boolOr(u.GetEnabled(), true)
+		h.Upgrades[strings.ToLower(u.GetUpgradeType())] = orTrue(u.GetEnabled())
 	}
 	if err := h.options(p, overTLS); err != nil {
 		return nil, err
@@ -85,7 +85,7 @@ func (h *HTTPManager) options(p *hcmv3.HttpConnectionManager, overTLS bool) erro
 			Canonical: p.GetNormalizePath().GetValue(), MergeSlashes: p.GetMergeSlashes(),
 		},
 		useRemoteAddress: p.GetUseRemoteAddress().GetValue(), skipAppend: p.GetSkipXffAppend(), trustedHops: p.GetXffNumTrustedHops(),
-		generateID: boolOr(p.GetGenerateRequestId(), true), keepExternalID: p.GetPreserveExternalRequestId(),
+		generateID: orTrue(p.GetGenerateRequestId()), keepExternalID: p.GetPreserveExternalRequestId(),
 		idInResponse: p.GetAlwaysSetRequestIdInResponse(), via: p.GetVia(), forwardCert: p.GetForwardClientCertDetails(),
 		stripDot: p.GetStripTrailingHostDot(), scheme: p.GetSchemeHeaderTransformation().GetSchemeToOverwrite(),
 		server: p.GetServerHeaderTransformation(), acceptHTTP10: h.AcceptHTTP10,

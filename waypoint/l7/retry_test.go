@@ -23,12 +23,19 @@ func TestRetryConditions(t *testing.T) {
 		failures map[Failure]bool
 	}{
 		{"/istio", 503, "", true, map[Failure]bool{FailureConnect: true, FailureConnectTimeout: true, FailureRefused: true, FailureReset: false, FailurePerTryTimeout: false, FailureOverflow: false}},
-		{"/istio", 500, "", false, nil}, {"/istio", 200, "grpc-status: 14", true, nil}, {"/istio", 200, "grpc-status: 13", false, nil},
+		{"/istio", 500, "", false, nil},
+		{"/istio", 200, "grpc-status: 14", true, nil},
+		{"/istio", 200, "grpc-status: 13", false, nil},
 		{"/5xx", 500, "", true, map[Failure]bool{FailureConnect: true, FailureReset: true, FailurePerTryTimeout: true, FailureOverflow: false}},
-		{"/5xx", 404, "", false, nil}, {"/5xx", 503, "x-envoy-ratelimited: true", false, nil},
-		{"/gw", 500, "", false, nil}, {"/gw", 502, "", true, nil}, {"/gw", 409, "", true, nil}, {"/gw", 200, "x-again: 1", true, nil},
+		{"/5xx", 404, "", false, nil},
+		{"/5xx", 503, "x-envoy-ratelimited: true", false, nil},
+		{"/gw", 500, "", false, nil},
+		{"/gw", 502, "", true, nil},
+		{"/gw", 409, "", true, nil},
+		{"/gw", 200, "x-again: 1", true, nil},
 		{"/reset", 503, "", false, map[Failure]bool{FailureResetUnsent: true, FailureConnect: true, FailureReset: false}},
-		{"/only", 503, "", false, nil}, {"/x", 503, "", false, map[Failure]bool{FailureConnect: false}},
+		{"/only", 503, "", false, nil},
+		{"/x", 503, "", false, map[Failure]bool{FailureConnect: false}},
 	} {
 		d := w.decide(t, request("GET "+c.path))
 		var extra []string

@@ -39,7 +39,7 @@ type routeMatch struct {
 }
 
 func compileRouteMatch(p *routev3.RouteMatch) (routeMatch, error) {
-	m := routeMatch{fold: !boolOr(p.GetCaseSensitive(), true), grpc: p.GetGrpc() != nil}
+	m := routeMatch{fold: !orTrue(p.GetCaseSensitive()), grpc: p.GetGrpc() != nil}
 	var err error
 	switch k := p.GetPathSpecifier().(type) {
 	case *routev3.RouteMatch_Prefix:

@@ -56,7 +56,6 @@ type level struct {
 	request, response *mutate.Headers
 	overrides         []override
 	mirrors           []mirrorPolicy
-	mirrorsSet        bool
 	retry             *Retry
 }
 

@@ -69,11 +69,11 @@ func (t *TCPProxy) pick(rnd Rand) string {
 	}
 	at := rnd.Uint64() % t.totalWeight
 	for i := range t.Weighted {
-		if w := uint64(t.Weighted[i].Weight); at < w {
+		w := uint64(t.Weighted[i].Weight)
+		if at < w {
 			return t.Weighted[i].Cluster
-		} else {
-			at -= w
 		}
+		at -= w
 	}
 	return t.Weighted[len(t.Weighted)-1].Cluster
 }

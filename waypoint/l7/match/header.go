@@ -38,16 +38,16 @@ func CompileHeader(p *routev3.HeaderMatcher) (Header, error) {
 	}
 	var err error
 	switch k := p.GetHeaderMatchSpecifier().(type) {
-	case *routev3.HeaderMatcher_ExactMatch: //nolint:staticcheck // deprecated, and still sent
-		m.value = Exact(k.ExactMatch)
-	case *routev3.HeaderMatcher_PrefixMatch: //nolint:staticcheck // as above
-		m.value = Prefix(k.PrefixMatch)
-	case *routev3.HeaderMatcher_SuffixMatch: //nolint:staticcheck // as above
-		m.value = Suffix(k.SuffixMatch)
-	case *routev3.HeaderMatcher_ContainsMatch: //nolint:staticcheck // as above
-		m.value = Contains(k.ContainsMatch)
-	case *routev3.HeaderMatcher_SafeRegexMatch: //nolint:staticcheck // as above
-		m.value, err = Regex(k.SafeRegexMatch.GetRegex())
+	case *routev3.HeaderMatcher_ExactMatch:
+		m.value = Exact(k.ExactMatch) //nolint:staticcheck // deprecated, and still sent
+	case *routev3.HeaderMatcher_PrefixMatch:
+		m.value = Prefix(k.PrefixMatch) //nolint:staticcheck // deprecated, and still sent
+	case *routev3.HeaderMatcher_SuffixMatch:
+		m.value = Suffix(k.SuffixMatch) //nolint:staticcheck // deprecated, and still sent
+	case *routev3.HeaderMatcher_ContainsMatch:
+		m.value = Contains(k.ContainsMatch) //nolint:staticcheck // deprecated, and still sent
+	case *routev3.HeaderMatcher_SafeRegexMatch:
+		m.value, err = Regex(k.SafeRegexMatch.GetRegex()) //nolint:staticcheck // deprecated, and still sent
 		err = strict.At(err, "safe_regex_match")
 	case *routev3.HeaderMatcher_StringMatch:
 		m.value, err = CompileString(k.StringMatch)

@@ -38,9 +38,14 @@ func TestOptions(t *testing.T) {
 	}{
 		{"/a/../b", Options{}, "/a/../b", OK},
 		{"//a///b?x=//", Options{MergeSlashes: true}, "/a/b?x=//", OK},
-		{"/a%2F..%2fc", all, "/c", OK}, {"/a%5cb%5C?%2f", all, "/a/b/?%2f", OK}, {"/a/%2e%2e%2Fb", all, "/b", OK}, {"/a%2f%2fb", all, "/a/b", OK},
-		{"/a%2Fb", Options{Escaped: EscapedReject}, "/a%2Fb", Reject}, {"/ab?%2f", Options{Escaped: EscapedReject}, "/ab?%2f", OK},
-		{"/a%2Fb?c", Options{Escaped: EscapedRedirect}, "/a/b?c", Redirect}, {"/a%2F%2e%2e", Options{Escaped: EscapedRedirect, Canonical: true}, "/", Redirect},
+		{"/a%2F..%2fc", all, "/c", OK},
+		{"/a%5cb%5C?%2f", all, "/a/b/?%2f", OK},
+		{"/a/%2e%2e%2Fb", all, "/b", OK},
+		{"/a%2f%2fb", all, "/a/b", OK},
+		{"/a%2Fb", Options{Escaped: EscapedReject}, "/a%2Fb", Reject},
+		{"/ab?%2f", Options{Escaped: EscapedReject}, "/ab?%2f", OK},
+		{"/a%2Fb?c", Options{Escaped: EscapedRedirect}, "/a/b?c", Redirect},
+		{"/a%2F%2e%2e", Options{Escaped: EscapedRedirect, Canonical: true}, "/", Redirect},
 	} {
 		var mem exchange.Scratch
 		if got, res := Path(c.in, c.opts, &mem); got != c.want || res != c.res {

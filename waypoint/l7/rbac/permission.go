@@ -50,7 +50,7 @@ func permission(p *rbacv3.Permission) (matcher, error) {
 		m, err := sourced(k.SourcedMetadata)
 		return m, strict.At(err, "sourced_metadata")
 	case *rbacv3.Permission_Metadata:
-		m, err := match.CompileMetadata(k.Metadata)
+		m, err := match.CompileMetadata(k.Metadata) //nolint:staticcheck // deprecated, and still sent
 		return func(i *exchange.Info) bool { return m.Match(i) }, strict.At(err, "metadata")
 	case *rbacv3.Permission_RequestedServerName:
 		m, err := match.CompileString(k.RequestedServerName)

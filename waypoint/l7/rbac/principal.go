@@ -25,8 +25,8 @@ func principal(p *rbacv3.Principal) (matcher, error) {
 	case *rbacv3.Principal_Authenticated_:
 		m, err := authenticated(k.Authenticated)
 		return m, strict.At(err, "authenticated.principal_name")
-	case *rbacv3.Principal_SourceIp: //nolint:staticcheck // deprecated, and still sent
-		m, err := cidr(k.SourceIp, sourceIP)
+	case *rbacv3.Principal_SourceIp:
+		m, err := cidr(k.SourceIp, sourceIP) //nolint:staticcheck // deprecated, and still sent
 		return m, strict.At(err, "source_ip")
 	case *rbacv3.Principal_DirectRemoteIp:
 		m, err := cidr(k.DirectRemoteIp, sourceIP)
@@ -44,7 +44,7 @@ func principal(p *rbacv3.Principal) (matcher, error) {
 		m, err := sourced(k.SourcedMetadata)
 		return m, strict.At(err, "sourced_metadata")
 	case *rbacv3.Principal_Metadata:
-		m, err := match.CompileMetadata(k.Metadata)
+		m, err := match.CompileMetadata(k.Metadata) //nolint:staticcheck // deprecated, and still sent
 		return func(i *exchange.Info) bool { return m.Match(i) }, strict.At(err, "metadata")
 	case *rbacv3.Principal_FilterState:
 		m, err := match.CompileState(k.FilterState)

@@ -34,27 +34,38 @@ func TestMatchers(t *testing.T) {
 		rule string
 		want bool
 	}{
-		{s + `{"any": true}]`, true}, {s + `{"any": false}]`, false},
-		{s + `{"header": {"name": ":method", "string_match": {"exact": "PUT"}}}]`, true}, {s + `{"header": {"name": ":authority", "string_match": {"suffix": ".Y", "ignore_case": true}}}]`, true},
-		{s + `{"url_path": {"path": {"exact": "/a/x/b"}}}]`, true}, {s + `{"url_path": {"path": {"exact": "/a/x/b?q"}}}]`, false},
-		{s + `{"destination_port": 8080}]`, true}, {s + `{"destination_port_range": {"start": 8000, "end": 8080}}]`, false}, {s + `{"destination_port_range": {"start": 8080, "end": 8081}}]`, true},
-		{s + `{"destination_ip": {"address_prefix": "10.1.0.0", "prefix_len": 16}}]`, true}, {s + `{"requested_server_name": {"exact": "sni"}}]`, true},
+		{s + `{"any": true}]`, true},
+		{s + `{"any": false}]`, false},
+		{s + `{"header": {"name": ":method", "string_match": {"exact": "PUT"}}}]`, true},
+		{s + `{"header": {"name": ":authority", "string_match": {"suffix": ".Y", "ignore_case": true}}}]`, true},
+		{s + `{"url_path": {"path": {"exact": "/a/x/b"}}}]`, true},
+		{s + `{"url_path": {"path": {"exact": "/a/x/b?q"}}}]`, false},
+		{s + `{"destination_port": 8080}]`, true},
+		{s + `{"destination_port_range": {"start": 8000, "end": 8080}}]`, false},
+		{s + `{"destination_port_range": {"start": 8080, "end": 8081}}]`, true},
+		{s + `{"destination_ip": {"address_prefix": "10.1.0.0", "prefix_len": 16}}]`, true},
+		{s + `{"requested_server_name": {"exact": "sni"}}]`, true},
 		{s + `{"not_rule": {"url_path": {"path": {"prefix": "/a"}}}}]`, false},
-		{s + `{"and_rules": {"rules": [{"any": true}, {"destination_port": 1}]}}]`, false}, {s + `{"or_rules": {"rules": [{"destination_port": 1}, {"any": true}]}}]`, true},
+		{s + `{"and_rules": {"rules": [{"any": true}, {"destination_port": 1}]}}]`, false},
+		{s + `{"or_rules": {"rules": [{"destination_port": 1}, {"any": true}]}}]`, true},
 		{s + `{"metadata": {"filter": "f", "path": [{"key": "k"}], "value": {"string_match": {"exact": "v"}}}}]`, true},
 		{s + `{"metadata": {"filter": "f", "path": [{"key": "k"}, {"key": "deeper"}], "value": {"string_match": {"exact": "v"}}}}]`, false},
 		{s + `{"metadata": {"filter": "f", "path": [{"key": "gone"}], "value": {"present_match": true}, "invert": true}}]`, true},
 		{s + `{"sourced_metadata": {"metadata_matcher": {"filter": "f", "path": [{"key": "list"}], "value": {"list_match": {"one_of": {"string_match": {"prefix": "b"}}}}}}}]`, true},
 		{s + `{"metadata": {"filter": "f", "path": [{"key": "n"}], "value": {"or_match": {"value_matchers": [{"bool_match": true}, {"double_match": {"range": {"start": 5, "end": 6}}}]}}}}]`, true},
-		{p + `{"direct_remote_ip": {"address_prefix": "10.9.9.9", "prefix_len": 32}}]`, true}, {p + `{"remote_ip": {"address_prefix": "10.9.9.9", "prefix_len": 32}}]`, false},
-		{p + `{"remote_ip": {"address_prefix": "192.0.2.0", "prefix_len": 24}}]`, true}, {p + `{"source_ip": {"address_prefix": "10.0.0.0", "prefix_len": 8}}]`, true},
+		{p + `{"direct_remote_ip": {"address_prefix": "10.9.9.9", "prefix_len": 32}}]`, true},
+		{p + `{"remote_ip": {"address_prefix": "10.9.9.9", "prefix_len": 32}}]`, false},
+		{p + `{"remote_ip": {"address_prefix": "192.0.2.0", "prefix_len": 24}}]`, true},
+		{p + `{"source_ip": {"address_prefix": "10.0.0.0", "prefix_len": 8}}]`, true},
 		{p + `{"filter_state": {"key": "io.istio.peer_principal", "string_match": {"safe_regex": {"regex": "spiffe://[^/]+/ns/a/sa/.+"}}}}]`, true},
 		{p + `{"filter_state": {"key": "io.istio.peer_principal", "string_match": {"exact": "spiffe://td/ns/a/sa/bb"}}}]`, false},
 		{p + `{"filter_state": {"key": "nope", "string_match": {"prefix": ""}}}]`, false},
 		{p + `{"filter_state": {"key": "envoy.filters.listener.original_dst.remote_ip", "address_match": {"ranges": [{"address_prefix": "10.9.0.0", "prefix_len": 16}]}}}]`, true},
 		{p + `{"filter_state": {"key": "envoy.filters.listener.original_dst.local_ip", "address_match": {"ranges": [{"address_prefix": "10.9.0.0", "prefix_len": 16}], "invert_match": true}}}]`, true},
-		{p + `{"authenticated": {}}]`, false}, {p + `{"authenticated": {"principal_name": {"prefix": "spiffe"}}}]`, false}, // inside the tunnel there is no TLS
-		{p + `{"not_id": {"or_ids": {"ids": [{"any": false}]}}}]`, true}, {p + `{"and_ids": {"ids": [{"any": true}, {"url_path": {"path": {"prefix": "/b"}}}]}}]`, false},
+		{p + `{"authenticated": {}}]`, false},
+		{p + `{"authenticated": {"principal_name": {"prefix": "spiffe"}}}]`, false}, // inside the tunnel there is no TLS
+		{p + `{"not_id": {"or_ids": {"ids": [{"any": false}]}}}]`, true},
+		{p + `{"and_ids": {"ids": [{"any": true}, {"url_path": {"path": {"prefix": "/b"}}}]}}]`, false},
 	} {
 		rules := &rbacv3.RBAC{}
 		if err := protojson.Unmarshal([]byte(`{"policies": {"p": {`+c.rule+`}}}`), rules); err != nil {
@@ -125,9 +136,13 @@ func TestActions(t *testing.T) {
 	for _, c := range []struct {
 		config, method, denied string
 	}{
-		{`{"rules": {"action": "ALLOW", "policies": {"p": ` + get + `}}}`, "GET", ""}, {`{"rules": {"action": "ALLOW", "policies": {"p": ` + get + `}}}`, "PUT", "none"},
-		{`{"rules": {"action": "DENY", "policies": {"z": ` + get + `, "a": ` + get + `}}}`, "GET", "a"}, {`{"rules": {"action": "DENY", "policies": {"p": ` + get + `}}}`, "PUT", ""},
-		{`{"rules": {"action": "LOG", "policies": {"p": ` + get + `}}}`, "GET", ""}, {`{"rules": {}}`, "GET", "none"}, {`{}`, "GET", ""},
+		{`{"rules": {"action": "ALLOW", "policies": {"p": ` + get + `}}}`, "GET", ""},
+		{`{"rules": {"action": "ALLOW", "policies": {"p": ` + get + `}}}`, "PUT", "none"},
+		{`{"rules": {"action": "DENY", "policies": {"z": ` + get + `, "a": ` + get + `}}}`, "GET", "a"},
+		{`{"rules": {"action": "DENY", "policies": {"p": ` + get + `}}}`, "PUT", ""},
+		{`{"rules": {"action": "LOG", "policies": {"p": ` + get + `}}}`, "GET", ""},
+		{`{"rules": {}}`, "GET", "none"},
+		{`{}`, "GET", ""},
 		{`{"shadow_rules": {"policies": {}}}`, "GET", ""},
 	} {
 		got, ok := parse(c.config).Check(request(c.method, "h", "/"))
