@@ -105,10 +105,8 @@ func (p *parser) own(key, value string) (mine bool, err error) {
 		// Hop by hop, save that gRPC asks for trailers end to end.
 		return !hasToken(value, "trailers"), nil
 	case "expect":
-		if !equalFold(value, "100-continue") {
-			return true, &Error{417, "expectation other than 100-continue"}
-		}
-		p.expects = true
+		p.expects = equalFold(value, "100-continue")
+		return p.expects, nil // others are the server's business
 	case "keep-alive", "proxy-connection", "http2-settings":
 	default:
 		return false, nil

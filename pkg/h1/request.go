@@ -15,8 +15,8 @@ func (p *parser) request(block []byte, h *httpmsg.Head, scheme string) error {
 	line := text(block[:end-1])
 	method, rest, _ := strings.Cut(line, " ")
 	target, version, _ := strings.Cut(rest, " ")
-	if !isToken(method) {
-		return bad("malformed method")
+	if !knownMethod(method) {
+		return bad("unknown method")
 	}
 	if !validTarget(target) {
 		return bad("malformed request target")
@@ -50,6 +50,19 @@ func (p *parser) request(block []byte, h *httpmsg.Head, scheme string) error {
 func (p *parser) upgrades(h *httpmsg.Head) bool {
 	return p.upgrade && p.protocol != "" && h.Version == httpmsg.HTTP11 && h.Method != "CONNECT" &&
 		p.length <= 0 && !p.chunked && !hasToken(p.protocol, "h2c")
+}
+
+// knownMethod is whether a method is one of those that HTTP/1 servers in front of others agree on: the registered ones, in capitals.
+// What they disagree on can be a request for one and part of a body for another.
+func knownMethod(m string) bool {
+	switch m {
+	case "GET", "POST", "PUT", "HEAD", "DELETE", "PATCH", "OPTIONS", "CONNECT", "TRACE":
+		return true
+	case "ACL", "BIND", "CHECKOUT", "COPY", "LINK", "LOCK", "M-SEARCH", "MERGE", "MKACTIVITY", "MKCALENDAR", "MKCOL", "MOVE", "NOTIFY",
+		"PROPFIND", "PROPPATCH", "PURGE", "REBIND", "REPORT", "SEARCH", "SOURCE", "SUBSCRIBE", "UNBIND", "UNLINK", "UNLOCK", "UNSUBSCRIBE":
+		return true
+	}
+	return false
 }
 
 func parseVersion(s string) (httpmsg.Version, error) {

@@ -153,8 +153,8 @@ func TestExchanges(t *testing.T) {
 		{"103", "GET /hints HTTP/1.1\r\nhost: x\r\n\r\n" + last, "HTTP/1.1 103 \r\nlink: </x>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n" + lastReply},
 		{"response can't be split", "GET /evil HTTP/1.1\r\nhost: x\r\n\r\n" + last, "HTTP/1.1 200 OK\r\nx-ok: 1\r\ncontent-length: 0\r\n\r\n" + lastReply},
 		{
-			"hop by hop", "GET /a HTTP/1.1\r\nhost: x\r\nConnection: X-Secret, te\r\nX-Secret: 1\r\nkeep-alive: 5\r\nproxy-connection: close\r\nTE: gzip\r\nx-Other: 2\r\nupgrade: h2c\r\nhttp2-settings: a\r\n\r\n" + last,
-			"HTTP/1.1 200 OK\r\nat: GET http://x /a -1 <nil>\r\ngot: x-other=2\r\ncontent-length: 0\r\n\r\n" + lastReply,
+			"hop by hop", "GET /a HTTP/1.1\r\nhost: x\r\nConnection: X-Secret, te\r\nX-Secret: 1\r\nkeep-alive: 5\r\nproxy-connection: close\r\nTE: gzip\r\nx-Other: 2\r\nexpect: wonders\r\nupgrade: h2c\r\nhttp2-settings: a\r\n\r\n" + last,
+			"HTTP/1.1 200 OK\r\nat: GET http://x /a -1 <nil>\r\ngot: x-other=2\r\ngot: expect=wonders\r\ncontent-length: 0\r\n\r\n" + lastReply,
 		},
 		{
 			"te trailers", "GET /a HTTP/1.1\r\nhost: x\r\nTE: trailers, deflate;q=0.5\r\n\r\n" + last,
@@ -254,7 +254,8 @@ func TestServerRefuses(t *testing.T) {
 		{"empty lines", "\r\n\r\n\r\n\r\n\r\n\r\n", 400},
 		{"connection names host", "GET / HTTP/1.1\r\nhost: x\r\nconnection: host\r\n\r\n", 400},
 		{"connection names x-forwarded-for", "GET / HTTP/1.1\r\nhost: x\r\nconnection: close, X-Forwarded-For\r\n\r\n", 400},
-		{"expectation", "GET / HTTP/1.1\r\nhost: x\r\nexpect: 200-ok\r\n\r\n", 417},
+		{"custom method", "FOO / HTTP/1.1\r\nhost: x\r\n\r\n", 400},
+		{"method in small letters", "get / HTTP/1.1\r\nhost: x\r\n\r\n", 400},
 		{"long target", "GET /" + long + " HTTP/1.1\r\nhost: x\r\n\r\n", 431},
 		{"long field", "GET / HTTP/1.1\r\nhost: x\r\nfoo: " + long + "\r\n\r\n", 431},
 		{"many fields", "GET / HTTP/1.1\r\nhost: x\r\n" + strings.Repeat("a: b\r\n", 101) + "\r\n", 431},

@@ -226,7 +226,6 @@ func TestRefused(t *testing.T) {
 	for want, kv := range map[string][]string{
 		"431":  append(get(), "a", strings.Repeat("b", 30000), "c", strings.Repeat("d", 35000)),
 		"431 ": many,
-		"417":  append(get(), "expect", "wonders"),
 	} {
 		p := dialPeer(t, addr)
 		block := p.block(kv...)
