@@ -95,7 +95,8 @@ func validName(s string) bool {
 	return s != ""
 }
 
-// validValue refuses what RFC 9113 section 8.2.1 does: NUL, CR, LF, and blanks at either end.
+// validValue refuses what RFC 9113 section 8.2.1 does, blanks at either end, and, with RFC 9110 section 5.5, all control characters
+// but tabs: HTTP/1 would not take them.
 func validValue(s string) bool {
 	if s == "" {
 		return true
@@ -104,7 +105,7 @@ func validValue(s string) bool {
 		return false
 	}
 	for i := range len(s) {
-		if c := s[i]; c == 0 || c == '\r' || c == '\n' {
+		if c := s[i]; c < ' ' && c != '\t' || c == 0x7f {
 			return false
 		}
 	}

@@ -165,6 +165,8 @@ func TestMalformedRequests(t *testing.T) {
 		"colon in a name":           with("fo:o", "bar"),
 		"line break in a value":     with("foo", "a\r\nb: c"),
 		"NUL in a value":            with("foo", "a\x00"),
+		"control character":         with("foo", "a\x01b"),
+		"DEL in a value":            with("foo", "a\x7f"),
 		"blank around a value":      with("foo", " a"),
 		"connection":                with("connection", "close"),
 		"transfer-encoding":         with("transfer-encoding", "chunked"),
@@ -212,7 +214,7 @@ func TestMalformedRequests(t *testing.T) {
 			p.until(t, func(f http2.Frame) bool { return f.Header().StreamID == 3 && f.Header().Type == http2.FrameHeaders })
 		})
 	}
-	if n := int(handled.Load()); n != 34 {
+	if n := int(handled.Load()); n != 36 {
 		t.Errorf("%d requests were handled", n)
 	}
 }
