@@ -36,8 +36,8 @@ func (s *Socket) OnSoft(f func()) (forget func()) { return s.soft.onSoft(f) }
 // Generation changes when connections are asked to go elsewhere.
 func (s *Socket) Generation() uint64 { return s.soft.generation.Load() }
 
-// OnEnd calls f when connections that carry nothing are to be closed, which is some time after Drain; at once if that has passed.
-// The result takes the wish back.
+// OnEnd calls f when connections that carry nothing are to be closed, which is some time after Drain; one that begins even later
+// gets a moment, too. The result takes the wish back.
 func (s *Socket) OnEnd(f func()) (forget func()) { return s.soft.onEnd(f) }
 
 // firstRequest is how long a connection that began while the socket was ending may take to begin a request.
@@ -71,8 +71,8 @@ func (s *soft) onEnd(f func()) (forget func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.late {
-		go f()
-		return func() {}
+		timer := time.AfterFunc(firstRequest, f)
+		return func() { timer.Stop() }
 	}
 	return s.wishLocked(&s.ends, f)
 }

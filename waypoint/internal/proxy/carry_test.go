@@ -313,7 +313,7 @@ func TestRefusedTunnels(t *testing.T) {
 		authority string
 		status    int
 		flags     string
-	}{{"10.96.0.9:80", 404, "NR"}, {"10.96.0.1:1", 404, "NR"}, {"nonsense", 400, "DPE"}, {tcpVIP, 503, "UF"}} {
+	}{{"10.96.0.9:80", 503, "NR"}, {"10.96.0.1:1", 503, "NR"}, {"nonsense", 400, "DPE"}, {tcpVIP, 503, "UF"}} {
 		_, response, err := cc.Connect(t.Context(), &hbone.Request{Authority: test.authority})
 		if err == nil || response == nil || response.Status != test.status {
 			t.Errorf("%s: %+v, %v", test.authority, response, err)

@@ -18,8 +18,10 @@ const (
 // exchange is one request and its answer. It is reused for one request after the other.
 type exchange struct {
 	// immutable
-	srv   *Server
-	guard *guard
+	srv    *Server
+	guard  *guard
+	cancel func()              // of stream
+	inform func(*httpmsg.Head) // of s
 
 	// of the request under way; touched by the goroutine of its handler only, unless said otherwise
 	c        *httpConn
@@ -47,6 +49,7 @@ type exchange struct {
 
 func newExchange(s *Server) *exchange {
 	x := &exchange{srv: s, guard: newGuard()}
+	x.cancel, x.inform = x.stream.Cancel, x.passOn
 	x.body.x = x
 	x.body.changed.L = &x.body.mu
 	return x
@@ -75,7 +78,7 @@ func (x *exchange) run(ctx context.Context, c *httpConn, s httpmsg.ServerStream)
 	c.stats.rqActive.Add(1)
 	x.begin(now)
 	x.req.Begin(x.head, &c.conn)
-	x.guard.begin(ctx, s.Gone, now)
+	x.guard.begin(ctx, s, now)
 	if !x.binding.admitted {
 		s.Reset(codeInternal)
 		x.record.Details = "connection_not_admitted"

@@ -89,16 +89,15 @@ func (x *exchange) try(tunnels bool) (again bool) {
 		return x.failed(upstream.Broken(err))
 	}
 	x.record.UpstreamLocal, x.record.UpstreamIdentity = x.stream.Local(), x.stream.Identity()
-	cancel := x.stream.Cancel
-	x.guard.attach(cancel)
+	x.guard.attach(x.cancel)
 	if !none && !tunnels {
 		x.body.attach(&x.stream)
 	}
-	again, tunnelled := x.answer(cancel)
+	again, tunnelled := x.answer()
 	if tunnelled {
 		return false
 	}
-	x.body.detach(cancel)
+	x.body.detach(x.cancel)
 	x.guard.detach()
 	x.stream.Close()
 	return again
@@ -111,13 +110,18 @@ func (x *exchange) sayEmpty() {
 	if speaks == l7.UpstreamHTTP2 || speaks == l7.UpstreamSame && h.Version == httpmsg.HTTP2 {
 		return
 	}
-	if h.ContentLength < 0 && h.Method != "GET" && h.Method != "HEAD" {
+	if h.ContentLength >= 0 {
+		return
+	}
+	switch h.Method {
+	case "GET", "HEAD", "DELETE", "TRACE":
+	default:
 		h.ContentLength = 0
 	}
 }
 
 // answer waits for the response to an attempt and passes it on, unless another attempt is to follow.
-func (x *exchange) answer(cancel func()) (again, tunnelled bool) {
+func (x *exchange) answer() (again, tunnelled bool) {
 	head, err := x.stream.Response(context.Background(), x.inform) // the guard cancels the stream
 	if err != nil {
 		return x.failed(x.stream.Broken(err)), false
@@ -133,11 +137,11 @@ func (x *exchange) answer(cancel func()) (again, tunnelled bool) {
 	x.endRetry()
 	x.guard.set(deadlinePerTry, time.Time{}) // the route's timeout alone bounds a response that has begun
 	x.guard.perTryIdle(0)
-	return false, x.respond(head, cancel)
+	return false, x.respond(head)
 }
 
-// inform passes an interim response on. A 100 is the codecs' own affair.
-func (x *exchange) inform(h *httpmsg.Head) {
+// passOn passes an interim response on. A 100 is the codecs' own affair.
+func (x *exchange) passOn(h *httpmsg.Head) {
 	if h.Status == 103 {
 		_ = x.s.Inform(h) // if the client is gone, the response tells
 	}

@@ -43,15 +43,18 @@ type guard struct {
 	at      [deadlines]time.Time
 	armed   time.Time // when the timer fires; zero when it doesn't
 	idle    time.Duration
-	perTry  time.Duration          // the idle time of an attempt
-	moved   time.Time              // when something was moved last
-	gone    func() <-chan struct{} // called once the exchange takes long; nil when nobody is to be watched
-	over    chan struct{}          // ends the watch; nil while nobody watches
-	whole   cause                  // of the exchange
-	attempt cause                  // of the attempt under way
-	ctx     *attemptContext        // of the attempt
-	cancel  func()                 // aborts the attempt's stream; nil between attempts
+	perTry  time.Duration   // the idle time of an attempt
+	moved   time.Time       // when something was moved last
+	client  leaver          // asked once the exchange takes long
+	over    chan struct{}   // ends the watch; nil while nobody watches
+	whole   cause           // of the exchange
+	attempt cause           // of the attempt under way
+	ctx     *attemptContext // of the attempt
+	cancel  func()          // aborts the attempt's stream; nil between attempts
 }
+
+// leaver tells when the client goes away.
+type leaver interface{ Gone() <-chan struct{} }
 
 func newGuard() *guard {
 	g := &guard{ctx: &attemptContext{}}
@@ -61,10 +64,10 @@ func newGuard() *guard {
 }
 
 // begin guards an exchange from now on.
-func (g *guard) begin(ctx context.Context, gone func() <-chan struct{}, now time.Time) {
+func (g *guard) begin(ctx context.Context, client leaver, now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.active, g.moved, g.gone = true, now, gone
+	g.active, g.moved, g.client = true, now, client
 	g.ctx.base = ctx
 	g.setLocked(deadlineWatch, now.Add(watchAfter))
 }
@@ -82,7 +85,7 @@ func (g *guard) end() {
 	g.renewLocked()
 	g.ctx.base = nil
 	g.at = [deadlines]time.Time{}
-	g.armed, g.idle, g.perTry, g.gone, g.over, g.cancel = time.Time{}, 0, 0, nil, nil, nil
+	g.armed, g.idle, g.perTry, g.client, g.over, g.cancel = time.Time{}, 0, 0, nil, nil, nil
 	g.whole, g.attempt = causeNone, causeNone
 }
 
@@ -167,9 +170,9 @@ func (g *guard) fire() {
 			g.abortLocked(limit.why)
 		}
 	}
-	if g.over == nil && g.gone != nil {
+	if g.over == nil && g.client != nil {
 		g.over = make(chan struct{})
-		go g.watch(g.gone(), g.over)
+		go g.watch(g.client.Gone(), g.over)
 	}
 	g.at[deadlineWatch] = idle
 	var next time.Time

@@ -12,15 +12,15 @@ import (
 )
 
 // respond passes a response on. It tells whether the exchange became a tunnel, which then has closed the stream.
-func (x *exchange) respond(head *httpmsg.Head, cancel func()) (tunnelled bool) {
+func (x *exchange) respond(head *httpmsg.Head) (tunnelled bool) {
 	now := x.srv.deps.Clock()
 	x.record.TimeToFirstByte = now.Sub(x.record.Start)
-	x.info = l7.ResponseInfo{Upstream: true, ServiceTime: now.Sub(x.sentAt(now)), Attempts: x.attempt, Host: x.record.Endpoint, Now: now}
+	x.info = l7.ResponseInfo{Upstream: head.Status != 101, ServiceTime: now.Sub(x.sentAt(now)), Attempts: x.attempt, Host: x.record.Endpoint, Now: now}
 	x.decision.ApplyResponse(&x.req, head, &x.info)
 	x.record.Status, x.record.Response, x.record.Details = head.Status, &head.Header, "via_upstream"
 	x.responded = true
 	if head.Status == 101 || x.head.Method == "CONNECT" && head.Status >= 200 && head.Status < 300 {
-		x.tunnel(head, cancel)
+		x.tunnel(head)
 		return true
 	}
 	ended := x.stream.Ended()

@@ -118,7 +118,7 @@ func (h *tunnelHandler) ServeCONNECT(ctx context.Context, request *hbone.Request
 	}
 	chain, ok := s.current.Load().cfg.Chain(d.listener, &d.conn, d.sniffed)
 	if !ok {
-		h.refuse(d, w, 404, "no service or workload of this waypoint is at "+request.Authority)
+		h.refuse(d, w, 503, "no service or workload of this waypoint is at "+request.Authority)
 		return
 	}
 	if details, ok := chain.Admit(&d.conn); !ok {

@@ -12,7 +12,7 @@ import (
 )
 
 // tunnel joins both ends after the host accepted an upgrade or a CONNECT. It closes the stream.
-func (x *exchange) tunnel(head *httpmsg.Head, cancel func()) {
+func (x *exchange) tunnel(head *httpmsg.Head) {
 	defer func() {
 		x.guard.detach()
 		x.stream.Close()
@@ -20,7 +20,7 @@ func (x *exchange) tunnel(head *httpmsg.Head, cancel func()) {
 	up, err := x.stream.Tunnel()
 	if err != nil {
 		x.record.Details = "upgrade_failed"
-		cancel()
+		x.cancel()
 		x.cut()
 		return
 	}

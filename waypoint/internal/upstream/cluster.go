@@ -173,6 +173,8 @@ type Choice struct {
 	// Tried are the hosts of the attempts before, to be avoided; at most Attempts choices are thrown away for that.
 	Tried    []*Host
 	Attempts int
+
+	request lb.Request // here, as it would be allocated for each choice
 }
 
 // Pick chooses a host; nil when there is none that may be taken.
@@ -181,13 +183,14 @@ func (c *Cluster) Pick(ch *Choice) *Host {
 	if v.conf.Discovery == l7.DiscoveryOriginalDst || v.onConn != nil {
 		return c.destination(v, ch.Conn)
 	}
-	r := lb.Request{Rand: ch.Rand, Hash: ch.Hash, HasHash: ch.HashOK}
+	r := &ch.request
+	*r = lb.Request{Rand: ch.Rand, Hash: ch.Hash, HasHash: ch.HashOK}
 	if len(ch.Tried) > 0 {
 		r.Attempts = ch.Attempts
 		r.Exclude = func(i int) bool { return slices.Contains(ch.Tried, v.hosts[i]) }
 	}
 	for attempt := 1; ; attempt++ {
-		i, ok := v.set.Pick(&r)
+		i, ok := v.set.Pick(r)
 		if !ok {
 			c.stats.rqNoneHealthy.Add(1)
 			return nil

@@ -26,6 +26,7 @@ type conn struct {
 	generation uint64
 
 	requests atomic.Uint32
+	users    int       // of a shared connection; guarded by its pool
 	since    time.Time // when it became idle; guarded by its pool
 	closed   atomic.Bool
 }

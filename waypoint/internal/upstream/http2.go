@@ -31,6 +31,7 @@ func (p *pool2) acquire(ctx context.Context, conf *l7.Cluster) (*conn, error) {
 		p.mu.Lock()
 		for _, c := range p.conns {
 			if c.cc.Free() > 0 && !c.worn() {
+				c.users++
 				p.mu.Unlock()
 				if pending {
 					g.pending.give()
@@ -123,29 +124,31 @@ func (p *pool2) reapWhenIdle(c *conn) {
 	}
 }
 
-// forget takes a connection out; it ends when it carries nothing any more.
+// forget takes a connection out; it ends when nobody uses it any more.
 func (p *pool2) forget(c *conn) {
 	p.mu.Lock()
-	if i := slices.Index(p.conns, c); i >= 0 {
-		p.conns = slices.Delete(p.conns, i, i+1)
-	}
+	p.conns = slices.DeleteFunc(p.conns, func(o *conn) bool { return o == c })
+	unused := c.users == 0
 	p.mu.Unlock()
-	p.release(c)
+	if unused {
+		c.close()
+	}
 }
 
 // release is called after each request.
 func (p *pool2) release(c *conn) {
-	if c.cc.Active() > 0 {
-		return
-	}
 	p.mu.Lock()
-	known := slices.Contains(p.conns, c)
-	if known && (c.worn() || c.cc.Free() == 0) {
-		p.conns = slices.DeleteFunc(p.conns, func(o *conn) bool { return o == c })
-		known = false
+	c.users--
+	unused := c.users == 0
+	if unused {
+		if i := slices.Index(p.conns, c); i >= 0 {
+			if unused = c.worn() || c.cc.Free() == 0; unused {
+				p.conns = slices.Delete(p.conns, i, i+1)
+			}
+		}
 	}
 	p.mu.Unlock()
-	if !known {
+	if unused {
 		c.close()
 	}
 }
@@ -157,6 +160,6 @@ func (p *pool2) retire() {
 	p.conns = nil
 	p.mu.Unlock()
 	for _, c := range conns {
-		p.release(c)
+		p.forget(c)
 	}
 }
