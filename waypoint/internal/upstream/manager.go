@@ -130,6 +130,6 @@ func (m *Manager) Close() {
 
 // sameTransport is whether connections made under one configuration may serve under the other.
 func sameTransport(a, b *l7.Cluster) bool {
-	return a == b || a.HTTP == b.HTTP && a.HTTP1 == b.HTTP1 && a.HTTP2 == b.HTTP2 &&
+	return a == b || a.HTTP == b.HTTP && a.HTTP2 == b.HTTP2 &&
 		reflect.DeepEqual(a.Socket, b.Socket) && reflect.DeepEqual(a.Sockets, b.Sockets)
 }
