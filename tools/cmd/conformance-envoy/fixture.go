@@ -24,6 +24,8 @@ type fixture struct {
 	logs bool
 	// waypointFor is the label of the waypoint; service when empty.
 	waypointFor string
+	// random is how many random requests there are, to httpbin.
+	random int
 
 	// unready are the ways whose proxies have not got the configuration.
 	unready map[string]error
@@ -36,6 +38,7 @@ type table struct {
 	NoGenerated bool           `json:"noGenerated"`
 	Logs        bool           `json:"logs"`
 	WaypointFor string         `json:"waypointFor"`
+	Random      int            `json:"random"`
 	Requests    []request      `json:"requests"`
 }
 
@@ -166,6 +169,7 @@ func (f *fixture) add(t table, samples string) error {
 	}
 	f.noGenerated = f.noGenerated || t.NoGenerated
 	f.logs = f.logs || t.Logs
+	f.random = max(f.random, t.Random)
 	f.waypointFor = orDefault(t.WaypointFor, f.waypointFor)
 	f.requests = append(f.requests, t.Requests...)
 	return nil

@@ -90,6 +90,7 @@ func (b *testbed) judge(ctx context.Context, fixtures []*fixture, report *report
 			}
 			requests = append(requests[:len(requests):len(requests)], generated...)
 		}
+		requests = append(requests[:len(requests):len(requests)], f.randomRequests()...)
 		for _, r := range requests {
 			if f.unready[orDefault(r.Via, "waypoint")] != nil {
 				continue
