@@ -75,19 +75,17 @@ type Cluster struct {
 	// Services are filter_metadata["istio"].services: whose this cluster is.
 	Services []Service
 	Subset   string
-	// IgnoreNewHosts ... LocalityWeighted etc. are part of LB.
+	// CloseOnHealthFailure closes the connections of a host that becomes unhealthy.
 	CloseOnHealthFailure bool
 }
 
-// HTTP1Options are of connections that speak HTTP/1.
-type HTTP1Options struct {
-	ProperCase, PreserveCase bool
-}
+// HTTP1Options are of connections that speak HTTP/1. There are none that matter so far: those of Envoy are refused.
+type HTTP1Options struct{}
 
 // LB is the balancing of a cluster.
 type LB struct {
 	Policy LBPolicy
-	// Choices of least request (2 by default), Bias its active request bias.
+	// Choices of least request (2 by default).
 	Choices uint32
 	// MinRing and MaxRing are ring sizes; Table is Maglev's.
 	MinRing, MaxRing, Table uint64
@@ -101,7 +99,6 @@ type LB struct {
 	SlowStartMin        float64
 	// HashHostname is use_hostname_for_hashing.
 	HashHostname bool
-	// Overprovisioning in percent: 140 by default; from the load assignment.
 }
 
 // Breakers are the limits of a cluster.

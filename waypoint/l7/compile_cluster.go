@@ -32,6 +32,9 @@ func compileCluster(p *clusterv3.Cluster) (*Cluster, error) {
 	if c.StatName == "" {
 		c.StatName = c.Name
 	}
+	if o := p.GetOutlierDetection(); o != nil && uint32Or(o.GetEnforcingSuccessRate(), 100) > 0 {
+		return nil, strict.Errorf("outlier_detection.enforcing_success_rate", "must be 0: ejection by success rate is not supported")
+	}
 	if err := c.discovery(p); err != nil {
 		return nil, err
 	}
@@ -143,7 +146,9 @@ func (c *Cluster) balancing(p *clusterv3.Cluster) error {
 }
 
 func (c *Cluster) protocols(p *clusterv3.Cluster) error {
-	c.common(p.GetCommonHttpProtocolOptions())                                   //nolint:staticcheck // deprecated, and still sent
+	if err := c.common(p.GetCommonHttpProtocolOptions()); err != nil { //nolint:staticcheck // deprecated, and still sent
+		return strict.At(err, "common_http_protocol_options")
+	}
 	c.MaxPerConn = max(c.MaxPerConn, p.GetMaxRequestsPerConnection().GetValue()) //nolint:staticcheck // deprecated, and still sent
 	if o := p.GetHttp2ProtocolOptions(); o != nil {                              //nolint:staticcheck // deprecated, and still sent
 		c.HTTP, c.HTTP2 = UpstreamHTTP2, http2Options(o)
@@ -153,39 +158,38 @@ func (c *Cluster) protocols(p *clusterv3.Cluster) error {
 		if err != nil {
 			return strict.AtKey(err, "typed_extension_protocol_options", name)
 		}
-		c.common(o.GetCommonHttpProtocolOptions())
+		if err := c.common(o.GetCommonHttpProtocolOptions()); err != nil {
+			return strict.AtKey(strict.At(err, "common_http_protocol_options"), "typed_extension_protocol_options", name)
+		}
 		switch k := o.GetUpstreamProtocolOptions().(type) {
 		case *upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_:
 			if h2 := k.ExplicitHttpConfig.GetHttp2ProtocolOptions(); h2 != nil {
 				c.HTTP, c.HTTP2 = UpstreamHTTP2, http2Options(h2)
 			} else {
-				c.HTTP, c.HTTP1 = UpstreamHTTP1, http1Options(k.ExplicitHttpConfig.GetHttpProtocolOptions())
+				c.HTTP = UpstreamHTTP1
 			}
 		case *upstreamhttpv3.HttpProtocolOptions_UseDownstreamProtocolConfig:
 			c.HTTP = UpstreamSame
-			c.HTTP1 = http1Options(k.UseDownstreamProtocolConfig.GetHttpProtocolOptions())
 			c.HTTP2 = http2Options(k.UseDownstreamProtocolConfig.GetHttp2ProtocolOptions())
 		case *upstreamhttpv3.HttpProtocolOptions_AutoConfig:
 			c.HTTP = UpstreamAuto
-			c.HTTP1 = http1Options(k.AutoConfig.GetHttpProtocolOptions())
 			c.HTTP2 = http2Options(k.AutoConfig.GetHttp2ProtocolOptions())
 		}
 	}
 	return nil
 }
 
-func (c *Cluster) common(o *corev3.HttpProtocolOptions) {
+func (c *Cluster) common(o *corev3.HttpProtocolOptions) error {
 	if o == nil {
-		return
+		return nil
+	}
+	if o.GetMaxStreamDuration() != nil || o.GetMaxHeadersCount() != nil {
+		return strict.Errorf("", "max_stream_duration and max_headers_count are not supported for upstreams")
 	}
 	c.Idle = duration(o.GetIdleTimeout(), time.Hour)
 	c.MaxLife = duration(o.GetMaxConnectionDuration(), 0)
 	c.MaxPerConn = max(c.MaxPerConn, o.GetMaxRequestsPerConnection().GetValue())
-}
-
-func http1Options(o *corev3.Http1ProtocolOptions) HTTP1Options {
-	f := o.GetHeaderKeyFormat()
-	return HTTP1Options{ProperCase: f.GetProperCaseWords() != nil, PreserveCase: f.GetStatefulFormatter() != nil}
+	return nil
 }
 
 func http2Options(o *corev3.Http2ProtocolOptions) HTTP2Options {

@@ -2,6 +2,7 @@ package l7
 
 import (
 	"net/netip"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -32,6 +33,10 @@ func compileListener(p *listenerv3.Listener) (*Listener, error) {
 	if p.GetUseOriginalDst().GetValue() {
 		return nil, strict.Errorf("use_original_dst", "is not supported")
 	}
+	if !orTrue(p.GetBindToPort()) {
+		return nil, strict.Errorf("bind_to_port", "is not supported when false")
+	}
+	l.FilterTimeout, l.ContinueOnTimeout = duration(p.GetListenerFiltersTimeout(), 15*time.Second), p.GetContinueOnListenerFiltersTimeout()
 	if err := l.addresses(p); err != nil {
 		return nil, err
 	}

@@ -19,6 +19,10 @@ type Listener struct {
 	// InspectTLS and InspectHTTP are the listener filters present: what may be read before a chain is chosen. Whether a connection
 	// is to be looked at is for NeedsSNI and Config.NeedsSniff to say.
 	InspectTLS, InspectHTTP bool
+	// FilterTimeout is how long they may wait for the first bytes (0 is for ever); then the connection is closed, or goes on as if
+	// nothing had been found.
+	FilterTimeout     time.Duration
+	ContinueOnTimeout bool
 	// Originate is set for the listener that carries connections into HBONE tunnels.
 	Originate *Originate
 	// AccessLogs of connections for which no chain was found.

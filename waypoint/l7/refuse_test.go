@@ -63,6 +63,7 @@ func TestRefusedListenersAndClusters(t *testing.T) {
 	}
 	for _, c := range []struct{ text, want string }{
 		{`{'name': 'c', 'health_checks': [{}]}`, "health_checks: is not supported"},
+		{`{'name': 'c', 'outlier_detection': {}}`, "outlier_detection.enforcing_success_rate: must be 0"},
 		{`{'name': 'c', 'lb_subset_config': {}}`, "lb_subset_config: is not supported"},
 		{`{'name': 'c', 'type': 'STATIC', 'load_assignment': {'cluster_name': 'c', 'endpoints': [{'lb_endpoints': [{'endpoint': {'address': {'pipe': {'path': '/x'}}}}]}]}}`, "load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.pipe: is not supported"},
 		{`{'name': 'c', 'type': 'STATIC', 'load_assignment': {'cluster_name': 'c', 'endpoints': [{'lb_endpoints': [{'endpoint': {'address': {'socket_address': {'address': 'a.b', 'port_value': 1}}}}]}]}}`, "load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address.address:"},
@@ -79,7 +80,7 @@ func TestRefusedListenersAndClusters(t *testing.T) {
 func TestCluster(t *testing.T) {
 	c, err := CompileCluster(parse(t, &clusterv3.Cluster{}, `{'name': 'outbound|80||h', 'type': 'EDS', 'lb_policy': 'LEAST_REQUEST', 'connect_timeout': '10s',
 		'circuit_breakers': {'thresholds': [{'priority': 'HIGH', 'max_requests': 1}, {'max_connections': 5, 'retry_budget': {'budget_percent': {'value': 25}}}]},
-		'outlier_detection': {'consecutive_5xx': 3, 'enforcing_consecutive_gateway_failure': 100, 'base_ejection_time': '1s'},
+		'outlier_detection': {'consecutive_5xx': 3, 'enforcing_success_rate': 0, 'enforcing_consecutive_gateway_failure': 100, 'base_ejection_time': '1s'},
 		'transport_socket_matches': [{'name': 'hbone', 'match': {'tunnel': 'h2'}, 'transport_socket': {'name': 'i', 'typed_config': {'@type': '`+typeURL+`extensions.transport_sockets.internal_upstream.v3.InternalUpstreamTransport', 'transport_socket': {'name': 'r', 'typed_config': {'@type': '`+typeURL+`extensions.transport_sockets.raw_buffer.v3.RawBuffer'}}}}},
 			{'name': 'tlsMode-disabled', 'match': {}, 'transport_socket': {'name': 'r', 'typed_config': {'@type': '`+typeURL+`extensions.transport_sockets.raw_buffer.v3.RawBuffer'}}}],
 		'metadata': {'filter_metadata': {'istio': {'services': [{'host': 'h', 'name': 'n', 'namespace': 'ns'}], 'subset': 'v1'}}}}`))

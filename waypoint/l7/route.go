@@ -65,7 +65,7 @@ func (rt *Route) action(p *routev3.Route, in *level) error {
 		rt.redirect, err = compileRedirect(k.Redirect)
 		return strict.At(err, "redirect")
 	case *routev3.Route_DirectResponse:
-		rt.direct, err = compileDirect(k.DirectResponse)
+		rt.direct, err = compileDirect(k.DirectResponse, in.maxBody)
 		return strict.At(err, "direct_response")
 	case *routev3.Route_NonForwardingAction:
 		return strict.Errorf("non_forwarding_action", "is not supported")
@@ -89,7 +89,7 @@ func orderOps(specificWins bool, specificFirst ...*mutate.Headers) []*mutate.Hea
 	return out
 }
 
-func compileDirect(p *routev3.DirectResponseAction) (*Reply, error) {
+func compileDirect(p *routev3.DirectResponseAction, limit uint32) (*Reply, error) {
 	if p.GetStatus() < 200 || p.GetStatus() > 599 {
 		return nil, strict.Errorf("status", "%d is no status", p.GetStatus())
 	}
@@ -99,6 +99,9 @@ func compileDirect(p *routev3.DirectResponseAction) (*Reply, error) {
 	}
 	if p.GetBody().GetFilename() != "" {
 		return nil, strict.Errorf("body.filename", "is not supported")
+	}
+	if uint64(len(body)) > uint64(limit) {
+		return nil, strict.Errorf("body", "has %d bytes, more than the %d of max_direct_response_body_size_bytes", len(body), limit)
 	}
 	return &Reply{Status: int(p.GetStatus()), Body: body, GRPCStatus: -1, Details: "direct_response"}, nil
 }

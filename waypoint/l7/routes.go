@@ -57,6 +57,7 @@ type level struct {
 	overrides         []override
 	mirrors           []mirrorPolicy
 	retry             *Retry
+	maxBody           uint32 // of direct responses
 }
 
 func compileRoutes(p *routev3.RouteConfiguration) (*Routes, error) {
@@ -67,7 +68,7 @@ func compileRoutes(p *routev3.RouteConfiguration) (*Routes, error) {
 	for _, h := range p.GetInternalOnlyHeaders() {
 		r.internalOnly = append(r.internalOnly, strings.ToLower(h))
 	}
-	var top level
+	top := level{maxBody: uint32Or(p.GetMaxDirectResponseBodySizeBytes(), 4096)}
 	var err error
 	if top.request, err = mutate.CompileHeaders("request", p.GetRequestHeadersToAdd(), p.GetRequestHeadersToRemove()); err != nil {
 		return nil, err
@@ -138,7 +139,7 @@ func (r *Routes) virtualHost(p *routev3.VirtualHost, top *level) (*virtualHost, 
 		name: p.GetName(), tls: p.GetRequireTls(),
 		attemptsInRequest: p.GetIncludeRequestAttemptCount(), attemptsInResponse: p.GetIncludeAttemptCountInResponse(),
 	}
-	in := level{}
+	in := level{maxBody: top.maxBody}
 	var err error
 	if in.request, err = mutate.CompileHeaders("request", p.GetRequestHeadersToAdd(), p.GetRequestHeadersToRemove()); err != nil {
 		return nil, err

@@ -20,7 +20,6 @@ func supported(name protoreflect.FullName) (fields string, known bool) {
 		"envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput",
 		"envoy.extensions.matching.common_inputs.network.v3.ServerNameInput", "envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput",
 		"envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput",
-		"envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords",
 		"envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate", "envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate",
 		"envoy.type.matcher.v3.ValueMatcher.NullMatch", "envoy.type.matcher.v3.RegexMatcher.GoogleRE2",
 		"envoy.extensions.filters.http.jwt_authn.v3.JwtCacheConfig", "envoy.config.listener.v3.Listener.InternalListenerConfig",
@@ -45,7 +44,7 @@ func routeFields(name protoreflect.FullName) string {
 	case "envoy.config.route.v3.WeightedCluster.ClusterWeight":
 		return "name weight request_headers_to_add request_headers_to_remove response_headers_to_add response_headers_to_remove typed_per_filter_config host_rewrite_literal"
 	case "envoy.config.route.v3.RouteAction":
-		return "cluster weighted_clusters cluster_not_found_response_code prefix_rewrite regex_rewrite host_rewrite_literal auto_host_rewrite host_rewrite_header append_x_forwarded_host timeout idle_timeout retry_policy request_mirror_policies priority hash_policy max_grpc_timeout grpc_timeout_offset upgrade_configs max_stream_duration"
+		return "cluster weighted_clusters cluster_not_found_response_code prefix_rewrite regex_rewrite host_rewrite_literal auto_host_rewrite host_rewrite_header append_x_forwarded_host timeout idle_timeout retry_policy request_mirror_policies hash_policy max_grpc_timeout grpc_timeout_offset upgrade_configs max_stream_duration"
 	case "envoy.config.route.v3.RouteAction.MaxStreamDuration":
 		return "max_stream_duration grpc_timeout_header_max grpc_timeout_header_offset"
 	case "envoy.config.route.v3.RouteAction.UpgradeConfig":
@@ -144,11 +143,9 @@ func commonFields(name protoreflect.FullName) string {
 	case "envoy.config.core.v3.EnvoyInternalAddress":
 		return "server_listener_name endpoint_id"
 	case "envoy.config.core.v3.HttpProtocolOptions":
-		return "idle_timeout max_connection_duration max_headers_count max_stream_duration max_requests_per_connection headers_with_underscores_action"
+		return "idle_timeout max_connection_duration max_headers_count max_stream_duration max_requests_per_connection"
 	case "envoy.config.core.v3.Http1ProtocolOptions":
-		return "allow_absolute_url accept_http_10 default_host_for_http_10 header_key_format enable_trailers allow_chunked_length override_stream_error_on_invalid_http_message use_balsa_parser allow_custom_methods ignore_http_11_upgrade"
-	case "envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat":
-		return "proper_case_words stateful_formatter!"
+		return "accept_http_10 default_host_for_http_10 enable_trailers override_stream_error_on_invalid_http_message use_balsa_parser"
 	case "envoy.config.core.v3.Http2ProtocolOptions":
 		return "hpack_table_size max_concurrent_streams initial_stream_window_size initial_connection_window_size allow_connect max_outbound_frames max_outbound_control_frames max_consecutive_inbound_frames_with_empty_payload max_inbound_priority_frames_per_stream max_inbound_window_update_frames_per_data_frame_sent override_stream_error_on_invalid_http_message connection_keepalive use_oghttp2_codec enable_huffman_encoding"
 	case "envoy.config.core.v3.KeepaliveSettings":

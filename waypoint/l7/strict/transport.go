@@ -15,7 +15,7 @@ func listenerFields(name protoreflect.FullName) string {
 	case "envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet":
 		return "rules"
 	case "envoy.config.listener.v3.FilterChain":
-		return "name filter_chain_match filters metadata! transport_socket transport_socket_connect_timeout"
+		return "name filter_chain_match filters metadata! transport_socket"
 	case "envoy.config.listener.v3.FilterChainMatch":
 		return "destination_port prefix_ranges server_names transport_protocol application_protocols source_prefix_ranges direct_source_prefix_ranges"
 	case "envoy.config.listener.v3.Filter":
@@ -41,7 +41,7 @@ func clusterFields(name protoreflect.FullName) string {
 	case "envoy.type.metadata.v3.MetadataKey.PathSegment":
 		return "key"
 	case "envoy.config.cluster.v3.Cluster.LeastRequestLbConfig":
-		return "choice_count active_request_bias slow_start_config"
+		return "choice_count slow_start_config"
 	case "envoy.config.cluster.v3.Cluster.RoundRobinLbConfig":
 		return "slow_start_config"
 	case "envoy.config.cluster.v3.Cluster.SlowStartConfig":
@@ -53,7 +53,7 @@ func clusterFields(name protoreflect.FullName) string {
 	case "envoy.config.cluster.v3.Cluster.MaglevLbConfig":
 		return "table_size"
 	case "envoy.config.cluster.v3.Cluster.CommonLbConfig":
-		return "healthy_panic_threshold locality_weighted_lb_config zone_aware_lb_config! update_merge_window! ignore_new_hosts_until_first_hc close_connections_on_host_set_change consistent_hashing_lb_config"
+		return "healthy_panic_threshold locality_weighted_lb_config zone_aware_lb_config! update_merge_window! ignore_new_hosts_until_first_hc consistent_hashing_lb_config"
 	case "envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig":
 		return "use_hostname_for_hashing"
 	case "envoy.config.cluster.v3.CircuitBreakers":
@@ -69,12 +69,10 @@ func clusterFields(name protoreflect.FullName) string {
 	case "envoy.config.core.v3.TcpKeepalive":
 		return "keepalive_probes keepalive_time keepalive_interval"
 	case "envoy.extensions.upstreams.http.v3.HttpProtocolOptions":
-		return "common_http_protocol_options upstream_http_protocol_options explicit_http_config use_downstream_protocol_config auto_config"
+		return "common_http_protocol_options explicit_http_config use_downstream_protocol_config auto_config"
 	case "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig", "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig",
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig":
 		return "http_protocol_options http2_protocol_options"
-	case "envoy.config.core.v3.UpstreamHttpProtocolOptions":
-		return "auto_sni auto_san_validation"
 	}
 	return endpointFields(name)
 }
