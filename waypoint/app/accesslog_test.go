@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -19,6 +20,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	filev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	metadatav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/formatter/metadata/v3"
 	reqwithoutqueryv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/formatter/req_without_query/v3"
 	"google.golang.org/protobuf/proto"
@@ -39,13 +41,30 @@ func steady() []string {
 	}
 }
 
-// logged is the gateway's listener with a text log and a JSON log of all steady operators.
+// logged is the gateway's listener with logs of all steady operators.
 func logged(t *testing.T, l *listenerv3.Listener, dir string) {
 	t.Helper()
 	manager := &hcmv3.HttpConnectionManager{}
 	if err := l.GetFilterChains()[0].GetFilters()[0].GetTypedConfig().UnmarshalTo(manager); err != nil {
 		t.Fatal(err)
 	}
+	manager.AccessLog = logs(t, dir)
+	l.FilterChains[0].Name = "chain"
+	l.FilterChains[0].Filters[0].ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: pack(t, manager)}
+}
+
+// tcpListener is a listener that forwards bytes, with the same logs.
+func tcpListener(t *testing.T, name, address, cluster, dir string) *listenerv3.Listener {
+	t.Helper()
+	forward := &tcpv3.TcpProxy{StatPrefix: name, ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: cluster}, AccessLog: logs(t, dir)}
+	return &listenerv3.Listener{Name: name, Address: socket(address), FilterChains: []*listenerv3.FilterChain{{Name: name, Filters: []*listenerv3.Filter{{
+		Name: "envoy.filters.network.tcp_proxy", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(t, forward)},
+	}}}}}
+}
+
+// logs has a text log and a JSON log, each also without what is empty.
+func logs(t *testing.T, dir string) []*accesslogv3.AccessLog {
+	t.Helper()
 	var text strings.Builder
 	fields := &structpb.Struct{Fields: map[string]*structpb.Value{}}
 	for _, operator := range steady() {
@@ -63,14 +82,12 @@ func logged(t *testing.T, l *listenerv3.Listener, dir string) {
 		})}}
 	}
 	inline := &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: text.String() + "\n"}}
-	manager.AccessLog = []*accesslogv3.AccessLog{
+	return []*accesslogv3.AccessLog{
 		write("text", &corev3.SubstitutionFormatString{Format: &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: inline}}),
 		write("omitted", &corev3.SubstitutionFormatString{Format: &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: inline}, OmitEmptyValues: true}),
 		write("json", &corev3.SubstitutionFormatString{Format: &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: fields}}),
 		write("json-omitted", &corev3.SubstitutionFormatString{Format: &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: fields}, OmitEmptyValues: true}),
 	}
-	l.FilterChains[0].Name = "chain"
-	l.FilterChains[0].Filters[0].ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: pack(t, manager)}
 }
 
 // logRoutes has an answer of upstream, one of our own, one that no host gives, one that takes too long, and what is not there.
@@ -98,61 +115,113 @@ func logRoutes() *routev3.RouteConfiguration {
 	return out
 }
 
+// lines of the log files of one engine, by file.
+type lines map[string][]string
+
+// names of the log files.
+func logFiles() []string { return []string{"text", "omitted", "json", "json-omitted"} }
+
+// readLines waits until each file has that many.
+func readLines(t *testing.T, dir string, want int) lines {
+	t.Helper()
+	out := lines{}
+	for _, name := range logFiles() {
+		eventually(t, "the lines are written", func() error {
+			text, err := os.ReadFile(filepath.Join(dir, name))
+			if err == nil && strings.Count(string(text), "\n") < want {
+				err = errors.New("not all yet")
+			}
+			out[name] = slices.Collect(strings.Lines(string(text)))
+			return err
+		})
+	}
+	return out
+}
+
+// agree compares the lines of both engines.
+func agree(t *testing.T, ours, envoys lines) {
+	t.Helper()
+	for _, name := range logFiles() {
+		if len(ours[name]) != len(envoys[name]) || len(ours[name]) == 0 {
+			t.Errorf("%s: %d lines, Envoy has %d", name, len(ours[name]), len(envoys[name]))
+			continue
+		}
+		for i, want := range envoys[name] {
+			if got := ours[name][i]; got != want {
+				t.Errorf("%s:\n ours  %s Envoy %s", name, got, want)
+			}
+		}
+	}
+}
+
 // A request leaves the same line with our engine and with a real Envoy.
 func TestAccessLogsAgree(t *testing.T) {
-	lines := map[string]map[string][]string{} // engine → file → lines
+	both := map[bool]lines{} // by whether the engine is Envoy
 	engines(t, func(t *testing.T, g *gateway) {
 		dir := t.TempDir()
 		l := gatewayListener(t, strings.TrimPrefix(g.url, "http://"), "http.8080", g.logPath)
 		logged(t, l, dir)
-		host := logBackend(t)
-		content := map[string]proto.Message{
-			"listener 0.0.0.0_8080": l, "route http.8080": logRoutes(), "endpoints " + reviews: endpoints(t, reviews, host),
+		g.set(t, map[string]proto.Message{
+			"listener 0.0.0.0_8080": l, "route http.8080": logRoutes(), "endpoints " + reviews: endpoints(t, reviews, logBackend(t)),
 			"cluster refused": edsCluster(t, "refused"), "endpoints refused": endpoints(t, "refused", freeAddress(t)),
 			"cluster empty": edsCluster(t, "empty"), "endpoints empty": endpointsOf("empty"),
-		}
-		g.set(t, content)
+		})
 		g.ready(t)
 		eventually(t, "the configuration is in force", func() error {
-			_, err := get(g.url+"/direct", http.StatusTeapot)
+			if _, err := get(g.url+"/direct", http.StatusTeapot); err != nil {
+				return err
+			}
+			_, err := os.Stat(filepath.Join(dir, "text"))
 			return err
 		})
 		ask(t, g.url)
-		engine := "isthmus"
-		if g.cfg.Envoy != nil {
-			engine = "envoy"
+		found := readLines(t, dir, requests+1)
+		for name, all := range found {
+			all = slices.DeleteFunc(all, func(line string) bool { return !strings.Contains(line, "mark/") })
+			slices.SortFunc(all, func(a, b string) int { return strings.Compare(mark(a), mark(b)) })
+			found[name] = all
 		}
-		lines[engine] = map[string][]string{}
-		for _, name := range []string{"text", "omitted", "json", "json-omitted"} {
-			eventually(t, "the lines are written", func() error {
-				text, err := os.ReadFile(filepath.Join(dir, name))
-				if err == nil && strings.Count(string(text), "mark/") < requests {
-					err = errors.New("not all yet")
+		both[g.cfg.Envoy != nil] = found
+	})
+	agree(t, both[false], both[true])
+}
+
+// So does a connection.
+func TestConnectionLogsAgree(t *testing.T) {
+	both := map[bool]lines{}
+	engines(t, func(t *testing.T, g *gateway) {
+		dir := t.TempDir()
+		good, refused, empty := freeAddress(t), freeAddress(t), freeAddress(t)
+		g.set(t, map[string]proto.Message{
+			"listener good": tcpListener(t, "good", good, "echo", dir), "listener refused": tcpListener(t, "refused", refused, "refused", dir),
+			"listener empty": tcpListener(t, "empty", empty, "empty", dir),
+			"cluster echo":   edsCluster(t, "echo"), "endpoints echo": endpoints(t, "echo", echo(t)),
+			"cluster refused": edsCluster(t, "refused"), "endpoints refused": endpoints(t, "refused", freeAddress(t)),
+			"cluster empty": edsCluster(t, "empty"), "endpoints empty": endpointsOf("empty"),
+		})
+		g.ready(t)
+		for i, address := range []string{good, refused, empty} {
+			var answer string
+			eventually(t, address, func() error {
+				conn, err := net.Dial("tcp", address)
+				if err != nil {
+					return err
 				}
-				var kept []string
-				for line := range strings.Lines(string(text)) {
-					if strings.Contains(line, "mark/") {
-						kept = append(kept, line)
-					}
-				}
-				slices.SortFunc(kept, func(a, b string) int { return strings.Compare(mark(a), mark(b)) })
-				lines[engine][name] = kept
-				return err
+				defer conn.Close()
+				// It may have been reset by now, which is an answer too.
+				_, _ = io.WriteString(conn, "hello")
+				_ = conn.(*net.TCPConn).CloseWrite()
+				text, _ := io.ReadAll(conn)
+				answer = string(text)
+				return nil
 			})
+			if want := map[int]string{0: "hello"}[i]; answer != want {
+				t.Errorf("connection %d: %q, want %q", i, answer, want)
+			}
+			both[g.cfg.Envoy != nil] = readLines(t, dir, i+1)
 		}
 	})
-	for name, want := range lines["envoy"] {
-		got := lines["isthmus"][name]
-		if len(got) != len(want) {
-			t.Errorf("%s: %d lines, Envoy has %d", name, len(got), len(want))
-			continue
-		}
-		for i := range want {
-			if got[i] != want[i] {
-				t.Errorf("%s:\n ours  %s Envoy %s", name, got[i], want[i])
-			}
-		}
-	}
+	agree(t, both[false], both[true])
 }
 
 // mark is the part of a line that names the request: lines are written in the order in which requests end.

@@ -262,7 +262,7 @@ func TestMetrics(t *testing.T) {
 		for _, url := range []string{"http://" + g.cfg.MetricsAddr + "/stats/prometheus", "http://" + g.cfg.EngineMetricsAddr + "/stats/prometheus"} {
 			text, err := get(url, http.StatusOK)
 			if err != nil || !strings.Contains(text, "envoy_cluster_upstream_rq_total{cluster_name=\""+reviews+"\"} 1") {
-				t.Errorf("%s: %v\n%s", url, err, lines(text, "envoy_cluster_upstream_rq_total"))
+				t.Errorf("%s: %v\n%s", url, err, grep(text, "envoy_cluster_upstream_rq_total"))
 			}
 			if g.cfg.Envoy != nil {
 				continue
@@ -283,8 +283,8 @@ func TestMetrics(t *testing.T) {
 	})
 }
 
-// lines are those that begin so.
-func lines(text, prefix string) string {
+// grep returns the lines that begin so.
+func grep(text, prefix string) string {
 	var out strings.Builder
 	for line := range strings.Lines(text) {
 		if strings.HasPrefix(line, prefix) {

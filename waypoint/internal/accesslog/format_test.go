@@ -63,13 +63,13 @@ func sample() *proxy.Record {
 func TestText(t *testing.T) {
 	grpc := sample()
 	grpc.GRPC, grpc.GRPCStatus = true, 5
-	refused := &proxy.Record{Kind: proxy.KindConnection, Flags: l7.FlagNoRouteFound | l7.FlagUpstreamConnectionFailure, Details: "a b", UpstreamFailure: "delayed connect error: 111"}
+	refused := &proxy.Record{Kind: proxy.KindConnection, Flags: l7.FlagUpstreamConnectionFailure | l7.FlagUpstreamRetryLimit, Details: "a b", Termination: "no host", UpstreamFailure: "delayed connect error: 111"}
 	for _, tt := range []struct {
 		format, want string
 		r            *proxy.Record
 	}{
 		{meshFormat, `[2026-11-21T07:04:39.123Z] "GET /reviews/0?x=y HTTP/1.1" 200 - via_upstream - "-" 3 295 12 11 "10.0.0.1" "curl/8" "id-1" "reviews:9080" "envoy://connect_originate/10.0.1.7:9080" inbound-vip|9080|http|reviews.default.svc.cluster.local envoy://internal_client_address/ 10.96.0.9:9080 10.0.0.5:41234 - default` + "\n", nil},
-		{meshFormat, `[0001-01-01T00:00:00.000Z] "- - -" 0 UF,NR a_b - "delayed_connect_error:_111" 0 0 0 - "-" "-" "-" "-" "-" - - - - - -` + "\n", refused},
+		{meshFormat, `[0001-01-01T00:00:00.000Z] "- - -" 0 UF,URX - - "delayed_connect_error:_111" 0 0 0 - "-" "-" "-" "-" "-" - - - - - -` + "\n", refused},
 		{defaultFormat, `[2026-11-21T07:04:39.123Z] "GET /reviews/0?x=y HTTP/1.1" 200 - 3 295 12 11 "10.0.0.1" "curl/8" "id-1" "reviews:9080" "envoy://connect_originate/10.0.1.7:9080"` + "\n", nil},
 		{"plain, 100%%", "plain, 100%", nil},
 		{"%PROTOCOL%%PROTOCOL%", "HTTP/1.1HTTP/1.1", nil},

@@ -59,13 +59,14 @@ func plain() map[string]operator {
 		"PROTOCOL":      str(protocol),
 		"RESPONSE_CODE": num(func(r *proxy.Record) (uint64, bool) { return uint64(r.Status), true }),
 		"RESPONSE_CODE_DETAILS": {append: func(dst []byte, r *proxy.Record) ([]byte, bool) {
-			return appendUnspaced(dst, r.Details), r.Details != ""
+			details := responseDetails(r)
+			return appendUnspaced(dst, details), details != ""
 		}},
-		"CONNECTION_TERMINATION_DETAILS": str(func(r *proxy.Record) string { return r.Termination }),
+		"CONNECTION_TERMINATION_DETAILS": str(termination),
 		"UPSTREAM_TRANSPORT_FAILURE_REASON": {append: func(dst []byte, r *proxy.Record) ([]byte, bool) {
 			return appendUnspaced(dst, r.UpstreamFailure), r.UpstreamFailure != ""
 		}},
-		"RESPONSE_FLAGS":    {append: func(dst []byte, r *proxy.Record) ([]byte, bool) { return append(dst, r.Flags.String()...), true }},
+		"RESPONSE_FLAGS":    {append: func(dst []byte, r *proxy.Record) ([]byte, bool) { return append(dst, responseFlags(r)...), true }},
 		"BYTES_RECEIVED":    num(func(r *proxy.Record) (uint64, bool) { return r.BytesReceived, true }),
 		"BYTES_SENT":        num(func(r *proxy.Record) (uint64, bool) { return r.BytesSent, true }),
 		"DURATION":          millis(func(r *proxy.Record) (time.Duration, bool) { return r.Duration, true }),
@@ -74,7 +75,7 @@ func plain() map[string]operator {
 		"RESPONSE_TX_DURATION": millis(func(r *proxy.Record) (time.Duration, bool) {
 			return r.Duration - r.TimeToFirstByte, r.TimeToFirstByte > 0
 		}),
-		"UPSTREAM_REQUEST_ATTEMPT_COUNT": num(func(r *proxy.Record) (uint64, bool) { return uint64(r.Attempts), true }),
+		"UPSTREAM_REQUEST_ATTEMPT_COUNT": num(attempts),
 		"CONNECTION_ID":                  num(func(r *proxy.Record) (uint64, bool) { return r.ConnectionID, r.ConnectionID != 0 }),
 		"ROUTE_NAME":                     str(func(r *proxy.Record) string { return r.RouteName }),
 		"UPSTREAM_HOST":                  str(func(r *proxy.Record) string { return r.UpstreamHost }),

@@ -40,6 +40,38 @@ func upstreamCluster(r *proxy.Record) string {
 	return r.ClusterName
 }
 
+// responseFlags are in the order in which Envoy sets them, which for a connection is another one than for a request.
+func responseFlags(r *proxy.Record) string {
+	if r.Kind == proxy.KindConnection && r.Flags == l7.FlagUpstreamConnectionFailure|l7.FlagUpstreamRetryLimit {
+		return "UF,URX"
+	}
+	return r.Flags.String()
+}
+
+// responseDetails are of requests only.
+func responseDetails(r *proxy.Record) string {
+	if r.Kind == proxy.KindConnection {
+		return ""
+	}
+	return r.Details
+}
+
+// termination says of a connection what policy decided; that no host could be reached is told by flags and the failure's reason.
+func termination(r *proxy.Record) string {
+	const unreached = l7.FlagUpstreamConnectionFailure | l7.FlagNoHealthyUpstream | l7.FlagNoCluster
+	if r.Kind == proxy.KindConnection && r.Flags&unreached != 0 {
+		return ""
+	}
+	return r.Termination
+}
+
+func attempts(r *proxy.Record) (uint64, bool) {
+	if r.Kind == proxy.KindConnection && r.Endpoint != nil {
+		return uint64(max(r.Attempts, 1)), true
+	}
+	return uint64(r.Attempts), true
+}
+
 // upstreamRemote is the host when there was a connection to it.
 func upstreamRemote(r *proxy.Record) string {
 	if r.Flags&l7.FlagUpstreamConnectionFailure != 0 {

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 
 	"github.com/isthmus-mesh/isthmus/waypoint/internal/proxy"
+	"github.com/isthmus-mesh/isthmus/waypoint/l7"
 )
 
 // maxLabelSets is how many combinations of labels are told apart. Clients choose some of the values (what their proxies say of
@@ -79,6 +80,9 @@ func (o *Observer) Ended(r *proxy.Record) {
 	case proxy.KindRequest:
 		o.request(r)
 	case proxy.KindConnection:
+		if r.Flags&l7.FlagUpstreamConnectionFailure != 0 {
+			r.Flags |= l7.FlagUpstreamRetryLimit // as Envoy, which gives up when its attempts are over, be it one
+		}
 		o.connectionEnded(r)
 	}
 	if o.log != nil {

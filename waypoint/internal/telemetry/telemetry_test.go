@@ -178,7 +178,7 @@ func TestLabelCases(t *testing.T) {
 				r.Flags = l7.FlagUpstreamConnectionFailure | l7.FlagUpstreamRetryLimit
 				r.Status = 503
 			},
-			map[string]string{"response_flags": "UF,URX", "response_code": "503"},
+			map[string]string{"response_flags": (l7.FlagUpstreamConnectionFailure | l7.FlagUpstreamRetryLimit).String(), "response_code": "503"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
