@@ -163,3 +163,37 @@ func BenchmarkNetHTTPProxy32(b *testing.B) {
 }
 func BenchmarkDirect1(b *testing.B)  { drive(b, upstream(b), 1) }
 func BenchmarkDirect32(b *testing.B) { drive(b, upstream(b), 32) }
+
+// BenchmarkBulk reads a long response.
+func BenchmarkBulk(b *testing.B) {
+	piece := make([]byte, 64<<10)
+	addr := listen(b, func(_ context.Context, s httpmsg.ServerStream) {
+		_ = s.Respond(&httpmsg.Head{Status: 200, ContentLength: -1}, false)
+		for {
+			if _, err := s.Write(piece); err != nil {
+				return
+			}
+		}
+	}, h2conn.ServerConfig{})
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		b.Fatal(err)
+	}
+	k, _ := h2conn.NewClient(c, h2conn.ClientConfig{})
+	defer k.Close()
+	s, err := k.Open(context.Background(), request("GET", "/", -1), true)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := s.Response(context.Background(), nil); err != nil {
+		b.Fatal(err)
+	}
+	buf := make([]byte, 64<<10)
+	b.SetBytes(64 << 10)
+	for b.Loop() {
+		if _, err := io.ReadFull(s, buf); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -27,9 +27,12 @@ func (s *stream) Write(p []byte) (int, error) {
 		c.dataLocked(s.id, p[:n])
 		p = p[n:]
 		sent += n
-		if len(c.out) >= holdLimit {
+		if len(c.out) >= combineLimit-dataSize {
 			c.flush()
 		}
+	}
+	if len(c.out) >= holdLimit {
+		c.flush()
 	}
 	return sent, nil
 }
