@@ -15,12 +15,14 @@ func TestEnvoyAsGateway(t *testing.T) {
 		{
 			"classic, delta",
 			proxy{"router~10.244.1.20~istio-ingressgateway-1.istio-system~istio-system.svc.cluster.local", "istio-system", `{"istio": "ingressgateway", "app": "istio-ingressgateway"}`, "DELTA_GRPC"},
-			[]string{"connect_originate::", "0.0.0.0_8080::0.0.0.0:8080", "0.0.0.0_8443::0.0.0.0:8443"}, "http.8080",
+			[]string{"connect_originate::", "0.0.0.0_8080::0.0.0.0:8080", "0.0.0.0_8443::0.0.0.0:8443"},
+			"http.8080",
 		},
 		{
 			"Gateway API, state of the world",
 			proxy{"router~10.244.1.21~web-1.default~default.svc.cluster.local", "default", `{"gateway.networking.k8s.io/gateway-name": "web"}`, "GRPC"},
-			[]string{"connect_originate::", "0.0.0.0_80::0.0.0.0:80"}, "http.80",
+			[]string{"connect_originate::", "0.0.0.0_80::0.0.0.0:80"},
+			"http.80",
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -87,12 +87,7 @@ func (c Cluster) Resource() *clusterv3.Cluster {
 		if c.Resolution == ByDNSOne {
 			out.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_LOGICAL_DNS}
 		}
-		out.DnsLookupFamily = clusterv3.Cluster_V4_PREFERRED
-		out.DnsRefreshRate = seconds(60)
-		if d := c.Mesh.Config.GetDnsRefreshRate(); d != nil {
-			out.DnsRefreshRate = d
-		}
-		out.RespectDnsTtl = true
+		c.applyDNS(out)
 		out.LoadAssignment = Assignment(c.Name, c.Endpoints)
 	case ByOriginal:
 		originalDestinationCluster(out)
@@ -102,6 +97,17 @@ func (c Cluster) Resource() *clusterv3.Cluster {
 	}
 	c.applyPolicy(out)
 	return out
+}
+
+// applyDNS uses the older fields, which every Envoy knows.
+func (c Cluster) applyDNS(out *clusterv3.Cluster) {
+	refresh := seconds(60)
+	if d := c.Mesh.Config.GetDnsRefreshRate(); d != nil {
+		refresh = d
+	}
+	out.DnsLookupFamily = clusterv3.Cluster_V4_PREFERRED
+	out.DnsRefreshRate = refresh //nolint:staticcheck // see above
+	out.RespectDnsTtl = true     //nolint:staticcheck // see above
 }
 
 func originalDestinationCluster(out *clusterv3.Cluster) {

@@ -23,7 +23,7 @@ type Gateway struct {
 
 // Listeners of a gateway: one for each port that can be served, and the one that carries connections to pods.
 func (g Gateway) Listeners() []*listenerv3.Listener {
-	out := []*listenerv3.Listener{connectOriginate(g.Mesh)}
+	out := []*listenerv3.Listener{connectOriginate()}
 	for _, s := range g.Servers {
 		if l := g.listener(s); l != nil {
 			out = append(out, l)

@@ -1,7 +1,6 @@
 package envoy
 
 import (
-	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
@@ -13,7 +12,7 @@ const systemRoots = "/etc/ssl/certs/ca-certificates.crt"
 
 // originatedTLS is the TLS that a DestinationRule asks the proxy to speak; nil for none. Mutual TLS of the mesh is not asked for
 // here: endpoints that have it say so themselves.
-func (c Cluster) originatedTLS(out *clusterv3.Cluster) *corev3.TransportSocket {
+func (c Cluster) originatedTLS() *corev3.TransportSocket {
 	s := c.Policy.GetTls()
 	if s == nil || s.GetMode() != networkingapi.ClientTLSSettings_SIMPLE && s.GetMode() != networkingapi.ClientTLSSettings_MUTUAL {
 		return nil
@@ -56,7 +55,6 @@ func (c Cluster) originatedTLS(out *clusterv3.Cluster) *corev3.TransportSocket {
 	if sni == "" && len(c.Host) > 0 && c.Host[0] != '*' {
 		sni = c.Host
 	}
-	_ = out
 	return transportSocket(tlsSocket, &tlsv3.UpstreamTlsContext{CommonTlsContext: common, Sni: sni})
 }
 

@@ -74,7 +74,7 @@ func (c Cluster) applyPolicy(out *clusterv3.Cluster) {
 		return
 	}
 	plain := rawBuffer()
-	if tls := c.originatedTLS(out); tls != nil {
+	if tls := c.originatedTLS(); tls != nil {
 		plain = tls
 	}
 	if c.Resolution == ByEndpoints && out.GetType() == clusterv3.Cluster_EDS {

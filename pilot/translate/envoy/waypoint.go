@@ -55,7 +55,7 @@ type Waypoint struct {
 
 // Listeners of a waypoint.
 func (w Waypoint) Listeners() []*listenerv3.Listener {
-	return []*listenerv3.Listener{connectTerminate(w.Mesh), w.mainInternal(), connectOriginate(w.Mesh)}
+	return []*listenerv3.Listener{connectTerminate(w.Mesh), w.mainInternal(), connectOriginate()}
 }
 
 // Keys under which the address that was dialled, and who dialled, go from one listener to the next.
@@ -145,7 +145,7 @@ func keepalive() *corev3.KeepaliveSettings {
 }
 
 // connectOriginate carries connections to pods by HBONE. The pod's address is that of the connection.
-func connectOriginate(mesh Mesh) *listenerv3.Listener {
+func connectOriginate() *listenerv3.Listener {
 	return &listenerv3.Listener{
 		Name:              ConnectOriginate,
 		UseOriginalDst:    no(),
