@@ -78,6 +78,9 @@ func (b *testbed) start(ctx context.Context) error {
 	if err := b.startPilot(ctx); err != nil {
 		return err
 	}
+	if err := b.serveKeys(ctx); err != nil {
+		return err
+	}
 	for i, way := range ways() {
 		pair := proxyPairs()[i]
 		engines := []string{"envoy", "isthmus"}
