@@ -162,6 +162,7 @@ func (x *exchange) reply(r *l7.Reply) {
 	}
 	x.record.Status, x.record.Response = x.local.Status, &x.local.Header
 	x.responded = true
+	x.announce()
 	bare := body == "" || x.head.Method == "HEAD"
 	err := x.s.Respond(&x.local, bare)
 	if err == nil && !bare {

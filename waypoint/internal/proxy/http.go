@@ -27,17 +27,24 @@ type httpConn struct {
 	generation uint64 // the socket's when the connection began
 }
 
-// leave ends the connection after what is under way. HTTP/2 says so to the client. HTTP/1 does with the response under way; a
-// connection that waits for a request is closed, and a request that is on its way then fails: so there it is done within an
-// exchange, as long as there is time (see turn).
+// leave ends the connection: HTTP/2 after what is under way, of which the client is told. HTTP/1 at once when it waits for a
+// request, and a request that is on its way then fails: so as long as there is time, last is the way.
 func (c *httpConn) leave() { c.draining.Do(func() { close(c.drain) }) }
 
-// turn is called when a request comes: it may be the last.
+// turn is called when a request comes. HTTP/2 is told to end after as many as it may carry.
 func (c *httpConn) turn() {
-	limit := c.bound.Load().chain.HTTP.MaxRequestsPerConnection
-	if limit > 0 && c.requests.Add(1) >= limit || c.gently && c.socket.Generation() != c.generation {
+	if limit := c.bound.Load().chain.HTTP.MaxRequestsPerConnection; limit > 0 && c.requests.Add(1) >= limit && !c.gently {
 		c.leave()
 	}
+}
+
+// last is whether the response that is about to be sent is the last one of an HTTP/1 connection.
+func (c *httpConn) last() bool {
+	if !c.gently {
+		return false
+	}
+	limit := c.bound.Load().chain.HTTP.MaxRequestsPerConnection
+	return limit > 0 && c.requests.Load() >= limit || c.socket.Generation() != c.generation
 }
 
 // binding is the chain that the connection has under a version of its listener. It is immutable.

@@ -24,6 +24,7 @@ func (x *exchange) respond(head *httpmsg.Head) (tunnelled bool) {
 		return true
 	}
 	ended := x.stream.Ended()
+	x.announce()
 	if err := x.s.Respond(head, ended && x.stream.Trailer() == nil); err != nil {
 		x.lostOrAborted()
 		return false
@@ -35,6 +36,14 @@ func (x *exchange) respond(head *httpmsg.Head) (tunnelled bool) {
 		x.finishResponse()
 	}
 	return false
+}
+
+// announce makes the response say that it is the connection's last, if it is. The codec says so of a response to a client that
+// was promised a 100 and got none: for what follows is not known to be a body or a request.
+func (x *exchange) announce() {
+	if x.head.Version != httpmsg.HTTP2 && x.c.last() {
+		x.head.Expects = true
+	}
 }
 
 // sentAt is when the request was complete; before that, now.
