@@ -242,26 +242,33 @@ func (d *Decision) rewrite(r *Request, f *forward) {
 		host = r.Head.Header.Value(f.host.header)
 	}
 	d.AutoHost = f.host.auto && host == ""
-	if host != "" {
-		if f.appendHost {
-			if v, ok := r.Head.Header.Joined("x-forwarded-host"); ok {
-				r.Head.Header.Set("x-forwarded-host", r.Scratch.Concat(v, ",", r.Head.Authority))
-			} else {
-				r.Head.Header.Set("x-forwarded-host", r.Head.Authority)
-			}
-		}
-		if !d.manager.opts.suppressEnvoy {
-			r.Head.Header.Set("x-envoy-original-host", r.Head.Authority)
-		}
-		r.Head.Authority = host
-	}
 	d.AppendHost = f.appendHost
+	if host != "" {
+		d.RewriteHost(r, host)
+	}
 	if p := f.apply(r, &d.Route.match, r.Head.Path); f.prefix != "" || f.regex != nil {
 		if !d.manager.opts.suppressEnvoy {
 			r.Head.Header.Set("x-envoy-original-path", r.Head.Path)
 		}
 		r.Head.Path = p
 	}
+}
+
+// RewriteHost changes the authority of the request: by the route, or, when AutoHost says so, to the Hostname of the chosen host. What
+// it was stays in x-envoy-original-host.
+func (d *Decision) RewriteHost(r *Request, host string) {
+	h := &r.Head.Header
+	if d.AppendHost {
+		if v, ok := h.Joined("x-forwarded-host"); ok {
+			h.Set("x-forwarded-host", r.Scratch.Concat(v, ",", r.Head.Authority))
+		} else {
+			h.Set("x-forwarded-host", r.Head.Authority)
+		}
+	}
+	if !d.manager.opts.suppressEnvoy {
+		h.Set("x-envoy-original-host", r.Head.Authority)
+	}
+	r.Head.Authority = host
 }
 
 // mirror draws the mirrors.

@@ -43,7 +43,7 @@ type Decision struct {
 	// AttemptCount says that x-envoy-attempt-count is to be counted up in the request at each retry; AttemptCountResponse that the
 	// response shows it.
 	AttemptCount, AttemptCountResponse bool
-	// AutoHost says that the authority becomes the chosen host's Hostname.
+	// AutoHost says that the authority becomes the chosen host's Hostname, if it has one: see RewriteHost.
 	AutoHost bool
 	// AppendHost says that the authority that AutoHost replaces is appended to x-forwarded-host.
 	AppendHost bool
