@@ -100,9 +100,12 @@ func TestChangesLoseNoRequest(t *testing.T) {
 			return err
 		}
 		first := make([]byte, 5)
-		if _, err := io.ReadFull(response.Body, first); err != nil || string(first) != "tick\n" {
+		if _, err = io.ReadFull(response.Body, first); err == nil && string(first) != "tick\n" {
+			err = fmt.Errorf("%q", first)
+		}
+		if err != nil {
 			response.Body.Close()
-			return fmt.Errorf("%v, %q", err, first)
+			return err
 		}
 		stream = response
 		return nil

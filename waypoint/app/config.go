@@ -25,6 +25,8 @@ const (
 // Config of one proxy. Every field is set by internal/config from flags, environment and files; nothing else reads them.
 type Config struct {
 	Kind Kind
+	// ServiceCluster is the name of the group of proxies, "waypoint.default"; by default it is made of labels.
+	ServiceCluster string
 	// Domain is the last part of the node ID: "NAMESPACE.svc.cluster.local".
 	Domain string
 	// The proxy's place.

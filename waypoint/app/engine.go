@@ -186,6 +186,7 @@ func (e *engine) drain(ctx context.Context) {
 		e.cfg.Log.Warn("connections were cut", "error", err)
 	}
 	e.drained = true
+	e.subscription.Close() // nothing is opened any more
 	e.cfg.Log.Info("drained")
 }
 

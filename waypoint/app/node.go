@@ -25,7 +25,7 @@ func (c Config) node() (xds.Node, error) {
 		return xds.Node{}, fmt.Errorf("proxy configuration: %w", err)
 	}
 	return xds.Node{
-		Kind: string(c.Kind), Name: c.PodName, Namespace: c.PodNamespace, ServiceAccount: c.ServiceAccount, NodeName: c.NodeName,
+		Kind: string(c.Kind), Cluster: c.ServiceCluster, Name: c.PodName, Namespace: c.PodNamespace, ServiceAccount: c.ServiceAccount, NodeName: c.NodeName,
 		ClusterID: c.ClusterID, Domain: c.Domain, IPs: c.InstanceIPs, Labels: c.Labels, Version: c.Build.Version,
 		Metadata: c.Metadata, ProxyConfig: proxyConfig, EngineVersion: apiVersion(),
 	}, nil
