@@ -149,6 +149,7 @@ func (r *reading) metadata(name, value string) {
 }
 
 func (r *reading) flags(f flags) {
+	r.ServiceCluster = cmp.Or(f.serviceCluster, r.proxy.GetServiceCluster())
 	r.Domain = cmp.Or(f.domain, r.PodNamespace+".svc.cluster.local")
 	if f.concurrency > 0 {
 		r.Threads = f.concurrency

@@ -47,7 +47,7 @@ func TestLoadTakesWhatChartsPass(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Domain != "default.svc.cluster.local" || c.ClusterID != "c1" || c.NodeName != "n1" || c.ServiceAccount != "waypoint" || c.TrustDomain != "td" {
+	if c.ServiceCluster != "waypoint.default" || c.Domain != "default.svc.cluster.local" || c.ClusterID != "c1" || c.NodeName != "n1" || c.ServiceAccount != "waypoint" || c.TrustDomain != "td" {
 		t.Errorf("place: %+v", c)
 	}
 	if c.XDS.URL != "https://pilot.x.svc:15012" || c.CA.URL != "https://istiod.istio-system.svc:15012" || c.XDS.RootCertFile != "/var/run/secrets/istio/root-cert.pem" {

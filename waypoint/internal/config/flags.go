@@ -9,16 +9,17 @@ import (
 
 // flags of `waypoint proxy` and `waypoint agent`, named as pilot-agent's.
 type flags struct {
-	domain, outputLevel, proxyLogLevel, componentLogLevel string
-	engine, envoy, configDir, tokenFile                   string
-	concurrency                                           int
-	logJSON                                               bool
+	domain, serviceCluster, outputLevel, proxyLogLevel, componentLogLevel string
+	engine, envoy, configDir, tokenFile                                   string
+	concurrency                                                           int
+	logJSON                                                               bool
 }
 
 // flagSet declares the flags. Those of pilot-agent that mean nothing here are accepted, because charts pass them.
 func flagSet(f *flags) *flag.FlagSet {
 	set := flag.NewFlagSet("proxy", flag.ContinueOnError)
 	set.StringVar(&f.domain, "domain", "", "DNS `domain` of the proxy (default: $POD_NAMESPACE.svc.cluster.local)")
+	set.StringVar(&f.serviceCluster, "serviceCluster", "", "`name` of the group of proxies (default: by labels)")
 	set.StringVar(&f.outputLevel, "log_output_level", "", "`levels` of the log: default:info,xds:debug")
 	set.BoolVar(&f.logJSON, "log_as_json", false, "log JSON instead of text")
 	set.StringVar(&f.proxyLogLevel, "proxyLogLevel", "warning,misc:error", "log `level` of a real Envoy")
@@ -29,7 +30,7 @@ func flagSet(f *flags) *flag.FlagSet {
 	set.StringVar(&f.configDir, "configDir", "/etc/istio/proxy", "`directory` for the bootstrap and sockets of a real Envoy")
 	set.StringVar(&f.tokenFile, "tokenFile", "", "`file` with the token for the control plane (default: the pod's istio-token)")
 	for _, name := range []string{
-		"serviceCluster", "stsPort", "tokenManagerPlugin", "templateFile", "meshConfig", "outlierLogPath", "log_target", "log_rotate",
+		"stsPort", "tokenManagerPlugin", "templateFile", "meshConfig", "outlierLogPath", "log_target", "log_rotate",
 		"log_rotate_max_age", "log_rotate_max_backups", "log_rotate_max_size", "log_caller", "log_stacktrace_level", "vklog", "profiling",
 	} {
 		set.String(name, "", "accepted for compatibility; no effect")

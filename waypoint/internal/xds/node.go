@@ -16,8 +16,10 @@ type Node struct {
 	Kind                                                 string // "waypoint" or "router"
 	Name, Namespace, ServiceAccount, NodeName, ClusterID string
 	Domain                                               string
-	IPs                                                  []netip.Addr
-	Labels                                               map[string]string
+	// Cluster is the name of the group of proxies; by default it is made of labels.
+	Cluster string
+	IPs     []netip.Addr
+	Labels  map[string]string
 	// Version is what the proxy says it is of Istio's.
 	Version string
 	// Metadata is more of it: ISTIO_META_X as X.
@@ -73,6 +75,9 @@ func (n Node) Proto() (*corev3.Node, error) {
 
 // cluster is the name of the group of proxies: the canonical service and the namespace.
 func (n Node) cluster() string {
+	if n.Cluster != "" {
+		return n.Cluster
+	}
 	for _, key := range []string{"service.istio.io/canonical-name", "app.kubernetes.io/name", "app"} {
 		if name := n.Labels[key]; name != "" {
 			return name + "." + n.Namespace

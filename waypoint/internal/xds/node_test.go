@@ -36,6 +36,10 @@ func TestNode(t *testing.T) {
 	if p.GetCluster() != "x.default" || p.GetUserAgentBuildVersion().GetVersion().GetMinorNumber() != 40 {
 		t.Errorf("%v", p)
 	}
+	n.Cluster = "given"
+	if p, err := n.Proto(); err != nil || p.GetCluster() != "given" {
+		t.Errorf("%v, %v", p.GetCluster(), err)
+	}
 	n.IPs, n.Labels = nil, nil
 	if n.ID() != "waypoint~1.1.1.1~waypoint-1.default~default.svc.cluster.local" {
 		t.Error(n.ID())
