@@ -79,8 +79,8 @@ tidy-check: ## fail when a module file is not tidy
 	@for m in $(MODULES); do (cd $$m && GOWORK=off go mod tidy -diff) || { echo "$$m: run go mod tidy there"; exit 1; }; done
 
 .PHONY: bench
-bench: ## measure, as ratios against a peer or a limit in the same run
-	@short=0; for b in benchl4 benchwds; do go run ./tools/cmd/$$b || short=1; done; exit $$short
+bench: envoy ## measure, as ratios against a peer or a limit in the same run
+	@short=0; for b in benchl4 benchwds benchxds benchl7; do go run ./tools/cmd/$$b || short=1; done; exit $$short
 
 .PHONY: docker
 docker: ## container images
