@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+
 	"github.com/isthmus-mesh/isthmus/pkg/httpmsg"
 )
 
@@ -103,5 +105,19 @@ func TestDecideDoesNotAllocate(t *testing.T) {
 		if w.d.Reply != nil {
 			t.Errorf("%s: %s", path, w.d.Reply.Details)
 		}
+	}
+}
+
+func BenchmarkCompileRoutes(b *testing.B) {
+	for _, n := range []int{1, 1000} {
+		b.Run(fmt.Sprintf("routes=%d", n), func(b *testing.B) {
+			p := parse(b, &routev3.RouteConfiguration{}, "{'name': 'r', "+vhost(manyRoutes(n))+"}")
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := CompileRoutes(p); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

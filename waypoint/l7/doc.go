@@ -7,19 +7,24 @@
 // an error that begins with the path of the field: the caller NACKs with it and keeps the last good table. Tables are put together
 // in a [Config], which is immutable: the With methods make the next one, a reader loads the current one once per request.
 //
-//	ch, ok := cfg.Chain("connect_terminate", conn, l7.ProtocolUnknown) // ch.Terminate: HBONE; then for every CONNECT:
-//	conn.Destination = authority of the CONNECT
+//	ch, ok := cfg.Chain("connect_terminate", &conn, l7.ProtocolUnknown) // ch.Terminate: HBONE; then for every CONNECT:
+//	conn.Authority, conn.Destination = authority of the CONNECT
 //	lst := cfg.InternalListener(ch.Terminate.Cluster)                  // "main_internal"
-//	if cfg.NeedsSniff(lst, conn) { sniffed = look at the first bytes }
-//	ch, ok = cfg.Chain(lst, conn, sniffed)
+//	if cfg.NeedsSniff(lst, &conn) { sniffed = look at the first bytes }
+//	ch, ok = cfg.Chain(lst, &conn, sniffed)
 //	ch.HTTP != nil: for every request:
 //	    req.Begin(head, &conn)
 //	    var d l7.Decision
 //	    cfg.Decide(&d, ch, &req, now, rnd)   // mutates head
 //	    wait d.Delay; answer d.Reply, or pick a host of d.Endpoints and forward head
 //	    d.ApplyResponse(&req, head, info)         // mutates the head of the response
-//	    d.LocalReply(&req, reply, now, &head)     // answers of ours: by the decision, or timeouts and the like of the caller
+//	    d.LocalReply(&req, reply, info, &head)    // answers of ours: by the decision, or timeouts and the like of the caller
 //	ch.TCP != nil: cfg.DecideTCP(ch, &conn, rnd)
+//
+// # Packages
+//
+// exchange is what is known of a connection and a request; match, normalize, mutate, rbac and jwt are what Envoy calls by these
+// names; strict refuses what none of them honours. The order of things is in Decide.
 //
 // # Ownership
 //

@@ -251,7 +251,7 @@ func (p *provider) apply(i *exchange.Info, t *token, f found) {
 	}
 	for n := range p.claims {
 		if v, ok := claimText(t.payload, p.claims[n].path); ok {
-			h.Set(p.claims[n].header, v)
+			h.Add(p.claims[n].header, v)
 		}
 	}
 	if !p.forward {

@@ -72,7 +72,11 @@ type lenient struct{ failed bool }
 
 func (l *lenient) check(f *Filter, i *exchange.Info) status {
 	final := statusOK
-	for _, p := range f.ordered {
+	for n, p := range f.ordered {
+		// Of several providers with one issuer the first one is asked.
+		if slices.ContainsFunc(f.ordered[:n], func(o *provider) bool { return o.issuer == p.issuer }) {
+			continue
+		}
 		s := p.authenticate(i, nil)
 		if s != statusOK && s != statusMissed && s != statusIssuer {
 			final = s
