@@ -54,6 +54,9 @@ func (s *State) TypeURL() string { return s.typeURL }
 // Started reports whether there has been a request.
 func (s *State) Started() bool { return s.started }
 
+// Has reports whether the client has been sent a resource.
+func (s *State) Has(name string) bool { return s.sent[name] != nil }
+
 // At is the number of the table's last change that this stream has got.
 func (s *State) At() uint64 { return s.at }
 

@@ -123,6 +123,12 @@ func (s *Subscription) TypeURL() string { return s.typeURL }
 // Started reports whether there has been a request.
 func (s *Subscription) Started() bool { return s.started }
 
+// Has reports whether the client has a resource, as far as that is kept: on demand.
+func (s *Subscription) Has(name string) bool {
+	_, held := s.held[name]
+	return held || s.wildcard
+}
+
 // Wildcard reports whether every change of the table concerns this stream.
 func (s *Subscription) Wildcard() bool { return s.wildcard }
 

@@ -224,6 +224,8 @@ func (st *stream) renew(g messenger) error {
 }
 
 // Order of Envoy's types within a push: a client is told of what is referred to before what refers to it.
+const listenerType = "type.googleapis.com/envoy.config.listener.v3.Listener"
+
 const (
 	clusterRank = iota
 	endpointRank

@@ -217,6 +217,15 @@ func TestMakeBeforeBreak(t *testing.T) {
 	for len(p.got) > 0 {
 		<-p.got
 	}
+	// A cluster that is new to the client holds up what refers to it until the client has asked for its endpoints, but for others
+	// there is no waiting.
+	s.PublishScope("a", of(routeType, "r@9"), of(endpointType, "c3@1"), of(clusterType, "c3@1", "c4@1"))
+	expectLines(t, p.got, "cds: c3@1 c4@1")
+	silent(t, p.got)
+	p.send(&discovery.DeltaDiscoveryRequest{TypeUrl: endpointType, ResourceNamesSubscribe: []string{"c3"}})
+	expectLines(t, p.got, "eds: c3@1", "rds: r@9")
+	s.PublishScope("a", of(routeType, "r@10"), of(endpointType, "c5@1"), of(clusterType, "c5@1"))
+	expectLines(t, p.got, "cds: c5@1", "rds: r@10") // it never asks, so it does not wait for long
 	s.PublishScope("a", of(routeType, "r@2"), of(listenerType, "l@2"), of(endpointType, "c2@1", "-c1"), of(clusterType, "c2@1", "-c1"))
 	expectLines(t, p.got, "cds: c2@1", "eds: c2@1", "lds: l@2", "rds: r@2", "cds: -c1", "eds: -c1")
 }

@@ -100,11 +100,16 @@ func (st *sotwStream) newState(typeURL string) *state {
 }
 
 func (st *sotwStream) step(g messenger, w *state, r *discovery.DiscoveryRequest) error {
+	waited := len(st.warming.names) > 0
 	err := st.do(g, w, func(t *delta.Table) delta.StateOutput { return w.Step(t, r) })
 	if err == nil {
 		err = st.renew(g)
 	}
-	if err == nil && releases(w.TypeURL()) {
+	switch {
+	case err != nil || st.waits(listenerType):
+	case waited:
+		err = st.push(g)
+	case releases(w.TypeURL()):
 		err = st.release(g)
 	}
 	return err
@@ -128,6 +133,9 @@ func (st *sotwStream) push(g messenger) error {
 		}
 	}
 	for _, w := range st.list {
+		if st.waits(w.TypeURL()) {
+			return nil // the rest comes when the clusters are warm
+		}
 		if err := st.do(g, w, w.Advance); err != nil {
 			return err
 		}
@@ -179,12 +187,18 @@ func (st *sotwStream) do(g messenger, w *state, step func(*delta.Table) delta.St
 	if out.Nack != nil {
 		st.rejected(w.TypeURL(), out.Nack)
 	}
+	if out.Nack != nil && rank(w.TypeURL()) == clusterRank {
+		st.warming.end()
+	}
 	st.record(&w.last, w.Status(), out.Send != nil, out.Acked != "" || out.Nack != nil)
 	if out.Send == nil {
 		return nil
 	}
-	for _, name := range out.Send.Changed {
-		st.renewed.sent(w.TypeURL(), name)
+	at := slices.IndexFunc(st.list, func(w *state) bool { return rank(w.TypeURL()) == endpointRank && w.Started() })
+	if at < 0 {
+		st.noteSent(w.TypeURL(), out.Send.Changed, nil, nil)
+	} else {
+		st.noteSent(w.TypeURL(), out.Send.Changed, st.list[at].topic, st.list[at].Has)
 	}
 	tail := delta.AppendState(st.server.controlPlane, out.Send.Version, out.Send.Nonce)
 	err := g.SendMsg(newEncoded(out.Send.StateWire(w.TypeURL()), tail))

@@ -32,6 +32,7 @@ type stream struct {
 	scopes  []*scope
 	parked  []*discovery.DeltaDiscoveryRequest // of scopes that have nothing yet
 	renewed renewed
+	warming warming
 
 	// guarded by mu: for wakeUp and Clients
 	mu     sync.Mutex
@@ -101,6 +102,7 @@ func (st *stream) close() {
 	for t := range st.topics {
 		t.leave(st)
 	}
+	st.warming.end()
 	st.exit()
 	st.server.cfg.Metrics.connected.Dec()
 }
@@ -213,11 +215,16 @@ func (st *stream) newSubscription(typeURL string) *subscription {
 }
 
 func (st *stream) step(g messenger, sub *subscription, r *discovery.DeltaDiscoveryRequest) error {
+	waited := len(st.warming.names) > 0
 	err := st.do(g, sub, func(t *delta.Table) delta.Output { return sub.Step(t, r) })
 	if err == nil {
 		err = st.renew(g)
 	}
-	if err == nil && releases(sub.TypeURL()) {
+	switch {
+	case err != nil || st.waits(listenerType):
+	case waited:
+		err = st.push(g)
+	case releases(sub.TypeURL()):
 		err = st.release(g)
 	}
 	return err
@@ -233,6 +240,9 @@ func (st *stream) push(g messenger) error {
 		return err
 	}
 	for _, sub := range st.list {
+		if st.waits(sub.TypeURL()) {
+			return nil // the rest comes when the clusters are warm
+		}
 		if err := st.do(g, sub, func(t *delta.Table) delta.Output { return sub.Advance(t) }); err != nil {
 			return err
 		}
@@ -282,13 +292,19 @@ func (st *stream) do(g messenger, sub *subscription, step func(*delta.Table) del
 	if out.Nack != nil {
 		st.rejected(sub.TypeURL(), out.Nack)
 	}
+	if out.Nack != nil && rank(sub.TypeURL()) == clusterRank {
+		st.warming.end()
+	}
 	// Before the write: a client that reads slowly is one that has been sent something.
 	st.record(&sub.last, sub.Status(), out.Send != nil, out.Acked != "" || out.Nack != nil)
 	if out.Send == nil {
 		return nil
 	}
-	for _, e := range out.Send.Entries {
-		st.renewed.sent(sub.TypeURL(), e.Name)
+	at := slices.IndexFunc(st.list, func(s *subscription) bool { return rank(s.TypeURL()) == endpointRank && s.Started() })
+	if at < 0 {
+		st.noteSent(sub.TypeURL(), namesOf(out.Send.Entries), nil, nil)
+	} else {
+		st.noteSent(sub.TypeURL(), namesOf(out.Send.Entries), st.list[at].topic, st.list[at].Has)
 	}
 	err := g.SendMsg(newEncoded(out.Send.Wire(sub.TypeURL(), st.server.cfg.Version), delta.AppendNonce(nil, out.Send.Nonce)))
 	st.server.cfg.Metrics.pushed(sub.TypeURL(), st.server.cfg.Now().Sub(start))
