@@ -29,7 +29,7 @@ type setup struct {
 	Kind, Pod string
 	Plane     string // address of the control plane
 	Dir       string // for files of its own
-	Profile   string // where to write a CPU profile; "" is nowhere
+	Profile   string // where to write a CPU profile, and beside it what was allocated; "" is nowhere
 }
 
 // runChild runs the engine as the waypoint's command does, until its standard input ends, and answers a line for each line.
@@ -56,6 +56,11 @@ func runChild(in io.Reader, out, log io.Writer) error {
 			return err
 		}
 		defer pprof.StopCPUProfile()
+		defer func() {
+			if err := writeAllocations(s.Profile + ".allocs"); err != nil {
+				fmt.Fprintln(log, err)
+			}
+		}()
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -97,4 +102,13 @@ func (s setup) engine(out io.Writer) (app.Config, error) {
 		AdminAddr: "127.0.0.1:0", MetricsAddr: "127.0.0.1:0", ReadinessAddr: "127.0.0.1:0", EngineMetricsAddr: "127.0.0.1:0",
 		Build: telemetry.NewBuild("bench", "bench"), Log: log, Levels: levels,
 	}, nil
+}
+
+func writeAllocations(name string) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return pprof.Lookup("allocs").WriteTo(f, 0)
 }

@@ -17,8 +17,11 @@ func serveH2(conn net.Conn) error {
 	w := newWire(conn)
 	w.open()
 	fields := []hpack.HeaderField{
-		{Name: ":status", Value: "200"}, {Name: "content-type", Value: "application/json"}, {Name: "cache-control", Value: "no-store"},
-		{Name: "x-backend", Value: "pod-1"}, {Name: "content-length", Value: strconv.Itoa(bodySize)},
+		{Name: ":status", Value: "200"},
+		{Name: "content-type", Value: "application/json"},
+		{Name: "cache-control", Value: "no-store"},
+		{Name: "x-backend", Value: "pod-1"},
+		{Name: "content-length", Value: strconv.Itoa(bodySize)},
 	}
 	body := payload()
 	received := map[uint32]int{}
@@ -79,9 +82,15 @@ type pending struct {
 
 func newH2Client(conn net.Conn, r request, streams int) (*h2Client, error) {
 	c := &h2Client{wire: newWire(conn), body: payload(), streams: streams, nextID: 1, open: map[uint32]*pending{}, fields: []hpack.HeaderField{
-		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "http"}, {Name: ":authority", Value: r.authority}, {Name: ":path", Value: r.path},
-		{Name: "user-agent", Value: "bench/1.0"}, {Name: "accept", Value: "*/*"}, {Name: "accept-encoding", Value: "gzip"},
-		{Name: "authorization", Value: "Bearer 0123456789abcdef0123456789abcdef"}, {Name: "content-type", Value: "application/json"},
+		{Name: ":method", Value: "POST"},
+		{Name: ":scheme", Value: "http"},
+		{Name: ":authority", Value: r.authority},
+		{Name: ":path", Value: r.path},
+		{Name: "user-agent", Value: "bench/1.0"},
+		{Name: "accept", Value: "*/*"},
+		{Name: "accept-encoding", Value: "gzip"},
+		{Name: "authorization", Value: "Bearer 0123456789abcdef0123456789abcdef"},
+		{Name: "content-type", Value: "application/json"},
 		{Name: "content-length", Value: strconv.Itoa(bodySize)},
 	}}
 	c.out = append(c.out, preface...)

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -114,7 +115,7 @@ func (w *wire) fill() error {
 	n, err := w.conn.Read(w.in[w.end:])
 	w.end += n
 	if n == 0 {
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return errEnded
 		}
 		return fmt.Errorf("read frames: %w", err)

@@ -39,8 +39,6 @@ type plane struct {
 // resources by type and name.
 type resources map[string]map[string]*anypb.Any
 
-const typePrefix = "type.googleapis.com/"
-
 func startPlane() (*plane, error) {
 	ca, err := newAuthority()
 	if err != nil {

@@ -70,7 +70,7 @@ func pathPrefix(k int) string { return fmt.Sprintf("/api/v1/resource-%d/", k) }
 func speaksHTTP2(host int) bool { return host >= hosts/2 }
 
 // policies are those of a usual service: who may do what, and what nobody may.
-func policies(proxy policy.Proxy, from *securityapi.Source) []*securityv1.AuthorizationPolicy {
+func policies(from *securityapi.Source) []*securityv1.AuthorizationPolicy {
 	make := func(name string, action securityapi.AuthorizationPolicy_Action, rules ...*securityapi.Rule) *securityv1.AuthorizationPolicy {
 		return &securityv1.AuthorizationPolicy{
 			ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace}, Spec: securityapi.AuthorizationPolicy{Action: action, Rules: rules},
@@ -115,7 +115,7 @@ func gatewayResources(address netip.AddrPort, h1, h2 netip.AddrPort) (resources,
 	listeners := envoy.Gateway{
 		Mesh:        mesh(),
 		Servers:     []gateway.Server{{Bind: address.Addr().String(), Port: uint32(address.Port()), Protocol: gateway.HTTP, Name: "0.0.0.0_8080", Chains: []gateway.ServerChain{{RouteName: table.Name}}}},
-		HTTPFilters: policy.HTTPFilters(policy.Input{Proxy: policy.Gateway, Policies: policies(policy.Gateway, &securityapi.Source{IpBlocks: []string{"127.0.0.0/8"}})}),
+		HTTPFilters: policy.HTTPFilters(policy.Input{Proxy: policy.Gateway, Policies: policies(&securityapi.Source{IpBlocks: []string{"127.0.0.0/8"}})}),
 	}.Listeners()
 	return out, out.finish(table, listeners)
 }
@@ -159,7 +159,7 @@ func waypointResources(address netip.AddrPort, identity string) (resources, erro
 	}
 	service := envoy.WaypointService{
 		Host: host, Addresses: []netip.Addr{netip.MustParseAddr(vip)}, Port: servicePort, Protocol: envoy.HTTP,
-		HTTPFilters: policy.HTTPFilters(policy.Input{Proxy: policy.Waypoint, Policies: policies(policy.Waypoint, &securityapi.Source{
+		HTTPFilters: policy.HTTPFilters(policy.Input{Proxy: policy.Waypoint, Policies: policies(&securityapi.Source{
 			Principals: []string{trustDomain + "/ns/" + namespace + "/sa/client"},
 		})}),
 	}

@@ -109,7 +109,7 @@ func (b *testbed) ServeCONNECT(_ context.Context, _ *hbone.Request, w hbone.Resp
 		return
 	}
 	defer stream.Close()
-	if err := serveH1(stream); err != nil && !errors.Is(err, errEnded) && !errors.Is(err, hbone.ErrReset) {
+	if err := serveH1(stream); !errors.Is(err, errEnded) && !errors.Is(err, hbone.ErrReset) {
 		fmt.Fprintln(os.Stderr, "backend behind the waypoint:", err)
 	}
 }
