@@ -434,3 +434,30 @@ func TestGoAway(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestSettingsOrder: what a wider window allows comes after the acknowledgement of that window.
+func TestSettingsOrder(t *testing.T) {
+	addr := listen(t, func(_ context.Context, s httpmsg.ServerStream) {
+		_ = s.Respond(&httpmsg.Head{Status: 200, ContentLength: -1}, false)
+		_, _ = s.Write([]byte("hello"))
+		_ = s.Finish(nil)
+	}, h2conn.ServerConfig{})
+	for range 300 {
+		p := dialPeer(t, addr)
+		_ = p.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+		_ = p.headers(1, true, get()...)
+		p.until(t, func(f http2.Frame) bool { return f.Header().Type == http2.FrameHeaders })
+		_ = p.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 10})
+		acks := 0
+		p.until(t, func(f http2.Frame) bool {
+			if s, ok := f.(*http2.SettingsFrame); ok && s.IsAck() {
+				acks++
+			}
+			return f.Header().Type == http2.FrameData
+		})
+		if acks == 0 {
+			t.Fatal("DATA before the acknowledgement")
+		}
+		p.c.Close()
+	}
+}

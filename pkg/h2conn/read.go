@@ -146,27 +146,27 @@ func (c *conn) onSettings(f h2.Frame) error {
 		return nil
 	}
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	before := int64(c.peer.InitialWindowSize)
-	err := c.peer.Apply(f.Payload, c.client)
-	if err == nil {
-		if !c.settled {
-			c.settled = true
-			close(c.ready)
-		}
-		delta := int64(c.peer.InitialWindowSize) - before
-		for _, s := range c.streams {
-			if !s.send.Add(delta) {
-				err = h2.ConnError{Code: h2.FlowControlError, Reason: "SETTINGS overflow a window"}
-				break
-			}
-			s.sendable.Signal()
-		}
-	}
-	c.mu.Unlock()
-	if err != nil {
+	if err := c.peer.Apply(f.Payload, c.client); err != nil {
 		return err
 	}
-	return c.queueControl(h2.AppendSettingsAck)
+	if !c.settled {
+		c.settled = true
+		close(c.ready)
+	}
+	// The acknowledgement goes before any data that a wider window allows: until the peer has it, the old one holds.
+	if err := c.queueControlLocked(h2.AppendSettingsAck); err != nil {
+		return err
+	}
+	delta := int64(c.peer.InitialWindowSize) - before
+	for _, s := range c.streams {
+		if !s.send.Add(delta) {
+			return h2.ConnError{Code: h2.FlowControlError, Reason: "SETTINGS overflow a window"}
+		}
+		s.sendable.Signal()
+	}
+	return nil
 }
 
 func (c *conn) onPing(f h2.Frame) error {
