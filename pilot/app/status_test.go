@@ -1,6 +1,8 @@
 package app
 
 import (
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,7 +34,7 @@ func TestStatusFiles(t *testing.T) {
 	dir, statuses := t.TempDir(), t.TempDir()
 	write(t, dir, "mesh.yaml", waypointMesh)
 	write(t, dir, "judged.yaml", judged)
-	startWith(t, dir, func(c *Config) { c.StatusDir = statuses })
+	addr := startWith(t, dir, func(c *Config) { c.StatusDir = statuses })
 	file := func(path string) string {
 		data, _ := os.ReadFile(filepath.Join(statuses, path))
 		return string(data)
@@ -54,6 +56,21 @@ func TestStatusFiles(t *testing.T) {
 			}
 			return true
 		})
+	}
+	page := func(path string) string {
+		r, err := http.Get("http://" + addr.Monitoring.String() + path)
+		if err != nil {
+			return err.Error()
+		}
+		defer r.Body.Close()
+		body, _ := io.ReadAll(r.Body)
+		return string(body)
+	}
+	if got := page("/debug/statusz"); !strings.Contains(got, "EnvoyFilter") || !strings.Contains(got, "lastTransitionTime") {
+		t.Errorf("statusz: %s", got)
+	}
+	if got := page("/debug/problemz"); strings.TrimSpace(got) != "{}" {
+		t.Errorf("problemz without proxies: %s", got)
 	}
 	if err := os.Remove(filepath.Join(dir, "judged.yaml")); err != nil {
 		t.Fatal(err)
