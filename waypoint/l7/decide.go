@@ -22,7 +22,7 @@ func (c *Config) Decide(d *Decision, ch *Chain, r *Request, now time.Time, rnd R
 	*d = Decision{manager: h, Mirrors: d.Mirrors[:0], IdleTimeout: h.StreamIdleTimeout, MaxDuration: h.MaxStreamDuration}
 	r.Now, r.Random, r.Remote = now, rnd.Uint64(), unmapped(r.Conn.Source)
 	mergeInline(r)
-	r.OriginalPath, r.Path, r.Authority, r.GRPC = r.Head.Path, r.Head.Path, r.Head.Authority, isGRPC(&r.Head.Header)
+	r.OriginalPath, r.Path, r.Authority, r.GRPC = r.Head.Path, r.Head.Path, r.Head.Authority, r.Head.Path != "" && isGRPC(&r.Head.Header)
 	d.resp.head = r.Head.Method == "HEAD"
 	if reply := h.sane(r); reply != nil {
 		d.answer(reply)
@@ -39,7 +39,8 @@ func (c *Config) Decide(d *Decision, ch *Chain, r *Request, now time.Time, rnd R
 		h.mutateRequest(r, routes.internalOnly, rnd)
 		d.selectRoute(routes, r)
 	}
-	if !d.upgrade(r) {
+	// Without a route the answer is that there is none.
+	if !d.upgrade(r) && d.Route != nil {
 		d.answer(replyNoUpgrade)
 		return
 	}
@@ -101,7 +102,6 @@ func (d *Decision) upgrade(r *Request) bool {
 		}
 	}
 	d.Upgrade = d.manager.Upgrades[kind]
-	// Without a route the answer is 404 rather than that the upgrade is refused only if upgrades are allowed at all.
 	return d.Upgrade
 }
 
@@ -186,7 +186,7 @@ func (c *Config) route(d *Decision, r *Request, rnd Rand) {
 		d.answer(replyNoRoute)
 		return
 	case rt.redirect != nil:
-		d.answer(&Reply{Status: rt.redirect.status, GRPCStatus: -1, Details: "direct_response"})
+		d.answer(&Reply{Status: rt.redirect.status, GRPCStatus: -1, Details: "direct_response", direct: true})
 		d.resp.location = rt.redirect.location(r, &rt.match)
 		return
 	case rt.direct != nil:

@@ -342,6 +342,7 @@ func TestUpgrades(t *testing.T) {
 		{"GET /", hs("upgrade: WebSocket"), "yes up / x"},
 		{"GET /no", hs("upgrade: websocket"), "403 - upgrade_failed"},
 		{"GET /", hs("upgrade: other"), "403 - upgrade_failed"},
+		{"CONNECT ", nil, "404 NR route_not_found"}, // no route takes it
 	})
 }
 

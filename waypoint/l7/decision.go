@@ -77,8 +77,9 @@ type Reply struct {
 	// Details and Flags are as in Envoy's access log.
 	Details string
 	Flags   Flags
-	// bare is that the answer has not the form of local replies: not gRPC's, and without the route's header operations.
-	bare bool
+	// bare is that the answer has not the form of local replies: not gRPC's, and without the route's header operations. direct is the
+	// answer of a route itself: its header operations apply, which other answers get from routes that forward only.
+	bare, direct bool
 }
 
 // responseState is what the response needs of the request.

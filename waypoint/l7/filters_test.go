@@ -97,7 +97,8 @@ func TestRBACFilter(t *testing.T) {
 	w := newWorld(t, manager("'normalize_path': true", deny, vhost(`
 		{'match': {'prefix': '/admin/off'}, 'route': {'cluster': 'up'}, `+perRoute("envoy.filters.http.rbac", "extensions.filters.http.rbac.v3.RBACPerRoute", "")+`},
 		{'match': {'prefix': '/admin/disabled'}, 'route': {'cluster': 'up'}, `+perRoute("envoy.filters.http.rbac", "config.route.v3.FilterConfig", ", 'disabled': true")+`},
-		{'match': {'prefix': '/admin'}, 'direct_response': {'status': 200}, 'response_headers_to_add': [{'header': {'key': 'x-r', 'value': '1'}}]}`)))
+		{'match': {'prefix': '/admin/direct'}, 'direct_response': {'status': 200}, 'response_headers_to_add': [{'header': {'key': 'x-r', 'value': '1'}}]},
+		{'match': {'prefix': '/admin'}, 'route': {'cluster': 'up'}, 'response_headers_to_add': [{'header': {'key': 'x-r', 'value': '1'}}]}`)))
 	const denied = "403 RBAC: access denied - rbac_access_denied_matched_policy[ns[default]-policy[no_admin]-rule[0]]"
 	run(t, w, []row{
 		{"GET /admin", nil, denied},
@@ -110,6 +111,10 @@ func TestRBACFilter(t *testing.T) {
 		{"GET /admin", nil, denied},
 	})
 	if _, h := w.reply(); h.Header.Value("x-r") != "1" || h.Header.Value("content-type") != "text/plain" || h.ContentLength != 19 {
+		t.Errorf("%+v", h)
+	}
+	w.decide(t, request("GET /admin/direct"))
+	if _, h := w.reply(); h.Header.Value("x-r") != "" { // only its own answer has what such a route adds
 		t.Errorf("%+v", h)
 	}
 }

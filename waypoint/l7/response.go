@@ -122,7 +122,7 @@ func (d *Decision) LocalReply(r *Request, reply *Reply, info *ResponseInfo, head
 		h.Set("location", d.resp.location)
 	}
 	d.attempts(r, h, info)
-	if !reply.bare {
+	if d.Route != nil && !reply.bare && (reply.direct || d.Route.forward != nil) {
 		d.responseHeaders(r, h)
 		if r.GRPC {
 			h.Set("content-type", "application/grpc")

@@ -103,5 +103,5 @@ func compileDirect(p *routev3.DirectResponseAction, limit uint32) (*Reply, error
 	if uint64(len(body)) > uint64(limit) {
 		return nil, strict.Errorf("body", "has %d bytes, more than the %d of max_direct_response_body_size_bytes", len(body), limit)
 	}
-	return &Reply{Status: int(p.GetStatus()), Body: body, GRPCStatus: -1, Details: "direct_response"}, nil
+	return &Reply{Status: int(p.GetStatus()), Body: body, GRPCStatus: -1, Details: "direct_response", direct: true}, nil
 }
