@@ -218,6 +218,8 @@ func (b *testbed) exchange(ctx context.Context, c net.Conn, r request, key strin
 	switch {
 	case r.TCP != "":
 		return line(c, bufio.NewReader(c), r.TCP)
+	case len(r.Fields) > 0:
+		return exchangeFields(c, r, key)
 	case r.H2:
 		return exchangeH2(ctx, c, r, headers)
 	}

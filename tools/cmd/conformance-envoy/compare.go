@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -110,6 +111,9 @@ func unmet(r *result, w want) []string {
 		if got != want {
 			out = append(out, fmt.Sprintf("%s is %v, want %v", what, got, want))
 		}
+	}
+	if reflect.ValueOf(w).IsZero() {
+		return nil // then the engines only have to agree
 	}
 	if w.Refused || r.refused != "" {
 		check("refused", r.refused != "", w.Refused)

@@ -61,6 +61,8 @@ type request struct {
 	H2     bool           `json:"h2"`
 	// Raw is sent as it is.
 	Raw string `json:"raw"`
+	// Fields are sent as they are over HTTP/2.
+	Fields [][2]string `json:"fields"`
 	// TCP is sent as a line, and what comes back compared; WebSocket the same after an upgrade.
 	TCP       string `json:"tcp"`
 	WebSocket string `json:"websocket"`

@@ -14,6 +14,12 @@ func (f *fixture) randomRequests() []request {
 	rnd := rand.New(rand.NewPCG(h.Sum64(), 1))
 	var out []request
 	for i := range f.random {
+		if i%3 == 2 {
+			r := randomFields(rnd)
+			r.Name = fmt.Sprintf("random %d: %q body %q", i, r.Fields, r.Body)
+			out = append(out, r)
+			continue
+		}
 		r := randomRequest(rnd)
 		r.Name = fmt.Sprintf("random %d: %q", i, strings.TrimSuffix(r.Raw, "X-Echo-Key: {key}\r\n\r\n"))
 		out = append(out, r)
@@ -56,6 +62,41 @@ func randomRequest(rnd *rand.Rand) request {
 		b.WriteString("Content-Length: 0\r\n")
 	}
 	return request{Via: "waypoint", To: "httpbin:8000", Method: method, Raw: b.String() + "X-Echo-Key: {key}\r\n\r\n" + body}
+}
+
+// randomFields is a request over HTTP/2, now and then against its rules.
+func randomFields(rnd *rand.Rand) request {
+	method := pick(rnd, "GET", "GET", "POST", "DELETE", "HEAD", "OPTIONS", "PATCH", "FOO")
+	fields := [][2]string{
+		{":method", method},
+		{":scheme", pick(rnd, "http", "http", "http", "http", "http", "http", "https", "https", "ftp", "")},
+		{":authority", pick(rnd, "httpbin:8000", "httpbin", "httpbin", "HTTPBIN", "other.example.com", "other.example.com", "a b", "user@httpbin", "")},
+		{":path", "/" + randomPath(rnd) + maybe(rnd, 3, "?color=red", "?a#b", "?x=é", "#f")},
+	}
+	if rnd.IntN(12) == 0 {
+		fields[3][1] = pick(rnd, "*", "", "exact", "http://abs.example.com/x", "//", "/\x00")
+	}
+	if rnd.IntN(12) == 0 {
+		drop := rnd.IntN(4)
+		fields = append(fields[:drop], fields[drop+1:]...)
+	}
+	for range rnd.IntN(4) {
+		name, value, _ := strings.Cut(randomHeader(rnd), ":")
+		name, value = strings.ToLower(name), strings.TrimSpace(value)
+		if rnd.IntN(10) == 0 {
+			name, value = pick(rnd, "Upper", ":unknown", ":path", "transfer-encoding", "host", "bad name", "a\x00b", "", "content-length"),
+				pick(rnd, "1", "chunked", "other.example.com", "a\r\nb: c", "a\x00", " x", "99")
+		}
+		fields = append(fields, [2]string{name, value})
+	}
+	body := ""
+	if method == "POST" && rnd.IntN(2) == 0 {
+		body = "hello"
+		if rnd.IntN(2) == 0 {
+			fields = append(fields, [2]string{"content-length", pick(rnd, "5", "4", "6", "x", "5")})
+		}
+	}
+	return request{Via: "waypoint", To: "httpbin:8000", Method: method, Body: body, Fields: append(fields, [2]string{"x-echo-key", "{key}"})}
 }
 
 func randomPath(rnd *rand.Rand) string {
