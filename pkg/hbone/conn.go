@@ -218,9 +218,8 @@ func (c *conn) readLoop() error {
 			c.reads.Add(1)
 			err = c.dispatch(f)
 		}
-		var se h2.StreamError
-		if err != nil && errors.As(err, &se) {
-			err = c.streamError(se)
+		if err != nil {
+			err = c.forgive(err)
 		}
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) {
@@ -229,6 +228,15 @@ func (c *conn) readLoop() error {
 	c.die(err)
 	c.rd.Release()
 	return c.failure()
+}
+
+// forgive deals with an error that concerns one stream; others end the connection.
+func (c *conn) forgive(err error) error {
+	var se h2.StreamError
+	if errors.As(err, &se) {
+		return c.streamError(se)
+	}
+	return err
 }
 
 // onIdle runs on the reader when keepalive found the connection silent: reading goes on with the small buffer.

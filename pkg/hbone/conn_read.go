@@ -121,6 +121,7 @@ func (c *conn) onSettings(f h2.Frame) error {
 		return nil
 	}
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	before := int64(c.peer.InitialWindowSize)
 	err := c.peer.Apply(f.Payload, c.client)
 	if err == nil {
@@ -134,11 +135,11 @@ func (c *conn) onSettings(f h2.Frame) error {
 			s.sendable.Signal()
 		}
 	}
-	c.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	return c.queueControl(h2.AppendSettingsAck)
+	// Before anybody who was woken sends by the new windows.
+	return c.queueControlLocked(h2.AppendSettingsAck)
 }
 
 func (c *conn) onPing(f h2.Frame) error {

@@ -85,6 +85,10 @@ func (c *conn) flushAsync() {
 func (c *conn) queueControl(appendTo func([]byte) []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.queueControlLocked(appendTo)
+}
+
+func (c *conn) queueControlLocked(appendTo func([]byte) []byte) error {
 	if c.err != nil {
 		return nil
 	}

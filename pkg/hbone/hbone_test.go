@@ -359,3 +359,42 @@ func TestPool(t *testing.T) {
 	p.Close()
 	servers.Wait()
 }
+
+// A stream that is kept for later is not used again when the peer has ended it, has sent something, or leaves.
+func TestStale(t *testing.T) {
+	drain, act := make(chan struct{}), make(chan string)
+	cc, _ := connect(t, handlerFunc(func(ctx context.Context, _ *Request, w ResponseWriter) {
+		s, err := w.Accept(nil)
+		if err != nil {
+			return
+		}
+		switch <-act {
+		case "end":
+			s.CloseWrite()
+		case "reset":
+			s.Reset()
+		case "speak":
+			s.Write([]byte("x"))
+		case "leave":
+			close(drain)
+		}
+		<-ctx.Done()
+	}), ServerConfig{Drain: drain})
+	for _, what := range []string{"end", "reset", "speak", "leave"} {
+		s, _, err := cc.Connect(deadline(t), &Request{Authority: "10.0.0.1:80"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Stale() {
+			t.Errorf("%s: stale before", what)
+		}
+		act <- what
+		for wait := deadline(t); !s.Stale(); {
+			if wait.Err() != nil {
+				t.Fatalf("%s: not noticed", what)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		s.Close()
+	}
+}

@@ -63,6 +63,20 @@ func (s *Stream) account(queued, passed, dequeued int) {
 	c.mu.Unlock()
 }
 
+// Stale tells whoever keeps a stream for later that it is of no use any more: the peer has ended or reset it, has sent something that
+// nobody asked for, or is about to leave.
+func (s *Stream) Stale() bool {
+	s.rmu.Lock()
+	stale := s.eof || s.recvErr != nil || s.queue.size > 0
+	s.rmu.Unlock()
+	if stale {
+		return true
+	}
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	return s.c.goAway || s.c.err != nil
+}
+
 // Read returns what arrived, waiting for it if need be; io.EOF after the peer's END_STREAM.
 func (s *Stream) Read(p []byte) (int, error) {
 	if len(p) == 0 {
