@@ -33,7 +33,9 @@ type exchange struct {
 	decision l7.Decision
 	record   Record
 	local    httpmsg.Head // of replies of ours
-	info     l7.ResponseInfo
+	// unexpecting is head without the wish for a 100; it shares its fields.
+	unexpecting httpmsg.Head
+	info        l7.ResponseInfo
 
 	body      requestBody
 	stream    upstream.Stream
@@ -58,6 +60,7 @@ func newExchange(s *Server) *exchange {
 // reset forgets the request, so that the exchange can serve another one.
 func (x *exchange) reset() {
 	x.local.Reset()
+	x.unexpecting = httpmsg.Head{}
 	tried := x.choice.Tried[:0]
 	clear(x.choice.Tried)
 	x.choice = upstream.Choice{Tried: tried}
@@ -157,8 +160,8 @@ func (x *exchange) reply(r *l7.Reply) {
 	}
 	x.info = l7.ResponseInfo{Attempts: x.attempt, Now: x.srv.deps.Clock()}
 	body := x.decision.LocalReply(&x.req, r, &x.info, &x.local)
-	if body == "" && x.head.Version == httpmsg.HTTP2 {
-		x.local.ContentLength = -1 // the end of the stream says it
+	if body == "" && (x.head.Version == httpmsg.HTTP2 || x.head.Method == "HEAD") {
+		x.local.ContentLength = -1 // the end of the stream says it, or there never is a body
 	}
 	x.record.Status, x.record.Response = x.local.Status, &x.local.Header
 	x.responded = true

@@ -41,12 +41,12 @@ func (x *exchange) forward() {
 	x.abandon()
 }
 
-// armTimeouts starts the timeouts that count from the end of the request.
-func (x *exchange) armTimeouts(now time.Time) {
+// armTimeouts starts the timeouts that count from the end of the request; underWay is whether an attempt is.
+func (x *exchange) armTimeouts(now time.Time, underWay bool) {
 	if d := &x.decision; d.Timeout > 0 {
 		x.guard.set(deadlineTimeout, now.Add(d.Timeout))
 	}
-	if x.attempt > 0 {
+	if underWay {
 		x.armPerTry(now)
 	}
 }
@@ -85,7 +85,7 @@ func (x *exchange) try(tunnels bool) (again bool) {
 	if none && !tunnels {
 		x.sayEmpty()
 	}
-	if err := x.host.Open(x.guard.waiting(), x.head, none && !tunnels, x.head.Version, &x.stream); err != nil {
+	if err := x.host.Open(x.guard.waiting(), x.sendable(), none && !tunnels, x.head.Version, &x.stream); err != nil {
 		return x.failed(upstream.Broken(err))
 	}
 	x.record.UpstreamLocal, x.record.UpstreamIdentity = x.stream.Local(), x.stream.Identity()
@@ -101,6 +101,16 @@ func (x *exchange) try(tunnels bool) (again bool) {
 	x.guard.detach()
 	x.stream.Close()
 	return again
+}
+
+// sendable is the head as it goes upstream: a client that waits for a 100 gets it from us, and its body is sent at once.
+func (x *exchange) sendable() *httpmsg.Head {
+	if !x.head.Expects {
+		return x.head
+	}
+	x.unexpecting = *x.head
+	x.unexpecting.Expects = false
+	return &x.unexpecting
 }
 
 // sayEmpty makes HTTP/1 hosts see that a request has no body where its method lets them expect one, as Envoy does.

@@ -75,6 +75,13 @@ func (b *requestBody) complete() bool {
 	return b.ended
 }
 
+// settled is whether no goroutine but the handler's uses the request.
+func (b *requestBody) settled() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return !b.pumping
+}
+
 func (b *requestBody) doneAfter() time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -92,7 +99,7 @@ func (b *requestBody) replayable() bool {
 func (b *requestBody) done() {
 	b.doneAt = b.x.srv.deps.Clock()
 	b.x.guard.set(deadlineRequest, time.Time{})
-	b.x.armTimeouts(b.doneAt)
+	b.x.armTimeouts(b.doneAt, b.sink != nil)
 	for _, m := range b.mirrors {
 		m.finish(b.trailer)
 	}

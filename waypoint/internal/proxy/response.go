@@ -41,7 +41,7 @@ func (x *exchange) respond(head *httpmsg.Head) (tunnelled bool) {
 // announce makes the response say that it is the connection's last, if it is. The codec says so of a response to a client that
 // was promised a 100 and got none: for what follows is not known to be a body or a request.
 func (x *exchange) announce() {
-	if x.head.Version != httpmsg.HTTP2 && x.c.last() {
+	if x.head.Version != httpmsg.HTTP2 && x.c.last() && x.body.settled() {
 		x.head.Expects = true
 	}
 }
