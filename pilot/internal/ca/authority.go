@@ -72,27 +72,10 @@ type Authority struct {
 func Open(ctx context.Context, dir string, options Options) (*Authority, error) {
 	options = options.withDefaults()
 	a := &Authority{options: options, changed: make(chan struct{}, 1)}
-	switch {
-	case dir == "":
-		a.reload = func(_ context.Context, now *material) (*material, error) {
-			if now != nil {
-				return now, nil
-			}
-			files, err := a.newRoot()
-			if err != nil {
-				return nil, err
-			}
-			return newMaterial(files[fileCACert], files[fileCAKey], nil, files[fileCACert], a.options.Now())
-		}
-	default:
-		store := DirStore{Dir: dir}
-		plugIn := false // from then on: an operator who replaces files one by one does not get a self-signed root meanwhile
-		a.reload = func(ctx context.Context, _ *material) (*material, error) {
-			if plugIn = plugIn || isPlugIn(dir); plugIn {
-				return loadPlugIn(dir, a.options.Now())
-			}
-			return a.loadSelfSigned(ctx, store)
-		}
+	if dir == "" {
+		a.reload = a.inMemory
+	} else {
+		a.reload = a.inDirectory(dir)
 	}
 	m, err := a.reload(ctx, nil)
 	if err != nil {
@@ -100,6 +83,30 @@ func Open(ctx context.Context, dir string, options Options) (*Authority, error) 
 	}
 	a.current.Store(m)
 	return a, nil
+}
+
+// inMemory makes a root once.
+func (a *Authority) inMemory(_ context.Context, now *material) (*material, error) {
+	if now != nil {
+		return now, nil
+	}
+	files, err := a.newRoot()
+	if err != nil {
+		return nil, err
+	}
+	return newMaterial(files[fileCACert], files[fileCAKey], nil, files[fileCACert], a.options.Now())
+}
+
+// inDirectory follows what an operator has plugged in, from when there is such a thing, or keeps a root of its own. Files that are
+// replaced one by one do not lead back to a self-signed root.
+func (a *Authority) inDirectory(dir string) func(context.Context, *material) (*material, error) {
+	store, plugIn := DirStore{Dir: dir}, false
+	return func(ctx context.Context, _ *material) (*material, error) {
+		if plugIn = plugIn || isPlugIn(dir); plugIn {
+			return loadPlugIn(dir, a.options.Now())
+		}
+		return a.loadSelfSigned(ctx, store)
+	}
 }
 
 // loadPlugIn reads what an operator has put into dir.
