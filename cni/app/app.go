@@ -118,7 +118,7 @@ func Run(ctx context.Context, cfg Config) error {
 		if err := d.rules.Install(d.agent.EnrolledAddresses()); err != nil {
 			return err
 		}
-		d.agent.Restore()
+		d.agent.Restore() //nolint:contextcheck // the agent has its own
 		g.run(func() error { return d.proxies.Serve(ctx) })
 		d.ready.Store(true)
 		d.agent.Run(ctx)

@@ -174,7 +174,7 @@ func (a *Agent) Run(ctx context.Context) {
 	ticker := time.NewTicker(retryEvery)
 	defer ticker.Stop()
 	for {
-		a.Restore()
+		a.Restore() //nolint:contextcheck // the agent has its own
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
