@@ -344,6 +344,13 @@ func TestUpgrades(t *testing.T) {
 		{"GET /", hs("upgrade: other"), "403 - upgrade_failed"},
 		{"CONNECT ", nil, "404 NR route_not_found"}, // no route takes it
 	})
+	w.decide(t, request("GET /", "upgrade: websocket"))
+	resp := request("")
+	resp.Status = 101
+	w.d.ApplyResponse(&w.req, resp, &ResponseInfo{Now: w.now})
+	if v, ok := resp.Header.Get("x-envoy-upstream-service-time"); ok {
+		t.Errorf("an upgrade took %s ms", v)
+	}
 }
 
 func TestMirrors(t *testing.T) {

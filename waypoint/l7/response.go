@@ -15,7 +15,7 @@ func (d *Decision) ApplyResponse(r *Request, head *httpmsg.Head, info *ResponseI
 		r.Upstream = info.Host.HostPort(r)
 	}
 	h := &head.Header
-	if !d.manager.opts.suppressEnvoy {
+	if !d.manager.opts.suppressEnvoy && head.Status != 101 { // an upgrade has no end
 		ms := max(0, info.ServiceTime.Milliseconds())
 		h.Set("x-envoy-upstream-service-time", r.Scratch.Keep(strconv.AppendInt(r.Scratch.Bytes(), ms, 10)))
 	}
