@@ -192,6 +192,12 @@ func TestExcludedHostsAreAvoided(t *testing.T) {
 	if got[0] > 0.02 {
 		t.Errorf("%v", got)
 	}
+	m := members(1, 1, 1)
+	m[1].Host.Begin() // the excluded one is the idlest
+	m[2].Host.Begin()
+	if got := shares(t, NewSet(m, Config{}), 1000, Request{Exclude: func(i int) bool { return i == 0 }}); got[0] > 0 {
+		t.Errorf("the host that failed is drawn again: %v", got)
+	}
 	only := NewSet(members(1), Config{})
 	if _, ok := only.Pick(&Request{Rand: global{}, Exclude: func(int) bool { return true }, Attempts: 5}); !ok {
 		t.Error("the last choice is to be taken in any case")

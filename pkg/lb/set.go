@@ -8,8 +8,8 @@ type Request struct {
 	// Hash is where a hashing policy looks when HasHash is set; without it they choose at random.
 	Hash    uint64
 	HasHash bool
-	// Exclude, if not nil, tells hosts that should rather not be taken again: those of the attempts before. It is asked about
-	// at most Attempts choices (default 1); the last one is taken in any case.
+	// Exclude, if not nil, tells hosts that should rather not be taken again: those of the attempts before. Up to Attempts choices
+	// (default 1) are thrown away for it; then any other host that is eligible is taken, and an excluded one only if there is no other.
 	Exclude  func(member int) bool
 	Attempts int
 }
@@ -32,6 +32,7 @@ type picker interface{ pick(r *Request) int }
 // level is one priority.
 type level struct {
 	all, healthy []int
+	eligible     []int // of which the picker chooses
 	panics       bool
 	picker       picker // over what is eligible; nil when nothing is
 }
@@ -69,7 +70,7 @@ func NewSet(members []Member, cfg Config) *Set {
 			eligible = l.all
 		}
 		if len(eligible) > 0 {
-			l.picker = s.newPicker(eligible)
+			l.eligible, l.picker = eligible, s.newPicker(eligible)
 		}
 	}
 	return s
@@ -95,10 +96,25 @@ func (s *Set) Pick(r *Request) (member int, ok bool) {
 			return 0, false
 		}
 		i := l.picker.pick(r)
-		if r.Exclude == nil || attempt >= max(r.Attempts, 1) || !r.Exclude(i) {
+		if r.Exclude == nil || !r.Exclude(i) {
 			return i, true
 		}
+		if attempt >= max(r.Attempts, 1) {
+			return l.other(r, i), true
+		}
 	}
+}
+
+// other is an eligible member that is not excluded, else the one that was drawn. A policy that prefers idle hosts draws one that
+// fails at once again and again.
+func (l *level) other(r *Request, drawn int) int {
+	start := r.Rand.Uint64()
+	for n := range l.eligible {
+		if i := l.eligible[(start+uint64(n))%uint64(len(l.eligible))]; !r.Exclude(i) {
+			return i
+		}
+	}
+	return drawn
 }
 
 func (s *Set) pickLevel(r *Request) int {

@@ -26,6 +26,7 @@ type downstream struct {
 	tunnel   netip.AddrPort // TCP peer of the HBONE connection; not valid without one
 	source   hbone.Workload
 	start    time.Time
+	chosen   *snapshot // by which the chain was chosen
 }
 
 // serveSocket carries a connection that a socket accepted.
@@ -49,7 +50,8 @@ func (s *Server) serveSocket(ctx context.Context, socket *listener.Socket, tcp *
 			return
 		}
 	}
-	chain, ok := s.current.Load().cfg.Chain(d.listener, &d.conn, d.sniffed)
+	d.chosen = s.current.Load()
+	chain, ok := d.chosen.cfg.Chain(d.listener, &d.conn, d.sniffed)
 	switch {
 	case !ok:
 		d.noChain()

@@ -75,8 +75,7 @@ func (x *exchange) reset() {
 func (x *exchange) run(ctx context.Context, c *httpConn, s httpmsg.ServerStream) {
 	now := x.srv.deps.Clock()
 	x.c, x.s, x.head = c, s, s.Request()
-	x.snap = x.srv.current.Load()
-	x.binding = c.chain(x.snap.cfg)
+	x.binding, x.snap = c.chain(x.srv.current.Load())
 	c.stats.rqTotal.Add(1)
 	c.stats.rqActive.Add(1)
 	x.begin(now)

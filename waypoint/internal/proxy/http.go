@@ -19,6 +19,7 @@ type httpConn struct {
 	*downstream
 	stats *httpStats
 	bound atomic.Pointer[binding]
+	good  atomic.Pointer[snapshot] // by which the last request was decided
 
 	drain      chan struct{} // closed when the connection takes no more requests than those under way
 	draining   sync.Once
@@ -43,8 +44,9 @@ func (c *httpConn) last() bool {
 	if !c.gently {
 		return false
 	}
-	limit := c.bound.Load().chain.HTTP.MaxRequestsPerConnection
-	return limit > 0 && c.requests.Load() >= limit || c.socket.Generation() != c.generation
+	b := c.bound.Load()
+	limit := b.chain.HTTP.MaxRequestsPerConnection
+	return b.stale != nil || limit > 0 && c.requests.Load() >= limit || c.socket.Generation() != c.generation
 }
 
 // binding is the chain that the connection has under a version of its listener. It is immutable.
@@ -52,6 +54,8 @@ type binding struct {
 	listener *l7.Listener
 	chain    *l7.Chain
 	admitted bool
+	// stale is the configuration of which the chain is, when the newest one has none for the connection; else nil.
+	stale *snapshot
 }
 
 // serveHTTP answers the requests of a connection until it ends.
@@ -61,7 +65,8 @@ func (d *downstream) serveHTTP(ctx context.Context, chain *l7.Chain, conn netx.S
 	c := &httpConn{
 		downstream: d, stats: s.stats.of(m.StatPrefix), drain: make(chan struct{}), generation: d.socket.Generation(),
 	}
-	c.bound.Store(&binding{listener: s.current.Load().cfg.Listeners[d.listener], chain: chain, admitted: true})
+	c.bound.Store(&binding{listener: d.chosen.cfg.Listeners[d.listener], chain: chain, admitted: true})
+	c.good.Store(d.chosen)
 	c.stats.cxTotal.Add(1)
 	c.stats.cxActive.Add(1)
 	defer c.stats.cxActive.Add(-1)
@@ -122,20 +127,47 @@ func (c *httpConn) handle(ctx context.Context, stream httpmsg.ServerStream) {
 }
 
 // chain is the one for a request that comes now: that of the listener's newest version, so that policies hold for connections
-// that are older than they are.
-func (c *httpConn) chain(cfg *l7.Config) *binding {
+// that are older than they are. A connection whose chain or routes are gone drains with what it had; the configuration to
+// decide by comes along.
+func (c *httpConn) chain(now *snapshot) (*binding, *snapshot) {
 	b := c.bound.Load()
-	l := cfg.Listeners[c.listener]
-	if l == b.listener || l == nil { // a listener that is gone drains with what it had
-		return b
+	if b.stale != nil {
+		return b, b.stale
 	}
-	next := &binding{listener: l, chain: b.chain, admitted: true}
-	if chain, ok := cfg.Chain(c.listener, &c.conn, c.sniffed); ok && chain.HTTP != nil {
-		next.chain = chain
-		_, next.admitted = chain.Admit(&c.conn)
+	l := now.cfg.Listeners[c.listener]
+	next := b
+	if l != b.listener {
+		chain, ok := now.cfg.Chain(c.listener, &c.conn, c.sniffed)
+		if !ok || chain.HTTP == nil {
+			return c.drainWith(b)
+		}
+		_, admitted := chain.Admit(&c.conn)
+		next = &binding{listener: l, chain: chain, admitted: admitted}
 	}
-	c.bound.Store(next)
-	return next
+	if m := next.chain.HTTP; m.Inline == nil && now.cfg.Routes[m.RouteConfig] == nil && c.good.Load() != nil {
+		return c.drainWith(b)
+	}
+	if next != b {
+		c.bound.Store(next)
+	}
+	if c.good.Load() != now {
+		c.good.Store(now)
+	}
+	return next, now
+}
+
+// drainWith keeps the chain and the configuration of the request before, and lets the connection end.
+func (c *httpConn) drainWith(b *binding) (*binding, *snapshot) {
+	last := c.good.Load()
+	if last == nil {
+		last = c.srv.current.Load()
+	}
+	stale := &binding{listener: b.listener, chain: b.chain, admitted: b.admitted, stale: last}
+	c.bound.Store(stale)
+	if !c.gently {
+		c.leave()
+	}
+	return stale, last
 }
 
 // refused accounts for what came in the place of a request and was none.

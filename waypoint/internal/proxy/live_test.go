@@ -12,7 +12,10 @@ import (
 	"testing"
 	"time"
 
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+
 	"github.com/isthmus-mesh/isthmus/pkg/hbone"
+	"github.com/isthmus-mesh/isthmus/waypoint/l7"
 )
 
 // load makes requests over several clients until the returned function is called, which tells how many were answered.
@@ -108,6 +111,82 @@ func TestConfigurationSwapsUnderLoad(t *testing.T) {
 		until(t, "requests go on", func() bool { return done.Load() > before+5 || t.Failed() })
 	}
 	stop()
+}
+
+// TestServicesThatGoUnderLoad: clients that are connected when the service's chain and routes go are served until they leave.
+func TestServicesThatGoUnderLoad(t *testing.T) {
+	b := newBed(t)
+	pod := b.backend("reviews", drained("ok"))
+	b.apply(pod)
+	full := b.cfg
+	bare := b.cfg.With(l7.Update{
+		Routes: map[string]*l7.Routes{service: nil}, Clusters: map[string]*l7.Cluster{service: nil}, Endpoints: map[string]*l7.Endpoints{service: nil},
+		Listeners: map[string]*l7.Listener{"main_internal": compile(t, strings.ReplaceAll(b.mainInternal(), "10.96.0.1", "10.96.0.77"), &listenerv3.Listener{}, l7.CompileListener)},
+	})
+	done, stop := b.load(b.client("productpage", false), b.client("productpage", true))
+	for range 10 {
+		for _, cfg := range []*l7.Config{bare, full} {
+			if err := b.server.SetConfig(t.Context(), cfg); err != nil {
+				t.Fatal(err)
+			}
+			// New connections wait for the service to come back.
+			before := done.Load()
+			until(t, "requests go on", func() bool { return cfg == bare || done.Load() > before+10 || t.Failed() })
+		}
+	}
+	stop()
+}
+
+// TestTunnelsAheadOfTheConfiguration: others may hear of a service before this proxy does.
+func TestTunnelsAheadOfTheConfiguration(t *testing.T) {
+	b := newBed(t)
+	pod := b.backend("reviews", say("hello"))
+	b.apply(pod)
+	full := b.cfg
+	bare := strings.ReplaceAll(b.mainInternal(), "10.96.0.1", "10.96.0.77")
+	if err := b.server.SetConfig(t.Context(), b.cfg.With(l7.Update{Listeners: map[string]*l7.Listener{
+		"main_internal": compile(t, bare, &listenerv3.Listener{}, l7.CompileListener),
+	}})); err != nil {
+		t.Fatal(err)
+	}
+	c := b.client("productpage", false)
+	result := make(chan string, 1)
+	go func() {
+		status, body, err := try(context.Background(), c, http.MethodGet, "/", nil)
+		result <- fmt.Sprint(status, body, err)
+	}()
+	until(t, "the tunnel waits", func() bool { return b.server.Stats().Tunnels == 1 })
+	if err := b.server.SetConfig(t.Context(), full); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-result; got != "200hello<nil>" {
+		t.Error(got)
+	}
+}
+
+// TestNodesThatRestartUnderLoad: connections inside of a tunnel whose peer says that it goes away are not used again.
+func TestNodesThatRestartUnderLoad(t *testing.T) {
+	for _, protocol := range []string{upstreamHTTP1, upstreamHTTP2} {
+		b := newBed(t)
+		b.protocol, b.breakers = protocol, `"max_retries":1000`
+		stable := b.backend("reviews", drained("ok"))
+		b.routes = to("," + retryPolicy + "}")
+		b.apply(stable)
+		done, stop := b.load(b.client("productpage", false), b.client("productpage", true))
+		for range 3 {
+			pod := b.backend("reviews", drained("ok"))
+			b.endpoints(stable, pod)
+			until(t, "the new pod serves", func() bool { return pod.requests.Load() > 20 || t.Failed() })
+			close(pod.drain) // its node's proxy takes no new connections
+			pod.listener.Close()
+			before := done.Load()
+			at := time.Now()
+			until(t, "requests go on", func() bool { return done.Load() > before+100 && time.Since(at) > 500*time.Millisecond || t.Failed() })
+			pod.end() // what it still had is cut
+			b.endpoints(stable)
+		}
+		stop()
+	}
 }
 
 func TestPoliciesHoldForOpenConnections(t *testing.T) {

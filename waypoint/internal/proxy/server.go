@@ -37,12 +37,29 @@ type Server struct {
 	ids      atomic.Uint64 // of connections
 
 	mu sync.Mutex // held while the configuration changes
+
+	news    sync.Mutex    // guards changed
+	changed chan struct{} // closed when another configuration is in force
+}
+
+// changes returns a channel that is closed when a configuration comes that is newer than the present one.
+func (s *Server) changes() <-chan struct{} {
+	s.news.Lock()
+	defer s.news.Unlock()
+	return s.changed
+}
+
+func (s *Server) tell() {
+	s.news.Lock()
+	defer s.news.Unlock()
+	close(s.changed)
+	s.changed = make(chan struct{})
 }
 
 // New makes a Server; Close or Drain end it.
 func New(deps Deps) *Server {
 	deps = deps.withDefaults()
-	s := &Server{deps: deps, handshakes: make(chan struct{}, deps.Limits.MaxHandshakes)}
+	s := &Server{deps: deps, changed: make(chan struct{}), handshakes: make(chan struct{}, deps.Limits.MaxHandshakes)}
 	s.upstream = upstream.NewManager(upstream.Deps{Certs: deps.Certs, Network: deps.Network, Resolver: deps.Resolver, Log: deps.Log})
 	s.sockets = listener.New(listener.Config{Network: deps.Network, Log: deps.Log, IdleGrace: deps.Limits.DrainGrace, Serve: s.serveSocket})
 	s.current.Store(&snapshot{cfg: l7.NewConfig()})
@@ -62,6 +79,7 @@ func (s *Server) SetConfig(ctx context.Context, cfg *l7.Config) error {
 	defer s.mu.Unlock()
 	// Clusters first, so that no request is decided for one that is not there yet.
 	s.current.Store(&snapshot{cfg: cfg, clusters: s.upstream.Update(cfg)}) //nolint:contextcheck // what resolves names lives on
+	s.tell()
 	s.recheck()
 	return s.sockets.Apply(ctx, cfg.Listeners)
 }

@@ -94,8 +94,7 @@ func (h *tunnelHandler) ServeCONNECT(ctx context.Context, request *hbone.Request
 	}
 	d.conn.ID = s.ids.Add(1)
 	d.conn.Authority = request.Authority
-	cfg := s.current.Load().cfg
-	d.listener = cfg.InternalListener(h.chain.Terminate.Cluster)
+	d.listener = s.current.Load().cfg.InternalListener(h.chain.Terminate.Cluster)
 	to, err := hbone.ParseAuthority(request.Authority)
 	if err != nil {
 		h.refuse(d, w, 400, "authority of CONNECT: "+err.Error())
@@ -108,7 +107,11 @@ func (h *tunnelHandler) ServeCONNECT(ctx context.Context, request *hbone.Request
 	}
 	var accepted *hbone.Stream
 	var conn netx.Stream
-	if cfg.NeedsSniff(d.listener, &d.conn) {
+	if !s.knows(ctx, d) {
+		h.refuse(d, w, 503, "no service or workload of this waypoint is at "+request.Authority)
+		return
+	}
+	if d.chosen.cfg.NeedsSniff(d.listener, &d.conn) {
 		if accepted, err = w.Accept(nil); err != nil {
 			return
 		}
@@ -116,9 +119,9 @@ func (h *tunnelHandler) ServeCONNECT(ctx context.Context, request *hbone.Request
 			return
 		}
 	}
-	chain, ok := s.current.Load().cfg.Chain(d.listener, &d.conn, d.sniffed)
+	chain, ok := d.chosen.cfg.Chain(d.listener, &d.conn, d.sniffed)
 	if !ok {
-		h.refuse(d, w, 503, "no service or workload of this waypoint is at "+request.Authority)
+		h.refuse(d, w, 503, "no chain takes the protocol that is spoken at "+request.Authority)
 		return
 	}
 	if details, ok := chain.Admit(&d.conn); !ok {
@@ -137,6 +140,36 @@ func (h *tunnelHandler) ServeCONNECT(ctx context.Context, request *hbone.Request
 		conn = accepted
 	}
 	d.serveHTTP(ctx, chain, conn)
+}
+
+// patience is how long a destination that is not known may take to become so: others hear of a new binding earlier than we do.
+const patience = time.Second
+
+// knows waits until the configuration has a chain for the connection, and keeps it as the one that is chosen by.
+func (s *Server) knows(ctx context.Context, d *downstream) bool {
+	var timeout <-chan time.Time
+	for {
+		changed := s.changes()
+		d.chosen = s.current.Load()
+		if d.chosen.cfg.NeedsSniff(d.listener, &d.conn) {
+			return true
+		}
+		if _, ok := d.chosen.cfg.Chain(d.listener, &d.conn, d.sniffed); ok {
+			return true
+		}
+		if timeout == nil {
+			timer := time.NewTimer(patience)
+			defer timer.Stop()
+			timeout = timer.C
+		}
+		select {
+		case <-changed:
+		case <-timeout:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
 }
 
 // serveTCP accepts only once the host is connected, unless the first bytes were needed to choose the chain.

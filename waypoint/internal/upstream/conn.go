@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/pkg/hbone"
 	"github.com/isthmus-mesh/isthmus/pkg/httpmsg"
 )
 
@@ -18,8 +19,9 @@ type conn struct {
 	host       *Host
 	cc         httpmsg.ClientConn
 	nc         net.Conn
-	shared     bool // of the pool of connections that carry many requests
-	multiplex  bool // speaks HTTP/2
+	shared     bool          // of the pool of connections that carry many requests
+	multiplex  bool          // speaks HTTP/2
+	tunnel     *hbone.Stream // that carries it; nil for a direct connection
 	local      netip.AddrPort
 	identity   string
 	made       time.Time
@@ -29,6 +31,27 @@ type conn struct {
 	users    int       // of a shared connection; guarded by its pool
 	since    time.Time // when it became idle; guarded by its pool
 	closed   atomic.Bool
+	stale    atomic.Int64 // since when the tunnel of a shared connection looks stale, in unix nanoseconds; 0 when it doesn't
+}
+
+// staleFor is how long the tunnel of a shared connection must look stale: it also does while something is waiting to be read.
+const staleFor = 100 * time.Millisecond
+
+// stranded is whether the tunnel that carries the connection is about to end.
+func (c *conn) stranded() bool {
+	if !c.tunnel.Stale() {
+		if c.shared {
+			c.stale.Store(0)
+		}
+		return false
+	}
+	if !c.shared {
+		return true
+	}
+	now := time.Now().UnixNano()
+	c.stale.CompareAndSwap(0, now)
+	since := c.stale.Load()
+	return since != 0 && now-since > int64(staleFor)
 }
 
 // add counts a connection that was made.
@@ -55,8 +78,12 @@ func (c *conn) close() {
 	h.cluster.gauges.connections.give()
 }
 
-// worn is whether the connection has served as many requests, or as long, as it may.
+// worn is whether the connection is not to be used again: it has served as many requests, or as long, as it may, or the tunnel
+// that carries it ends soon.
 func (c *conn) worn() bool {
+	if c.tunnel != nil && c.stranded() {
+		return true
+	}
 	conf := c.host.cluster.Config()
 	return conf.MaxPerConn > 0 && c.requests.Load() >= conf.MaxPerConn || conf.MaxLife > 0 && time.Since(c.made) >= conf.MaxLife
 }

@@ -28,16 +28,17 @@ func (h *Host) connect(ctx context.Context, shared bool) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	var tunnel *hbone.Stream
 	switch plain := nc.(type) {
 	case *hbone.Stream:
-		nc = politely(plain)
+		tunnel, nc = plain, politely(plain)
 	case *net.TCPConn:
 		if direct, err := netx.Direct(plain); err == nil {
 			nc = direct
 		}
 	}
 	c := &conn{
-		host: h, nc: nc, shared: shared, local: addrPort(nc.LocalAddr()), identity: identity, made: time.Now(), generation: generation,
+		host: h, nc: nc, shared: shared, local: addrPort(nc.LocalAddr()), identity: identity, made: time.Now(), generation: generation, tunnel: tunnel,
 	}
 	if c.cc, c.multiplex, err = h.speak(nc, shared); err != nil {
 		nc.Close()

@@ -33,7 +33,7 @@ func (p *pool1) acquire(ctx context.Context, conf *l7.Cluster) (*conn, error) {
 	for len(p.idle) > 0 {
 		c := p.idle[len(p.idle)-1]
 		p.idle = p.idle[:len(p.idle)-1]
-		if c.cc.Free() > 0 {
+		if c.cc.Free() > 0 && !c.worn() {
 			p.mu.Unlock()
 			return c, nil
 		}
