@@ -274,6 +274,15 @@ func TestEnvoyAsWaypoint(t *testing.T) {
 			if n := updates("listener_manager.lds.update_success"); n != lds {
 				t.Errorf("a weight updates listeners: %d, before %d", n, lds)
 			}
+			// A new subset and the route to it at once, and another setting of clusters that are in use: nothing stays behind, warming.
+			changed := strings.NewReplacer("subset: v2}, weight: 10", "subset: v3}, weight: 10", "subsets:\n", "subsets:\n  - {name: v3, labels: {version: v2}}\n", "maxConnections: 10", "maxConnections: 11").Replace(waypointMesh)
+			write(t, dir, "mesh.yaml", changed)
+			e.until("/config_dump?resource=dynamic_route_configs", "the new subset", func(b string) bool { return strings.Contains(b, `http/v3|reviews`) })
+			e.until("/clusters", "its pods", func(b string) bool {
+				return strings.Contains(b, "inbound-vip|9080|http/v3|reviews.default.svc.cluster.local::envoy://connect_originate/10.244.1.6:9080::health_flags::healthy") &&
+					strings.Contains(b, "inbound-vip|9080|http|reviews.default.svc.cluster.local::default_priority::max_connections::11")
+			})
+			e.until("/stats", "no cluster is warming", func(b string) bool { return stat(b, "cluster_manager.warming_clusters") == 0 })
 			e.accepted()
 			var sync []struct {
 				Proxy     string
