@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/h2conn"
@@ -123,7 +124,7 @@ func quick(conn *net.TCPConn) netx.Stream {
 func (d *downstream) record(kind Kind, chain *l7.Chain) *Record {
 	return &Record{
 		Kind: kind, Start: d.start, Listener: d.listener, Chain: chain, Conn: &d.conn, Tunnel: d.tunnel, Source: d.source,
-		ConnectionID: d.conn.ID, GRPCStatus: -1,
+		ConnectionID: d.conn.ID, GRPCStatus: -1, ContentLength: -1,
 	}
 }
 
@@ -156,6 +157,11 @@ func addrPort(a net.Addr) netip.AddrPort {
 func (d *downstream) handshake(ctx context.Context, conn *net.TCPConn, config *tls.Config) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.srv.deps.Limits.HandshakeTimeout)
 	defer cancel()
+	from := d.conn.Source.Addr()
+	if !d.srv.shaking.take(from, cap(d.srv.handshakes)/sourceShare) {
+		return nil, fmt.Errorf("too many TLS handshakes of %s at once", from)
+	}
+	defer d.srv.shaking.give(from)
 	select {
 	case d.srv.handshakes <- struct{}{}:
 		defer func() { <-d.srv.handshakes }()
@@ -167,4 +173,34 @@ func (d *downstream) handshake(ctx context.Context, conn *net.TCPConn, config *t
 		return nil, fmt.Errorf("TLS handshake: %w", err)
 	}
 	return secured, nil
+}
+
+// sourceShare is which part of all unfinished handshakes one source address may have.
+const sourceShare = 8
+
+// sources counts by address.
+type sources struct {
+	mu sync.Mutex // guards by
+	by map[netip.Addr]int
+}
+
+func (s *sources) take(a netip.Addr, limit int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.by[a] >= max(limit, 1) {
+		return false
+	}
+	if s.by == nil {
+		s.by = map[netip.Addr]int{}
+	}
+	s.by[a]++
+	return true
+}
+
+func (s *sources) give(a netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.by[a]--; s.by[a] <= 0 {
+		delete(s.by, a)
+	}
 }

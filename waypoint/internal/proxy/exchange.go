@@ -45,6 +45,7 @@ type exchange struct {
 	attempt   uint32
 	retrying  bool // one of the cluster's retries is reserved
 	responded bool // the head of the response was sent
+	held      bool // the stream is open until the record was told
 	requests  grpcCounter
 	responses grpcCounter
 }
@@ -66,7 +67,7 @@ func (x *exchange) reset() {
 	x.choice = upstream.Choice{Tried: tried}
 	x.c, x.s, x.snap, x.binding, x.head, x.cluster, x.host = nil, nil, nil, nil, nil, nil, nil
 	x.decision, x.record, x.info, x.stream = l7.Decision{}, Record{}, l7.ResponseInfo{}, upstream.Stream{}
-	x.attempt, x.retrying, x.responded = 0, false, false
+	x.attempt, x.retrying, x.responded, x.held = 0, false, false, false
 	x.requests, x.responses = grpcCounter{}, grpcCounter{}
 	x.body.reset()
 }
@@ -92,6 +93,9 @@ func (x *exchange) run(ctx context.Context, c *httpConn, s httpmsg.ServerStream)
 	x.guard.end()
 	x.body.finish()
 	x.end()
+	if x.held {
+		x.stream.Close() // not before: the record shows the response's own memory
+	}
 }
 
 // begin fills the record with the request as it came.
@@ -100,7 +104,7 @@ func (x *exchange) begin(now time.Time) {
 	x.record = Record{
 		Kind: KindRequest, Start: now, Listener: c.listener, Chain: x.binding.chain, Conn: &c.conn, Tunnel: c.tunnel, Source: c.source,
 		ConnectionID: c.conn.ID, Request: &x.req, Protocol: h.Version, Method: h.Method, Path: h.Path, Authority: h.Authority,
-		Scheme: h.Scheme, Header: &h.Header, GRPCStatus: -1, Decision: &x.decision,
+		Scheme: h.Scheme, Header: &h.Header, GRPCStatus: -1, ContentLength: -1, Decision: &x.decision,
 	}
 }
 
@@ -159,10 +163,10 @@ func (x *exchange) reply(r *l7.Reply) {
 	}
 	x.info = l7.ResponseInfo{Attempts: x.attempt, Now: x.srv.deps.Clock()}
 	body := x.decision.LocalReply(&x.req, r, &x.info, &x.local)
-	if body == "" && (x.head.Version == httpmsg.HTTP2 || x.head.Method == "HEAD") {
+	if x.local.ContentLength == 0 && (x.head.Version == httpmsg.HTTP2 || x.head.Method == "HEAD") {
 		x.local.ContentLength = -1 // the end of the stream says it, or there never is a body
 	}
-	x.record.Status, x.record.Response = x.local.Status, &x.local.Header
+	x.record.Status, x.record.Response, x.record.ContentLength = x.local.Status, &x.local.Header, x.local.ContentLength
 	x.responded = true
 	x.announce()
 	bare := body == "" || x.head.Method == "HEAD"

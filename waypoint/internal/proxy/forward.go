@@ -93,13 +93,12 @@ func (x *exchange) try(tunnels bool) (again bool) {
 	if !none && !tunnels {
 		x.body.attach(&x.stream)
 	}
-	again, tunnelled := x.answer()
-	if tunnelled {
-		return false
-	}
+	again = x.answer()
 	x.body.detach(x.cancel)
 	x.guard.detach()
-	x.stream.Close()
+	if x.held = x.record.Response != nil && !again; !x.held {
+		x.stream.Close()
+	}
 	return again
 }
 
@@ -131,15 +130,15 @@ func (x *exchange) sayEmpty() {
 }
 
 // answer waits for the response to an attempt and passes it on, unless another attempt is to follow.
-func (x *exchange) answer() (again, tunnelled bool) {
+func (x *exchange) answer() (again bool) {
 	head, err := x.stream.Response(context.Background(), x.inform) // the guard cancels the stream
 	if err != nil {
-		return x.failed(x.stream.Broken(err)), false
+		return x.failed(x.stream.Broken(err))
 	}
 	x.guard.touch()
 	x.cluster.Answered(x.host, head.Status)
 	if x.decision.OnResponse(head) && x.mayRetry() {
-		return true, false
+		return true
 	}
 	if x.retrying && head.Status < 500 {
 		x.cluster.Count(upstream.EventRetrySuccess, nil)
@@ -147,7 +146,8 @@ func (x *exchange) answer() (again, tunnelled bool) {
 	x.endRetry()
 	x.guard.set(deadlinePerTry, time.Time{}) // the route's timeout alone bounds a response that has begun
 	x.guard.perTryIdle(0)
-	return false, x.respond(head)
+	x.respond(head)
+	return false
 }
 
 // passOn passes an interim response on. A 100 is the codecs' own affair.

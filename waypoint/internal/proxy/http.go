@@ -176,7 +176,7 @@ func (c *httpConn) refused(status int, reason string) {
 	now := c.srv.deps.Clock()
 	r := &Record{
 		Kind: KindRequest, Start: now, Listener: c.listener, Chain: b.chain, Conn: &c.conn, Tunnel: c.tunnel, Source: c.source,
-		ConnectionID: c.conn.ID, Protocol: httpmsg.HTTP11, Status: status, GRPCStatus: -1,
+		ConnectionID: c.conn.ID, Protocol: httpmsg.HTTP11, Status: status, GRPCStatus: -1, ContentLength: -1,
 		Flags: l7.FlagDownstreamProtocolError, Details: "http1.codec_error", Termination: reason,
 	}
 	if status == 408 {

@@ -60,6 +60,8 @@ type Record struct {
 	Status int
 	// Response as it was sent to the client, nil when none was; Trailer may be nil.
 	Response, Trailer *httpmsg.Header
+	// ContentLength that the response says; -1 when it says none.
+	ContentLength int64
 	// GRPC is whether it is a gRPC request; GRPCStatus then is its outcome, -1 when there is none.
 	GRPC       bool
 	GRPCStatus int

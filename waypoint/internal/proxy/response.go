@@ -11,23 +11,24 @@ import (
 	"github.com/isthmus-mesh/isthmus/waypoint/l7"
 )
 
-// respond passes a response on. It tells whether the exchange became a tunnel, which then has closed the stream.
-func (x *exchange) respond(head *httpmsg.Head) (tunnelled bool) {
+// respond passes a response on.
+func (x *exchange) respond(head *httpmsg.Head) {
 	now := x.srv.deps.Clock()
 	x.record.TimeToFirstByte = now.Sub(x.record.Start)
 	x.info = l7.ResponseInfo{Upstream: head.Status != 101, ServiceTime: now.Sub(x.sentAt(now)), Attempts: x.attempt, Host: x.record.Endpoint, Now: now}
 	x.decision.ApplyResponse(&x.req, head, &x.info)
 	x.record.Status, x.record.Response, x.record.Details = head.Status, &head.Header, "via_upstream"
+	x.record.ContentLength = head.ContentLength
 	x.responded = true
 	if head.Status == 101 || x.head.Method == "CONNECT" && head.Status >= 200 && head.Status < 300 {
 		x.tunnel(head)
-		return true
+		return
 	}
 	ended := x.stream.Ended()
 	x.announce()
 	if err := x.s.Respond(head, ended && x.stream.Trailer() == nil); err != nil {
 		x.lostOrAborted()
-		return false
+		return
 	}
 	switch {
 	case !ended:
@@ -35,7 +36,6 @@ func (x *exchange) respond(head *httpmsg.Head) (tunnelled bool) {
 	case x.stream.Trailer() != nil:
 		x.finishResponse()
 	}
-	return false
 }
 
 // announce makes the response say that it is the connection's last, if it is. The codec says so of a response to a client that

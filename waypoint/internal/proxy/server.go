@@ -25,6 +25,7 @@ type Server struct {
 	upstream   *upstream.Manager
 	sockets    *listener.Set
 	handshakes chan struct{} // a token for each unfinished TLS handshake
+	shaking    sources       // likewise, by source
 	exchanges  sync.Pool     // of *exchange
 	relays     relays
 	mirrors    mirrors
@@ -80,7 +81,7 @@ func (s *Server) SetConfig(ctx context.Context, cfg *l7.Config) error {
 	// Clusters first, so that no request is decided for one that is not there yet.
 	s.current.Store(&snapshot{cfg: cfg, clusters: s.upstream.Update(cfg)}) //nolint:contextcheck // what resolves names lives on
 	s.tell()
-	s.recheck()
+	s.recheck(s.relays.all()...)
 	return s.sockets.Apply(ctx, cfg.Listeners)
 }
 

@@ -45,9 +45,9 @@ func (d *downstream) connectTCP(ctx context.Context, chain *l7.Chain) (*relayed,
 	snap := s.current.Load()
 	r := d.record(KindConnection, chain)
 	decision := snap.cfg.DecideTCP(chain, &d.conn, s.deps.Rand)
-	fail := func(flags l7.Flags, details string) (*relayed, *Record) {
+	fail := func(flags l7.Flags, termination string) (*relayed, *Record) {
 		r.Flags |= flags
-		r.Details, r.Termination = details, details
+		r.Termination = termination
 		r.Duration = s.deps.Clock().Sub(d.start)
 		return nil, r
 	}
@@ -57,13 +57,13 @@ func (d *downstream) connectTCP(ctx context.Context, chain *l7.Chain) (*relayed,
 	case decision.Denied:
 		return fail(decision.Flags, decision.Details)
 	case decision.Cluster == nil || cluster == nil:
-		return fail(l7.FlagNoCluster, "cluster_not_found")
+		return fail(l7.FlagNoCluster, "")
 	}
 	choice := upstream.Choice{Rand: s.deps.Rand, Hash: decision.Hash, HashOK: decision.HashOK, Conn: &d.conn, Attempts: 3}
 	for attempt := uint32(0); ; attempt++ {
 		host := cluster.Pick(&choice)
 		if host == nil {
-			return fail(l7.FlagNoHealthyUpstream, "no_healthy_upstream")
+			return fail(l7.FlagNoHealthyUpstream, "")
 		}
 		r.Endpoint, r.UpstreamHost = host.Endpoint(), host.Address()
 		nc, release, err := cluster.Dial(ctx, host)
@@ -78,7 +78,8 @@ func (d *downstream) connectTCP(ctx context.Context, chain *l7.Chain) (*relayed,
 		failure := upstream.Broken(err)
 		r.UpstreamFailure = failure.Transport
 		if ctx.Err() != nil || attempt+1 >= max(chain.TCP.MaxConnectAttempts, 1) || failure.Reason == upstream.Overflow {
-			return fail(failure.Reason.Flags(), err.Error())
+			s.deps.Log.Debug("connect", "cluster", decision.ClusterName, "host", host.Address(), "error", err)
+			return fail(failure.Reason.Flags()|l7.FlagUpstreamRetryLimit, "")
 		}
 		choice.Tried = append(choice.Tried, host)
 	}
@@ -92,6 +93,7 @@ func (t *relayed) relay(ctx context.Context, conn netx.Stream) {
 	s := t.d.srv
 	s.relays.add(t)
 	defer s.relays.remove(t)
+	s.recheck(t) // the policies may have changed while the host was dialled, when nobody could ask about this connection
 	t.report(s.deps.Observer.Opened)
 	if t.idle > 0 {
 		stop := watchIdle(t.idle, &t.bytes, func() { cancel(errIdle) })
@@ -218,13 +220,13 @@ func (r *relays) report(ctx context.Context, to Observer) {
 
 // recheck closes the connections that the policies of a new configuration do not let in. Others go on under the chain that
 // they began with.
-func (s *Server) recheck() {
+func (s *Server) recheck(open ...*relayed) {
 	cfg := s.current.Load().cfg
-	for _, t := range s.relays.all() {
+	for _, t := range open {
 		d := t.d
 		chain, ok := cfg.Chain(d.listener, &d.conn, d.sniffed)
 		if !ok || chain == t.chain {
-			continue
+			continue // what was decided by this chain holds
 		}
 		details, admitted := chain.Admit(&d.conn)
 		if admitted && chain.TCP != nil {

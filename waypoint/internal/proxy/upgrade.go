@@ -11,12 +11,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/waypoint/l7"
 )
 
-// tunnel joins both ends after the host accepted an upgrade or a CONNECT. It closes the stream.
+// tunnel joins both ends after the host accepted an upgrade or a CONNECT.
 func (x *exchange) tunnel(head *httpmsg.Head) {
-	defer func() {
-		x.guard.detach()
-		x.stream.Close()
-	}()
 	up, err := x.stream.Tunnel()
 	if err != nil {
 		x.record.Details = "upgrade_failed"
