@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"sync"
 
 	"github.com/isthmus-mesh/isthmus/pkg/h2"
 	"github.com/isthmus-mesh/isthmus/pkg/httpmsg"
@@ -50,7 +49,7 @@ func (k *client) Open(ctx context.Context, h *httpmsg.Head, end bool) (httpmsg.C
 		}
 	}
 	s := &clientStream{noBody: h.Method == "CONNECT" || h.Upgrade != ""}
-	s.heads = replies{ready: make(chan struct{}, 1), head: h.Method == "HEAD", tunnel: s.noBody, upgrade: h.Upgrade}
+	s.heads = replies{head: h.Method == "HEAD", tunnel: s.noBody, upgrade: h.Upgrade}
 	s.replies = &s.heads
 	if err := k.open(s, h, end && !s.noBody); err != nil {
 		return nil, fmt.Errorf("open stream to %s: %w: %w", k.c.nc.RemoteAddr(), httpmsg.ErrNotSent, err)
@@ -183,12 +182,14 @@ func (k *client) headers(f h2.Frame, fields []h2.HeaderField, bad error) error {
 	if len(fields) > c.opt.MaxHeaders+8 {
 		return fault("too many header fields")
 	}
-	h := &httpmsg.Head{}
+	h := &st.replies.last
 	if why := parseResponse(fields, h, f.EndStream()); why != "" {
 		return fault(string(why))
 	}
 	if h.Status < 200 {
-		if !st.replies.interim(st, h) {
+		interim := *h
+		*h = httpmsg.Head{}
+		if !st.replies.interim(st, &interim) {
 			return fault("too many interim responses")
 		}
 		return nil
@@ -214,36 +215,40 @@ func (k *client) answer(st *stream, h *httpmsg.Head, end bool) error {
 	k.c.mu.Lock()
 	st.answered = true
 	st.tunnel = r.tunnel && (h.Status == 101 || h.Status < 300)
+	if end { // before the reader hears of it: it may be done with the stream at once
+		st.remoteEnded = true
+		k.c.retireLocked(st)
+	}
 	k.c.mu.Unlock()
 	st.rmu.Lock()
 	r.final = h
 	st.eof = end
-	st.replies.wake()
+	st.wakeReader()
 	st.rmu.Unlock()
-	if end {
-		k.c.remoteEnd(st)
-	}
 	return nil
 }
 
 // replies are the heads that came for a request. Guarded by the stream's rmu.
 type replies struct {
-	ready chan struct{} // one token: something changed
+	ready chan struct{} // one token: something changed; made for who waits with a context that can end
 
 	head    bool   // request: HEAD
 	tunnel  bool   // request: CONNECT or upgrade
 	upgrade string // request: the protocol
 
 	early []*httpmsg.Head
-	final *httpmsg.Head
+	final *httpmsg.Head // &last
+	last  httpmsg.Head  // of the connection's reader, until it is final
 }
 
-func (r *replies) wake() {
-	if r == nil {
+// wakeReader wakes who waits for a head or for the body. Called with rmu held.
+func (s *stream) wakeReader() {
+	s.readable.Broadcast()
+	if s.replies == nil || s.replies.ready == nil {
 		return
 	}
 	select {
-	case r.ready <- struct{}{}:
+	case s.replies.ready <- struct{}{}:
 	default:
 	}
 }
@@ -256,21 +261,31 @@ func (r *replies) interim(s *stream, h *httpmsg.Head) bool {
 		return false
 	}
 	r.early = append(r.early, h)
-	r.wake()
+	s.wakeReader()
 	return true
 }
 
-// next returns the next head, or why there will be none; nil and nil is that it did not come yet.
-func (r *replies) next(mu *sync.Mutex, failure *error) (*httpmsg.Head, error) {
-	mu.Lock()
-	defer mu.Unlock()
-	switch {
-	case len(r.early) > 0:
-		h := r.early[0]
-		r.early = r.early[1:]
-		return h, nil
-	case r.final != nil:
-		return r.final, nil
+// next waits for the next head, and tells why there will be none. Without a channel it waits for as long as it takes; with one it
+// returns nil and nil when nothing is there yet.
+func (s *clientStream) next(wait bool) (*httpmsg.Head, error) {
+	s.rmu.Lock()
+	defer s.rmu.Unlock()
+	for r := &s.heads; ; {
+		switch {
+		case len(r.early) > 0:
+			h := r.early[0]
+			r.early = r.early[1:]
+			return h, nil
+		case r.final != nil:
+			return r.final, nil
+		case s.recvErr != nil:
+			return nil, s.recvErr
+		case !wait:
+			if r.ready == nil {
+				r.ready = make(chan struct{}, 1)
+			}
+			return nil, nil //nolint:nilnil // not yet
+		}
+		s.readable.Wait()
 	}
-	return nil, *failure
 }

@@ -21,7 +21,7 @@ func (s *clientStream) Response(ctx context.Context, inform func(*httpmsg.Head))
 	s.c.flush()
 	s.c.mu.Unlock()
 	for {
-		h, err := s.heads.next(&s.rmu, &s.recvErr)
+		h, err := s.next(ctx.Done() == nil)
 		switch {
 		case err != nil:
 			return nil, fmt.Errorf("read response from %s: %w", s.c.nc.RemoteAddr(), err)

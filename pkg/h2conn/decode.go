@@ -38,10 +38,13 @@ func (p *pseudo) set(name, value string) bool {
 	return true
 }
 
+// spareFields is how many fields a proxy may add to a message before its memory must grow.
+const spareFields = 8
+
 // split sorts the fields of a block into pseudo-header fields, what the codec keeps, and the rest.
 func split(fields []h2.HeaderField, h *httpmsg.Head, p *pseudo) malformed {
 	h.Reset()
-	h.Header.Grow(len(fields))
+	h.Header.Grow(len(fields) + spareFields)
 	cookies := 0
 	for _, f := range fields {
 		if f.Name[0] == ':' {

@@ -74,10 +74,11 @@ func (c *conn) onData(f h2.Frame) error {
 		c.mu.Unlock()
 		return err
 	}
-	s.deliver(f.Payload, f.EndStream())
+	// First the end, then what is to be read: who reads it may be done with the stream at once, and must not find it open.
 	if f.EndStream() {
 		c.remoteEnd(s)
 	}
+	s.deliver(f.Payload, f.EndStream())
 	return nil
 }
 

@@ -32,6 +32,9 @@ func Serve(ctx context.Context, conn net.Conn, h httpmsg.Handler, cfg ServerConf
 	if cfg.MaxConcurrentStreams == 0 {
 		cfg.MaxConcurrentStreams = 100
 	}
+	if cfg.Go == nil {
+		cfg.Go = func(f func()) { go f() }
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	c := newConn(conn, false, cfg.MaxConcurrentStreams, cfg.Options)
@@ -195,6 +198,9 @@ func (s *server) request(f h2.Frame, fields []h2.HeaderField, bad error) error {
 	if why := parseRequest(fields, &st.req, f.EndStream()); why != "" {
 		return h2.StreamError{StreamID: id, Code: h2.ProtocolError, Reason: string(why)}
 	}
+	if v, ok := st.req.Header.Get("expect"); ok && v != "" {
+		return s.refuse(id, 417)
+	}
 	s.open(st, id, f.EndStream())
 	return nil
 }
@@ -237,7 +243,9 @@ func (s *server) open(st *serverStream, id uint32, ended bool) {
 	c.streams[id] = &st.stream
 	s.running++
 	c.mu.Unlock()
-	s.handlers.Go(func() {
+	s.handlers.Add(1)
+	s.cfg.Go(func() {
+		defer s.handlers.Done()
 		s.handler(s.ctx, st)
 		st.end()
 		c.mu.Lock()
@@ -271,7 +279,7 @@ func (s *stream) onTrailer(f h2.Frame, fields []h2.HeaderField, bad error, ended
 	s.rmu.Lock()
 	s.trailer = trailer
 	s.rmu.Unlock()
-	s.deliver(nil, true)
 	s.c.remoteEnd(s)
+	s.deliver(nil, true)
 	return nil
 }

@@ -82,8 +82,7 @@ func (s *stream) failReceive(err error) {
 	if s.recvErr == nil {
 		s.recvErr = err
 	}
-	s.readable.Broadcast()
-	s.replies.wake()
+	s.wakeReader()
 }
 
 // endReceiveLocked drops what nobody will read any more. Called with conn.mu held.

@@ -8,6 +8,9 @@ const idleWorkers = 4
 // Workers runs functions side by side, as sync.WaitGroup.Go does, and keeps a few goroutines for the next ones: where connections
 // come and go, most of what a fresh goroutine costs is growing its stack again. The zero value is ready.
 type Workers struct {
+	// Idle is how many goroutines are kept; 0 is a few. It is set before the first use.
+	Idle int
+
 	wg sync.WaitGroup
 
 	mu     sync.Mutex // guards the rest
@@ -32,10 +35,14 @@ func (w *Workers) Go(fn func()) {
 
 func (w *Workers) work(fn func()) {
 	next := make(chan func(), 1) // Go never waits
+	limit := w.Idle
+	if limit == 0 {
+		limit = idleWorkers
+	}
 	for ok := true; ok; fn, ok = <-next {
 		fn()
 		w.mu.Lock()
-		leave := w.closed || len(w.idle) == idleWorkers
+		leave := w.closed || len(w.idle) >= limit
 		if !leave {
 			w.idle = append(w.idle, next)
 		}

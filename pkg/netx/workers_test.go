@@ -44,3 +44,22 @@ func TestWorkersWaitForTheLast(t *testing.T) {
 		}
 	}
 }
+
+// As many goroutines as were asked for wait for more work, and no more.
+func TestWorkersIdle(t *testing.T) {
+	w := Workers{Idle: 8}
+	for range 3 {
+		var together sync.WaitGroup
+		together.Add(20)
+		for range 20 {
+			w.Go(func() { together.Done(); together.Wait() })
+		}
+		w.wg.Wait()
+		w.mu.Lock()
+		if n := len(w.idle); n != 8 {
+			t.Errorf("%d wait, want 8", n)
+		}
+		w.mu.Unlock()
+	}
+	w.Wait()
+}

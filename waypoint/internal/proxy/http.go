@@ -98,7 +98,7 @@ func (d *downstream) serveHTTP(ctx context.Context, chain *l7.Chain, conn netx.S
 	if protocol == h2conn.HTTP2 {
 		defer d.socket.OnSoft(c.leave)()
 		err = h2conn.Serve(ctx, conn, handler, h2conn.ServerConfig{
-			Drain: c.drain, MaxConcurrentStreams: m.HTTP2.MaxStreams, IdleTimeout: m.IdleTimeout,
+			Drain: c.drain, MaxConcurrentStreams: m.HTTP2.MaxStreams, IdleTimeout: m.IdleTimeout, Go: s.handlers.Go,
 			Options: h2conn.Options{
 				MaxHeaderBytes: m.MaxHeaderBytes, MaxHeaders: m.MaxHeaders, StreamWindow: m.HTTP2.StreamWindow, ConnWindow: m.HTTP2.ConnWindow,
 				KeepaliveInterval: m.HTTP2.KeepaliveInterval, KeepaliveTimeout: m.HTTP2.KeepaliveTimeout, Log: s.deps.Log,

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
 	"github.com/isthmus-mesh/isthmus/waypoint/internal/listener"
 	"github.com/isthmus-mesh/isthmus/waypoint/internal/upstream"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7"
@@ -27,6 +28,7 @@ type Server struct {
 	handshakes chan struct{} // a token for each unfinished TLS handshake
 	shaking    sources       // likewise, by source
 	exchanges  sync.Pool     // of *exchange
+	handlers   netx.Workers  // of HTTP/2 requests
 	relays     relays
 	mirrors    mirrors
 	stats      stats
@@ -57,10 +59,14 @@ func (s *Server) tell() {
 	s.changed = make(chan struct{})
 }
 
+// idleHandlers is how many goroutines wait for the next requests of HTTP/2. They have the stacks that a request needs.
+const idleHandlers = 256
+
 // New makes a Server; Close or Drain end it.
 func New(deps Deps) *Server {
 	deps = deps.withDefaults()
 	s := &Server{deps: deps, changed: make(chan struct{}), handshakes: make(chan struct{}, deps.Limits.MaxHandshakes)}
+	s.handlers.Idle = idleHandlers
 	s.upstream = upstream.NewManager(upstream.Deps{Certs: deps.Certs, Network: deps.Network, Resolver: deps.Resolver, Log: deps.Log})
 	s.sockets = listener.New(listener.Config{Network: deps.Network, Log: deps.Log, IdleGrace: deps.Limits.DrainGrace, Serve: s.serveSocket})
 	s.current.Store(&snapshot{cfg: l7.NewConfig()})
@@ -124,6 +130,7 @@ func (s *Server) Close() error {
 // release lets go of all that is left when no client is.
 func (s *Server) release() {
 	s.stop()
+	s.handlers.Wait()
 	s.mirrors.work.Wait()
 	s.background.Wait()
 	s.upstream.Close()
