@@ -144,8 +144,10 @@ func (x *exchange) answer() (again bool) {
 		x.cluster.Count(upstream.EventRetrySuccess, nil)
 	}
 	x.endRetry()
-	x.guard.set(deadlinePerTry, time.Time{}) // the route's timeout alone bounds a response that has begun
-	x.guard.perTryIdle(0)
+	if x.decision.PerTry > 0 || x.decision.PerTryIdle > 0 {
+		x.guard.set(deadlinePerTry, time.Time{}) // the route's timeout alone bounds a response that has begun
+		x.guard.perTryIdle(0)
+	}
 	x.respond(head)
 	return false
 }

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -36,7 +37,8 @@ const (
 // guard ends an exchange, or an attempt, that must not go on. Made for one exchange after the other, it costs a running exchange
 // one timer and no goroutine, unless it takes long.
 type guard struct {
-	timer *time.Timer // runs fire
+	timer  *time.Timer // runs fire
+	idling atomic.Bool // whether anybody cares when something moves
 
 	mu      sync.Mutex // guards the rest
 	active  bool
@@ -77,6 +79,7 @@ func (g *guard) end() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.active = false
+	g.idling.Store(false)
 	g.timer.Stop()
 	if g.over != nil {
 		close(g.over)
@@ -124,6 +127,7 @@ func (g *guard) perTryIdle(d time.Duration) {
 }
 
 func (g *guard) armIdleLocked(d time.Duration) {
+	g.idling.Store(g.idle > 0 || g.perTry > 0)
 	if d > 0 {
 		g.moved = time.Now()
 		g.setLocked(deadlineWatch, g.moved.Add(min(d, watchAfter)))
@@ -132,10 +136,11 @@ func (g *guard) armIdleLocked(d time.Duration) {
 
 // touch says that something moved.
 func (g *guard) touch() {
-	g.mu.Lock()
-	if g.idle > 0 || g.perTry > 0 {
-		g.moved = time.Now()
+	if !g.idling.Load() {
+		return
 	}
+	g.mu.Lock()
+	g.moved = time.Now()
 	g.mu.Unlock()
 }
 

@@ -98,7 +98,9 @@ func (b *requestBody) replayable() bool {
 // done notes that the request is complete, from when on its timeouts count. Called with mu held, or before anything runs.
 func (b *requestBody) done() {
 	b.doneAt = b.x.srv.deps.Clock()
-	b.x.guard.set(deadlineRequest, time.Time{})
+	if b.x.binding.chain.HTTP.RequestTimeout > 0 {
+		b.x.guard.set(deadlineRequest, time.Time{})
+	}
 	b.x.armTimeouts(b.doneAt, b.sink != nil)
 	for _, m := range b.mirrors {
 		m.finish(b.trailer)
