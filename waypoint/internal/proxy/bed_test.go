@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -113,10 +114,10 @@ type bed struct {
 
 var addresses atomic.Uint32
 
-// nextIP is a loopback address that nobody else uses.
+// nextIP is a loopback address that nobody else uses, another process of the same tests included.
 func nextIP() string {
-	n := addresses.Add(1)
-	return fmt.Sprintf("127.93.%d.%d", n/250, n%250+1)
+	n, pid := int(addresses.Add(1)), os.Getpid()
+	return fmt.Sprintf("127.%d.%d.%d", 64+pid%128, (pid/128+n/250)%256, n%250+1)
 }
 
 func newBed(t *testing.T) *bed {
