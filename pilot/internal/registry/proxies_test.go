@@ -280,6 +280,11 @@ func TestScopeOf(t *testing.T) {
 		{node("router~1.2.3.4~gw-1.shop~shop.svc.cluster.local", nil), ListenerType, "router/shop/"},
 		{node("sidecar~1.2.3.4~c-1.shop~shop.svc.cluster.local", map[string]any{"GENERATOR": "grpc"}), ListenerType, "grpc/shop"},
 		{node("sidecar~1.2.3.4~c-1.shop~shop.svc.cluster.local", nil), ListenerType, "unsupported/sidecar"},
+		{node("router~1.2.3.4~gw-1.shop~shop.svc.cluster.local", labels(map[string]any{"istio": "gw\x00" + ListenerType + "\x00", "zz": "x"})), RouteType, "unsupported/names"},
+		{node("router~1.2.3.4~gw-1.shop~shop.svc.cluster.local", labels(map[string]any{"istio": "gw,zz=x"})), RouteType, "unsupported/names"},
+		{node("router~1.2.3.4~gw-1.shop~shop.svc.cluster.local", labels(map[string]any{"istio=gw,a": "x"})), RouteType, "unsupported/names"},
+		{node("waypoint~1.2.3.4~wp-1.shop~shop.svc.cluster.local", labels(map[string]any{labelGatewayName: "wp/other"})), ClusterType, "unsupported/names"},
+		{node("sidecar~1.2.3.4~c-1.shop~shop.svc.cluster.local", map[string]any{"GENERATOR": "grpc", "NAMESPACE": "shop\x00"}), ListenerType, "unsupported/names"},
 		{node("ztunnel~1.2.3.4~z-1.istio-system~istio-system.svc.cluster.local", nil), AddressType, ""},
 	} {
 		got := ScopeOf(c.node, server.Peer{}, c.typ)

@@ -76,7 +76,30 @@ func nodeScope(node *corev3.Node) scope {
 	default:
 		s.key = "unsupported/" + kind
 	}
+	if !s.plain() {
+		return scope{key: "unsupported/names"}
+	}
 	return s
+}
+
+// plain is whether the parts of the key are such as Kubernetes has: a node says of itself what it likes, and a separator in a label
+// would make the key one of another proxy's resources.
+func (s *scope) plain() bool {
+	for k, v := range s.labels {
+		if !plainText(k, "-_./") || !plainText(v, "-_.") {
+			return false
+		}
+	}
+	return plainText(s.namespace, "-") && plainText(s.gateway, "-.")
+}
+
+func plainText(s, more string) bool {
+	for _, c := range []byte(s) {
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && strings.IndexByte(more, c) < 0 {
+			return false
+		}
+	}
+	return true
 }
 
 func cutLast(s, sep string) (before, after string, found bool) {
@@ -95,7 +118,7 @@ func perPod(label string) bool {
 	return false
 }
 
-// joinLabels and splitLabels turn labels into a part of a key and back. Labels have neither of the separators.
+// joinLabels and splitLabels turn labels into a part of a key and back. Labels have neither of the separators (see plain).
 func joinLabels(labels map[string]string) string {
 	parts := make([]string, 0, len(labels))
 	for _, k := range slices.Sorted(maps.Keys(labels)) {
