@@ -20,6 +20,9 @@ type Self struct {
 	Workload, CanonicalService, CanonicalRevision, Namespace, Principal, App, Version, Cluster string
 }
 
+// maxGRPCStatus is the highest status that gRPC knows.
+const maxGRPCStatus = 16
+
 // key identifies a combination of labels: everything that they are made of. It is comparable.
 type key struct {
 	kind                   proxy.Kind
@@ -39,7 +42,7 @@ func keyOf(r *proxy.Record) key {
 	}
 	if r.Kind == proxy.KindRequest {
 		k.status, k.grpcStatus = r.Status, -1
-		if r.GRPC {
+		if r.GRPC && r.GRPCStatus <= maxGRPCStatus { // applications write what they like there
 			k.grpcStatus = r.GRPCStatus
 		}
 	}

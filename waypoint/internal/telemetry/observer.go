@@ -121,6 +121,9 @@ func (o *Observer) requestHandles(r *proxy.Record) *requestHandles {
 		return h.(*requestHandles)
 	}
 	k = o.admit(k)
+	if h, ok := o.requests.Load(k); ok { // what is left of many
+		return h.(*requestHandles)
+	}
 	values := o.self.values(k, r.Cluster)
 	h := o.metrics.request(values)
 	if k.grpc {
@@ -136,6 +139,9 @@ func (o *Observer) connection(r *proxy.Record) *connectionHandles {
 		return h.(*connectionHandles)
 	}
 	k = o.admit(k)
+	if h, ok := o.tcp.Load(k); ok {
+		return h.(*connectionHandles)
+	}
 	stored, _ := o.tcp.LoadOrStore(k, o.metrics.connection(o.self.values(k, r.Cluster)))
 	return stored.(*connectionHandles)
 }
