@@ -22,6 +22,8 @@ type ServerConfig struct {
 	HeaderTimeout time.Duration
 	// RefuseHTTP10 answers HTTP/1.0 requests with 426.
 	RefuseHTTP10 bool
+	// ServerName is the server header of answers that the handler is not asked for; empty sends none.
+	ServerName string
 	// Refused, if set, is told of messages that were answered with status without asking the handler.
 	Refused func(status int, reason string)
 	// Log receives protocol errors of peers at debug level; nil discards.

@@ -77,12 +77,15 @@ func parseVersion(s string) (httpmsg.Version, error) {
 	return 0, bad("malformed version")
 }
 
+// errNoHost is answered without text, as Envoy does.
+var errNoHost = bad("no host")
+
 func (p *parser) authority(h *httpmsg.Head) error {
 	switch {
 	case p.hosts > 0 && !validAuthority(p.host) && (p.host != "" || h.Version == httpmsg.HTTP11):
 		return bad("malformed host")
 	case p.hosts == 0 && h.Version == httpmsg.HTTP11:
-		return bad("no host")
+		return errNoHost
 	}
 	h.Authority = p.host
 	return nil

@@ -169,10 +169,19 @@ func (s *server) refuse(err error) error {
 	}
 	s.mu.Lock()
 	text := reason(e.Status)
-	s.out.reserve(256)
+	if e == errNoHost {
+		text = ""
+	}
+	s.out.reserve(256 + len(s.cfg.ServerName))
 	b := appendStatusLine(s.out.buf, httpmsg.HTTP11, e.Status)
 	b = appendNumber(b, int64(len(text)))
-	b = append(b, "content-type: text/plain\r\nconnection: close\r\n\r\n"...)
+	if text != "" {
+		b = append(b, "content-type: text/plain\r\n"...)
+	}
+	if s.cfg.ServerName != "" {
+		b = append(append(append(b, "server: "...), s.cfg.ServerName...), "\r\n"...)
+	}
+	b = append(b, "connection: close\r\n\r\n"...)
 	s.out.buf = append(b, text...)
 	_ = s.out.flush() // err is the news
 	s.mu.Unlock()

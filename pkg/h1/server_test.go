@@ -454,7 +454,7 @@ func TestServerUpgrade(t *testing.T) {
 	for _, tt := range []struct{ name, in, out string }{
 		{
 			"websocket", "GET /ws HTTP/1.1\r\nhost: x\r\nconnection: keep-alive, Upgrade\r\nupgrade: WebSocket\r\n\r\nhello",
-			"HTTP/1.1 101 Switching Protocols\r\nsec-websocket-accept: abc\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nhello",
+			"HTTP/1.1 101 Switching Protocols\r\nsec-websocket-accept: abc\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\nhello",
 		},
 		{
 			"refused", "GET /no HTTP/1.1\r\nhost: x\r\nconnection: close, Upgrade\r\nupgrade: websocket\r\n\r\n",

@@ -139,7 +139,7 @@ func (s *server) connection(b []byte, h *httpmsg.Head) []byte {
 		if protocol == "" {
 			protocol = s.req.Upgrade
 		}
-		b = append(b, "connection: upgrade\r\nupgrade: "...)
+		b = append(b, "connection: Upgrade\r\nupgrade: "...)
 		b = append(b, protocol...)
 		return append(b, "\r\n"...)
 	case s.tunnel:

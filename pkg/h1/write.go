@@ -50,13 +50,10 @@ func appendRequest(dst []byte, h *httpmsg.Head, end bool) (_ []byte, kind bodyKi
 		dst = append(dst, "expect: 100-continue\r\n"...)
 	}
 	tunnel := h.Upgrade != "" || h.Method == "CONNECT"
-	switch {
-	case h.Upgrade != "" && h.Method != "CONNECT":
+	if h.Upgrade != "" && h.Method != "CONNECT" {
 		dst = append(dst, "connection: upgrade\r\nupgrade: "...)
 		dst = append(dst, h.Upgrade...)
 		dst = append(dst, "\r\n"...)
-	case h.Header.Value("te") != "":
-		dst = append(dst, "connection: te\r\n"...)
 	}
 	dst, kind, length = appendLength(dst, h.ContentLength, end || tunnel, !tunnel && impliesBody(h.Method))
 	return append(dst, "\r\n"...), kind, length, nil

@@ -109,7 +109,7 @@ func (d *downstream) serveHTTP(ctx context.Context, chain *l7.Chain, conn netx.S
 		defer d.socket.OnEnd(c.leave)()
 		err = h1.Serve(ctx, conn, handler, h1.ServerConfig{
 			Drain: c.drain, MaxHeaderBytes: m.MaxHeaderBytes, MaxHeaders: m.MaxHeaders, IdleTimeout: m.IdleTimeout,
-			HeaderTimeout: m.RequestHeadersTimeout, RefuseHTTP10: !m.AcceptHTTP10, Log: s.deps.Log, Refused: c.refused,
+			HeaderTimeout: m.RequestHeadersTimeout, RefuseHTTP10: !m.AcceptHTTP10, ServerName: m.ServerName, Log: s.deps.Log, Refused: c.refused,
 		})
 	}
 	if err != nil {
