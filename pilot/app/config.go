@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/pilot/internal/jwks"
 	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
 )
 
@@ -94,6 +95,7 @@ func Default() Config {
 		DefaultCertTTL:      24 * time.Hour,
 		MaxCertTTL:          90 * 24 * time.Hour,
 		JWTIssuer:           "https://kubernetes.default.svc.cluster.local",
+		BlockedKeySources:   jwks.Blocked(),
 		Build:               telemetry.NewBuild("", ""),
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"os/signal"
 	"slices"
@@ -106,6 +107,22 @@ func discovery(build telemetry.Build) *cobra.Command {
 	return cmd
 }
 
+// prefixes replaces the field by a list of blocks.
+func prefixes(field *[]netip.Prefix) func(string) error {
+	return func(s string) error {
+		var out []netip.Prefix
+		for part := range strings.SplitSeq(s, ",") {
+			p, err := netip.ParsePrefix(strings.TrimSpace(part))
+			if err != nil {
+				return err
+			}
+			out = append(out, p.Masked())
+		}
+		*field = out
+		return nil
+	}
+}
+
 // fromEnvironment is the one table of environment variables. Flags count before them.
 func fromEnvironment(cfg *app.Config) error {
 	text := func(field *string) func(string) error {
@@ -131,6 +148,7 @@ func fromEnvironment(cfg *app.Config) error {
 		{"TOKEN_AUDIENCES", list(&cfg.TokenAudiences)},
 		{"DEFAULT_WORKLOAD_CERT_TTL", duration(&cfg.DefaultCertTTL)},
 		{"MAX_WORKLOAD_CERT_TTL", duration(&cfg.MaxCertTTL)},
+		{"BLOCKED_CIDRS_IN_JWKS_URIS", prefixes(&cfg.BlockedKeySources)},
 	} {
 		if s := os.Getenv(v.name); s != "" {
 			if err := v.set(s); err != nil {

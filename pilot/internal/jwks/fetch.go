@@ -28,8 +28,9 @@ func NewClient(blocked []netip.Prefix) *http.Client {
 		if err != nil {
 			return fmt.Errorf("connect to %s: %w", address, err)
 		}
+		ip := to.Addr().Unmap().WithZone("") // no network contains an address with a zone
 		for _, b := range blocked {
-			if b.Contains(to.Addr().Unmap()) {
+			if b.Contains(ip) {
 				return fmt.Errorf("%s is in %s, where keys are not fetched from", to.Addr(), b)
 			}
 		}
@@ -50,6 +51,15 @@ func NewClient(blocked []netip.Prefix) *http.Client {
 			}
 			return checkURL(r.URL)
 		},
+	}
+}
+
+// Blocked are the networks that no key set comes from unless the operator says otherwise: this machine, whose debug pages believe
+// who is here, and link-local addresses, where clouds keep credentials. Connections to the unspecified address are to this machine.
+func Blocked() []netip.Prefix {
+	return []netip.Prefix{
+		netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("169.254.0.0/16"),
+		netip.MustParsePrefix("::/127"), netip.MustParsePrefix("fe80::/10"),
 	}
 }
 

@@ -208,6 +208,8 @@ func TestRefusals(t *testing.T) {
 	mux.HandleFunc("/none", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"keys":[]}`) })
 	mux.HandleFunc("/slow", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	open, closed := NewClient(nil), NewClient([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")})
+	byDefault := NewClient(Blocked())
+	port := server.URL[strings.LastIndexByte(server.URL, ':'):]
 	defer open.CloseIdleConnections()
 	tests := []struct {
 		client *http.Client
@@ -216,6 +218,12 @@ func TestRefusals(t *testing.T) {
 	}{
 		{open, server.URL + "/keys", ""},
 		{closed, server.URL + "/keys", "is in 127.0.0.0/8"},
+		{byDefault, server.URL + "/keys", "is in 127.0.0.0/8"},
+		{byDefault, "http://0.0.0.0" + port + "/keys", "is in 0.0.0.0/8"},
+		{byDefault, "http://[::ffff:127.0.0.1]" + port + "/keys", "is in 127.0.0.0/8"},
+		{byDefault, "http://[::1]" + port + "/keys", "is in ::/127"},
+		{byDefault, "http://[fe80::1%25lo]" + port + "/keys", "is in fe80::/10"},
+		{byDefault, "http://169.254.169.254/latest/keys", "is in 169.254.0.0/16"},
 		{open, server.URL + "/file", "not an http or https URL"},
 		{open, server.URL + "/loop", "more than 5 redirects"},
 		{open, server.URL + "/long", "longer than"},
