@@ -203,11 +203,12 @@ func (a *Assembler) awaitsClusterLocked(v *compiled[l7.Routes]) bool {
 	return false
 }
 
-// settleListenersLocked promotes listeners whose routes have arrived.
+// settleListenersLocked promotes listeners whose routes have arrived. One that replaces another does not wait without end, as with
+// Envoy: it has the policies of all its services, and those must not be held up by the routes of one.
 func (a *Assembler) settleListenersLocked() {
 	for name := range a.listeners.warming {
 		i := a.listeners.items[name]
-		if !known(a.routes, a.absentRoutes, i.warming.refs) {
+		if !known(a.routes, a.absentRoutes, i.warming.refs) && (i.active == nil || a.now().Before(i.since.Add(initialFetch))) {
 			continue
 		}
 		if i.active != nil {
@@ -338,6 +339,8 @@ func (a *Assembler) scheduleLocked() {
 		pause = retry
 	case len(a.leaving)+len(a.waiting) > 0:
 		pause = grace
+	case a.started && len(a.listeners.warming) > 0:
+		pause = initialFetch
 	default:
 		return
 	}

@@ -206,6 +206,32 @@ func TestAnEmptyConfigurationIsComplete(t *testing.T) {
 	})
 }
 
+// A listener brings the policies of all its services: they are not held up for long by the routes of one that do not come.
+func TestAChangedListenerWaitsNotWithoutEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.step(t, "C", "Lx:r1")
+		b.step(t, "Rr1")
+		b.step(t, "Lx:r1,r2@2")
+		time.Sleep(initialFetch / 2)
+		b.step(t, "Lx:r1,r2,r3@3")
+		chains := func() int {
+			b.Assembler.mu.Lock()
+			defer b.Assembler.mu.Unlock()
+			return len(b.configs[len(b.configs)-1].Listeners["x"].Chains)
+		}
+		if n := chains(); n != 1 {
+			t.Errorf("%d chains serve while their routes may come, want 1", n)
+		}
+		time.Sleep(initialFetch + time.Millisecond)
+		synctest.Wait()
+		if n := chains(); n != 3 {
+			t.Errorf("%d chains serve, want 3", n)
+		}
+		b.expect(t, "L:x R:r1 C: E:", "r1,r2,r3")
+	})
+}
+
 // What the server never sends is not waited for without end; what it says it does not have is not waited for at all.
 func TestMissingResources(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -39,6 +39,7 @@ type compiled[T any] struct {
 // item is the state of one resource.
 type item[T any] struct {
 	active, warming *compiled[T]
+	since           time.Time // when the first of the versions that wait came
 	failure         *Failure
 }
 
@@ -82,6 +83,9 @@ func (c *collection[T]) remove(name string) (active, warming *compiled[T]) {
 // await makes next the waiting version, and returns the one that waited before.
 func (c *collection[T]) await(name string, next *compiled[T]) (old *compiled[T]) {
 	i := c.of(name)
+	if i.warming == nil {
+		i.since = next.Updated
+	}
 	old, i.warming = i.warming, next
 	c.warming[name] = struct{}{}
 	return old
