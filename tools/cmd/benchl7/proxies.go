@@ -162,7 +162,7 @@ func (b *testbed) startEnvoy(ctx context.Context, kind, name string, address net
 	}
 	started, err := startProcess(ctx, b.dir, name, b.options.envoy, "-c", file, "--disable-hot-restart", "--log-level", "warn", "--component-log-level", "misc:error")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w; `make envoy` fetches it", err)
 	}
 	return &proxy{process: started, address: address}, nil
 }
@@ -210,7 +210,7 @@ frontend gateway
 	}
 	started, err := startProcess(ctx, b.dir, name, b.options.haproxy, "-db", "-f", file)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w; `make deps` installs it", err)
 	}
 	return &proxy{process: started, address: address}, nil
 }
