@@ -32,7 +32,7 @@ func (p *parser) request(block []byte, h *httpmsg.Head, scheme string) error {
 	if err := p.framing(v); err != nil {
 		return err
 	}
-	if err := p.authority(h); err != nil {
+	if err := p.authority(h, target); err != nil {
 		return err
 	}
 	if err := p.target(h, target); err != nil {
@@ -80,14 +80,17 @@ func parseVersion(s string) (httpmsg.Version, error) {
 // errNoHost is answered without text, as Envoy does.
 var errNoHost = bad("no host")
 
-func (p *parser) authority(h *httpmsg.Head) error {
+// authority takes the host field for the authority. An empty one is none, but it was said; one that makes no sense counts for nothing
+// where the target names the authority (see [absolute]).
+func (p *parser) authority(h *httpmsg.Head, target string) error {
 	switch {
-	case p.hosts > 0 && !validAuthority(p.host) && (p.host != "" || h.Version == httpmsg.HTTP11):
-		return bad("malformed host")
 	case p.hosts == 0 && h.Version == httpmsg.HTTP11:
 		return errNoHost
+	case p.host == "" || validAuthority(p.host):
+		h.Authority = p.host
+	case h.Method == "CONNECT" || target[0] == '/' || target == "*":
+		return bad("malformed host")
 	}
-	h.Authority = p.host
 	return nil
 }
 
@@ -135,8 +138,6 @@ func absolute(h *httpmsg.Head, target string) error {
 	}
 	h.Authority, h.Path = rest[:end], rest[end:]
 	switch {
-	case h.Path == "" && h.Method == "OPTIONS":
-		h.Path = "*"
 	case h.Path == "":
 		h.Path = "/"
 	case h.Path[0] != '/':

@@ -132,8 +132,16 @@ func TestExchanges(t *testing.T) {
 			"HTTP/1.1 200 OK\r\nat: GET https://b:1 /?q -1 <nil>\r\ncontent-length: 0\r\n\r\n" + lastReply,
 		},
 		{
+			"absolute form overrides a malformed host", "GET http://b/ HTTP/1.1\r\nhost: a b\r\n\r\n" + last,
+			"HTTP/1.1 200 OK\r\nat: GET http://b / -1 <nil>\r\ncontent-length: 0\r\n\r\n" + lastReply,
+		},
+		{
+			"empty host", "GET /a HTTP/1.1\r\nhost:\r\n\r\n" + last,
+			"HTTP/1.1 200 OK\r\nat: GET http:// /a -1 <nil>\r\ncontent-length: 0\r\n\r\n" + lastReply,
+		},
+		{
 			"options", "OPTIONS * HTTP/1.1\r\nhost: x\r\n\r\nOPTIONS http://y HTTP/1.1\r\nhost: x\r\n\r\n" + last,
-			"HTTP/1.1 200 OK\r\nat: OPTIONS http://x * -1 <nil>\r\ncontent-length: 0\r\n\r\nHTTP/1.1 200 OK\r\nat: OPTIONS http://y * -1 <nil>\r\ncontent-length: 0\r\n\r\n" + lastReply,
+			"HTTP/1.1 200 OK\r\nat: OPTIONS http://x * -1 <nil>\r\ncontent-length: 0\r\n\r\nHTTP/1.1 200 OK\r\nat: OPTIONS http://y / -1 <nil>\r\ncontent-length: 0\r\n\r\n" + lastReply,
 		},
 		{"HTTP/1.0", "GET /a HTTP/1.0\r\n\r\n", "HTTP/1.0 200 OK\r\nat: GET http:// /a -1 <nil>\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"},
 		{
@@ -229,9 +237,9 @@ func TestServerRefuses(t *testing.T) {
 		{"bare LF at the end", "GET / HTTP/1.1\r\nhost: x\r\n\n", 400},
 		{"CRCRLF", "GET / HTTP/1.1\r\r\nhost: x\r\n\r\n", 400},
 		{"no host", "GET / HTTP/1.1\r\n\r\n", 400},
-		{"empty host", "GET / HTTP/1.1\r\nhost:\r\n\r\n", 400},
 		{"two hosts", "GET / HTTP/1.1\r\nhost: x\r\nHost: x\r\n\r\n", 400},
 		{"host with a path", "GET / HTTP/1.1\r\nhost: x/y\r\n\r\n", 400},
+		{"malformed host and a CONNECT", "CONNECT x:1 HTTP/1.1\r\nhost: a b\r\n\r\n", 400},
 		{"host with a user", "GET / HTTP/1.1\r\nhost: u@x\r\n\r\n", 400},
 		{"method with a colon", "G:T / HTTP/1.1\r\nhost: x\r\n\r\n", 400},
 		{"no target", "GET  HTTP/1.1\r\nhost: x\r\n\r\n", 400},
