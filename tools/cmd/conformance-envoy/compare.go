@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -84,6 +85,10 @@ func value(name, v string) string {
 		return "(uuid)"
 	case name == "x-envoy-upstream-service-time" && v != "":
 		return "(milliseconds)"
+	case name == "content-length":
+		if n, err := strconv.ParseUint(v, 10, 63); err == nil {
+			return strconv.FormatUint(n, 10) // ours writes the number, Envoy what it read, such as 05
+		}
 	}
 	return v
 }
