@@ -152,7 +152,7 @@ func TestWebsocketAcrossVersions(t *testing.T) {
 		_ = raw.CloseWrite()
 	})
 	for head, want := range map[string]string{
-		"GET /ws HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: k\r\n\r\n": "HTTP/1.1 101 Switching Protocols\r\nsec-websocket-accept: k!\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+		"GET /ws HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: k\r\n\r\n": "HTTP/1.1 101 Switching Protocols\r\nsec-websocket-accept: k!\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n",
 		"CONNECT y:1 HTTP/1.1\r\nhost: y:1\r\n\r\n":                                                                "HTTP/1.1 200 OK\r\n\r\n",
 	} {
 		c := dialRaw(t, addr)
