@@ -199,7 +199,7 @@ func (s *server) Tunnel() (httpmsg.Stream, error) {
 	if !s.tunnel || s.raw.Swap(true) {
 		return nil, errNoTunnel
 	}
-	s.watch.stop()
+	s.watch.end()
 	s.in.arm(0, true)
 	return &tunnel{Conn: s.nc, in: &s.in}, nil
 }

@@ -19,6 +19,7 @@ type watch struct {
 	timer   *time.Timer
 	armed   bool
 	reading bool
+	over    bool // the input is another's for good
 }
 
 // past is a read deadline that interrupts a read at once.
@@ -28,7 +29,7 @@ func past() time.Time { return time.Unix(1, 0) }
 func (w *watch) arm() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.armed || w.reading {
+	if w.armed || w.reading || w.over {
 		return
 	}
 	w.armed = true
@@ -59,6 +60,14 @@ func (w *watch) run() {
 	w.reading = false
 	w.idle.Broadcast()
 	w.mu.Unlock()
+}
+
+// end takes the input back for good: who is about to arm the watch comes too late.
+func (w *watch) end() {
+	w.mu.Lock()
+	w.over = true
+	w.mu.Unlock()
+	w.stop()
 }
 
 // stop takes the input back.
