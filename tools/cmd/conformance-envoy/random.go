@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
+	"slices"
 	"strings"
+	"unicode"
 )
 
 // randomRequests are strange ones, the same each time: combinations of what proxies treat differently.
@@ -96,7 +98,16 @@ func randomFields(rnd *rand.Rand) request {
 			fields = append(fields, [2]string{"content-length", pick(rnd, "5", "4", "6", "x", "5")})
 		}
 	}
-	return request{Via: "waypoint", To: "httpbin:8000", Method: method, Body: body, Fields: append(fields, [2]string{"x-echo-key", "{key}"})}
+	r := request{Via: "waypoint", To: "httpbin:8000", Method: method, Body: body, Fields: append(fields, [2]string{"x-echo-key", "{key}"})}
+	if slices.ContainsFunc(fields, func(f [2]string) bool { return f[0] == ":path" && noURI(f[1]) }) {
+		r.Difference, r.Isthmus = "a :path with bytes that are not ASCII, or without a leading slash", want{Refused: true}
+	}
+	return r
+}
+
+// noURI is whether our engine, unlike Envoy, refuses a path (docs/differences.md).
+func noURI(path string) bool {
+	return path != "" && path != "*" && path[0] != '/' || strings.ContainsFunc(path, func(c rune) bool { return c > unicode.MaxASCII })
 }
 
 func randomPath(rnd *rand.Rand) string {
