@@ -30,7 +30,8 @@ func (h *HTTPManager) sane(r *Request) *Reply {
 	if head.Version == httpmsg.HTTP10 && !o.acceptHTTP10 {
 		return replyLowVersion
 	}
-	if head.Authority == "" {
+	// An empty Host is one; a request of HTTP/1.1 without any does not get here.
+	if head.Authority == "" && head.Version != httpmsg.HTTP11 {
 		if head.Version != httpmsg.HTTP10 || o.defaultHost == "" {
 			return replyMissingHost
 		}
