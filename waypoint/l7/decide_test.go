@@ -77,7 +77,7 @@ func TestRouteMatch(t *testing.T) {
 		{"CONNECT ", nil, "connect up2  x"},
 		{"OPTIONS *", nil, "404 - absolute_path_rejected"},
 		{"GET /exact#f", nil, "400 - path_normalization_failed"},
-		{"GET /exact", hs("host: "), "exact up /exact"}, // an empty Host is one
+		{"GET /exact", hs("host: "), "exact up /exact "}, // an empty Host is one
 	})
 	if !w.d.ConnectTCP && w.decide(t, request("CONNECT ")).ConnectTCP != true {
 		t.Error("a CONNECT with connect_config is not ended")
