@@ -22,6 +22,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/pilot/internal/debug"
 	"github.com/isthmus-mesh/isthmus/pilot/internal/meshconfig"
 	"github.com/isthmus-mesh/isthmus/pilot/internal/registry"
+	l7policy "github.com/isthmus-mesh/isthmus/pilot/translate/policy"
 	"github.com/isthmus-mesh/isthmus/pkg/kube"
 	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
 	"github.com/isthmus-mesh/isthmus/pkg/xds/server"
@@ -142,6 +143,9 @@ func (p *plane) debugServer() *debug.Server {
 // applyMesh puts a new version of the mesh configuration in force.
 func (p *plane) applyMesh(s meshconfig.Settings) {
 	p.settings.Store(&s)
+	for _, problem := range l7policy.AccessLogProblems(s.Proto) {
+		telemetry.Scoped(p.cfg.Log, "config").Warn("part of the mesh configuration has no effect", "problem", problem)
+	}
 	p.registry.SetMesh(p.mesh(s))
 }
 

@@ -14,6 +14,16 @@ kind: EnvoyFilter
 metadata: {name: patch, namespace: default}
 spec: {configPatches: []}
 ---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TLSRoute
+metadata: {name: secure, namespace: default}
+spec: {parentRefs: [{name: edge}], hostnames: [a.example.com], rules: [{backendRefs: [{name: reviews, port: 9080}]}]}
+---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: logs, namespace: default}
+spec: {accessLogging: [{disabled: true}]}
+---
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {name: viewer, namespace: default}
@@ -42,6 +52,8 @@ func TestStatusFiles(t *testing.T) {
 	for path, holds := range map[string][]string{
 		"service/default/reviews.json":                               {"istio.io/WaypointBound", "WaypointAccepted", `"True"`},
 		"envoyfilter.networking.istio.io/default/patch.json":         {`"False"`, "EnvoyFilter"},
+		"tlsroute.gateway.networking.k8s.io/default/secure.json":     {`"False"`, "TLSRoute", `"edge"`, "istio.io/gateway-controller"},
+		"telemetry.telemetry.istio.io/default/logs.json":             {`"False"`, "Telemetry"},
 		"authorizationpolicy.security.istio.io/default/viewer.json":  {"WaypointAccepted", "default/reviews-wp"},
 		"authorizationpolicy.security.istio.io/default/nowhere.json": {"TargetNotFound", "nothing"},
 		"virtualservice.networking.istio.io/default/reviews.json":    {"Accepted", `"True"`},

@@ -4,9 +4,7 @@ import (
 	"slices"
 	"strings"
 
-	extensionsv1alpha1 "istio.io/client-go/pkg/apis/extensions/v1alpha1"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
-	networkingv1alpha3 "istio.io/client-go/pkg/apis/networking/v1alpha3"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -24,8 +22,7 @@ type routing struct {
 	grpcRoutes      *coll.Static[*gatewayv1.GRPCRoute]
 	grants          *coll.Static[*gatewayv1.ReferenceGrant]
 	requestAuths    *coll.Static[*securityv1.RequestAuthentication]
-	filters         *coll.Static[*networkingv1alpha3.EnvoyFilter]
-	plugins         *coll.Static[*extensionsv1alpha1.WasmPlugin]
+	unsupported     []unsupportedKind
 	keySets         *coll.Static[KeySet]
 
 	// attached are routes of the Gateway API with the services they name.
@@ -76,8 +73,7 @@ func (r *Registry) newRouting() {
 		grpcRoutes:      source[*gatewayv1.GRPCRoute](r, groupGateway, "GRPCRoute"),
 		grants:          source[*gatewayv1.ReferenceGrant](r, groupGateway, "ReferenceGrant"),
 		requestAuths:    source[*securityv1.RequestAuthentication](r, groupSecurity, "RequestAuthentication"),
-		filters:         source[*networkingv1alpha3.EnvoyFilter](r, groupNetworking, "EnvoyFilter"),
-		plugins:         source[*extensionsv1alpha1.WasmPlugin](r, groupExtensions, "WasmPlugin"),
+		unsupported:     unsupportedKinds(r),
 		keySets:         coll.NewStatic(r.graph, "key sets", func(k KeySet) string { return k.Source }),
 	}
 	r.routing.keySets.MarkSynced()

@@ -14,6 +14,7 @@ const (
 	groupNetworking = "networking.istio.io"
 	groupSecurity   = "security.istio.io"
 	groupExtensions = "extensions.istio.io"
+	groupTelemetry  = "telemetry.istio.io"
 )
 
 // input is the untyped door of one source collection.

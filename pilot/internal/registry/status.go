@@ -8,9 +8,7 @@ import (
 	"slices"
 
 	meshapi "istio.io/api/mesh/v1alpha1"
-	extensionsv1alpha1 "istio.io/client-go/pkg/apis/extensions/v1alpha1"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
-	networkingv1alpha3 "istio.io/client-go/pkg/apis/networking/v1alpha3"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -212,17 +210,11 @@ func (r *Registry) routingStatuses() []coll.Collection[Status] {
 	rules := statusOf("rules", x.rules, func(_ coll.Fetch, o *networkingv1.DestinationRule) (Status, bool) {
 		return fromConditions(groupNetworking, "v1", "DestinationRule", o, ruleConditions(o))
 	})
-	filters := statusOf("filters", x.filters, func(_ coll.Fetch, o *networkingv1alpha3.EnvoyFilter) (Status, bool) {
-		return fromConditions(groupNetworking, "v1alpha3", "EnvoyFilter", o, unsupportedKind(o, "EnvoyFilter"))
-	})
-	plugins := statusOf("plugins", x.plugins, func(_ coll.Fetch, o *extensionsv1alpha1.WasmPlugin) (Status, bool) {
-		return fromConditions(groupExtensions, "v1alpha1", "WasmPlugin", o, unsupportedKind(o, "WasmPlugin"))
-	})
-	return []coll.Collection[Status]{virtualServices, classic, http, grpc, gateways, classes, rules, filters, plugins}
-}
-
-func unsupportedKind(o kube.Object, kind string) []metav1.Condition {
-	return []metav1.Condition{newCondition(o, gateway.ConditionAccepted, false, reasonUnsupported, kind+" is not supported: the object has no effect")}
+	out := []coll.Collection[Status]{virtualServices, classic, http, grpc, gateways, classes, rules}
+	for _, u := range x.unsupported {
+		out = append(out, u.statuses())
+	}
+	return out
 }
 
 // gatewayState is what is known of a Gateway's pods: those that carry its name and are ready.

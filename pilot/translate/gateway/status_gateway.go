@@ -166,7 +166,7 @@ func listenerConflict(gw *gatewayv1.Gateway, i int) ([]string, gatewayv1.Listene
 
 // GatewayClassStatus is the status of a GatewayClass; nil for one that is not ours.
 func GatewayClassStatus(class *gatewayv1.GatewayClass) *gatewayv1.GatewayClassStatus {
-	if class.Spec.ControllerName != gatewayController && class.Spec.ControllerName != waypointController {
+	if class.Spec.ControllerName != GatewayController && class.Spec.ControllerName != waypointController {
 		return nil
 	}
 	accepted := condition(string(gatewayv1.GatewayClassConditionStatusAccepted), class.Generation, nil, string(gatewayv1.GatewayClassReasonAccepted), "")

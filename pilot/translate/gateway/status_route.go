@@ -9,7 +9,8 @@ import (
 
 // Controllers as routes and classes name them.
 const (
-	gatewayController  = "istio.io/gateway-controller"
+	// GatewayController names us in the statuses of routes and gateways.
+	GatewayController  = "istio.io/gateway-controller"
 	waypointController = "istio.io/mesh-controller"
 	gatewayClass       = "istio"
 	waypointClass      = "istio-waypoint"
@@ -54,7 +55,7 @@ func routeStatus(v View, mesh Mesh, o routeObject) gatewayv1.RouteStatus {
 			accepted.Message = bound.message
 		}
 		out.Parents = append(out.Parents, gatewayv1.RouteParentStatus{
-			ParentRef: ref, ControllerName: gatewayController,
+			ParentRef: ref, ControllerName: GatewayController,
 			Conditions: []metav1.Condition{
 				accepted,
 				condition(ConditionResolvedRefs, o.meta.Generation, unresolved, string(gatewayv1.RouteReasonResolvedRefs), string(reason)),
@@ -108,12 +109,12 @@ func same[T comparable](a, b *T) bool { return (a == nil) == (b == nil) && (a ==
 func controllerOf(v View, gw *gatewayv1.Gateway) gatewayv1.GatewayController {
 	class := v.GatewayClass(string(gw.Spec.GatewayClassName))
 	switch {
-	case class != nil && (class.Spec.ControllerName == gatewayController || class.Spec.ControllerName == waypointController):
+	case class != nil && (class.Spec.ControllerName == GatewayController || class.Spec.ControllerName == waypointController):
 		return class.Spec.ControllerName
 	case class != nil:
 		return ""
 	case gw.Spec.GatewayClassName == gatewayClass:
-		return gatewayController
+		return GatewayController
 	case gw.Spec.GatewayClassName == waypointClass:
 		return waypointController
 	}
