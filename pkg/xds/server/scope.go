@@ -118,14 +118,11 @@ func (s *Server) PublishScope(name string, updates ...Update) {
 		s.mu.Unlock()
 		return
 	}
-	first, replace := !sc.serves, sc.withdrawn
-	sc.serves, sc.withdrawn = true, false
-	wake := map[*stream]struct{}{}
-	if first {
-		maps.Copy(wake, sc.members)
-	}
+	replace := sc.withdrawn
+	sc.withdrawn = false
 	s.mu.Unlock()
 	now := s.cfg.Now()
+	wake := map[*stream]struct{}{}
 	if replace {
 		updates = s.replacing(sc, updates)
 	}
@@ -134,6 +131,13 @@ func (s *Server) PublishScope(name string, updates ...Update) {
 			wake[st] = struct{}{}
 		}
 	}
+	// A scope serves when its first state is whole: a client that comes back in between would be told that what it has is gone.
+	s.mu.Lock()
+	if !sc.serves {
+		sc.serves = true
+		maps.Copy(wake, sc.members)
+	}
+	s.mu.Unlock()
 	for st := range wake {
 		st.wakeUp(now)
 	}
