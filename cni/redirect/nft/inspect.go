@@ -1,18 +1,15 @@
 package nft
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"reflect"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
-	"github.com/isthmus-mesh/isthmus/cni/internal/netns"
 	"github.com/isthmus-mesh/isthmus/cni/redirect/plan"
+	"github.com/isthmus-mesh/isthmus/cni/redirect/route"
 )
 
 // Inspect compares the kernel with rules and returns one sentence per difference; none means in order.
@@ -21,24 +18,8 @@ func (Backend) Inspect(ns *os.File, rules plan.Rules) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	routes, err := inspectRoutes(ns, rules.Routes)
-	if err != nil {
-		return nil, err
-	}
-	drift = append(drift, routes...)
-	err = netns.Do(ns, func() error {
-		for _, s := range rules.Sysctls {
-			got, err := readSysctl(s)
-			if err != nil && s.Optional {
-				continue
-			}
-			if err != nil || got != s.Value {
-				drift = append(drift, fmt.Sprintf("sysctl %s is %q, want %q", s.Path, got, s.Value))
-			}
-		}
-		return nil
-	})
-	return drift, err
+	more, err := route.Inspect(ns, rules)
+	return append(drift, more...), err
 }
 
 func inspectChains(ns *os.File, chains []plan.Chain) ([]string, error) {
@@ -132,41 +113,4 @@ func sameExprs(got, want []expr.Any) bool {
 		}
 	}
 	return true
-}
-
-func inspectRoutes(ns *os.File, routes []plan.PolicyRoute) ([]string, error) {
-	h, err := handle(ns, unix.NETLINK_ROUTE)
-	if err != nil {
-		return nil, err
-	}
-	defer h.Close()
-	var drift []string
-	for _, p := range routes {
-		rules, err := h.RuleList(familyOf(p.Family))
-		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return nil, fmt.Errorf("list %s rules: %w", p.Family, err)
-		}
-		if !hasRule(rules, ruleOf(p)) {
-			drift = append(drift, fmt.Sprintf("%s rule for mark %s is missing", p.Family, p.Mark))
-		}
-		found, err := h.RouteListFiltered(familyOf(p.Family),
-			&netlink.Route{Table: p.Table, Type: unix.RTN_LOCAL}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
-		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return nil, fmt.Errorf("list %s routes: %w", p.Family, err)
-		}
-		if len(found) == 0 {
-			drift = append(drift, fmt.Sprintf("%s route in table %d is missing", p.Family, p.Table))
-		}
-	}
-	return drift, nil
-}
-
-func hasRule(rules []netlink.Rule, want *netlink.Rule) bool {
-	for _, r := range rules {
-		if r.Priority == want.Priority && r.Table == want.Table && r.Mark == want.Mark &&
-			r.Mask != nil && *r.Mask == *want.Mask {
-			return true
-		}
-	}
-	return false
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
 
-	"github.com/isthmus-mesh/isthmus/cni/internal/netns"
 	"github.com/isthmus-mesh/isthmus/cni/redirect/plan"
+	"github.com/isthmus-mesh/isthmus/cni/redirect/route"
 )
 
 // TableName is the one inet table of a pod.
@@ -42,16 +42,13 @@ func connect(ns *os.File) (*nftables.Conn, error) {
 // Apply makes ns look like rules, whatever it looked like before: rules of ours that are not planned go, open
 // connections stay. Applying twice is the same as once. The caller keeps ns open.
 func (Backend) Apply(ns *os.File, rules plan.Rules) error {
-	if err := applyRoutes(ns, rules.Routes); err != nil {
-		return err
-	}
-	if err := netns.Do(ns, func() error { return applySysctls(rules.Sysctls) }); err != nil {
+	if err := route.Apply(ns, rules); err != nil {
 		return err
 	}
 	if err := applyChains(ns, rules.Chains); err != nil {
 		return err
 	}
-	return forgetDNSFlows(ns)
+	return route.ForgetDNSFlows(ns)
 }
 
 func applyChains(ns *os.File, chains []plan.Chain) error {
@@ -100,21 +97,32 @@ func (Backend) Remove(ns *os.File) error {
 	if err := c.Flush(); err != nil {
 		return fmt.Errorf("flush nftables rules: %w", err)
 	}
-	return forgetDNSFlows(ns)
+	return route.ForgetDNSFlows(ns)
 }
 
 // Purge removes every trace of the plan; redirected connections that are still open are cut.
 func (Backend) Purge(ns *os.File, rules plan.Rules) error {
+	if err := (Backend{}).Clear(ns); err != nil {
+		return err
+	}
+	return route.Remove(ns, rules.Routes)
+}
+
+// Clear deletes the table. Connections that it redirected live on only where another back end's NAT chains are in place.
+func (Backend) Clear(ns *os.File) error {
 	c, err := connect(ns)
 	if err != nil {
 		return err
 	}
-	c.AddTable(table()) // deleting a table that is not there would fail the batch
+	chains, err := ownChains(c)
+	if err != nil || len(chains) == 0 {
+		return err
+	}
 	c.DelTable(table())
-	if err := c.Flush(); err != nil {
+	if err := c.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("delete nftables table: %w", err)
 	}
-	return removeRoutes(ns, rules.Routes)
+	return nil
 }
 
 func isMangle(chain string) bool {

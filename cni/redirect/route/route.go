@@ -1,4 +1,6 @@
-package nft
+// Package route puts the parts of a plan.Rules that are no packet filter into a network namespace, for all back ends alike:
+// policy routes, sysctls, and what connection tracking remembers of DNS.
+package route
 
 import (
 	"errors"
@@ -13,6 +15,7 @@ import (
 	vns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"github.com/isthmus-mesh/isthmus/cni/internal/netns"
 	"github.com/isthmus-mesh/isthmus/cni/redirect/plan"
 )
 
@@ -51,7 +54,14 @@ func routeOf(p plan.PolicyRoute, lo int) *netlink.Route {
 	}
 }
 
-// applyRoutes brings loopback up, for redirection ends there, and adds the policy routes.
+// Apply brings loopback up, for redirection ends there, adds the policy routes and sets the sysctls.
+func Apply(ns *os.File, rules plan.Rules) error {
+	if err := applyRoutes(ns, rules.Routes); err != nil {
+		return err
+	}
+	return netns.Do(ns, func() error { return applySysctls(rules.Sysctls) })
+}
+
 func applyRoutes(ns *os.File, routes []plan.PolicyRoute) error {
 	h, err := handle(ns, unix.NETLINK_ROUTE)
 	if err != nil {
@@ -85,7 +95,8 @@ func noIPv6(err error) bool {
 	return errors.Is(err, unix.EACCES) || errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP)
 }
 
-func removeRoutes(ns *os.File, routes []plan.PolicyRoute) error {
+// Remove takes the policy routes away.
+func Remove(ns *os.File, routes []plan.PolicyRoute) error {
 	h, err := handle(ns, unix.NETLINK_ROUTE)
 	if err != nil {
 		return err
@@ -133,9 +144,9 @@ func (dnsFlows) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
 	return f.Forward.Protocol == unix.IPPROTO_UDP && f.Forward.DstPort == 53
 }
 
-// forgetDNSFlows drops what connection tracking remembers of DNS over UDP. An app that keeps one socket for all
+// ForgetDNSFlows drops what connection tracking remembers of DNS over UDP. An app that keeps one socket for all
 // queries is one long "connection" there: it would not notice that rules came or went.
-func forgetDNSFlows(ns *os.File) error {
+func ForgetDNSFlows(ns *os.File) error {
 	h, err := handle(ns, unix.NETLINK_NETFILTER)
 	if err != nil {
 		return err
@@ -147,4 +158,62 @@ func forgetDNSFlows(ns *os.File) error {
 		}
 	}
 	return nil
+}
+
+// Inspect returns one sentence per route, policy rule and sysctl that is not as planned.
+func Inspect(ns *os.File, rules plan.Rules) ([]string, error) {
+	drift, err := inspectRoutes(ns, rules.Routes)
+	if err != nil {
+		return nil, err
+	}
+	err = netns.Do(ns, func() error {
+		for _, s := range rules.Sysctls {
+			got, err := readSysctl(s)
+			if err != nil && s.Optional {
+				continue
+			}
+			if err != nil || got != s.Value {
+				drift = append(drift, fmt.Sprintf("sysctl %s is %q, want %q", s.Path, got, s.Value))
+			}
+		}
+		return nil
+	})
+	return drift, err
+}
+
+func inspectRoutes(ns *os.File, routes []plan.PolicyRoute) ([]string, error) {
+	h, err := handle(ns, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	var drift []string
+	for _, p := range routes {
+		rules, err := h.RuleList(familyOf(p.Family))
+		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return nil, fmt.Errorf("list %s rules: %w", p.Family, err)
+		}
+		if !hasRule(rules, ruleOf(p)) {
+			drift = append(drift, fmt.Sprintf("%s rule for mark %s is missing", p.Family, p.Mark))
+		}
+		found, err := h.RouteListFiltered(familyOf(p.Family),
+			&netlink.Route{Table: p.Table, Type: unix.RTN_LOCAL}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return nil, fmt.Errorf("list %s routes: %w", p.Family, err)
+		}
+		if len(found) == 0 {
+			drift = append(drift, fmt.Sprintf("%s route in table %d is missing", p.Family, p.Table))
+		}
+	}
+	return drift, nil
+}
+
+func hasRule(rules []netlink.Rule, want *netlink.Rule) bool {
+	for _, r := range rules {
+		if r.Priority == want.Priority && r.Table == want.Table && r.Mark == want.Mark &&
+			r.Mask != nil && *r.Mask == *want.Mask {
+			return true
+		}
+	}
+	return false
 }

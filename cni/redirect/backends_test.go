@@ -1,13 +1,16 @@
-package nft_test
+package redirect_test
 
 import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/isthmus-mesh/isthmus/cni/internal/nettest"
+	"github.com/isthmus-mesh/isthmus/cni/redirect"
+	"github.com/isthmus-mesh/isthmus/cni/redirect/iptables"
 	"github.com/isthmus-mesh/isthmus/cni/redirect/nft"
 	"github.com/isthmus-mesh/isthmus/cni/redirect/plan"
 )
@@ -20,11 +23,34 @@ const (
 // bed is a pod and its peer, with an app at :8080 on both sides and a mock ztunnel in the pod.
 type bed struct {
 	pod, peer *os.File
-	backend   nft.Backend
+	backend   redirect.Backend
 }
 
-func newBed(t *testing.T) *bed {
-	b := &bed{pod: nettest.New(t), peer: nettest.New(t)}
+// backends are all of them; every test here holds for each.
+func backends(t *testing.T) map[string]redirect.Backend {
+	t.Helper()
+	out := map[string]redirect.Backend{redirect.NFT: nft.Backend{}}
+	for _, kind := range []string{iptables.NFT, iptables.Legacy} {
+		tool, err := iptables.Find(kind, nil, filepath.Join(t.TempDir(), "lock"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[redirect.IPTables+"-"+kind] = iptables.Backend{Tool: tool, IPv6: true}
+	}
+	return out
+}
+
+// each runs a test on a bed of its own for every back end.
+func each(t *testing.T, test func(t *testing.T, b *bed)) {
+	t.Helper()
+	for name, backend := range backends(t) {
+		t.Run(name, func(t *testing.T) { test(t, newBed(t, backend)) })
+	}
+}
+
+func newBed(t *testing.T, backend redirect.Backend) *bed {
+	t.Helper()
+	b := &bed{pod: nettest.New(t), peer: nettest.New(t), backend: backend}
 	nettest.Link(t, b.pod, b.peer,
 		[]string{podV4 + "/24", podV6 + "/64"},
 		[]string{peerV4 + "/24", peerV6 + "/64", "169.254.7.127/32", "fd16:9254:7127:1337:ffff:ffff:ffff:ffff/128"})
@@ -70,8 +96,10 @@ func want(t *testing.T, what, got, want string) {
 	}
 }
 
-func TestNewConnectionsAreCaptured(t *testing.T) {
-	b := newBed(t)
+func TestNewConnectionsAreCaptured(t *testing.T) { each(t, newConnectionsAreCaptured) }
+
+func newConnectionsAreCaptured(t *testing.T, b *bed) {
+	t.Helper()
 	b.apply(t, plan.Pod{})
 	none := nettest.Socket{}
 	own := nettest.Socket{Mark: 0x539}
@@ -106,8 +134,10 @@ func TestNewConnectionsAreCaptured(t *testing.T) {
 }
 
 // ztunnel dials the app as the peer: the app must see the peer's address and its answers must come back.
-func TestSourceAddressOfThePeer(t *testing.T) {
-	b := newBed(t)
+func TestSourceAddressOfThePeer(t *testing.T) { each(t, sourceAddressOfThePeer) }
+
+func sourceAddressOfThePeer(t *testing.T, b *bed) {
+	t.Helper()
 	b.apply(t, plan.Pod{})
 	for pod, peer := range map[string]string{podV4: peerV4, podV6: peerV6} {
 		c := nettest.Dial(t, b.pod, "tcp", net.JoinHostPort(pod, "8080"),
@@ -125,7 +155,11 @@ func TestSourceAddressOfThePeer(t *testing.T) {
 }
 
 func TestOpenConnectionsSurviveEnrolmentAndUnenrolment(t *testing.T) {
-	b := newBed(t)
+	each(t, openConnectionsSurviveEnrolmentAndUnenrolment)
+}
+
+func openConnectionsSurviveEnrolmentAndUnenrolment(t *testing.T, b *bed) {
+	t.Helper()
 	none := nettest.Socket{}
 	echo := func(when string, c net.Conn, who string) {
 		t.Helper()
@@ -179,8 +213,10 @@ func TestOpenConnectionsSurviveEnrolmentAndUnenrolment(t *testing.T) {
 	open(b.peer, podV4+":8080", "app")
 }
 
-func TestPodsOwnChoices(t *testing.T) {
-	b := newBed(t)
+func TestPodsOwnChoices(t *testing.T) { each(t, podsOwnChoices) }
+
+func podsOwnChoices(t *testing.T, b *bed) {
+	t.Helper()
 	none := nettest.Socket{}
 	b.apply(t, plan.Pod{BypassInbound: true, DNS: plan.Off})
 	want(t, "inbound", greet(t, b.peer, podV4+":8080", none), "app "+peerV4+" "+podV4+":8080")
@@ -192,8 +228,10 @@ func TestPodsOwnChoices(t *testing.T) {
 	want(t, "dns", got, "peerdns?")
 }
 
-func TestInspectFindsDrift(t *testing.T) {
-	b := newBed(t)
+func TestInspectFindsDrift(t *testing.T) { each(t, inspectFindsDrift) }
+
+func inspectFindsDrift(t *testing.T, b *bed) {
+	t.Helper()
 	rules := plan.Plan(plan.Pod{}, plan.DefaultConfig())
 	drift := func() []string {
 		t.Helper()
@@ -234,4 +272,66 @@ func TestInspectFindsDrift(t *testing.T) {
 	if err := b.backend.Remove(b.pod); err != nil {
 		t.Errorf("Remove where nothing is: %v", err)
 	}
+}
+
+// A node that changes its back end rewrites the rules of its pods while they talk.
+func TestTheBackEndChangesUnderOpenConnections(t *testing.T) {
+	all := backends(t)
+	for before, old := range all {
+		for after, next := range all {
+			if before == after {
+				continue
+			}
+			t.Run(before+" to "+after, func(t *testing.T) {
+				b := newBed(t, old)
+				rules := b.apply(t, plan.Pod{})
+				none := nettest.Socket{}
+				conns := []net.Conn{
+					nettest.Dial(t, b.pod, "tcp", peerV4+":8080", none), nettest.Dial(t, b.peer, "tcp", podV4+":8080", none),
+					nettest.Dial(t, b.pod, "tcp", "["+peerV6+"]:8080", none), nettest.Dial(t, b.peer, "tcp", "["+podV6+"]:8080", none),
+				}
+				for _, c := range conns {
+					if _, err := nettest.Read(c); err != nil {
+						t.Fatal(err)
+					}
+				}
+				b.backend = redirect.Switched{Backend: next, Before: []redirect.Backend{old}}
+				b.apply(t, plan.Pod{})
+				for _, c := range conns {
+					if got, err := nettest.Exchange(c, "!"); err != nil || !strings.HasPrefix(got, "zt-") {
+						t.Errorf("an open connection says %q, %v", got, err)
+					}
+				}
+				if d, err := next.Inspect(b.pod, rules); err != nil || len(d) > 0 {
+					t.Errorf("drift: %q, %v", d, err)
+				}
+				if d, err := old.Inspect(b.pod, plan.Rules{Chains: nil, Routes: rules.Routes, Sysctls: rules.Sysctls}); err != nil || len(d) > 0 {
+					t.Errorf("the old back end left %q, %v", d, err)
+				}
+				want(t, "outbound", greet(t, b.pod, peerV4+":8080", none), "zt-out "+podV4+" "+peerV4+":8080")
+				want(t, "inbound", greet(t, b.peer, podV4+":8080", none), "zt-in "+peerV4+" "+podV4+":8080")
+				if err := b.backend.Remove(b.pod); err != nil {
+					t.Fatal(err)
+				}
+				want(t, "removed", greet(t, b.peer, podV4+":8080", none), "app "+peerV4+" "+podV4+":8080")
+			})
+		}
+	}
+}
+
+func TestABackEndThatWasNeverThereLeavesNothing(t *testing.T) {
+	each(t, func(t *testing.T, b *bed) {
+		rules := plan.Plan(plan.Pod{}, plan.DefaultConfig())
+		if err := b.backend.Remove(b.pod); err != nil {
+			t.Error(err)
+		}
+		if err := b.backend.Clear(b.pod); err != nil {
+			t.Error(err)
+		}
+		b.apply(t, plan.Pod{})
+		if err := b.backend.Purge(b.pod, rules); err != nil {
+			t.Error(err)
+		}
+		want(t, "purged", greet(t, b.peer, podV4+":8080", nettest.Socket{}), "app "+peerV4+" "+podV4+":8080")
+	})
 }

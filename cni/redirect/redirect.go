@@ -1,0 +1,68 @@
+// Package redirect joins what the back ends of redirection have in common: the plan (cni/redirect/plan) is the same, and each of
+// them puts it into a pod's network namespace in its own way.
+package redirect
+
+import (
+	"os"
+
+	"github.com/isthmus-mesh/isthmus/cni/redirect/plan"
+)
+
+// Backend applies plans. All methods are safe for concurrent use on different namespaces; the caller keeps ns open.
+type Backend interface {
+	// Apply makes ns look like rules, whatever it looked like before; open connections stay. Twice is the same as once.
+	Apply(ns *os.File, rules plan.Rules) error
+	// Remove stops the redirection of new connections. Those that are open go on until they end.
+	Remove(ns *os.File) error
+	// Inspect compares the kernel with rules and returns one sentence per difference; none means in order.
+	Inspect(ns *os.File, rules plan.Rules) ([]string, error)
+	// Purge removes every trace; redirected connections that are still open are cut.
+	Purge(ns *os.File, rules plan.Rules) error
+	// Clear takes this back end's own rules away once another one's are in place; open connections stay.
+	Clear(ns *os.File) error
+}
+
+// Names of the back ends.
+const (
+	NFT      = "nft"
+	IPTables = "iptables"
+)
+
+// Switched is a back end that first serves where others have been before: what they left goes once its own rules are in place.
+type Switched struct {
+	Backend
+	Before []Backend
+}
+
+// Apply implements Backend.
+func (s Switched) Apply(ns *os.File, rules plan.Rules) error {
+	if err := s.Backend.Apply(ns, rules); err != nil {
+		return err
+	}
+	for _, old := range s.Before {
+		if err := old.Clear(ns); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Remove implements Backend.
+func (s Switched) Remove(ns *os.File) error {
+	for _, old := range s.Before {
+		if err := old.Remove(ns); err != nil {
+			return err
+		}
+	}
+	return s.Backend.Remove(ns)
+}
+
+// Purge implements Backend.
+func (s Switched) Purge(ns *os.File, rules plan.Rules) error {
+	for _, old := range s.Before {
+		if err := old.Clear(ns); err != nil {
+			return err
+		}
+	}
+	return s.Backend.Purge(ns, rules)
+}
