@@ -11,10 +11,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"slices"
 	"text/tabwriter"
 	"time"
+
+	"github.com/isthmus-mesh/isthmus/tools/bench"
 )
 
 // options of a run.
@@ -50,15 +51,7 @@ func main() {
 	if *quick {
 		o.reps, o.bulk, o.trips, o.setups, o.idle = 3, 64, 2000, 300, 500
 	}
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
-	ok, err := run(ctx, o, os.Stdout)
-	cancel()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "benchl4:", err)
-	}
-	if !ok {
-		os.Exit(1)
-	}
+	bench.Main("benchl4", func(ctx context.Context, out io.Writer) (bool, error) { return run(ctx, o, out) })
 }
 
 // scenario is one row of the table.
@@ -115,7 +108,7 @@ func run(ctx context.Context, o options, out io.Writer) (bool, error) {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%.2f\t%.2f–%.2f\n", s.name, s.print(median(a)/float64(units)), s.print(median(b)/float64(units)), ratio,
 			slices.Min(a)/median(b), slices.Max(a)/median(b))
 		if s.target > 0 {
-			ratios = append(ratios, func() { ok = report(out, s.name, ratio, s.target) && ok })
+			ratios = append(ratios, func() { ok = bench.Report(out, s.name, ratio, s.target) && ok })
 		}
 	}
 	if o.only == "" || o.only == "l4-idle-memory" {
@@ -124,7 +117,7 @@ func run(ctx context.Context, o options, out io.Writer) (bool, error) {
 			return false, fmt.Errorf("l4-idle-memory: %w", err)
 		}
 		fmt.Fprintf(w, "memory per idle connection of %d\tclient %.1f KiB\tserver %.1f KiB\t\t\n", o.idle, m.client/1024, m.server/1024)
-		ratios = append(ratios, func() { ok = report(out, "l4-idle-memory", max(m.client, m.server)/idleTarget, 1) && ok })
+		ratios = append(ratios, func() { ok = bench.Report(out, "l4-idle-memory", max(m.client, m.server)/idleTarget, 1) && ok })
 	}
 	fmt.Fprintf(w, "whole run\t%v\t\t\t\n", time.Since(start).Round(time.Millisecond))
 	if err := w.Flush(); err != nil {
@@ -168,14 +161,4 @@ func interleave(ctx context.Context, s scenario, units, reps int, ours, peer *tu
 func median(v []float64) float64 {
 	sorted := slices.Sorted(slices.Values(v))
 	return sorted[len(sorted)/2]
-}
-
-// report prints one target in the form that gates read.
-func report(out io.Writer, name string, value, target float64) bool {
-	verdict := "ok"
-	if !(value <= target) {
-		verdict = "short"
-	}
-	fmt.Fprintf(out, "ratio %s %.2f <= %g %s\n", name, value, target, verdict)
-	return verdict == "ok"
 }

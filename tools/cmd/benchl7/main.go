@@ -12,11 +12,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/isthmus-mesh/isthmus/tools/bench"
 )
 
 // options of a run.
@@ -49,15 +50,7 @@ func main() {
 	if *quick {
 		o.reps, o.requests = 3, 2000
 	}
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
-	ok, err := run(ctx, o, os.Stdout)
-	cancel()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "benchl7:", err)
-	}
-	if !ok {
-		os.Exit(1)
-	}
+	bench.Main("benchl7", func(ctx context.Context, out io.Writer) (bool, error) { return run(ctx, o, out) })
 }
 
 // scenario is one row of the table.
@@ -113,7 +106,7 @@ func run(ctx context.Context, o options, out io.Writer) (bool, error) {
 		for _, peer := range []string{haproxy, envoyed} {
 			if other := sessions[peer]; other != nil {
 				ratios = append(ratios, func() {
-					ok = report(out, s.name+"-"+peer, median(ours.cpu)/median(other.cpu), s.target[peer]) && ok
+					ok = bench.Report(out, s.name+"-"+peer, median(ours.cpu)/median(other.cpu), s.target[peer]) && ok
 				})
 			}
 		}
@@ -182,14 +175,4 @@ func micro(sessions map[string]*session, name string, of func(*session) []float6
 func median(v []float64) float64 {
 	sorted := slices.Sorted(slices.Values(v))
 	return sorted[len(sorted)/2]
-}
-
-// report prints one target in the form that gates read.
-func report(out io.Writer, name string, value, target float64) bool {
-	verdict := "ok"
-	if !(value <= target) {
-		verdict = "short"
-	}
-	fmt.Fprintf(out, "ratio %s %.2f <= %g %s\n", name, value, target, verdict)
-	return verdict == "ok"
 }

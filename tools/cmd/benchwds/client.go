@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/isthmus-mesh/isthmus/tools/bench"
 )
 
 const addressType = "type.googleapis.com/istio.workload.Address"
@@ -21,10 +23,10 @@ type fleet struct {
 	wg    sync.WaitGroup
 	stops []func()
 
-	bytes  atomic.Int64           // received by all
-	marker atomic.Pointer[[]byte] // what is waited for
-	last   atomic.Pointer[frame]  // the last message that had it
-	seen   chan struct{}          // one for each message that had it
+	bytes  atomic.Int64                // received by all
+	marker atomic.Pointer[[]byte]      // what is waited for
+	last   atomic.Pointer[bench.Frame] // the last message that had it
+	seen   chan struct{}               // one for each message that had it
 }
 
 func newFleet() *fleet { return &fleet{seen: make(chan struct{}, 1000)} }
@@ -32,12 +34,12 @@ func newFleet() *fleet { return &fleet{seen: make(chan struct{}, 1000)} }
 // add connects one client and returns when it has its first state, and how large that was.
 func (f *fleet) add(ctx context.Context, addr string) (int, error) {
 	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(newFrames()), grpc.MaxCallRecvMsgSize(1<<30)))
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(bench.NewFrames()), grpc.MaxCallRecvMsgSize(1<<30)))
 	if err != nil {
 		return 0, err
 	}
 	f.stops = append(f.stops, func() { conn.Close() })
-	stream, err := conn.NewStream(ctx, bidi(), discovery.AggregatedDiscoveryService_DeltaAggregatedResources_FullMethodName)
+	stream, err := conn.NewStream(ctx, bench.Bidi(), discovery.AggregatedDiscoveryService_DeltaAggregatedResources_FullMethodName)
 	if err != nil {
 		return 0, err
 	}
@@ -59,23 +61,23 @@ func (f *fleet) add(ctx context.Context, addr string) (int, error) {
 			if err != nil {
 				return
 			}
-			if marker := f.marker.Load(); marker != nil && bytes.Contains(m.data, *marker) {
+			if marker := f.marker.Load(); marker != nil && bytes.Contains(m.Data, *marker) {
 				f.last.Store(m)
 				f.seen <- struct{}{}
 			}
 		}
 	})
-	return len(first.data), nil
+	return len(first.Data), nil
 }
 
 // next receives a response and acknowledges it.
-func (f *fleet) next(stream grpc.ClientStream) (*frame, error) {
-	var m frame
+func (f *fleet) next(stream grpc.ClientStream) (*bench.Frame, error) {
+	var m bench.Frame
 	if err := stream.RecvMsg(&m); err != nil {
 		return nil, err
 	}
-	f.bytes.Add(int64(len(m.data)))
-	return &m, stream.SendMsg(&discovery.DeltaDiscoveryRequest{TypeUrl: addressType, ResponseNonce: m.nonce()})
+	f.bytes.Add(int64(len(m.Data)))
+	return &m, stream.SendMsg(&discovery.DeltaDiscoveryRequest{TypeUrl: addressType, ResponseNonce: string(field(m.Data, 5))})
 }
 
 func (f *fleet) close() {

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/isthmus-mesh/isthmus/pilot/app"
+	"github.com/isthmus-mesh/isthmus/tools/bench"
 )
 
 // patience is how long anything may take that takes much less.
@@ -133,7 +134,7 @@ func (l *layout) measureCPU(f *fleet, p *plane, changes int) error {
 		}
 		batches = append(batches, (cpuTime()-before)/time.Duration(changes))
 	}
-	l.cpu = percentile(batches, 50)
+	l.cpu = bench.Percentile(batches, 50)
 	return nil
 }
 
@@ -173,7 +174,7 @@ func (f *fleet) resourceSize() (resource, content int) {
 	if m == nil {
 		return 0, 0
 	}
-	r := field(m.data, 2)
+	r := field(m.Data, 2)
 	return len(r), len(field(field(r, 2), 2))
 }
 

@@ -8,12 +8,14 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
-	"slices"
 	"text/tabwriter"
 	"time"
+
+	"github.com/isthmus-mesh/isthmus/tools/bench"
 )
+
+// echoSize is about what a WDS response for one pod has.
+const echoSize = 300
 
 // options of a run.
 type options struct {
@@ -27,21 +29,13 @@ func main() {
 	flag.IntVar(&o.large, "large", 5000, "services of the large layout")
 	flag.IntVar(&o.changes, "changes", 300, "changes measured in each layout")
 	flag.Parse()
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
-	ok, err := run(ctx, o, os.Stdout)
-	cancel()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "benchwds:", err)
-	}
-	if !ok {
-		os.Exit(1)
-	}
+	bench.Main("benchwds", func(ctx context.Context, out io.Writer) (bool, error) { return run(ctx, o, out) })
 }
 
 // run prints the report, and returns whether all targets are met.
 func run(ctx context.Context, o options, out io.Writer) (bool, error) {
 	start := time.Now()
-	echo, err := measureEcho(ctx, o.clients, o.changes)
+	echo, err := bench.Echo(ctx, o.clients, echoSize, o.changes)
 	if err != nil {
 		return false, fmt.Errorf("measure the echo: %w", err)
 	}
@@ -54,11 +48,11 @@ func run(ctx context.Context, o options, out io.Writer) (bool, error) {
 		return false, fmt.Errorf("measure %d services: %w", o.large, err)
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "one message to %d clients and back\tp50 %v\tp99 %v\n", o.clients, percentile(echo, 50), percentile(echo, 99))
+	fmt.Fprintf(w, "one message to %d clients and back\tp50 %v\tp99 %v\n", o.clients, bench.Percentile(echo, 50), bench.Percentile(echo, 99))
 	for _, l := range []layout{small, large} {
 		fmt.Fprintf(w, "%d services: start to served\t%v\t\n", l.services, l.ready.Round(time.Millisecond))
 		fmt.Fprintf(w, "%d services: first sync of %d clients\t%v\t%d bytes each\n", l.services, o.clients, l.sync.Round(time.Millisecond), l.syncBytes)
-		fmt.Fprintf(w, "%d services: one pod's change → last of %d clients\tp50 %v\tp99 %v\n", l.services, o.clients, percentile(l.latency, 50), percentile(l.latency, 99))
+		fmt.Fprintf(w, "%d services: one pod's change → last of %d clients\tp50 %v\tp99 %v\n", l.services, o.clients, bench.Percentile(l.latency, 50), bench.Percentile(l.latency, 99))
 		fmt.Fprintf(w, "%d services: CPU per change, one client\t%v\t\n", l.services, l.cpu)
 		fmt.Fprintf(w, "%d services: bytes per change and client\t%.0f\tresource %d, its Address %d\n", l.services, l.bytes, l.resource, l.content)
 	}
@@ -66,23 +60,8 @@ func run(ctx context.Context, o options, out io.Writer) (bool, error) {
 	if err := w.Flush(); err != nil {
 		return false, err
 	}
-	ok := report(out, "wds-latency", float64(percentile(large.latency, 50))/float64(percentile(echo, 50)), 5)
-	ok = report(out, "wds-cpu-scale", float64(large.cpu)/float64(small.cpu), 1.3) && ok
-	ok = report(out, "wds-bytes", large.bytes/float64(large.resource), 1.5) && ok
+	ok := bench.Report(out, "wds-latency", float64(bench.Percentile(large.latency, 50))/float64(bench.Percentile(echo, 50)), 5)
+	ok = bench.Report(out, "wds-cpu-scale", float64(large.cpu)/float64(small.cpu), 1.3) && ok
+	ok = bench.Report(out, "wds-bytes", large.bytes/float64(large.resource), 1.5) && ok
 	return ok, nil
-}
-
-// report prints one target in the form that gates read.
-func report(out io.Writer, name string, value, target float64) bool {
-	verdict := "ok"
-	if !(value <= target) {
-		verdict = "short"
-	}
-	fmt.Fprintf(out, "ratio %s %.2f <= %g %s\n", name, value, target, verdict)
-	return verdict == "ok"
-}
-
-func percentile(d []time.Duration, p int) time.Duration {
-	sorted := slices.Sorted(slices.Values(d))
-	return sorted[min(len(sorted)-1, len(sorted)*p/100)].Round(time.Microsecond)
 }

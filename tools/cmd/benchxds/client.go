@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/isthmus-mesh/isthmus/tools/bench"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7"
 )
 
@@ -66,12 +67,12 @@ type waypoint struct {
 // add connects a pod of a namespace's waypoint, and returns when it has its first state, and how large that was.
 func (f *fleet) add(ctx context.Context, addr, namespace string, watched bool) (int, error) {
 	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(newFrames()), grpc.MaxCallRecvMsgSize(1<<30)))
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(bench.NewFrames()), grpc.MaxCallRecvMsgSize(1<<30)))
 	if err != nil {
 		return 0, err
 	}
 	f.stops = append(f.stops, func() { conn.Close() })
-	stream, err := conn.NewStream(ctx, bidi(), discovery.AggregatedDiscoveryService_DeltaAggregatedResources_FullMethodName)
+	stream, err := conn.NewStream(ctx, bench.Bidi(), discovery.AggregatedDiscoveryService_DeltaAggregatedResources_FullMethodName)
 	if err != nil {
 		return 0, err
 	}
@@ -125,12 +126,12 @@ func (p *waypoint) start(node *corev3.Node) (total int, err error) {
 
 // next receives a response, puts it into the routing, and acknowledges it.
 func (p *waypoint) next() (*discovery.DeltaDiscoveryResponse, int, error) {
-	var m frame
+	var m bench.Frame
 	if err := p.stream.RecvMsg(&m); err != nil {
 		return nil, 0, err
 	}
 	var r discovery.DeltaDiscoveryResponse
-	if err := proto.Unmarshal(m.data, &r); err != nil {
+	if err := proto.Unmarshal(m.Data, &r); err != nil {
 		return nil, 0, err
 	}
 	if p.compiles {
@@ -139,10 +140,10 @@ func (p *waypoint) next() (*discovery.DeltaDiscoveryResponse, int, error) {
 		}
 	}
 	if p.watched {
-		p.fleet.bytes.Add(int64(len(m.data)))
+		p.fleet.bytes.Add(int64(len(m.Data)))
 		p.mark(&r)
 	}
-	return &r, len(m.data), p.stream.SendMsg(&discovery.DeltaDiscoveryRequest{TypeUrl: r.GetTypeUrl(), ResponseNonce: r.GetNonce()})
+	return &r, len(m.Data), p.stream.SendMsg(&discovery.DeltaDiscoveryRequest{TypeUrl: r.GetTypeUrl(), ResponseNonce: r.GetNonce()})
 }
 
 // mark tells whoever changes things that the change is in force here.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/pilot/app"
+	"github.com/isthmus-mesh/isthmus/tools/bench"
 )
 
 // patience is how long anything may take that takes much less.
@@ -155,7 +156,7 @@ func (l *layout) cpuTimes(ctx context.Context, f *fleet, p *plane, changes int) 
 		}
 		batches = append(batches, (cpuTime()-before)/time.Duration(changes))
 	}
-	l.cpu = percentile(batches, 50)
+	l.cpu = bench.Percentile(batches, 50)
 	return nil
 }
 

@@ -9,12 +9,14 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
-	"slices"
 	"text/tabwriter"
 	"time"
+
+	"github.com/isthmus-mesh/isthmus/tools/bench"
 )
+
+// echoSize is about what a response with the routes of one service has.
+const echoSize = 1500
 
 // options of a run.
 type options struct {
@@ -33,21 +35,13 @@ func main() {
 	flag.IntVar(&o.large, "large", 5000, "services of the large layout for CPU")
 	flag.IntVar(&o.changes, "changes", 300, "changes measured in each layout")
 	flag.Parse()
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
-	ok, err := run(ctx, o, os.Stdout)
-	cancel()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "benchxds:", err)
-	}
-	if !ok {
-		os.Exit(1)
-	}
+	bench.Main("benchxds", func(ctx context.Context, out io.Writer) (bool, error) { return run(ctx, o, out) })
 }
 
 // run prints the report, and returns whether all targets are met.
 func run(ctx context.Context, o options, out io.Writer) (bool, error) {
 	start := time.Now()
-	echo, err := measureEcho(ctx, o.replicas, o.changes)
+	echo, err := bench.Echo(ctx, o.replicas, echoSize, o.changes)
 	if err != nil {
 		return false, fmt.Errorf("measure the echo: %w", err)
 	}
@@ -62,12 +56,12 @@ func run(ctx context.Context, o options, out io.Writer) (bool, error) {
 		}
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "one message to %d clients and back\tp50 %v\tp99 %v\n", o.replicas, percentile(echo, 50), percentile(echo, 99))
+	fmt.Fprintf(w, "one message to %d clients and back\tp50 %v\tp99 %v\n", o.replicas, bench.Percentile(echo, 50), bench.Percentile(echo, 99))
 	for _, m := range []struct {
 		what string
 		change
 	}{{"weight", mesh.route}, {"pod", mesh.endpoint}} {
-		fmt.Fprintf(w, "%d services: one %s → in the routing of %d waypoint pods\tp50 %v\tp99 %v\n", mesh.services, m.what, o.replicas, percentile(m.latency, 50), percentile(m.latency, 99))
+		fmt.Fprintf(w, "%d services: one %s → in the routing of %d waypoint pods\tp50 %v\tp99 %v\n", mesh.services, m.what, o.replicas, bench.Percentile(m.latency, 50), bench.Percentile(m.latency, 99))
 		fmt.Fprintf(w, "%d services: bytes per change and client\t%.0f\tresource %d\n", mesh.services, m.bytes, m.resource)
 	}
 	fmt.Fprintf(w, "%d services: first sync of a waypoint\t%v\t%d bytes\n", mesh.services, mesh.sync.Round(time.Millisecond), mesh.syncBytes)
@@ -78,26 +72,11 @@ func run(ctx context.Context, o options, out io.Writer) (bool, error) {
 	if err := w.Flush(); err != nil {
 		return false, err
 	}
-	base := float64(percentile(echo, 50))
-	ok := report(out, "xds-route-latency", float64(percentile(mesh.route.latency, 50))/base, 8)
-	ok = report(out, "xds-endpoint-latency", float64(percentile(mesh.endpoint.latency, 50))/base, 8) && ok
-	ok = report(out, "xds-route-bytes", mesh.route.bytes/float64(mesh.route.resource), 1.5) && ok
-	ok = report(out, "xds-endpoint-bytes", mesh.endpoint.bytes/float64(mesh.endpoint.resource), 1.5) && ok
-	ok = report(out, "xds-route-cpu-scale", float64(large.cpu)/float64(small.cpu), 1.3) && ok
+	base := float64(bench.Percentile(echo, 50))
+	ok := bench.Report(out, "xds-route-latency", float64(bench.Percentile(mesh.route.latency, 50))/base, 8)
+	ok = bench.Report(out, "xds-endpoint-latency", float64(bench.Percentile(mesh.endpoint.latency, 50))/base, 8) && ok
+	ok = bench.Report(out, "xds-route-bytes", mesh.route.bytes/float64(mesh.route.resource), 1.5) && ok
+	ok = bench.Report(out, "xds-endpoint-bytes", mesh.endpoint.bytes/float64(mesh.endpoint.resource), 1.5) && ok
+	ok = bench.Report(out, "xds-route-cpu-scale", float64(large.cpu)/float64(small.cpu), 1.3) && ok
 	return ok, nil
-}
-
-// report prints one target in the form that gates read.
-func report(out io.Writer, name string, value, target float64) bool {
-	verdict := "ok"
-	if !(value <= target) {
-		verdict = "short"
-	}
-	fmt.Fprintf(out, "ratio %s %.2f <= %g %s\n", name, value, target, verdict)
-	return verdict == "ok"
-}
-
-func percentile(d []time.Duration, p int) time.Duration {
-	sorted := slices.Sorted(slices.Values(d))
-	return sorted[min(len(sorted)-1, len(sorted)*p/100)].Round(time.Microsecond)
 }
