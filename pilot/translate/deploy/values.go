@@ -29,12 +29,14 @@ type Values struct {
 	CertProvider string
 	// LogLevel and ComponentLogLevel of the proxy.
 	LogLevel, ComponentLogLevel string
-	LogAsJSON                   bool
+	// AgentLogLevel is the level of everything else in its process.
+	AgentLogLevel string
+	LogAsJSON     bool
 	// Gateway and Waypoint are what the pods of each kind ask for.
 	Gateway, Waypoint Pod
 	// Classes are overlays for all Gateways of a class, by its name, and then by the name of the object's kind as in the parameters
 	// of a Gateway: deployment, service, serviceAccount, horizontalPodAutoscaler, podDisruptionBudget.
-	Classes map[string]map[string]json.RawMessage
+	Classes map[string]map[string]string
 }
 
 // Pod is what an installation can say of the pods of proxies.

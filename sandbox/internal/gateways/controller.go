@@ -1,3 +1,8 @@
+// Package gateways deploys Gateways of the Gateway API, as the mesh's deployment controller does in a cluster: for each one
+// of a class of ours a ServiceAccount, a Deployment and a Service, which go when it does.
+//
+// What they are deployed as is the control plane's own translation; a Controller keeps the store in line with it, and writes the
+// Gateways' status.
 package gateways
 
 import (
@@ -14,8 +19,10 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/isthmus-mesh/isthmus/pilot/translate/deploy"
 	"github.com/isthmus-mesh/isthmus/sandbox/internal/manifest"
 	"github.com/isthmus-mesh/isthmus/sandbox/internal/merge"
+	"github.com/isthmus-mesh/isthmus/sandbox/internal/mesh"
 	"github.com/isthmus-mesh/isthmus/sandbox/internal/store"
 )
 
@@ -58,13 +65,15 @@ func (c *Controller) put(o manifest.Object) error {
 // classes makes the GatewayClasses, also after somebody has deleted one.
 func (c *Controller) classes() error {
 	var problems []error
-	for _, class := range Classes() {
+	for _, class := range deploy.BuiltinClasses() {
 		if _, ok := c.store.Get(store.Key{Group: gatewayv1.GroupName, Kind: "GatewayClass", Name: class.Name}); ok {
 			continue
 		}
-		for i := range class.Status.Conditions {
-			class.Status.Conditions[i].LastTransitionTime = metav1.NewTime(c.now().Truncate(time.Second))
-		}
+		class.Status.Conditions = []metav1.Condition{{
+			Type: string(gatewayv1.GatewayClassConditionStatusAccepted), Status: metav1.ConditionTrue,
+			Reason: string(gatewayv1.GatewayClassReasonAccepted), Message: "Handled by the mesh's gateway controller",
+			LastTransitionTime: metav1.NewTime(c.now().Truncate(time.Second)),
+		}}
 		fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(class)
 		if err == nil {
 			err = c.put(&unstructured.Unstructured{Object: fields})
@@ -91,14 +100,15 @@ func (c *Controller) gateway(u *unstructured.Unstructured) error {
 		return err
 	}
 	controller := c.controllerOf(string(gw.Spec.GatewayClassName))
-	if _, ours := classOf(controller); !ours || !Managed(gw) {
+	if !deploy.Deploys(controller) || !deploy.Managed(gw) {
 		return nil
 	}
 	state := State{}
 	var custom map[string]string
 	if custom, state.Problem = c.parameters(gw); state.Problem == nil {
-		var objects Objects
-		if objects, state.Problem = Render(gw, controller, custom); state.Problem == nil {
+		var objects deploy.Objects
+		in := deploy.Request{Gateway: gw, Controller: controller, Values: mesh.ProxyValues(), Parameters: custom}
+		if objects, state.Problem = deploy.Render(in); state.Problem == nil {
 			state.Problem = c.deploy(gw, objects)
 			state.Service, state.Ready = c.look(gw, objects)
 		}
@@ -124,9 +134,9 @@ func (c *Controller) parameters(gw *gatewayv1.Gateway) (map[string]string, error
 }
 
 // deploy stores what has been rendered. Objects of the same names that are somebody else's are left alone.
-func (c *Controller) deploy(gw *gatewayv1.Gateway, objects Objects) error {
+func (c *Controller) deploy(gw *gatewayv1.Gateway, objects deploy.Objects) error {
 	var problems []error
-	for _, next := range []manifest.Object{objects.ServiceAccount, objects.Service, objects.Deployment} {
+	for _, next := range objects.All() {
 		old, exists := c.store.Get(store.KeyOf(next))
 		if exists && !metav1.IsControlledBy(old, gw) {
 			if _, account := next.(*corev1.ServiceAccount); !account { // one that exists may be used
@@ -165,7 +175,7 @@ func (c *Controller) keep(old manifest.Object, exists bool, next manifest.Object
 }
 
 // look returns a Gateway's Service, and how many of its pods are ready.
-func (c *Controller) look(gw *gatewayv1.Gateway, objects Objects) (*corev1.Service, int) {
+func (c *Controller) look(gw *gatewayv1.Gateway, objects deploy.Objects) (*corev1.Service, int) {
 	o, _ := c.store.Get(store.KeyOf(objects.Service))
 	service, ok := o.(*corev1.Service)
 	if !ok || !metav1.IsControlledBy(service, gw) {

@@ -210,8 +210,11 @@ func TestGatewaysThatCannotBe(t *testing.T) {
 			t.Errorf("%s: %s", name, got)
 		}
 	}
-	b.put("{apiVersion: v1, kind: ConfigMap, metadata: {name: none}, data: {deployment: 'spec: {replicas: 2}'}}")
+	b.put("{apiVersion: v1, kind: ConfigMap, metadata: {name: none}, data: {deployment: 'spec: {replicas: 2}', horizontalPodAutoscaler: 'spec: {maxReplicas: 3}'}}")
 	_ = b.loops.Reconcile() // the other one is still wrong
+	if _, there := b.store.Get(store.Key{Group: "autoscaling", Kind: "HorizontalPodAutoscaler", Namespace: "default", Name: "nothing"}); !there {
+		t.Error("its HorizontalPodAutoscaler is not stored")
+	}
 	if got := b.status("nothing"); !strings.Contains(got, "Accepted=True") || *b.deployment("nothing").Spec.Replicas != 2 {
 		t.Errorf("once its parameters are there: %s", got)
 	}

@@ -1,9 +1,7 @@
 package gateways_test
 
 import (
-	"flag"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -12,10 +10,9 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/isthmus-mesh/isthmus/pilot/translate/deploy"
 	"github.com/isthmus-mesh/isthmus/sandbox/internal/gateways"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 func gateway(t *testing.T, text string) *gatewayv1.Gateway {
 	t.Helper()
@@ -57,97 +54,6 @@ spec:
   - {name: Secure.Web, port: 443, protocol: HTTPS}
 `
 
-const parameters = `spec:
-  replicas: 2
-  template:
-    spec:
-      nodeSelector: {kubernetes.io/hostname: node-1}
-      containers:
-      - name: istio-proxy
-        resources: {limits: {cpu: "4"}}
-        env:
-        - {name: TRUST_DOMAIN, value: example.org}
-        - {name: MORE, value: "1"}
-`
-
-func TestGolden(t *testing.T) {
-	for name, c := range map[string]struct {
-		gateway    string
-		controller gatewayv1.GatewayController
-		custom     map[string]string
-	}{
-		"waypoint":   {waypoint, "istio.io/mesh-controller", nil},
-		"ingress":    {ingress, "istio.io/gateway-controller", nil},
-		"parameters": {waypoint, "istio.io/mesh-controller", map[string]string{"deployment": parameters, "service": "metadata: {labels: {a: b, istio.io/waypoint-for: null}}", "horizontalPodAutoscaler": "spec: {}"}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			got, err := gateways.Render(gateway(t, c.gateway), c.controller, c.custom)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var text strings.Builder
-			for _, o := range []any{got.ServiceAccount, got.Service, got.Deployment} {
-				data, err := yaml.Marshal(o)
-				if err != nil {
-					t.Fatal(err)
-				}
-				text.WriteString("---\n")
-				text.Write(data)
-			}
-			path := filepath.Join("testdata", name+".yaml")
-			if *update {
-				if err := os.WriteFile(path, []byte(text.String()), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if text.String() != string(want) {
-				t.Errorf("differs from %s (go test -update writes it):\n%s", path, text.String())
-			}
-		})
-	}
-}
-
-func TestRenderRefuses(t *testing.T) {
-	for want, c := range map[string]struct {
-		gateway string
-		custom  map[string]string
-	}{
-		"too long":                {strings.Replace(waypoint, "name: waypoint", "name: "+strings.Repeat("w", 64), 1), nil},
-		"service-type":            {strings.Replace(waypoint, "annotations: {", "annotations: {networking.istio.io/service-type: Public, ", 1), nil},
-		"15021":                   {strings.Replace(waypoint, "port: 15008", "port: 15021", 1), nil},
-		`"replicaSet" is none of`: {waypoint, map[string]string{"replicaSet": "spec: {}"}},
-		"metadata.name cannot":    {waypoint, map[string]string{"service": "metadata: {name: other}"}},
-		`unknown field "replica"`: {waypoint, map[string]string{"deployment": "spec: {replica: 3}"}},
-	} {
-		if _, err := gateways.Render(gateway(t, c.gateway), "istio.io/mesh-controller", c.custom); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%v, want %q in it", err, want)
-		}
-	}
-	if _, err := gateways.Render(gateway(t, waypoint), "example.org/other", nil); err == nil {
-		t.Error("somebody else's Gateway was rendered")
-	}
-}
-
-func TestManaged(t *testing.T) {
-	for addresses, want := range map[string]bool{
-		"": true, "- {value: 10.96.7.7}": true, "- {type: IPAddress, value: 10.96.7.7}": true,
-		"- {type: Hostname, value: other.istio-system.svc.cluster.local}": false,
-		"- {value: 10.96.7.7}\n  - {value: 10.96.7.8}":                    false,
-	} {
-		text := waypoint
-		if addresses != "" {
-			text += "  addresses:\n  " + addresses + "\n"
-		}
-		if got := gateways.Managed(gateway(t, text)); got != want {
-			t.Errorf("%q: %t", addresses, got)
-		}
-	}
-}
-
 func summary(s gatewayv1.GatewayStatus) string {
 	var parts []string
 	for _, a := range s.Addresses {
@@ -163,7 +69,7 @@ func TestStatus(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	gw := gateway(t, waypoint)
 	const controller = "istio.io/mesh-controller"
-	objects, err := gateways.Render(gw, controller, nil)
+	objects, err := deploy.Render(deploy.Request{Gateway: gw, Controller: controller})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,8 +2,6 @@ package gateways
 
 import (
 	"cmp"
-	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -11,7 +9,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/isthmus-mesh/isthmus/pilot/translate/deploy"
 )
+
+const domain = "cluster.local"
 
 // State is what a Gateway's status tells of.
 type State struct {
@@ -27,9 +29,8 @@ type State struct {
 // A Gateway has no address before one of its pods is ready, so that nobody is sent to one that does not serve yet. It keeps
 // its addresses when its pods go: who is bound to a waypoint must not get past it because it is down.
 func Status(gw *gatewayv1.Gateway, controller gatewayv1.GatewayController, s State, now time.Time) gatewayv1.GatewayStatus {
-	c, _ := classOf(controller)
 	status := *gw.Status.DeepCopy()
-	known := addresses(c, s.Service)
+	known := deploy.Addresses(gw, controller, s.Service, domain)
 	if s.Ready > 0 || len(status.Addresses) > 0 {
 		status.Addresses = known
 	}
@@ -55,48 +56,11 @@ func programmed(s State, hasAddress bool) metav1.Condition {
 	case s.Ready == 0:
 		out.Reason, out.Message = string(gatewayv1.GatewayReasonNoResources), "no pod of Deployment "+s.Service.Name+" is ready"
 	default:
-		host := hostname(s.Service)
-		var ports []string
-		for _, p := range s.Service.Spec.Ports {
-			if p.Name != "status-port" {
-				ports = append(ports, fmt.Sprintf("%s:%d", host, p.Port))
-			}
-		}
 		out.Status, out.Reason = metav1.ConditionTrue, string(gatewayv1.GatewayReasonProgrammed)
-		out.Message = "Resource programmed, assigned to service(s) " + strings.Join(ports, " and ")
+		out.Message = "Resource programmed, assigned to service(s) " + strings.Join(deploy.Endpoints(s.Service, domain), " and ")
 	}
 	return out
 }
-
-// addresses are those of the load balancer or, without one, of the Service inside the cluster.
-func addresses(c class, s *corev1.Service) []gatewayv1.GatewayStatusAddress {
-	if s == nil {
-		return nil
-	}
-	ip, name := gatewayv1.IPAddressType, gatewayv1.HostnameAddressType
-	var out []gatewayv1.GatewayStatusAddress
-	if s.Spec.Type == corev1.ServiceTypeLoadBalancer {
-		for _, in := range s.Status.LoadBalancer.Ingress {
-			if in.IP != "" {
-				out = append(out, gatewayv1.GatewayStatusAddress{Type: &ip, Value: in.IP})
-			}
-		}
-		return out
-	}
-	if c.both {
-		for _, text := range s.Spec.ClusterIPs {
-			if _, err := netip.ParseAddr(text); err == nil {
-				out = append(out, gatewayv1.GatewayStatusAddress{Type: &ip, Value: text})
-			}
-		}
-		if len(out) == 0 {
-			return nil // it is to get an address first
-		}
-	}
-	return append(out, gatewayv1.GatewayStatusAddress{Type: &name, Value: hostname(s)})
-}
-
-func hostname(s *corev1.Service) string { return s.Name + "." + s.Namespace + ".svc.cluster.local" }
 
 // setCondition writes a condition; its time changes only when its status does.
 func setCondition(status *gatewayv1.GatewayStatus, generation int64, next metav1.Condition, now time.Time) {

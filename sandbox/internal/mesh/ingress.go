@@ -6,6 +6,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/isthmus-mesh/isthmus/pilot/translate/deploy"
 	"github.com/isthmus-mesh/isthmus/sandbox/internal/manifest"
 )
 
@@ -13,7 +14,7 @@ import (
 const IngressName = "istio-ingressgateway"
 
 // Ingress is the classic ingress gateway: the one that Gateways select by the label istio: ingressgateway.
-func Ingress() []manifest.Object {
+func Ingress() ([]manifest.Object, error) {
 	const account = IngressName + "-service-account"
 	selector := map[string]string{"app": IngressName, "istio": "ingressgateway"}
 	meta := func(name string) metav1.ObjectMeta {
@@ -25,6 +26,10 @@ func Ingress() []manifest.Object {
 	}
 	port := func(name string, number, target int32) corev1.ServicePort {
 		return corev1.ServicePort{Name: name, Port: number, TargetPort: intstr.FromInt32(target), Protocol: corev1.ProtocolTCP}
+	}
+	pod, err := deploy.PodSpec(deploy.Proxy{Role: deploy.RoleRouter, Namespace: Namespace, Name: IngressName, ServiceAccount: account}, ProxyValues())
+	if err != nil {
+		return nil, err
 	}
 	return []manifest.Object{
 		&corev1.ServiceAccount{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ServiceAccount"}, ObjectMeta: meta(account)},
@@ -42,9 +47,9 @@ func Ingress() []manifest.Object {
 					ObjectMeta: metav1.ObjectMeta{Labels: labels, Annotations: map[string]string{
 						"prometheus.io/scrape": "true", "prometheus.io/port": "15020", "prometheus.io/path": "/stats/prometheus",
 					}},
-					Spec: ProxyPod(Proxy{Role: "router", Namespace: Namespace, Name: IngressName, ServiceAccount: account}),
+					Spec: pod,
 				},
 			},
 		},
-	}
+	}, nil
 }

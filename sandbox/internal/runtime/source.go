@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -52,8 +53,9 @@ func (v *volumes) valueFrom(source *corev1.EnvVarSource, spec *corev1.Container)
 		values, err := v.envFrom(corev1.EnvFromSource{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: ref.LocalObjectReference, Optional: ref.Optional}})
 		return keyOf(values, ref.Key, ref.Optional, err)
 	case source.ResourceFieldRef != nil:
+		// Whole units, rounded up: processors, or bytes.
 		limit := spec.Resources.Limits[corev1.ResourceName(strings.TrimPrefix(source.ResourceFieldRef.Resource, "limits."))]
-		return limit.String(), nil
+		return strconv.FormatInt(limit.Value(), 10), nil
 	}
 	return "", errors.New("this kind of source does not exist in the sandbox")
 }

@@ -276,7 +276,9 @@ func (s *Supervisor) firstObjects() error {
 		}
 	}
 	if s.cfg.Profile == api.ProfileDemo {
-		for _, o := range mesh.Ingress() {
+		objects, err := mesh.Ingress()
+		problems = append(problems, err)
+		for _, o := range objects {
 			problems = append(problems, s.store.Put(o))
 		}
 	}

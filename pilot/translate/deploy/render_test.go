@@ -1,0 +1,248 @@
+package deploy_test
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/isthmus-mesh/isthmus/pilot/translate/deploy"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+func gateway(t *testing.T, text string) *gatewayv1.Gateway {
+	t.Helper()
+	gw := &gatewayv1.Gateway{}
+	if err := yaml.UnmarshalStrict([]byte(text), gw); err != nil {
+		t.Fatal(err)
+	}
+	gw.UID = "f3b1"
+	return gw
+}
+
+const waypoint = `apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata:
+  name: waypoint
+  namespace: default
+  labels: {istio.io/waypoint-for: service}
+  annotations: {kubectl.kubernetes.io/last-applied-configuration: "{}"}
+spec:
+  gatewayClassName: istio-waypoint
+  listeners:
+  - {name: mesh, port: 15008, protocol: HBONE}
+`
+
+const ingress = `apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata:
+  name: bookinfo-gateway
+  namespace: shop
+  labels: {not: copied}
+spec:
+  gatewayClassName: istio
+  addresses: [{value: 192.0.2.9}]
+  infrastructure:
+    labels: {team: books, topology.istio.io/network: east}
+    annotations: {owner: "somebody", proxy.istio.io/config: "{proxyMetadata: {A: b}, drainDuration: 9s}"}
+  listeners:
+  - {name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: Same}}}
+  - {name: http-too, port: 80, protocol: HTTP, hostname: other.example.org}
+  - {name: Secure.Web, port: 443, protocol: HTTPS}
+`
+
+const parameters = `spec:
+  replicas: 2
+  template:
+    spec:
+      terminationGracePeriodSeconds: 7
+      nodeSelector: {kubernetes.io/hostname: node-1}
+      containers:
+      - name: istio-proxy
+        resources: {limits: {cpu: "4"}}
+        env:
+        - {name: TRUST_DOMAIN, value: example.org}
+        - {name: MORE, value: "1"}
+        ports:
+        - {containerPort: 15090, name: renamed}
+`
+
+const chartValues = `{
+  "revision": "", "unknown": {"field": 1},
+  "global": {
+    "hub": "registry.example.org/mesh", "tag": 1.5, "imagePullPolicy": "IfNotPresent", "imagePullSecrets": ["one", {"name": "two"}],
+    "network": "west", "logAsJson": true, "logging": {"level": "default:debug"},
+    "proxy": {"image": "proxyv2", "logLevel": "info", "componentLogLevel": "misc:error", "clusterDomain": "example.local"},
+    "waypoint": {"resources": {"requests": {"cpu": "1"}}, "nodeSelector": {"a": "b"}, "tolerations": [{"operator": "Exists"}]}
+  },
+  "gatewayClasses": {
+    "istio-waypoint": {
+      "horizontalPodAutoscaler": {"spec": {"maxReplicas": 4, "minReplicas": 2}},
+      "podDisruptionBudget": {"spec": {"minAvailable": 1}},
+      "deployment": "metadata: {annotations: {of: class}}"
+    },
+    "istio": {"service": {"spec": {"type": "NodePort"}}}
+  }
+}`
+
+func TestGolden(t *testing.T) {
+	fromChart, err := deploy.Values{
+		Revision: "canary", Discovery: deploy.Discovery("canary", "mesh-system"), TrustDomain: "td.example.org", ClusterID: "c1", ProxyConfig: json.RawMessage(`{"proxyMetadata":{"C":"d"}}`),
+	}.WithChart([]byte(chartValues))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, in := range map[string]deploy.Request{
+		"waypoint": {Gateway: gateway(t, waypoint), Controller: deploy.ControllerWaypoint},
+		"ingress":  {Gateway: gateway(t, ingress), Controller: deploy.ControllerGateway, Values: deploy.Values{ProxyConfig: json.RawMessage(`{"proxyMetadata":{"C":"d"}}`)}},
+		"parameters": {Gateway: gateway(t, waypoint), Controller: deploy.ControllerWaypoint, Parameters: map[string]string{
+			"deployment": parameters, "service": "metadata: {labels: {a: b, istio.io/waypoint-for: null}}", "horizontalPodAutoscaler": "spec: {}",
+		}},
+		"chart": {Gateway: gateway(t, waypoint), Controller: deploy.ControllerWaypoint, Values: fromChart, Parameters: map[string]string{
+			"horizontalPodAutoscaler": "spec: {maxReplicas: 9}",
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := deploy.Render(in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var text strings.Builder
+			for _, o := range got.All() {
+				data, err := yaml.Marshal(o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				text.WriteString("---\n")
+				text.Write(data)
+			}
+			path := filepath.Join("testdata", name+".yaml")
+			if *update {
+				if err := os.WriteFile(path, []byte(text.String()), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if text.String() != string(want) {
+				t.Errorf("differs from %s (go test -update writes it):\n%s", path, text.String())
+			}
+		})
+	}
+}
+
+func TestRenderRefuses(t *testing.T) {
+	for want, c := range map[string]struct {
+		gateway string
+		custom  map[string]string
+	}{
+		"metadata.name":                {strings.Replace(waypoint, "name: waypoint", "name: "+strings.Repeat("w", 64), 1), nil},
+		"name-override":                {strings.Replace(waypoint, "annotations: {", "annotations: {gateway.istio.io/name-override: "+strings.Repeat("w", 64)+", ", 1), nil},
+		"service-type":                 {strings.Replace(waypoint, "annotations: {", "annotations: {networking.istio.io/service-type: Public, ", 1), nil},
+		"proxy.istio.io/config":        {strings.Replace(waypoint, "annotations: {", "annotations: {proxy.istio.io/config: 'a: [', ", 1), nil},
+		"15021":                        {strings.Replace(waypoint, "port: 15008", "port: 15021", 1), nil},
+		`"replicaSet" is none of`:      {waypoint, map[string]string{"replicaSet": "spec: {}"}},
+		"metadata.name cannot":         {waypoint, map[string]string{"service": "metadata: {name: other}"}},
+		`unknown field "spec.replica"`: {waypoint, map[string]string{"deployment": "spec: {replica: 3}"}},
+		"not an object":                {waypoint, map[string]string{"deployment": "3"}},
+	} {
+		_, err := deploy.Render(deploy.Request{Gateway: gateway(t, c.gateway), Controller: deploy.ControllerWaypoint, Parameters: c.custom})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q in it", err, want)
+		}
+	}
+	if _, err := deploy.Render(deploy.Request{Gateway: gateway(t, waypoint), Controller: "example.org/other"}); err == nil {
+		t.Error("somebody else's Gateway was rendered")
+	}
+	for _, text := range []string{"{", `{"global": 3}`, `{"global": {"imagePullSecrets": [3]}}`} {
+		if _, err := (deploy.Values{}).WithChart([]byte(text)); err == nil || !strings.Contains(err.Error(), "values of the chart") {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+func TestManaged(t *testing.T) {
+	for addresses, want := range map[string]bool{
+		"": true, "- {value: 10.96.7.7}": true, "- {type: IPAddress, value: 10.96.7.7}": true,
+		"- {type: Hostname, value: other.istio-system.svc.cluster.local}": false,
+		"- {value: 10.96.7.7}\n  - {value: 10.96.7.8}":                    false,
+	} {
+		text := waypoint
+		if addresses != "" {
+			text += "  addresses:\n  " + addresses + "\n"
+		}
+		if got := deploy.Managed(gateway(t, text)); got != want {
+			t.Errorf("%q: %t", addresses, got)
+		}
+	}
+}
+
+func TestRevision(t *testing.T) {
+	for _, c := range []struct {
+		named, own string
+		want       bool
+	}{
+		{"", "", true}, {"", "default", true}, {"default", "", true}, {"canary", "default", false}, {"canary", "canary", true}, {"", "canary", false}, {"default", "canary", false},
+	} {
+		if got := deploy.IsOfRevision(map[string]string{deploy.LabelRevision: c.named}, c.own); got != c.want {
+			t.Errorf("%+v: %t", c, got)
+		}
+	}
+}
+
+func TestAddresses(t *testing.T) {
+	objects, err := deploy.Render(deploy.Request{Gateway: gateway(t, waypoint), Controller: deploy.ControllerWaypoint})
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := func(gw *gatewayv1.Gateway, controller gatewayv1.GatewayController) string {
+		var out []string
+		for _, a := range deploy.Addresses(gw, controller, objects.Service, "cluster.local") {
+			out = append(out, string(*a.Type)+"="+a.Value)
+		}
+		return strings.Join(out, " ")
+	}
+	way, in := gateway(t, waypoint), gateway(t, ingress)
+	const hostname = "Hostname=waypoint.default.svc.cluster.local"
+	if got := list(way, deploy.ControllerWaypoint); got != "" {
+		t.Errorf("without an address yet: %s", got)
+	}
+	objects.Service.Spec.ClusterIPs = []string{"10.96.0.4", "fd00::4"}
+	for want, gw := range map[string]*gatewayv1.Gateway{
+		"IPAddress=10.96.0.4 IPAddress=fd00::4 " + hostname: way,
+		hostname: in,
+	} {
+		controller := gatewayv1.GatewayController(deploy.ControllerWaypoint)
+		if gw == in {
+			controller = deploy.ControllerGateway
+		}
+		if got := list(gw, controller); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+	in.Annotations = map[string]string{"networking.istio.io/address-type": "IPAddress"}
+	if got := list(in, deploy.ControllerGateway); got != "IPAddress=10.96.0.4 IPAddress=fd00::4" {
+		t.Errorf("by address: %s", got)
+	}
+	objects.Service.Spec.Type = "LoadBalancer"
+	if got := list(in, deploy.ControllerGateway); got != "" {
+		t.Errorf("without a load balancer yet: %s", got)
+	}
+	if err := yaml.Unmarshal([]byte("loadBalancer: {ingress: [{ip: 192.0.2.9}, {hostname: lb.example.org}]}"), &objects.Service.Status); err != nil {
+		t.Fatal(err)
+	}
+	if got := list(in, deploy.ControllerGateway); got != "IPAddress=192.0.2.9 Hostname=lb.example.org" {
+		t.Errorf("of a load balancer: %s", got)
+	}
+	if got := deploy.Endpoints(objects.Service, "cluster.local"); len(got) != 1 || got[0] != "waypoint.default.svc.cluster.local:15008" {
+		t.Errorf("endpoints %v", got)
+	}
+}
