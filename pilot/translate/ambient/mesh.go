@@ -18,6 +18,7 @@ const (
 	labelFailureMode          = "istio.io/waypoint-failure-mode"
 	labelGatewayName          = "gateway.networking.k8s.io/gateway-name"
 	labelManaged              = "gateway.istio.io/managed"
+	labelTLSMode              = "security.istio.io/tlsMode"
 	labelTunnel               = "networking.istio.io/tunnel"
 	labelNetwork              = "topology.istio.io/network"
 	labelLocality             = "istio-locality"

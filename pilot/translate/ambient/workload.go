@@ -21,6 +21,8 @@ import (
 type Workload struct {
 	Proto  *workload.Workload
 	Labels map[string]string
+	// Sidecar says that a proxy beside the workload takes mutual TLS of the mesh at its ports.
+	Sidecar bool
 	// Binding says which waypoint the workload itself asks for.
 	Binding Binding
 }
@@ -30,7 +32,7 @@ func (w *Workload) Key() string { return w.Proto.Uid }
 
 // Equal compares by content.
 func (w *Workload) Equal(o *Workload) bool {
-	return proto.Equal(w.Proto, o.Proto) && mapsEqual(w.Labels, o.Labels) && w.Binding.Waypoint == o.Binding.Waypoint && w.Binding.Reason == o.Binding.Reason
+	return proto.Equal(w.Proto, o.Proto) && mapsEqual(w.Labels, o.Labels) && w.Sidecar == o.Sidecar && w.Binding.Waypoint == o.Binding.Waypoint && w.Binding.Reason == o.Binding.Reason
 }
 
 // Surroundings is what a workload's translation depends on beside its own object.
@@ -97,7 +99,7 @@ func PodWorkload(in Surroundings, pod *corev1.Pod) *Workload {
 
 // finish adds what follows from labels: policies and the waypoint.
 func finish(in Surroundings, w *workload.Workload, labels map[string]string) *Workload {
-	out := &Workload{Proto: w, Labels: labels, Binding: Bind(labels, w.Namespace, in.Namespace, trafficWorkload, in.Waypoints)}
+	out := &Workload{Proto: w, Labels: labels, Sidecar: labels[labelTLSMode] == "istio", Binding: Bind(labels, w.Namespace, in.Namespace, trafficWorkload, in.Waypoints)}
 	w.Waypoint = out.Binding.Ref
 	for _, p := range in.Policies(labels) {
 		if p.Proto != nil && p.appliesTo(in.Mesh, w.Namespace, labels) {
@@ -245,7 +247,17 @@ func EntryWorkload(in Surroundings, we *networkingv1.WorkloadEntry) *Workload {
 			w.Services[s.Key()] = servicePorts(s, func(name string) uint32 { return override[name] }, override)
 		}
 	}
-	return finish(in, w, labels)
+	out := finish(in, w, labels)
+	out.Sidecar = entrySidecar(&we.Spec, labels)
+	return out
+}
+
+// entrySidecar is whether a proxy is beside an endpoint that is no pod: the label says so, or else the account that it has.
+func entrySidecar(e *networkingapi.WorkloadEntry, labels map[string]string) bool {
+	if mode, ok := labels[labelTLSMode]; ok {
+		return mode == "istio"
+	}
+	return e.GetServiceAccount() != ""
 }
 
 func mergedLabels(a, b map[string]string) map[string]string {
@@ -325,7 +337,9 @@ func inlineWorkload(in Surroundings, se *networkingv1.ServiceEntry, e *networkin
 	for _, s := range own {
 		w.Services[s.Key()] = servicePorts(s, nil, e.GetPorts())
 	}
-	return []*Workload{finish(in, w, labels)}
+	out := finish(in, w, labels)
+	out.Sidecar = entrySidecar(e, labels)
+	return []*Workload{out}
 }
 
 // SliceWorkloads translates the endpoints of an EndpointSlice that are not pods, such as the API server's. s is the Service

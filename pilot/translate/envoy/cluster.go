@@ -63,6 +63,8 @@ type Cluster struct {
 	Proxyless bool
 	// SubjectAltNames of the service, for TLS that does not name its own.
 	SubjectAltNames []string
+	// PeerIdentities are those of the endpoints that take mutual TLS of the mesh; without any it is one of the mesh's.
+	PeerIdentities []string
 }
 
 // Resource translates it.
@@ -129,20 +131,40 @@ func (c Cluster) metadata() *corev3.Metadata {
 	if c.Rule != "" {
 		about["config"] = text(rulePath(c.Rule))
 	}
-	return &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{istioMetadata: fields(about)}}
+	out := &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{istioMetadata: fields(about)}}
+	if own := c.Mesh.options().cluster(); own != nil && !c.Proxyless {
+		out.FilterMetadata[MeshMetadata] = own
+	}
+	return out
 }
 
-// transport chooses by endpoint: HBONE for those that speak it, and what plain is for the others. Inside HBONE is what is plain
-// outside of it.
-func transport(plain *corev3.TransportSocket) []*clusterv3.Cluster_TransportSocketMatch {
-	return []*clusterv3.Cluster_TransportSocketMatch{
-		{
-			Name:            "hbone",
-			Match:           fields(map[string]*structpb.Value{"tunnel": text("h2")}),
-			TransportSocket: internalUpstream(plain),
-		},
-		{Name: "tlsMode-disabled", Match: &structpb.Struct{}, TransportSocket: plain},
+// socketMatch is the transport of endpoints with that metadata; without a key, of all that are left.
+func socketMatch(name, key, value string, socket *corev3.TransportSocket) *clusterv3.Cluster_TransportSocketMatch {
+	m := &structpb.Struct{}
+	if key != "" {
+		m = fields(map[string]*structpb.Value{key: text(value)})
 	}
+	return &clusterv3.Cluster_TransportSocketMatch{Name: name, Match: m, TransportSocket: socket}
+}
+
+// transports choose by endpoint: HBONE for those that speak it, mutual TLS for those that have a sidecar. What the rule says is for
+// all that have no tunnel, and inside of the tunnels: there it is end to end with the application.
+func (c Cluster) transports() []*clusterv3.Cluster_TransportSocketMatch {
+	hbone := func(inner *corev3.TransportSocket) *clusterv3.Cluster_TransportSocketMatch {
+		return socketMatch("hbone", "tunnel", "h2", internalUpstream(inner))
+	}
+	if own := c.originatedTLS(); own != nil {
+		return []*clusterv3.Cluster_TransportSocketMatch{hbone(own), socketMatch("tlsMode-user", "", "", own)}
+	}
+	switch {
+	case c.Policy.GetTls() == nil && c.Mesh.autoMutualTLS():
+		return []*clusterv3.Cluster_TransportSocketMatch{
+			hbone(rawBuffer()), socketMatch("tlsMode-istio", "tlsMode", "istio", c.mutualTLS()), socketMatch("tlsMode-disabled", "", "", rawBuffer()),
+		}
+	case c.Policy.GetTls().GetMode() == networkingapi.ClientTLSSettings_ISTIO_MUTUAL:
+		return []*clusterv3.Cluster_TransportSocketMatch{hbone(rawBuffer()), socketMatch("tlsMode-user", "", "", c.mutualTLS())}
+	}
+	return []*clusterv3.Cluster_TransportSocketMatch{hbone(rawBuffer()), socketMatch("tlsMode-disabled", "", "", rawBuffer())}
 }
 
 func rawBuffer() *corev3.TransportSocket {
@@ -206,6 +228,7 @@ func originate(mesh Mesh, byWaypoint bool) *clusterv3.Cluster {
 		ConnectTimeout:  durationpb.New(mesh.connectTimeout()),
 		CleanupInterval: seconds(60),
 		CircuitBreakers: unlimited(),
+		Metadata:        mesh.options().metadata(),
 		LbConfig:        &clusterv3.Cluster_OriginalDstLbConfig_{OriginalDstLbConfig: lb},
 		TransportSocket: transportSocket(tlsSocket, &tlsv3.UpstreamTlsContext{CommonTlsContext: meshTLS(mesh)}),
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{httpOptions: pack(&httpv3.HttpProtocolOptions{

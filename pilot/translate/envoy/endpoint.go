@@ -20,7 +20,9 @@ type Endpoint struct {
 	// HBONE says that it is reached through the mesh's tunnel, Waypoint that it is so by way of this address and port.
 	HBONE    bool
 	Waypoint netip.AddrPort
-	// Identity is what must stand in the certificate of whoever terminates HBONE: spiffe://….
+	// Sidecar says that a proxy beside the endpoint takes mutual TLS of the mesh at its port. HBONE goes before that.
+	Sidecar bool
+	// Identity is what must stand in the certificate of whoever terminates HBONE, or mutual TLS: spiffe://….
 	Identity string
 	// Unhealthy endpoints are known but not used unless all are.
 	Unhealthy bool
@@ -81,9 +83,11 @@ func (e Endpoint) resource(weight uint32) *endpointv3.LbEndpoint {
 		}
 		meta[originalDstMetadata] = fields(tunnel)
 		meta[socketMatchMetadata] = fields(map[string]*structpb.Value{"tunnel": text("h2")})
-		if e.Identity != "" {
-			meta[MeshMetadata] = fields(map[string]*structpb.Value{"identity": text(e.Identity)})
-		}
+	} else if e.Sidecar {
+		meta[socketMatchMetadata] = fields(map[string]*structpb.Value{"tlsMode": text("istio")})
+	}
+	if e.Identity != "" && (e.HBONE || e.Sidecar) {
+		meta[MeshMetadata] = fields(map[string]*structpb.Value{"identity": text(e.Identity)})
 	}
 	if len(meta) > 0 {
 		out.Metadata = &corev3.Metadata{FilterMetadata: meta}

@@ -45,6 +45,7 @@ func (g Gateway) listener(s gateway.Server) *listenerv3.Listener {
 		Name:             s.Name,
 		Address:          socketAddress(bind, s.Port),
 		TrafficDirection: corev3.TrafficDirection_OUTBOUND,
+		Metadata:         g.Mesh.options().listener(),
 	}
 	bySNI := false
 	for _, c := range s.Chains {
@@ -56,14 +57,18 @@ func (g Gateway) listener(s gateway.Server) *listenerv3.Listener {
 		case c.RouteName != "":
 			filters = []*listenerv3.Filter{networkFilter(hcmFilter, g.manager(l.Name, c.RouteName))}
 		case len(c.TCP) > 0:
-			filters = append(append(filters, g.NetworkFilters...), g.forward(c.TCP))
+			filters = append(append(filters, g.NetworkFilters...), ForwardTCP(g.Mesh, "", c.TCP[0]))
 		default:
 			continue
 		}
 		chain := &listenerv3.FilterChain{Filters: filters}
-		if len(c.SNI) > 0 {
-			chain.FilterChainMatch = &listenerv3.FilterChainMatch{ServerNames: c.SNI}
-			bySNI = true
+		match := &listenerv3.FilterChainMatch{ServerNames: c.SNI}
+		if len(c.TCP) > 0 {
+			match.PrefixRanges = cidrRanges(c.TCP[0].Destinations)
+		}
+		bySNI = bySNI || len(c.SNI) > 0
+		if len(match.ServerNames)+len(match.PrefixRanges) > 0 {
+			chain.FilterChainMatch = match
 		}
 		l.FilterChains = append(l.FilterChains, chain)
 	}
@@ -83,6 +88,7 @@ func (g Gateway) listener(s gateway.Server) *listenerv3.Listener {
 func (g Gateway) manager(listener, routes string) *hcmv3.HttpConnectionManager {
 	h := withRDS(requestManager(g.Mesh, "outbound_"+listener, g.HTTPFilters), routes)
 	h.UseRemoteAddress = yes()
+	h.RequestHeadersTimeout = g.Mesh.options().headersTimeout()
 	h.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
 	h.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{Subject: yes(), Cert: true, Dns: true, Uri: true}
 	if t := g.Mesh.Config.GetDefaultConfig().GetGatewayTopology(); t != nil {
@@ -91,15 +97,19 @@ func (g Gateway) manager(listener, routes string) *hcmv3.HttpConnectionManager {
 	return h
 }
 
-// forward carries connections to the targets of the first route, which takes all.
-func (g Gateway) forward(routes []gateway.TCPRoute) *listenerv3.Filter {
-	return ForwardTCP(g.Mesh, "", routes)
+func cidrRanges(prefixes []string) []*corev3.CidrRange {
+	var out []*corev3.CidrRange
+	for _, text := range prefixes {
+		if p, err := netip.ParsePrefix(text); err == nil {
+			out = append(out, &corev3.CidrRange{AddressPrefix: p.Addr().String(), PrefixLen: u32(uint32(p.Bits()))})
+		}
+	}
+	return out
 }
 
-// ForwardTCP is the filter that carries connections where the last of the routes says, which takes all of them. statPrefix is
-// empty for the first target's name.
-func ForwardTCP(mesh Mesh, statPrefix string, routes []gateway.TCPRoute) *listenerv3.Filter {
-	targets := routes[len(routes)-1].Targets
+// ForwardTCP is the filter that carries connections where a route says. statPrefix is empty for the first target's name.
+func ForwardTCP(mesh Mesh, statPrefix string, route gateway.TCPRoute) *listenerv3.Filter {
+	targets := route.Targets
 	if len(targets) == 0 {
 		return tcpProxy(mesh, BlackHole, BlackHole)
 	}

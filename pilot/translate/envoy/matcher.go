@@ -1,8 +1,10 @@
 package envoy
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
+	"strings"
 
 	xdscore "github.com/cncf/xds/go/xds/core/v3"
 	matcher "github.com/cncf/xds/go/xds/type/matcher/v3"
@@ -39,9 +41,9 @@ func (t *addressTree) service(s WaypointService) {
 		on := chain(chainName(s, "http"))
 		switch s.Protocol {
 		case TCP, TLS:
-			on = chain(chainName(s, "tcp"))
+			on = byServerName(s, a, chain(s.tcpChainAt(a)))
 		case Unknown:
-			on = byProtocol(chainName(s, "http"), chainName(s, "tcp"))
+			on = byServerName(s, a, byProtocol(chainName(s, "http"), s.tcpChainAt(a)))
 		case HTTP, HTTP2:
 		}
 		t.node(a).ports[number(s.Port)] = on
@@ -79,6 +81,59 @@ func exactly(input *xdscore.TypedExtensionConfig, values map[string]*matcher.Mat
 func byProtocol(http, tcp string) *matcher.Matcher_OnMatch {
 	return nested(exactly(extension("application-protocol", &inputsv3.ApplicationProtocolInput{}),
 		map[string]*matcher.Matcher_OnMatch{"'http/1.1'": chain(http), "'h2c'": chain(http)}, chain(tcp)))
+}
+
+// byServerName leads TLS connections to the chains of their server names: the exact one, else the longest wildcard. Of routes with the
+// same name the first one holds.
+func byServerName(s WaypointService, at netip.Addr, otherwise *matcher.Matcher_OnMatch) *matcher.Matcher_OnMatch {
+	exact := map[string]*matcher.Matcher_OnMatch{}
+	var wild []string
+	chains := map[string]string{}
+	for i, r := range s.TCP {
+		if len(r.SNI) == 0 || !r.LeadsTo(at) {
+			continue
+		}
+		for _, name := range r.SNI {
+			name = strings.ToLower(name)
+			if chains[name] != "" {
+				continue
+			}
+			chains[name] = s.tcpChain(i)
+			if suffix, ok := strings.CutPrefix(name, "*"); ok {
+				wild = append(wild, suffix)
+			} else {
+				exact[name] = chain(chains[name])
+			}
+		}
+	}
+	if len(chains) == 0 {
+		return otherwise
+	}
+	input := extension("server-name", &inputsv3.ServerNameInput{})
+	names := chain(s.tcpChainAt(at)) // whatever is offered inside of TLS, it is not HTTP that can be seen here
+	if len(wild) > 0 {
+		slices.SortFunc(wild, func(a, b string) int { return cmp.Or(cmp.Compare(len(b), len(a)), strings.Compare(a, b)) })
+		list := &matcher.Matcher_MatcherList{}
+		for _, suffix := range wild {
+			list.Matchers = append(list.Matchers, &matcher.Matcher_MatcherList_FieldMatcher{
+				Predicate: &matcher.Matcher_MatcherList_Predicate{MatchType: &matcher.Matcher_MatcherList_Predicate_SinglePredicate_{
+					SinglePredicate: &matcher.Matcher_MatcherList_Predicate_SinglePredicate{
+						Input: input,
+						Matcher: &matcher.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{ValueMatch: &matcher.StringMatcher{
+							MatchPattern: &matcher.StringMatcher_Suffix{Suffix: suffix},
+						}},
+					},
+				}},
+				OnMatch: chain(chains["*"+suffix]),
+			})
+		}
+		names = nested(&matcher.Matcher{MatcherType: &matcher.Matcher_MatcherList_{MatcherList: list}, OnNoMatch: names})
+	}
+	if len(exact) > 0 {
+		names = nested(exactly(input, exact, names))
+	}
+	return nested(exactly(extension("transport-protocol", &inputsv3.TransportProtocolInput{}),
+		map[string]*matcher.Matcher_OnMatch{"tls": names}, otherwise))
 }
 
 // matcher is nil when there is no address.

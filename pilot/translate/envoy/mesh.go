@@ -33,6 +33,12 @@ func (m Mesh) accessLogs() []*accesslogv3.AccessLog { return policy.AccessLogs(m
 
 func (m Mesh) normalizePath(h *hcmv3.HttpConnectionManager) { policy.NormalizePath(m.Config, h) }
 
+// autoMutualTLS is whether sidecars are reached by mutual TLS where no rule says anything.
+func (m Mesh) autoMutualTLS() bool {
+	auto := m.Config.GetEnableAutoMtls()
+	return auto == nil || auto.GetValue()
+}
+
 // connectTimeout is 10 s unless the mesh says otherwise.
 func (m Mesh) connectTimeout() time.Duration {
 	if d := m.Config.GetConnectTimeout(); d != nil && d.AsDuration() > 0 {

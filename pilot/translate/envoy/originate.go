@@ -1,6 +1,9 @@
 package envoy
 
 import (
+	"net/netip"
+	"strings"
+
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
@@ -10,8 +13,31 @@ import (
 // systemRoots are the certificate authorities of the proxy's image.
 const systemRoots = "/etc/ssl/certs/ca-certificates.crt"
 
-// originatedTLS is the TLS that a DestinationRule asks the proxy to speak; nil for none. Mutual TLS of the mesh is not asked for
-// here: endpoints that have it say so themselves.
+// mutualTLS is that of the mesh, with a sidecar: the identity is one of the endpoints', of which our engine expects exactly the one
+// at hand.
+func (c Cluster) mutualTLS() *corev3.TransportSocket {
+	common := meshTLS(c.Mesh)
+	common.TlsParams = nil // sidecars take TLS 1.2 too
+	common.AlpnProtocols = []string{"istio"}
+	if c.Protocol == HTTP2 {
+		common.AlpnProtocols = []string{"istio", "h2"}
+	}
+	tls := c.Policy.GetTls()
+	expected := c.PeerIdentities
+	if names := tls.GetSubjectAltNames(); len(names) > 0 {
+		expected = names
+	}
+	if len(expected) > 0 {
+		common.GetCombinedValidationContext().DefaultValidationContext = &tlsv3.CertificateValidationContext{MatchTypedSubjectAltNames: exactNames(expected)}
+	}
+	sni := tls.GetSni()
+	if sni == "" {
+		sni = "outbound_." + number(c.Port) + "_." + c.Subset + "_." + c.Host
+	}
+	return transportSocket(tlsSocket, &tlsv3.UpstreamTlsContext{CommonTlsContext: common, Sni: sni})
+}
+
+// originatedTLS is the TLS of its own that a DestinationRule asks the proxy to speak; nil for none.
 func (c Cluster) originatedTLS() *corev3.TransportSocket {
 	s := c.Policy.GetTls()
 	if s == nil || s.GetMode() != networkingapi.ClientTLSSettings_SIMPLE && s.GetMode() != networkingapi.ClientTLSSettings_MUTUAL {
@@ -33,13 +59,7 @@ func (c Cluster) originatedTLS() *corev3.TransportSocket {
 	} else if len(sans) == 0 && len(c.Host) > 0 && c.Host[0] != '*' {
 		sans = []string{c.Host}
 	}
-	for _, san := range sans {
-		for _, kind := range sanTypes(san) {
-			validation.MatchTypedSubjectAltNames = append(validation.MatchTypedSubjectAltNames, &tlsv3.SubjectAltNameMatcher{
-				SanType: kind, Matcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: san}},
-			})
-		}
-	}
+	validation.MatchTypedSubjectAltNames = exactNames(sans)
 	if !s.GetInsecureSkipVerify().GetValue() {
 		roots := s.GetCaCertificates()
 		if roots == "" {
@@ -58,14 +78,26 @@ func (c Cluster) originatedTLS() *corev3.TransportSocket {
 	return transportSocket(tlsSocket, &tlsv3.UpstreamTlsContext{CommonTlsContext: common, Sni: sni})
 }
 
-// sanTypes are those that a name can be of.
-func sanTypes(san string) []tlsv3.SubjectAltNameMatcher_SanType {
-	for i := range len(san) {
-		if san[i] == ':' {
-			return []tlsv3.SubjectAltNameMatcher_SanType{tlsv3.SubjectAltNameMatcher_URI}
-		}
+// exactNames match certificates that have one of the names.
+func exactNames(names []string) []*tlsv3.SubjectAltNameMatcher {
+	var out []*tlsv3.SubjectAltNameMatcher
+	for _, name := range names {
+		out = append(out, &tlsv3.SubjectAltNameMatcher{
+			SanType: sanType(name), Matcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: name}},
+		})
 	}
-	return []tlsv3.SubjectAltNameMatcher_SanType{tlsv3.SubjectAltNameMatcher_DNS}
+	return out
+}
+
+// sanType is the one that a name can be of.
+func sanType(san string) tlsv3.SubjectAltNameMatcher_SanType {
+	if _, err := netip.ParseAddr(san); err == nil {
+		return tlsv3.SubjectAltNameMatcher_IP_ADDRESS
+	}
+	if strings.Contains(san, ":") {
+		return tlsv3.SubjectAltNameMatcher_URI
+	}
+	return tlsv3.SubjectAltNameMatcher_DNS
 }
 
 func file(name string) *corev3.DataSource {

@@ -73,14 +73,17 @@ func (c Cluster) applyPolicy(out *clusterv3.Cluster) {
 	if c.Proxyless {
 		return
 	}
-	plain := rawBuffer()
-	if tls := c.originatedTLS(); tls != nil {
-		plain = tls
-	}
 	if c.Resolution == ByEndpoints && out.GetType() == clusterv3.Cluster_EDS {
-		out.TransportSocketMatches = transport(plain)
-	} else {
-		out.TransportSocket = plain
+		out.TransportSocketMatches = c.transports()
+		return
+	}
+	switch own := c.originatedTLS(); {
+	case own != nil:
+		out.TransportSocket = own
+	case c.Policy.GetTls().GetMode() == networkingapi.ClientTLSSettings_ISTIO_MUTUAL:
+		out.TransportSocket = c.mutualTLS()
+	default:
+		out.TransportSocket = rawBuffer()
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	httpstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/set_filter_state/v3"
 	inspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
 	originaldstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
+	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	networkstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/set_filter_state/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
@@ -30,8 +31,31 @@ type WaypointService struct {
 	// HTTPFilters and NetworkFilters are the policies, for requests and for connections without requests.
 	HTTPFilters    []*hcmv3.HttpFilter
 	NetworkFilters []*listenerv3.Filter
-	// TCP is where connections without requests go; none is the service itself.
+	// TCP is where connections without requests go: the first that matches, and the last one takes all. None is the service itself.
 	TCP []gateway.TCPRoute
+}
+
+// tcpChain is the name of the chain of one of the routes of TCP.
+func (s WaypointService) tcpChain(i int) string {
+	if i == len(s.TCP)-1 {
+		return chainName(s, "tcp")
+	}
+	return chainName(s, "tcp-"+number(uint32(i)))
+}
+
+// tcpChainAt is the one of connections without a server name that matters, to one of the addresses.
+func (s WaypointService) tcpChainAt(a netip.Addr) string {
+	for i, r := range s.TCP {
+		if len(r.SNI) == 0 && r.LeadsTo(a) {
+			return s.tcpChain(i)
+		}
+	}
+	return chainName(s, "tcp")
+}
+
+// byName is whether TLS connections go different ways by their server names.
+func (s WaypointService) byName() bool {
+	return s.Protocol.TCP() && slices.ContainsFunc(s.TCP, func(r gateway.TCPRoute) bool { return len(r.SNI) > 0 })
 }
 
 // WaypointWorkload is a workload that a waypoint serves.
@@ -177,9 +201,14 @@ func inspector(ports []uint32, all bool) *listenerv3.ListenerFilter {
 		Name:       "envoy.filters.listener.http_inspector",
 		ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: pack(&inspectorv3.HttpInspector{})},
 	}
-	if all {
-		return f
+	if !all {
+		f.FilterDisabled = elsewhere(ports)
 	}
+	return f
+}
+
+// elsewhere is true of connections to none of the ports.
+func elsewhere(ports []uint32) *listenerv3.ListenerFilterChainMatchPredicate {
 	var on []*listenerv3.ListenerFilterChainMatchPredicate
 	for _, p := range ports {
 		on = append(on, &listenerv3.ListenerFilterChainMatchPredicate{Rule: &listenerv3.ListenerFilterChainMatchPredicate_DestinationPortRange{
@@ -192,24 +221,27 @@ func inspector(ports []uint32, all bool) *listenerv3.ListenerFilter {
 			OrMatch: &listenerv3.ListenerFilterChainMatchPredicate_MatchSet{Rules: on},
 		}}
 	}
-	f.FilterDisabled = &listenerv3.ListenerFilterChainMatchPredicate{Rule: &listenerv3.ListenerFilterChainMatchPredicate_NotMatch{NotMatch: wanted}}
-	return f
+	return &listenerv3.ListenerFilterChainMatchPredicate{Rule: &listenerv3.ListenerFilterChainMatchPredicate_NotMatch{NotMatch: wanted}}
 }
 
 // mainInternal finds the service, or the workload, that was dialled.
 func (w Waypoint) mainInternal() *listenerv3.Listener {
 	l := &listenerv3.Listener{
 		Name:                             MainInternal,
+		Metadata:                         w.Mesh.options().listener(),
 		ListenerSpecifier:                internalListener(),
 		ListenerFilters:                  []*listenerv3.ListenerFilter{originalDestination()},
 		ListenerFiltersTimeout:           durationpb.New(w.Mesh.detectionTimeout()),
 		ContinueOnListenerFiltersTimeout: true,
 	}
 	tree := newAddressTree()
-	var sniffed []uint32
+	var sniffed, named []uint32
 	l.FilterChains = slices.Clone(w.Chains)
 	for _, s := range w.Services {
 		tree.service(s)
+		if s.byName() && !slices.Contains(named, s.Port) {
+			named = append(named, s.Port)
+		}
 		if s.Protocol == Unknown && !slices.Contains(sniffed, s.Port) {
 			sniffed = append(sniffed, s.Port)
 		}
@@ -226,6 +258,15 @@ func (w Waypoint) mainInternal() *listenerv3.Listener {
 		// A listener needs a chain. Without a matcher this one would be taken for everything: it leads nowhere.
 		l.FilterChains = []*listenerv3.FilterChain{{Name: "blackhole", Filters: []*listenerv3.Filter{tcpProxy(Mesh{}, "blackhole", BlackHole)}}}
 		return l
+	}
+	if len(named) > 0 {
+		slices.Sort(named)
+		names := &listenerv3.ListenerFilter{
+			Name:       "envoy.filters.listener.tls_inspector",
+			ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: pack(&tlsinspectorv3.TlsInspector{})},
+		}
+		names.FilterDisabled = elsewhere(named)
+		l.ListenerFilters = append(l.ListenerFilters, names)
 	}
 	if len(sniffed) > 0 || len(w.Workloads) > 0 {
 		slices.Sort(sniffed)
@@ -249,11 +290,14 @@ func (s WaypointService) Chains(mesh Mesh) []*listenerv3.FilterChain {
 	}
 	if s.Protocol.TCP() {
 		cluster := InboundVIP(s.Port, "tcp", "", s.Host)
-		forward := tcpProxy(mesh, cluster, cluster)
-		if len(s.TCP) > 0 {
-			forward = ForwardTCP(mesh, cluster, s.TCP)
+		routes := s.TCP
+		if len(routes) == 0 {
+			routes = []gateway.TCPRoute{{Targets: []gateway.TCPTarget{{Cluster: cluster, Weight: 1}}}}
+			s.TCP = routes
 		}
-		out = append(out, &listenerv3.FilterChain{Name: chainName(s, "tcp"), Filters: append(slices.Clone(s.NetworkFilters), forward)})
+		for i, r := range routes {
+			out = append(out, &listenerv3.FilterChain{Name: s.tcpChain(i), Filters: append(slices.Clone(s.NetworkFilters), ForwardTCP(mesh, cluster, r))})
+		}
 	}
 	return out
 }

@@ -3,6 +3,7 @@ package gateway
 import (
 	"net/netip"
 	"slices"
+	"strings"
 
 	networkingapi "istio.io/api/networking/v1alpha3"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
@@ -16,8 +17,13 @@ import (
 func WaypointTCP(v View, in WaypointInput) ([]TCPRoute, []route.Problem) {
 	t := in.translation(v)
 	var out []TCPRoute
-	if all := in.applicable(); len(all) > 0 {
-		out = append(t.tlsRoutes(all[0], []string{meshGateway}), t.tcpRoutes(all[0], []string{meshGateway})...)
+	said := len(t.problems)
+	vs := t.elect(in)
+	if in.Port.Protocol != TCP && in.Port.Protocol != TLS {
+		t.problems = t.problems[:said] // it is said of the requests to the port
+	}
+	if vs != nil {
+		out = append(t.tlsRoutes(vs, []string{meshGateway}), t.tcpRoutes(vs, []string{meshGateway})...)
 	}
 	if n := len(out); n == 0 || !out[n-1].all() {
 		out = append(out, TCPRoute{Targets: []TCPTarget{{Cluster: t.cluster(in.Service.Hostname, in.Port.Number, ""), Weight: 1}}})
@@ -26,6 +32,14 @@ func WaypointTCP(v View, in WaypointInput) ([]TCPRoute, []route.Problem) {
 }
 
 func (r TCPRoute) all() bool { return len(r.SNI) == 0 && len(r.Destinations) == 0 }
+
+// LeadsTo reports whether connections to the address are meant.
+func (r TCPRoute) LeadsTo(a netip.Addr) bool {
+	return len(r.Destinations) == 0 || slices.ContainsFunc(r.Destinations, func(text string) bool {
+		p, err := netip.ParsePrefix(text)
+		return err == nil && p.Contains(a)
+	})
+}
 
 // connections are the chains of a listener that forwards connections: one per set of SNI hosts for TLS, one for TCP.
 func (g *gatewayBuild) connections(l *listener) []ServerChain {
@@ -46,6 +60,7 @@ func (g *gatewayBuild) connections(l *listener) []ServerChain {
 			out = append(out, ServerChain{SNI: r.SNI, TLS: l.terminated, CredentialNamespace: g.in.Namespace, TCP: []TCPRoute{r}})
 		}
 	}
+	out = g.distinct(out)
 	if l.terminated != nil {
 		// The client's name has to be one of the server's.
 		for i := range out {
@@ -57,6 +72,57 @@ func (g *gatewayBuild) connections(l *listener) []ServerChain {
 		}
 	}
 	return out
+}
+
+// distinct leaves out what an older route takes already: two chains of a listener may not match the same connections.
+func (g *gatewayBuild) distinct(chains []ServerChain) []ServerChain {
+	taken := map[[2]string]route.Origin{}
+	out := chains[:0]
+	for _, c := range chains {
+		r := c.TCP[0]
+		names, ranges := r.SNI, r.Destinations
+		if len(names) == 0 {
+			names = []string{""}
+		}
+		if len(ranges) == 0 {
+			ranges = []string{""}
+		}
+		var left []string
+		for _, name := range names {
+			free := true
+			for _, prefix := range ranges {
+				if by, ok := taken[[2]string{strings.ToLower(name), prefix}]; ok {
+					free = false
+					if by != r.Origin {
+						g.problem(r.Origin, field.NewPath("spec"), "connections %sare taken by %s/%s already", forName(name), by.Namespace, by.Name)
+					}
+				}
+			}
+			if !free {
+				continue
+			}
+			for _, prefix := range ranges {
+				taken[[2]string{strings.ToLower(name), prefix}] = r.Origin
+			}
+			left = append(left, name)
+		}
+		if len(left) == 0 {
+			continue
+		}
+		if len(r.SNI) > 0 {
+			c.SNI = left
+			c.TCP = []TCPRoute{{SNI: left, Destinations: r.Destinations, Targets: r.Targets, Origin: r.Origin}}
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+func forName(name string) string {
+	if name == "" {
+		return ""
+	}
+	return "for " + name + " "
 }
 
 // tcpRoutes translates tcp[] for one proxy; what follows a route that takes everything is left out.
@@ -116,6 +182,9 @@ func (t *translation) tlsRoutes(vs *networkingv1.VirtualService, gateways []stri
 					r.SNI = append(r.SNI, host)
 				}
 			}
+			if slices.Contains(m.SniHosts, "*") {
+				r.SNI = nil
+			}
 			if len(m.SniHosts) == 0 {
 				t.problem(origin, at.Child("sniHosts"), "a host is needed")
 				continue
@@ -138,21 +207,25 @@ type connectionMatch struct {
 }
 
 func (t *translation) concernsConnection(vs *networkingv1.VirtualService, at *field.Path, m connectionMatch, gateways []string) bool {
-	if len(m.sourceLabels) > 0 {
-		if t.waypoint {
-			t.problem(virtualServiceOrigin(vs), at.Child("sourceLabels"), "a waypoint does not know the labels of clients: the match is left out")
-		}
-		return false
-	}
-	if m.sourceNamespace != "" && t.waypoint {
-		t.problem(virtualServiceOrigin(vs), at.Child("sourceNamespace"), "not supported for connections on a waypoint: the match is left out")
-		return false
-	}
-	if m.port != 0 && t.port != 0 && m.port != t.port || m.sourceNamespace != "" && m.sourceNamespace != t.namespace {
-		return false
-	}
-	return len(m.gateways) == 0 ||
+	bound := len(m.gateways) == 0 ||
 		slices.ContainsFunc(m.gateways, func(g string) bool { return slices.Contains(gateways, gatewayKey(g, vs.Namespace)) })
+	if !bound || m.port != 0 && t.port != 0 && m.port != t.port {
+		return false
+	}
+	origin := virtualServiceOrigin(vs)
+	switch {
+	case len(m.sourceLabels) > 0 && t.waypoint:
+		t.problem(origin, at.Child("sourceLabels"), "a waypoint does not know the labels of clients: the match is left out")
+	case len(m.sourceLabels) > 0:
+		t.problem(origin, at.Child("sourceLabels"), "a gateway's clients have no labels: the match is left out")
+	case m.sourceNamespace != "" && t.waypoint:
+		t.problem(origin, at.Child("sourceNamespace"), "not supported for connections on a waypoint: the match is left out")
+	case m.sourceNamespace != "" && m.sourceNamespace != t.namespace:
+		t.problem(origin, at.Child("sourceNamespace"), "a gateway's clients have no namespace: the match is left out")
+	default:
+		return true
+	}
+	return false
 }
 
 func (t *translation) subnets(origin route.Origin, at *field.Path, in []string, r *TCPRoute) bool {

@@ -27,6 +27,7 @@ func WaypointRoutes(v View, in WaypointInput) (*routev3.RouteConfiguration, []ro
 		concerned := false
 		if vs := t.elect(in); vs != nil {
 			own, concerned = t.httpRoutes(vs, []string{meshGateway})
+			t.connectionsToRequests(in, vs)
 		}
 		if !concerned {
 			own = []route.Route{t.defaultRoute(in)}
@@ -40,6 +41,28 @@ func WaypointRoutes(v View, in WaypointInput) (*routev3.RouteConfiguration, []ro
 
 func (in WaypointInput) translation(v View) *translation {
 	return &translation{view: v, mesh: in.Mesh, cluster: in.ClusterName, namespace: in.Namespace, waypoint: true, port: in.Port.Number}
+}
+
+// connectionsToRequests names matches of connections to a port that has requests: they have no effect there.
+func (t *translation) connectionsToRequests(in WaypointInput, vs *networkingv1.VirtualService) {
+	if !in.Port.Protocol.IsHTTP() {
+		return
+	}
+	note := func(at *field.Path, port uint32) {
+		if port == in.Port.Number {
+			t.problem(virtualServiceOrigin(vs), at.Child("port"), "port %d of %s has requests: http[] is for them, the match is left out", port, in.Service.Hostname)
+		}
+	}
+	for i, r := range vs.Spec.Tcp {
+		for j, m := range r.GetMatch() {
+			note(field.NewPath("spec", "tcp").Index(i).Child("match").Index(j), m.GetPort())
+		}
+	}
+	for i, r := range vs.Spec.Tls {
+		for j, m := range r.GetMatch() {
+			note(field.NewPath("spec", "tls").Index(i).Child("match").Index(j), m.GetPort())
+		}
+	}
 }
 
 // defaultRoute sends everything to the service itself.
