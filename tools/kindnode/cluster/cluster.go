@@ -1,0 +1,139 @@
+// Package cluster creates, fills and deletes kind clusters through kind's own library.
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"sigs.k8s.io/kind/pkg/apis/config/v1alpha4"
+	kind "sigs.k8s.io/kind/pkg/cluster"
+	"sigs.k8s.io/kind/pkg/cluster/nodes"
+	"sigs.k8s.io/kind/pkg/cluster/nodeutils"
+	"sigs.k8s.io/kind/pkg/cmd"
+)
+
+// Config says what cluster to make.
+type Config struct {
+	Name       string
+	Image      string // of the nodes
+	Workers    int
+	Family     string // ipv4, ipv6 or dual
+	Kubeconfig string // file to write
+	Wait       time.Duration
+}
+
+// Lab is a kind cluster by name. kind runs the docker client, which takes the daemon from DOCKER_HOST in the
+// environment of this process.
+type Lab struct {
+	provider *kind.Provider
+	log      *slog.Logger
+}
+
+// New makes a Lab.
+func New(log *slog.Logger) *Lab {
+	return &Lab{provider: kind.NewProvider(kind.ProviderWithLogger(cmd.NewLogger()), kind.ProviderWithDocker()), log: log}
+}
+
+// Up creates the cluster unless there is one of that name, and writes the kubeconfig in any case.
+func (l *Lab) Up(c Config) error {
+	have, err := l.provider.List()
+	if err != nil {
+		return fmt.Errorf("list kind clusters: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(c.Kubeconfig), 0o755); err != nil {
+		return err
+	}
+	if slices.Contains(have, c.Name) {
+		l.log.Info("the cluster is there already", "name", c.Name)
+		return l.provider.ExportKubeConfig(c.Name, c.Kubeconfig, false)
+	}
+	start := time.Now()
+	err = l.provider.Create(c.Name,
+		kind.CreateWithV1Alpha4Config(spec(c)),
+		kind.CreateWithNodeImage(c.Image),
+		kind.CreateWithKubeconfigPath(c.Kubeconfig),
+		kind.CreateWithWaitForReady(c.Wait),
+		kind.CreateWithRetain(false),
+		kind.CreateWithDisplayUsage(false),
+		kind.CreateWithDisplaySalutation(false),
+	)
+	if err != nil {
+		return fmt.Errorf("create kind cluster %s: %w", c.Name, err)
+	}
+	l.log.Info("cluster is up", "name", c.Name, "took", time.Since(start).Round(time.Second/10), "kubeconfig", c.Kubeconfig)
+	return nil
+}
+
+func spec(c Config) *v1alpha4.Cluster {
+	out := &v1alpha4.Cluster{
+		TypeMeta:   v1alpha4.TypeMeta{Kind: "Cluster", APIVersion: "kind.x-k8s.io/v1alpha4"},
+		Networking: v1alpha4.Networking{IPFamily: v1alpha4.ClusterIPFamily(c.Family)},
+		Nodes:      []v1alpha4.Node{{Role: v1alpha4.ControlPlaneRole}},
+	}
+	for range c.Workers {
+		out.Nodes = append(out.Nodes, v1alpha4.Node{Role: v1alpha4.WorkerRole})
+	}
+	return out
+}
+
+// Down deletes the cluster; that there is none is no error.
+func (l *Lab) Down(name, kubeconfig string) error {
+	if err := l.provider.Delete(name, kubeconfig); err != nil {
+		return fmt.Errorf("delete kind cluster %s: %w", name, err)
+	}
+	return nil
+}
+
+// Names lists the clusters of the docker daemon.
+func (l *Lab) Names() ([]string, error) { return l.provider.List() }
+
+// Load puts image archives (docker's format) into every node, the nodes at the same time.
+func (l *Lab) Load(ctx context.Context, name string, archives []string) error {
+	list, err := l.provider.ListInternalNodes(name)
+	if err != nil {
+		return fmt.Errorf("list nodes of %s: %w", name, err)
+	}
+	if len(list) == 0 {
+		return fmt.Errorf("there is no cluster %s", name)
+	}
+	start := time.Now()
+	results := make([]error, len(list))
+	var wg sync.WaitGroup
+	for i, n := range list {
+		wg.Go(func() { results[i] = loadNode(ctx, n, archives) })
+	}
+	wg.Wait()
+	if err := errors.Join(results...); err != nil {
+		return err
+	}
+	l.log.Info("loaded images", "archives", len(archives), "nodes", len(list), "took", time.Since(start).Round(time.Second/10))
+	return nil
+}
+
+func loadNode(ctx context.Context, n nodes.Node, archives []string) error {
+	for _, a := range archives {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		f, err := os.Open(a)
+		if err != nil {
+			return err
+		}
+		err = nodeutils.LoadImageArchive(n, f)
+		f.Close()
+		if err != nil {
+			return fmt.Errorf("load %s into %s: %w", a, n.String(), err)
+		}
+	}
+	return nil
+}
+
+// Logs writes the logs of the nodes and their containers into dir.
+func (l *Lab) Logs(name, dir string) error { return l.provider.CollectLogs(name, dir) }
