@@ -20,6 +20,8 @@ type ServerConfig struct {
 	IdleTimeout time.Duration
 	// HeaderTimeout bounds the time between the first byte of a head and its end; 0 is none. The answer is 408.
 	HeaderTimeout time.Duration
+	// Unfold takes header fields of several lines, which are refused otherwise: their line breaks become blanks.
+	Unfold bool
 	// RefuseHTTP10 answers HTTP/1.0 requests with 426.
 	RefuseHTTP10 bool
 	// ServerName is the server header of answers that the handler is not asked for; empty sends none.

@@ -11,6 +11,7 @@ import (
 // parser parses heads into memory that it reuses. What it says of a head is valid until the next one.
 type parser struct {
 	maxFields int
+	unfold    bool // fields of several lines are one
 	count     int
 
 	host       string
@@ -27,7 +28,7 @@ type parser struct {
 }
 
 func (p *parser) reset() {
-	*p = parser{maxFields: p.maxFields, length: -1, connection: p.connection[:0]}
+	*p = parser{maxFields: p.maxFields, unfold: p.unfold, length: -1, connection: p.connection[:0]}
 }
 
 // text is b without a copy: it is valid as long as b is.
@@ -46,6 +47,9 @@ func (p *parser) fields(block []byte, h *httpmsg.Header) error {
 		if p.count++; p.count > p.maxFields {
 			return &Error{431, "too many header fields"}
 		}
+		if p.unfold {
+			line, block = unfolded(line, block)
+		}
 		key, value, err := splitField(line)
 		if err != nil {
 			return err
@@ -58,6 +62,17 @@ func (p *parser) fields(block []byte, h *httpmsg.Header) error {
 			h.Add(key, value)
 		}
 	}
+}
+
+// unfolded joins the line with those after it that continue it: in place, what breaks them becomes blank. rest follows the line's CRLF.
+func unfolded(line, rest []byte) (field, after []byte) {
+	for len(rest) > 0 && (rest[0] == ' ' || rest[0] == '\t') {
+		end := bytes.IndexByte(rest, '\n')
+		whole := line[:len(line)+2+end-1]
+		whole[len(line)], whole[len(line)+1] = ' ', ' '
+		line, rest = whole, rest[end+1:]
+	}
+	return line, rest
 }
 
 // splitField takes a field line apart, lowers the key in place and refuses folding and blanks around the key.

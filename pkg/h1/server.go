@@ -58,7 +58,7 @@ func Serve(ctx context.Context, conn net.Conn, h httpmsg.Handler, cfg ServerConf
 	cfg.defaults()
 	s := &server{nc: conn, cfg: cfg, handler: h, gone: make(chan struct{}), out: newOutput(conn)}
 	s.in = input{nc: conn, blank: maxBlank, idle: cfg.IdleTimeout, slow: cfg.HeaderTimeout}
-	s.parser.maxFields = cfg.MaxHeaders
+	s.parser.maxFields, s.parser.unfold = cfg.MaxHeaders, cfg.Unfold
 	s.body.in, s.body.maxFields, s.body.maxBytes = &s.in, cfg.MaxHeaders, cfg.MaxHeaderBytes
 	s.watch.in, s.watch.delay, s.watch.lost = &s.in, watchDelay, s.lost
 	stop := context.AfterFunc(ctx, func() { conn.Close() })

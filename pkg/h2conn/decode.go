@@ -100,8 +100,8 @@ func parseLength(s string) (n int64, ok bool) {
 	return n, true
 }
 
-// parseRequest makes a request of a header block; end says that it has no body.
-func parseRequest(fields []h2.HeaderField, h *httpmsg.Head, end bool) malformed {
+// parseRequest makes a request of a header block; end says that it has no body, anyPath that the path may be none of a URI.
+func parseRequest(fields []h2.HeaderField, h *httpmsg.Head, end, anyPath bool) malformed {
 	var p pseudo
 	if bad := split(fields, h, &p); bad != "" {
 		return bad
@@ -124,7 +124,7 @@ func parseRequest(fields []h2.HeaderField, h *httpmsg.Head, end bool) malformed 
 		}
 		return ""
 	}
-	if bad := p.checkTarget(h); bad != "" {
+	if bad := p.checkTarget(h, anyPath); bad != "" {
 		return bad
 	}
 	if p.hasProtocol {
@@ -154,16 +154,16 @@ func (p *pseudo) checkAuthority(h *httpmsg.Head) malformed {
 	return ""
 }
 
-func (p *pseudo) checkTarget(h *httpmsg.Head) malformed {
+func (p *pseudo) checkTarget(h *httpmsg.Head, anyPath bool) malformed {
 	switch {
 	case !isToken(p.scheme):
 		return "bad :scheme"
 	case p.path == "*" && h.Method == "OPTIONS":
-	case p.path == "" || p.path[0] != '/':
+	case p.path == "" || p.path[0] != '/' && !anyPath:
 		return "bad :path"
 	}
 	for i := range len(p.path) {
-		if c := p.path[i]; c <= ' ' || c >= 0x7f {
+		if c := p.path[i]; c <= ' ' || c == 0x7f || c > 0x7f && !anyPath {
 			return "bad :path"
 		}
 	}
