@@ -84,7 +84,9 @@ func deployWaypoint(t *testing.T, c client.Client, k kubernetes.Interface) {
 			t.Fatalf("create %T %s: %v", o, o.GetName(), err)
 		}
 	}
-	t.Cleanup(func() { _ = k.CoreV1().Namespaces().Delete(context.Background(), waypointNamespace, metav1.DeleteOptions{}) })
+	t.Cleanup(func() {
+		_ = k.CoreV1().Namespaces().Delete(context.Background(), waypointNamespace, metav1.DeleteOptions{})
+	})
 	last := "it does not exist"
 	for {
 		d, err := k.AppsV1().Deployments(waypointNamespace).Get(ctx, waypointName, metav1.GetOptions{})
