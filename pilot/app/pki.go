@@ -81,7 +81,7 @@ func (k *pki) run(ctx context.Context) error {
 	following := make(chan struct{})
 	go func() {
 		defer close(following)
-		k.authority.Follow(ctx, keyMaterialCheck)
+		k.authority.Follow(ctx, keyMaterialCheck, nil)
 	}()
 	defer func() { <-following }()
 	for {

@@ -19,6 +19,8 @@ type Caller struct {
 	Namespace, ServiceAccount string
 	// PodName and PodUID are set when the credential is bound to a pod.
 	PodName, PodUID string
+	// Node is the one that the credential says the pod is on; empty if it does not say.
+	Node string
 	// ClusterID is the one that the caller says it is in.
 	ClusterID string
 }

@@ -26,10 +26,8 @@ import (
 const (
 	// backdate covers clocks that differ.
 	backdate = 2 * time.Minute
-	// rootLifetime of a self-signed root.
-	rootLifetime = 10 * 365 * 24 * time.Hour
-	// graceShare of a root's lifetime before its end is when it is replaced, in percent.
-	graceShare = 20
+	rootTTL   = 10 * 365 * 24 * time.Hour
+	rootGrace = 20
 )
 
 // Options of an Authority.
@@ -38,7 +36,11 @@ type Options struct {
 	TrustDomain string
 	// DefaultTTL is for requests that name none, MaxTTL bounds the others.
 	DefaultTTL, MaxTTL time.Duration
-	Log                *slog.Logger
+	// RootTTL is the lifetime of a self-signed root: ten years when 0.
+	RootTTL time.Duration
+	// RootGrace is the share of that lifetime before its end, in percent, in which the root is replaced: 20 when 0.
+	RootGrace int
+	Log       *slog.Logger
 	// Now is time.Now but for tests.
 	Now func() time.Time
 }
@@ -49,6 +51,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MaxTTL == 0 {
 		o.MaxTTL = 90 * 24 * time.Hour
+	}
+	if o.RootTTL == 0 {
+		o.RootTTL = rootTTL
+	}
+	if o.RootGrace == 0 {
+		o.RootGrace = rootGrace
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -62,21 +70,28 @@ func (o Options) withDefaults() Options {
 // Authority signs certificates. Its key material may be replaced while it serves.
 type Authority struct {
 	options Options
-	reload  func(ctx context.Context, now *material) (*material, error)
+	reload  reload
 	current atomic.Pointer[material]
 	changed chan struct{} // holds one token after a change
 }
 
+// reload reads key material; now is what is in use, nil at the start.
+type reload func(ctx context.Context, now *material) (*material, error)
+
 // Open returns the authority of a directory: the one that an operator has plugged in there, or a self-signed one whose key
 // material is kept there. With an empty dir, the self-signed one lives in memory only.
 func Open(ctx context.Context, dir string, options Options) (*Authority, error) {
-	options = options.withDefaults()
-	a := &Authority{options: options, changed: make(chan struct{}, 1)}
-	if dir == "" {
-		a.reload = a.inMemory
-	} else {
-		a.reload = a.inDirectory(dir)
-	}
+	return open(ctx, options, func(a *Authority) reload {
+		if dir == "" {
+			return a.inMemory
+		}
+		return a.inDirectory(dir)
+	})
+}
+
+func open(ctx context.Context, options Options, source func(*Authority) reload) (*Authority, error) {
+	a := &Authority{options: options.withDefaults(), changed: make(chan struct{}, 1)}
+	a.reload = source(a)
 	m, err := a.reload(ctx, nil)
 	if err != nil {
 		return nil, fmt.Errorf("certificate authority: %w", err)
@@ -90,7 +105,7 @@ func (a *Authority) inMemory(_ context.Context, now *material) (*material, error
 	if now != nil {
 		return now, nil
 	}
-	files, err := a.newRoot()
+	files, err := a.newRoot(nil)
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +114,7 @@ func (a *Authority) inMemory(_ context.Context, now *material) (*material, error
 
 // inDirectory follows what an operator has plugged in, from when there is such a thing, or keeps a root of its own. Files that are
 // replaced one by one do not lead back to a self-signed root.
-func (a *Authority) inDirectory(dir string) func(context.Context, *material) (*material, error) {
+func (a *Authority) inDirectory(dir string) reload {
 	store, plugIn := DirStore{Dir: dir}, false
 	return func(ctx context.Context, _ *material) (*material, error) {
 		if plugIn = plugIn || isPlugIn(dir); plugIn {
@@ -111,10 +126,15 @@ func (a *Authority) inDirectory(dir string) func(context.Context, *material) (*m
 
 // loadPlugIn reads what an operator has put into dir.
 func loadPlugIn(dir string, now time.Time) (*material, error) {
-	files, err := readFiles(dir, fileCACert, fileCAKey, fileCertChain, fileRootCert, fileTLSCert, fileTLSKey, fileTLSRoot)
+	files, err := readFiles(dir, plugInFiles()...)
 	if err != nil {
 		return nil, err
 	}
+	return plugInMaterial(dir, files, now)
+}
+
+// plugInMaterial puts together what an operator has put into the place where, in either of the two shapes.
+func plugInMaterial(where string, files map[string][]byte, now time.Time) (*material, error) {
 	cert, key, chain, root := files[fileCACert], files[fileCAKey], files[fileCertChain], files[fileRootCert]
 	names := []string{fileCACert, fileCAKey, fileRootCert}
 	if len(files[fileTLSCert]) > 0 {
@@ -123,12 +143,15 @@ func loadPlugIn(dir string, now time.Time) (*material, error) {
 	}
 	for i, data := range [][]byte{cert, key, root} {
 		if len(data) == 0 {
-			return nil, fmt.Errorf("%s lacks %s: a plugged-in authority needs %v", dir, names[i], names)
+			return nil, fmt.Errorf("%s lacks %s: a plugged-in authority needs %v", where, names[i], names)
 		}
 	}
 	m, err := newMaterial(cert, key, chain, root, now)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", dir, err)
+		return nil, fmt.Errorf("%s: %w", where, err)
+	}
+	if m.crl, err = parseCRL(files[fileCRL]); err != nil {
+		return nil, fmt.Errorf("%s: %s: %w", where, fileCRL, err)
 	}
 	return m, nil
 }
@@ -142,18 +165,20 @@ func (a *Authority) loadSelfSigned(ctx context.Context, store Store) (*material,
 			return nil, err
 		}
 		now := a.options.Now()
+		var old *material
 		if len(files[fileCACert]) > 0 {
 			roots := append(bytes.Clone(files[fileCACert]), files[filePrevious]...)
 			m, err := newMaterial(files[fileCACert], files[fileCAKey], nil, unexpired(roots, now), now)
 			if err != nil {
 				return nil, fmt.Errorf("stored root: %w", err)
 			}
-			if now.Before(renewalOf(m.cert)) {
+			if now.Before(a.renewalOf(m.cert)) {
 				return m, nil
 			}
+			old = m
 			a.options.Log.Info("the root certificate nears its end; making the next one", "expires", m.cert.NotAfter)
 		}
-		next, err := a.newRoot()
+		next, err := a.newRoot(old)
 		if err != nil {
 			return nil, err
 		}
@@ -165,8 +190,8 @@ func (a *Authority) loadSelfSigned(ctx context.Context, store Store) (*material,
 }
 
 // renewalOf is when a root is replaced.
-func renewalOf(root *x509.Certificate) time.Time {
-	return root.NotAfter.Add(-root.NotAfter.Sub(root.NotBefore) * graceShare / 100)
+func (a *Authority) renewalOf(root *x509.Certificate) time.Time {
+	return root.NotAfter.Add(-root.NotAfter.Sub(root.NotBefore) * time.Duration(a.options.RootGrace) / 100)
 }
 
 // unexpired keeps the certificates that are still worth trusting.
@@ -180,12 +205,9 @@ func unexpired(bundle []byte, now time.Time) []byte {
 	return out
 }
 
-// newRoot makes a self-signed root, as files.
-func (a *Authority) newRoot() (map[string][]byte, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
+// newRoot makes a self-signed root, as files. The one that follows another has the same name and key: whoever trusts only the old
+// one accepts what is signed from now on, until they hear of the new one.
+func (a *Authority) newRoot(old *material) (map[string][]byte, error) {
 	serial, err := newSerial()
 	if err != nil {
 		return nil, err
@@ -193,8 +215,14 @@ func (a *Authority) newRoot() (map[string][]byte, error) {
 	now := a.options.Now()
 	template := &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{Organization: []string{a.options.TrustDomain}},
-		NotBefore: now.Add(-backdate), NotAfter: now.Add(rootLifetime), IsCA: true, BasicConstraintsValid: true,
+		NotBefore: now.Add(-backdate), NotAfter: now.Add(a.options.RootTTL), IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+	}
+	var key crypto.Signer
+	if old != nil {
+		key, template.RawSubject = old.key, old.cert.RawSubject
+	} else if key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+		return nil, err
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
@@ -219,14 +247,15 @@ func newSerial() (*big.Int, error) {
 }
 
 // Follow looks for new key material until ctx ends: a rotated root, files that an operator has replaced. What cannot be
-// used is reported, and the last good material goes on.
-func (a *Authority) Follow(ctx context.Context, every time.Duration) {
+// used is reported, and the last good material goes on. It looks when it is woken, and from time to time.
+func (a *Authority) Follow(ctx context.Context, every time.Duration, wake <-chan struct{}) {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	failed := ""
 	for {
 		select {
 		case <-ticker.C:
+		case <-wake:
 		case <-ctx.Done():
 			return
 		}
@@ -255,6 +284,9 @@ func (a *Authority) Changed() <-chan struct{} { return a.changed }
 
 // RootPEM is the bundle that peers verify with.
 func (a *Authority) RootPEM() []byte { return bytes.Clone(a.current.Load().rootPEM) }
+
+// CRL is the list of revoked certificates that the operator has plugged in; empty if there is none.
+func (a *Authority) CRL() []byte { return bytes.Clone(a.current.Load().crl) }
 
 // Expiry is when the root and the signing chain end.
 func (a *Authority) Expiry() (root, chain time.Time) {

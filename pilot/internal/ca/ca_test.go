@@ -399,7 +399,7 @@ func TestPluggedInAuthority(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(t.Context())
 	var following sync.WaitGroup
-	following.Go(func() { a.Follow(ctx, 5*time.Millisecond) })
+	following.Go(func() { a.Follow(ctx, 5*time.Millisecond, nil) })
 	defer func() { cancel(); following.Wait() }()
 	before := string(a.RootPEM())
 	if err := os.WriteFile(filepath.Join(dir, "ca-key.pem"), []byte("broken"), 0o600); err != nil {

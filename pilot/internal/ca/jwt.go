@@ -58,6 +58,9 @@ type claims struct {
 		ServiceAccount struct {
 			Name string `json:"name"`
 		} `json:"serviceaccount"`
+		Node struct {
+			Name string `json:"name"`
+		} `json:"node"`
 	} `json:"kubernetes.io"`
 }
 
@@ -122,7 +125,7 @@ func callerOf(c *claims) (Caller, error) {
 	if k.Namespace != "" && k.Namespace != parts[2] || k.ServiceAccount.Name != "" && k.ServiceAccount.Name != parts[3] {
 		return Caller{}, errors.New("subject and kubernetes.io claims differ")
 	}
-	return Caller{Namespace: parts[2], ServiceAccount: parts[3], PodName: k.Pod.Name, PodUID: k.Pod.UID}, nil
+	return Caller{Namespace: parts[2], ServiceAccount: parts[3], PodName: k.Pod.Name, PodUID: k.Pod.UID, Node: k.Node.Name}, nil
 }
 
 // keysFor returns the keys with an ID, or all for a token that names none. The file is read again when it has changed.

@@ -24,6 +24,7 @@ type material struct {
 	// Encoded once: one PEM for each intermediate with an additional line feed, as the field sends them; the bundle.
 	intermediatePEM []string
 	rootPEM         []byte
+	crl             []byte
 }
 
 // newMaterial puts the parts together and refuses what could not serve: then certificates would be issued that nobody
@@ -105,10 +106,26 @@ func (m *material) rootNotAfter() time.Time {
 	return end
 }
 
-// same tells whether two are made of the same certificates.
+// same tells whether two are made of the same certificates and list of revoked ones.
 func (m *material) same(other *material) bool {
-	return m.cert.Equal(other.cert) && bytes.Equal(m.rootPEM, other.rootPEM) &&
+	return m.cert.Equal(other.cert) && bytes.Equal(m.rootPEM, other.rootPEM) && bytes.Equal(m.crl, other.crl) &&
 		strings.Join(m.intermediatePEM, "") == strings.Join(other.intermediatePEM, "")
+}
+
+// parseCRL checks a bundle of lists in PEM form and returns it as it is.
+func parseCRL(text []byte) ([]byte, error) {
+	rest := bytes.TrimSpace(text)
+	for len(rest) > 0 {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			return nil, errors.New("not in PEM form")
+		}
+		if _, err := x509.ParseRevocationList(block.Bytes); err != nil {
+			return nil, fmt.Errorf("not a list of revoked certificates: %w", err)
+		}
+		rest = bytes.TrimSpace(rest)
+	}
+	return text, nil
 }
 
 // parseKey reads PKCS #8, SEC 1 and PKCS #1. Its errors never hold key material.

@@ -56,6 +56,8 @@ func (n *NodeAuthorizer) Authorize(caller Caller, requested string) (spiffe.ID, 
 		return spiffe.ID{}, fmt.Errorf("the caller's pod %s/%s is another one now", caller.Namespace, caller.PodName)
 	case pod.ServiceAccount != caller.ServiceAccount:
 		return spiffe.ID{}, fmt.Errorf("the caller's pod %s/%s runs as another service account", caller.Namespace, caller.PodName)
+	case caller.Node != "" && pod.Node != caller.Node:
+		return spiffe.ID{}, fmt.Errorf("the caller's pod %s/%s is on node %q, its token is of node %q", caller.Namespace, caller.PodName, pod.Node, caller.Node)
 	case pod.Node == "":
 		return spiffe.ID{}, fmt.Errorf("the caller's pod %s/%s is on no node", caller.Namespace, caller.PodName)
 	case !n.Pods.NodeHasServiceAccount(pod.Node, id.Namespace, id.ServiceAccount):

@@ -25,12 +25,19 @@ const (
 	fileTLSKey  = "tls.key"
 	fileTLSRoot = "ca.crt"
 
+	fileCRL = "ca-crl.pem"
+
 	// filePrevious holds the roots that a rotation has replaced and that have not expired. It is ours: a directory with
 	// root-cert.pem is one that an operator filled.
 	filePrevious = "previous-roots.pem"
 	// fileIntent records a change of several files until all are written.
 	fileIntent = ".intent.json"
 )
+
+// plugInFiles are those of an authority that an operator plugs in.
+func plugInFiles() []string {
+	return []string{fileCACert, fileCAKey, fileCertChain, fileRootCert, fileTLSCert, fileTLSKey, fileTLSRoot, fileCRL}
+}
 
 // ErrConflict is what Save returns when somebody else has saved since the Load.
 var ErrConflict = errors.New("the stored key material has changed meanwhile")
