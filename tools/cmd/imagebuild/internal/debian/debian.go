@@ -53,15 +53,15 @@ deb [signed-by=%[1]s] http://deb.debian.org/debian-security %[2]s-security main
 	} {
 		s.options = append(s.options, "-o", o)
 	}
-	if _, err := s.run(ctx, "apt-get", "update", "-qq"); err != nil {
+	if _, err := s.run(ctx, s.dir, "apt-get", "update", "-qq"); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
-func (s *Source) run(ctx context.Context, program string, args ...string) ([]byte, error) {
+func (s *Source) run(ctx context.Context, dir, program string, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, program, slices.Concat(s.options, args)...)
-	cmd.Dir = filepath.Join(s.dir, "debs")
+	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
 	var problem bytes.Buffer
 	cmd.Stderr = &problem
@@ -98,7 +98,7 @@ func (s *Source) Unpack(ctx context.Context, tree *rootfs.Tree, packages, withou
 
 // closure is the packages and what they depend on, in order.
 func (s *Source) closure(ctx context.Context, packages, without []string) ([]string, error) {
-	raw, err := s.run(ctx, "apt-cache", append([]string{
+	raw, err := s.run(ctx, s.dir, "apt-cache", append([]string{
 		"depends", "--recurse", "--no-recommends", "--no-suggests", "--no-conflicts", "--no-breaks", "--no-replaces", "--no-enhances",
 	}, packages...)...)
 	if err != nil {
@@ -119,7 +119,8 @@ func (s *Source) closure(ctx context.Context, packages, without []string) ([]str
 
 // fetch returns the file of a package's current version.
 func (s *Source) fetch(ctx context.Context, name string) (string, error) {
-	raw, err := s.run(ctx, "apt-get", "download", "--print-uris", name)
+	// Not where the packages are: apt prints nothing for one that is there.
+	raw, err := s.run(ctx, s.dir, "apt-get", "download", "--print-uris", name)
 	if err != nil {
 		return "", err
 	}
@@ -133,7 +134,7 @@ func (s *Source) fetch(ctx context.Context, name string) (string, error) {
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return "", err
 	}
-	_, err = s.run(ctx, "apt-get", "download", "-qq", name)
+	_, err = s.run(ctx, filepath.Dir(file), "apt-get", "download", "-qq", name)
 	return file, err
 }
 

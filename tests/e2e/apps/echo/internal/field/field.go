@@ -33,12 +33,12 @@ const (
 	ServerName     = "ServerName"
 )
 
-// Lines collects lines.
-type Lines struct{ out strings.Builder }
+// Lines collects lines. It has one owner, who may hand it on.
+type Lines struct{ out []byte }
 
 // Add appends a line. Values cannot hold line breaks.
 func (l *Lines) Add(name, value string) {
-	fmt.Fprintf(&l.out, "%s=%s\n", name, strings.NewReplacer("\n", " ", "\r", " ").Replace(value))
+	l.out = fmt.Appendf(l.out, "%s=%s\n", name, strings.NewReplacer("\n", " ", "\r", " ").Replace(value))
 }
 
 // Headers appends a line per value, in order of names.
@@ -56,4 +56,4 @@ func (l *Lines) Headers(name string, headers http.Header) {
 }
 
 // String is all lines.
-func (l *Lines) String() string { return l.out.String() }
+func (l *Lines) String() string { return string(l.out) }
