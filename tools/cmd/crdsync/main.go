@@ -1,4 +1,4 @@
-// Command crdsync, run from the repository root, writes operator/crds from the API modules that the build pins, so that the types that are
+// Command crdsync, run from the repository root, writes the CRDs under operator/ from the API modules that the build pins, so that the types that are
 // compiled in and the schemas that the API server enforces are always of one version.
 package main
 
@@ -23,7 +23,7 @@ type source struct {
 }
 
 func main() {
-	out := flag.String("out", "operator/crds", "directory to write to")
+	out := flag.String("out", "operator", "directory of the charts and CRDs")
 	flag.Parse()
 	if err := run(*out); err != nil {
 		fmt.Fprintln(os.Stderr, "crdsync:", err)
@@ -33,8 +33,9 @@ func main() {
 
 func run(out string) error {
 	for _, s := range []source{
-		{"istio.io/api", "kubernetes/customresourcedefinitions.gen.yaml", "istio.gen.yaml"},
-		{"sigs.k8s.io/gateway-api", "config/crd/standard/*.yaml", "gateway-api.gen.yaml"},
+		{"istio.io/api", "kubernetes/customresourcedefinitions.gen.yaml", "crds/istio.gen.yaml"},
+		{"istio.io/api", "kubernetes/customresourcedefinitions.gen.yaml", "charts/base/files/crd-all.gen.yaml"},
+		{"sigs.k8s.io/gateway-api", "config/crd/standard/*.yaml", "crds/gateway-api.gen.yaml"},
 	} {
 		data, err := s.render()
 		if err != nil {
