@@ -347,3 +347,23 @@ func realEnvoy(t *testing.T) string {
 	}
 	return path
 }
+
+func TestTheDirectoryOfTheSocketsIsNarrowed(t *testing.T) {
+	dir, err := os.MkdirTemp("", "wp") //nolint:usetesting // the path of a Unix socket is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // what is to be narrowed
+		t.Fatal(err)
+	}
+	opened, err := agent.OpenSockets(t.Context(), dir, controlplane.Upstream{}, nil, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer opened.Close()
+	info, err := os.Stat(dir)
+	if err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+}

@@ -31,6 +31,10 @@ func OpenSockets(ctx context.Context, dir string, upstream controlplane.Upstream
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("directory for the engine: %w", err)
 	}
+	// It may have been there, and wider.
+	if err := os.Chmod(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("directory for the engine: %w", err)
+	}
 	s := &Sockets{XDS: filepath.Join(dir, "XDS"), SDS: filepath.Join(dir, "SDS")}
 	discovery := &forwarder{upstream: upstream, log: log}
 	secrets := grpc.NewServer()
