@@ -4,9 +4,14 @@ package netns
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
+	"path/filepath"
 	"runtime"
+	"strconv"
 
+	"github.com/vishvananda/netlink"
+	vns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -99,4 +104,29 @@ func enter(f *os.File, fn func() error) error {
 		runtime.UnlockOSThread()
 	}
 	return fnErr
+}
+
+// OfProcess opens the namespace of a process, below the procfs proc.
+func OfProcess(proc string, pid int) (*os.File, error) {
+	return Open(filepath.Join(proc, strconv.Itoa(pid), "ns/net"))
+}
+
+// Addresses returns the addresses of the namespace's interfaces, loopback's left out.
+func Addresses(f *os.File) ([]netip.Addr, error) {
+	h, err := netlink.NewHandleAt(vns.NsHandle(f.Fd()), unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink in %s: %w", f.Name(), err)
+	}
+	defer h.Close()
+	list, err := h.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("list addresses in %s: %w", f.Name(), err)
+	}
+	var out []netip.Addr
+	for _, a := range list {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok && !ip.IsLoopback() {
+			out = append(out, ip.Unmap())
+		}
+	}
+	return out, nil
 }

@@ -1,23 +1,25 @@
 package nodeagent
 
 import (
-	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/isthmus-mesh/isthmus/cni/internal/discover"
+	"github.com/isthmus-mesh/isthmus/cni/internal/netns"
+	"github.com/isthmus-mesh/isthmus/cni/internal/sockets"
 	"github.com/isthmus-mesh/isthmus/cni/internal/zds"
-	"github.com/isthmus-mesh/isthmus/cni/redirect/nft"
+	"github.com/isthmus-mesh/isthmus/cni/redirect"
 	"github.com/isthmus-mesh/isthmus/cni/redirect/plan"
 	"github.com/isthmus-mesh/isthmus/pkg/kube"
 )
@@ -25,10 +27,16 @@ import (
 const (
 	// retryEvery is the pause between attempts to bring pods to where they should be.
 	retryEvery = 2 * time.Second
+	// coalesce is how long changes are gathered before they are looked at.
+	coalesce = 50 * time.Millisecond
 	// podPatience is how long an ADD waits for the pod's object.
 	podPatience = 10 * time.Second
 	// convergence is how long peers may take to hear that a pod takes no tunnels any more, before its proxy stops taking them.
 	convergence = time.Second
+	// orphanPatience is how long the record of a pod without an object waits for the plugin's DEL.
+	orphanPatience = time.Minute
+	// echo is how long an annotation may take to come back through the source.
+	echo = 10 * time.Second
 )
 
 // Proxy is the node's proxy.
@@ -45,47 +53,79 @@ type HostRules interface {
 
 // Annotator writes an annotation of a pod; a nil value takes it away.
 type Annotator interface {
-	Annotate(ctx context.Context, namespace, name, key string, value *string) error
+	Annotate(ctx context.Context, pod *corev1.Pod, key string, value *string) error
+}
+
+// Finder finds the network namespaces of pods that already run.
+type Finder interface {
+	Find(pods []discover.Wanted) (map[string]discover.Found, map[string]error)
 }
 
 // Config of an Agent.
 type Config struct {
-	Node      string
-	Redirect  plan.Config
-	Excluded  []string // namespaces
+	Node string
+	// Disabled wants no pod in the mesh.
+	Disabled bool
+	// Selection says which pods belong into the mesh, Excluded which namespaces never do.
+	Selection Selection
+	Excluded  []string
+	// RootNamespace has the policies of the whole mesh.
+	RootNamespace string
+	// Redirect is planned, Backend applies it.
+	Redirect plan.Config
+	Backend  redirect.Backend
+	// KeepRules leaves the rules of pods alone that an earlier agent has enrolled.
+	KeepRules bool
 	StateFile string
+	// Proc is the node's procfs; it matters when the agent sees another one.
+	Proc string
+	// HostNetns is never a pod's.
+	HostNetns netns.ID
 	Proxy     Proxy
 	Host      HostRules
 	Annotator Annotator
-	Log       *slog.Logger
-	Metrics   *Metrics
+	// Finder may be nil: then only pods that the plugin has told of are known.
+	Finder Finder
+	// Probe asks the tunnel of a running pod who it is, before traffic is redirected to it. Nil asks nobody.
+	Probe   func(ctx context.Context, ns *os.File, ip netip.Addr, namespace, account string) error
+	Log     *slog.Logger
+	Metrics *Metrics
 }
 
-// Agent enrols pods. It implements kube.Sink for pods and namespaces.
+// Agent enrols pods. It implements kube.Sink for pods, namespaces and PeerAuthentications.
 type Agent struct {
 	cfg  Config
 	ctx  context.Context //nolint:containedctx // ends what runs in the background
 	work sync.WaitGroup
-	host sync.Mutex // HostRules are changed by one at a time
+	host sync.Mutex    // HostRules are changed by one at a time
+	kick chan struct{} // asks Run to look at once
+	// waiting is the number of ADDs that wait for their pod's object.
+	waiting atomic.Int32
 
 	mu         sync.Mutex // guards what follows
 	pods       map[types.NamespacedName]*corev1.Pod
 	namespaces map[string]map[string]string // labels
-	records    map[string]*record           // by uid
-	arrived    chan struct{}                // closed and replaced when objects change
-	synced     chan struct{}                // closed when all objects of the start are known
+	policies   map[types.NamespacedName]*securityv1.PeerAuthentication
+	records    map[string]*record              // by uid
+	older      map[string][]sockets.Connection // by uid: those that were there before the pod was enrolled
+	missing    map[string]string               // by uid: why a pod that should have a record has none
+	arrived    chan struct{}                   // closed and replaced when objects change
+	synced     chan struct{}                   // closed when all objects of the start are known
 }
 
 // New returns an agent that knows what an earlier one has saved.
 func New(ctx context.Context, cfg Config) (*Agent, error) {
 	a := &Agent{
-		cfg: cfg, ctx: ctx, pods: map[types.NamespacedName]*corev1.Pod{}, namespaces: map[string]map[string]string{},
-		records: map[string]*record{}, arrived: make(chan struct{}), synced: make(chan struct{}),
+		cfg: cfg, ctx: ctx, kick: make(chan struct{}, 1),
+		pods: map[types.NamespacedName]*corev1.Pod{}, namespaces: map[string]map[string]string{},
+		policies: map[types.NamespacedName]*securityv1.PeerAuthentication{}, records: map[string]*record{},
+		older: map[string][]sockets.Connection{}, missing: map[string]string{},
+		arrived: make(chan struct{}), synced: make(chan struct{}),
 	}
 	saved, err := loadSaved(cfg.StateFile)
 	if err != nil {
-		// Pods that run keep their rules; only those that are labelled later are out of reach until they restart.
-		cfg.Log.Error("pods that already run cannot be enrolled", "error", err)
+		// Pods that run keep their rules, and are found again where there is a Finder.
+		cfg.Log.Error("the pods that an earlier agent knew are not known", "error", err)
 	}
 	for _, s := range saved {
 		r, err := newRecord(s)
@@ -94,6 +134,7 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 			continue
 		}
 		a.records[s.UID] = r
+		a.older[s.UID] = s.Older
 	}
 	return a, nil
 }
@@ -104,18 +145,7 @@ func (a *Agent) Apply(gvk schema.GroupVersionKind, upserts []kube.Object, delete
 	defer a.mu.Unlock()
 	switch gvk {
 	case kube.PodGVK():
-		for _, o := range upserts {
-			if pod, ok := o.(*corev1.Pod); ok && (pod.Spec.NodeName == a.cfg.Node || pod.Spec.NodeName == "") {
-				a.pods[kube.NameOf(o)] = pod
-				a.wakeLocked(string(pod.UID))
-			}
-		}
-		for _, name := range deletes {
-			if pod, ok := a.pods[name]; ok {
-				delete(a.pods, name)
-				a.wakeLocked(string(pod.UID))
-			}
-		}
+		a.applyPodsLocked(upserts, deletes)
 	case kube.NamespaceGVK():
 		for _, o := range upserts {
 			a.namespaces[o.GetName()] = o.GetLabels()
@@ -125,11 +155,39 @@ func (a *Agent) Apply(gvk schema.GroupVersionKind, upserts []kube.Object, delete
 			delete(a.namespaces, name.Name)
 			a.wakeNamespaceLocked(name.Name)
 		}
+	case kube.PeerAuthenticationGVK():
+		for _, o := range upserts {
+			if p, ok := o.(*securityv1.PeerAuthentication); ok {
+				a.policies[kube.NameOf(o)] = p
+			}
+		}
+		for _, name := range deletes {
+			delete(a.policies, name)
+		}
+		a.hurry()
 	default:
 		return
 	}
 	close(a.arrived)
 	a.arrived = make(chan struct{})
+}
+
+func (a *Agent) applyPodsLocked(upserts []kube.Object, deletes []types.NamespacedName) {
+	for _, o := range upserts {
+		pod, ok := o.(*corev1.Pod)
+		if !ok || pod.Spec.NodeName != a.cfg.Node && pod.Spec.NodeName != "" {
+			continue
+		}
+		a.pods[kube.NameOf(o)] = pod
+		a.wakeLocked(string(pod.UID))
+	}
+	for _, name := range deletes {
+		if pod, ok := a.pods[name]; ok {
+			delete(a.pods, name)
+			delete(a.missing, string(pod.UID))
+			a.wakeLocked(string(pod.UID))
+		}
+	}
 }
 
 // Synced implements kube.Sink.
@@ -151,10 +209,15 @@ func (a *Agent) wakeNamespaceLocked(namespace string) {
 			a.wakeLocked(uid)
 		}
 	}
+	a.hurry()
 }
 
 func (a *Agent) wakeLocked(uid string) {
-	if _, ok := a.records[uid]; !ok || a.ctx.Err() != nil {
+	if _, ok := a.records[uid]; !ok {
+		a.hurry()
+		return
+	}
+	if a.ctx.Err() != nil {
 		return
 	}
 	select {
@@ -164,8 +227,16 @@ func (a *Agent) wakeLocked(uid string) {
 	}
 }
 
-// Run brings the saved pods to where they should be, keeps trying what failed, and returns when ctx has ended and nothing
-// is under way.
+// hurry makes Run look without waiting for its next turn.
+func (a *Agent) hurry() {
+	select {
+	case a.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Run brings the pods to where they should be, keeps trying what failed, and returns when ctx has ended and nothing is under
+// way.
 func (a *Agent) Run(ctx context.Context) {
 	defer a.work.Wait()
 	if a.WaitSynced(ctx) != nil {
@@ -175,17 +246,25 @@ func (a *Agent) Run(ctx context.Context) {
 	defer ticker.Stop()
 	for {
 		a.Restore() //nolint:contextcheck // the agent has its own
+		a.forgetOrphans()
+		a.lookAfterOlder()
 		select {
 		case <-ticker.C:
+		case <-a.kick:
+			select { // more of it may be on the way
+			case <-time.After(coalesce):
+			case <-ctx.Done():
+			}
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// Restore brings all pods that have a network to where they should be, once. Before the proxies are served, it fills the
-// snapshot: a proxy stops what a snapshot does not name.
+// Restore finds pods that it does not know, and brings all that have a network to where they should be, once. Before the proxies
+// are served, it fills the snapshot: a proxy stops what a snapshot does not name.
 func (a *Agent) Restore() {
+	a.discover()
 	var all sync.WaitGroup
 	for _, uid := range a.uids() {
 		all.Go(func() { a.reconcile(uid) })
@@ -216,7 +295,11 @@ func (a *Agent) find(uid string) (r *record, pod *corev1.Pod, want bool) {
 	if !ok || string(pod.UID) != uid {
 		return r, nil, false
 	}
-	return r, pod, wanted(pod, a.namespaces[pod.Namespace], a.excluded)
+	return r, pod, a.wantedLocked(pod)
+}
+
+func (a *Agent) wantedLocked(pod *corev1.Pod) bool {
+	return !a.cfg.Disabled && a.cfg.Selection.wanted(pod, a.namespaces[pod.Namespace], a.excluded)
 }
 
 // EnrolledAddresses are those of the pods that belong into the mesh.
@@ -232,171 +315,9 @@ func (a *Agent) EnrolledAddresses() []netip.Addr {
 
 func (a *Agent) excluded(namespace string) bool { return slices.Contains(a.cfg.Excluded, namespace) }
 
-// reconcile brings one pod to where it should be. Failures are logged once, and tried again by Run.
-func (a *Agent) reconcile(uid string) {
-	r, _, _ := a.find(uid)
-	if r == nil {
-		return
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	// Asked again: it may have changed while another one held the record.
-	_, pod, want := a.find(uid)
-	if r.removed || pod == nil {
-		return // the plugin's DEL is about to come, or has
-	}
-	var err error
-	switch {
-	case want && !r.enrolled:
-		a.cfg.Metrics.events.Inc()
-		err = a.enrol(r, pod)
-	case !want && (r.enrolled || r.marked != "" || pod.Annotations[AnnotationRedirection] != ""):
-		a.cfg.Metrics.events.Inc()
-		err = a.unenrol(r, pod)
-	}
-	a.note(r, pod, err)
-}
-
-func (a *Agent) note(r *record, pod *corev1.Pod, err error) {
-	failure := ""
-	if err != nil {
-		failure = err.Error()
-	}
-	if failure != "" && failure != r.failure {
-		a.cfg.Log.Warn("pod not where it should be; trying again", "pod", quoted(pod), "error", err)
-	}
-	r.failure = failure
-}
-
-// enrol puts a running pod into the mesh. The proxy listens before anything is redirected to it. The record is locked.
-func (a *Agent) enrol(r *record, pod *corev1.Pod) error {
-	if err := a.cfg.Proxy.Add(zds.Pod{
-		UID: r.saved.UID, Name: pod.Name, Namespace: pod.Namespace, ServiceAccount: accountOf(pod), Netns: r.netns,
-	}); err != nil {
-		if pod.Annotations[AnnotationRedirection] == RedirectionEnabled {
-			return err // the redirection of before is in place, and waits for the proxy
-		}
-		return errors.Join(err, a.mark(r, pod, RedirectionPending))
-	}
-	if err := a.changeHost(HostRules.Add, r); err != nil {
-		return err
-	}
-	rules := plan.Plan(plan.PodFromAnnotations(pod.Annotations), a.cfg.Redirect)
-	if err := (nft.Backend{}).Apply(r.netns, rules); err != nil {
-		return fmt.Errorf("redirection: %w", err)
-	}
-	r.enrolled = true
-	a.cfg.Log.Info("pod enrolled", "pod", quoted(pod), "uid", r.saved.UID)
-	return a.mark(r, pod, RedirectionEnabled)
-}
-
-// unenrol takes a running pod out of the mesh; its open connections go on. The record is locked.
-func (a *Agent) unenrol(r *record, pod *corev1.Pod) error {
-	if err := (nft.Backend{}).Remove(r.netns); err != nil {
-		return fmt.Errorf("redirection: %w", err)
-	}
-	if err := a.mark(r, pod, ""); err != nil {
-		return err
-	}
-	if err := a.changeHost(HostRules.Remove, r); err != nil {
-		return err
-	}
-	if r.enrolled {
-		select { // peers that have not heard yet still tunnel to it
-		case <-time.After(convergence):
-		case <-a.ctx.Done():
-		}
-	}
-	if err := a.cfg.Proxy.Del(r.saved.UID); err != nil {
-		a.cfg.Log.Warn("ztunnel was not told that a pod has left", "pod", quoted(pod), "error", err)
-	}
-	r.enrolled = false
-	a.cfg.Log.Info("pod un-enrolled", "pod", quoted(pod), "uid", r.saved.UID)
-	return nil
-}
-
-func (a *Agent) changeHost(change func(HostRules, []netip.Addr) error, r *record) error {
-	a.host.Lock()
-	defer a.host.Unlock()
-	return change(a.cfg.Host, r.saved.IPs)
-}
-
-// mark writes the annotation that tells the control plane how to reach the pod; "" takes it away.
-func (a *Agent) mark(r *record, pod *corev1.Pod, value string) error {
-	if r.marked == value && pod.Annotations[AnnotationRedirection] == value {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(a.ctx, podPatience)
-	defer cancel()
-	var to *string
-	if value != "" {
-		to = &value
-	}
-	if err := a.cfg.Annotator.Annotate(ctx, pod.Namespace, pod.Name, AnnotationRedirection, to); err != nil {
-		return fmt.Errorf("annotate: %w", err)
-	}
-	r.marked = value
-	return nil
-}
-
-// Taken records what a proxy said of a pod in its snapshot.
-func (a *Agent) Taken(uid string, err error) {
-	if err == nil {
-		return
-	}
-	a.work.Go(func() {
-		if r, pod, _ := a.find(uid); r != nil && pod != nil {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.enrolled = false // Run tries again
-			a.note(r, pod, err)
-		}
-	})
-}
-
-// Status is one pod's, for people.
-type Status struct {
-	Pod      string `json:"pod"`
-	UID      string `json:"uid"`
-	Wanted   bool   `json:"wanted"`
-	Enrolled bool   `json:"enrolled"`
-	Problem  string `json:"problem,omitempty"`
-}
-
-// Statuses lists the pods of the node that have a network, by name.
-func (a *Agent) Statuses() []Status {
-	out := []Status{}
-	for _, uid := range a.uids() {
-		r, _, want := a.find(uid)
-		if r == nil {
-			continue
-		}
-		r.mu.Lock()
-		out = append(out, Status{r.saved.Namespace + "/" + r.saved.Name, uid, want, r.enrolled, r.failure})
-		r.mu.Unlock()
-	}
-	slices.SortFunc(out, func(a, b Status) int { return cmp.Compare(a.Pod, b.Pod) })
-	return out
-}
-
-// Metrics of the agent.
-type Metrics struct {
-	events    prometheus.Counter
-	requests  *prometheus.CounterVec
-	Connected prometheus.Gauge
-}
-
-// NewMetrics registers the metrics.
-func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
-	m := &Metrics{
-		events:    prometheus.NewCounter(prometheus.CounterOpts{Name: "nodeagent_reconcile_events_total", Help: "Pods that were enrolled or taken out, or tried to."}),
-		requests:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "istio_cni_plugin_requests_total", Help: "Requests of the CNI plugin."}, []string{"command", "result"}),
-		Connected: prometheus.NewGauge(prometheus.GaugeOpts{Name: "ztunnel_connected", Help: "Node proxies connected."}),
-	}
-	for _, c := range []prometheus.Collector{m.events, m.requests, m.Connected} {
-		if err := registerer.Register(c); err != nil {
-			return nil, fmt.Errorf("register the agent's metrics: %w", err)
-		}
-	}
-	return m, nil
+// Pod returns a pod of this node as it was seen last; nil if there is none.
+func (a *Agent) Pod(namespace, name string) *corev1.Pod {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.pods[types.NamespacedName{Namespace: namespace, Name: name}]
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -23,6 +24,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/isthmus-mesh/isthmus/cni/internal/discover"
 	"github.com/isthmus-mesh/isthmus/cni/internal/nettest"
 	"github.com/isthmus-mesh/isthmus/cni/internal/pluginapi"
 	"github.com/isthmus-mesh/isthmus/cni/internal/zds"
@@ -61,7 +63,7 @@ func TestWanted(t *testing.T) {
 		"has a sidecar":         {pod(func(p *corev1.Pod) { p.Annotations = map[string]string{annotationSidecar: "{}"} }), in, false},
 		"namespace is excluded": {pod(func(p *corev1.Pod) { p.Namespace = "kube-system" }), in, false},
 	} {
-		if got := wanted(tt.pod, tt.namespace, func(ns string) bool { return ns == "kube-system" }); got != tt.want {
+		if got := (Selection{}).wanted(tt.pod, tt.namespace, func(ns string) bool { return ns == "kube-system" }); got != tt.want {
 			t.Errorf("%s: %t", name, got)
 		}
 	}
@@ -76,16 +78,41 @@ type world struct {
 	closed      []string            // pods whose network namespace was closed while the snapshot had it
 	probed      []netip.Addr
 	annotations map[string]string
+	history     []string // every annotation that was written
+	unanswered  error    // what the tunnel's probe says
+	found       map[string]discover.Found
 }
 
-func (w *world) Annotate(_ context.Context, namespace, name, _ string, value *string) error {
+// Find implements Finder.
+func (w *world) Find(pods []discover.Wanted) (map[string]discover.Found, map[string]error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if value == nil {
-		delete(w.annotations, namespace+"/"+name)
-		return nil
+	problems := map[string]error{}
+	for _, p := range pods {
+		if _, ok := w.found[p.UID]; !ok {
+			problems[p.UID] = discover.ErrNoProcess
+		}
 	}
-	w.annotations[namespace+"/"+name] = *value
+	return maps.Clone(w.found), problems
+}
+
+func (w *world) probe(context.Context, *os.File, netip.Addr, string, string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.unanswered
+}
+
+func (w *world) Annotate(_ context.Context, pod *corev1.Pod, _ string, value *string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	name, text := pod.Namespace+"/"+pod.Name, ""
+	if value != nil {
+		text = *value
+	}
+	w.history = append(w.history, text)
+	if w.annotations[name] = text; text == "" {
+		delete(w.annotations, name)
+	}
 	return nil
 }
 
@@ -181,7 +208,8 @@ func (b *bed) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	b.agent, err = New(ctx, Config{
 		Node: "node-1", Redirect: plan.DefaultConfig(), Excluded: []string{"kube-system"}, StateFile: b.state, Proxy: proxy{b.world}, Host: host{b.world},
-		Annotator: b.world, Log: slog.New(slog.DiscardHandler), Metrics: metrics,
+		Annotator: b.world, Log: slog.New(slog.DiscardHandler), Metrics: metrics, Backend: nft.Backend{}, Finder: b.world, Probe: b.world.probe,
+		RootNamespace: "istio-system",
 	})
 	if err != nil {
 		b.t.Fatal(err)
@@ -253,12 +281,12 @@ func (b *bed) served() bool {
 
 func TestAPodIsEnrolledBeforeItStarts(t *testing.T) {
 	b := newBed(t)
-	go func() { // the object comes after the plugin has asked
-		time.Sleep(50 * time.Millisecond)
-		b.objects(ModeAmbient)
-		b.agent.Synced()
-	}()
-	w := b.ask(pluginapi.PathAdd)
+	b.agent.Synced()
+	asked := make(chan *httptest.ResponseRecorder)
+	go func() { asked <- b.ask(pluginapi.PathAdd) }()
+	b.eventually("asked", func() bool { return b.agent.waiting.Load() > 0 })
+	b.objects(ModeAmbient) // the object comes after the plugin has asked
+	w := <-asked
 	if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "true") {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
@@ -355,7 +383,7 @@ func TestARestartedAgentKnowsItsPods(t *testing.T) {
 	b.start()
 	b.objects(ModeAmbient)
 	b.agent.Synced()
-	time.Sleep(100 * time.Millisecond)
+	b.eventually("tried", func() bool { return b.agent.Statuses()[0].Problem != "" })
 	if got := b.world.annotation("shop/web"); got != RedirectionEnabled {
 		t.Errorf("while the proxy is on its way, the pod's peers are told %q", got)
 	}

@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"path/filepath"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/isthmus-mesh/isthmus/cni/internal/netns"
 	"github.com/isthmus-mesh/isthmus/cni/internal/pluginapi"
 )
 
@@ -62,9 +65,7 @@ func (a *Agent) add(ctx context.Context, request pluginapi.Request) (pluginapi.A
 	if err != nil {
 		return pluginapi.Answer{}, err
 	}
-	r, err := newRecord(savedPod{
-		UID: string(pod.UID), Name: pod.Name, Namespace: pod.Namespace, Container: request.ContainerID, Netns: request.Netns, IPs: ips,
-	})
+	r, err := a.recordOf(request, pod, ips)
 	if err != nil {
 		return pluginapi.Answer{}, err
 	}
@@ -77,12 +78,38 @@ func (a *Agent) add(ctx context.Context, request pluginapi.Request) (pluginapi.A
 	if current == nil || !want {
 		return pluginapi.Answer{}, nil
 	}
-	if err := a.enrol(r, current); err != nil { //nolint:contextcheck // the agent has its own
+	a.cfg.Metrics.events.WithLabelValues("add").Inc()
+	if err := a.enrol(a.ctx, r, current, true); err != nil { //nolint:contextcheck // a plugin that hangs up must not leave half of it
 		r.removed = true
 		a.forget(r)
 		return pluginapi.Answer{}, fmt.Errorf("enrol: %w", err)
 	}
 	return pluginapi.Answer{Enrolled: true}, nil
+}
+
+// recordOf makes the record of a pod that has just got its network. The namespace must not be the node's.
+func (a *Agent) recordOf(request pluginapi.Request, pod *corev1.Pod, ips []netip.Addr) (*record, error) {
+	path := request.Netns
+	if rest, ok := strings.CutPrefix(path, "/proc/"); ok && a.cfg.Proc != "" {
+		path = filepath.Join(a.cfg.Proc, rest) // a runtime without named namespaces
+	}
+	r, err := newRecord(savedPod{
+		UID: string(pod.UID), Name: pod.Name, Namespace: pod.Namespace, Container: request.ContainerID, Netns: path, IPs: ips,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if r.saved.Identity == a.cfg.HostNetns {
+		r.netns.Close()
+		return nil, fmt.Errorf("network namespace %s is the node's", request.Netns)
+	}
+	if len(r.saved.IPs) == 0 { // the plugin follows no other one
+		if r.saved.IPs, err = netns.Addresses(r.netns); err != nil {
+			r.netns.Close()
+			return nil, err
+		}
+	}
+	return r, nil
 }
 
 // awaitPod waits for the object of the pod: the runtime may be quicker than the agent's source.
@@ -92,6 +119,8 @@ func (a *Agent) awaitPod(ctx context.Context, request pluginapi.Request) (*corev
 	if a.WaitSynced(ctx) != nil {
 		return nil, errors.New("the agent does not know the cluster's objects yet")
 	}
+	a.waiting.Add(1)
+	defer a.waiting.Add(-1)
 	for {
 		a.mu.Lock()
 		pod, ok := a.pods[types.NamespacedName{Namespace: request.PodNamespace, Name: request.PodName}]
@@ -126,6 +155,7 @@ func (a *Agent) forget(r *record) {
 	a.mu.Lock()
 	if a.records[r.saved.UID] == r {
 		delete(a.records, r.saved.UID)
+		delete(a.older, r.saved.UID)
 	}
 	a.mu.Unlock()
 	a.release(r)
@@ -166,8 +196,11 @@ func (a *Agent) del(request pluginapi.Request) error {
 		}
 	}
 	a.mu.Unlock()
-	if found == nil || request.ContainerID != "" && found.saved.Container != request.ContainerID {
+	if found == nil || request.ContainerID != "" && found.saved.Container != "" && found.saved.Container != request.ContainerID {
 		return nil // not ours, or another sandbox of the same pod
+	}
+	if found.saved.Container == "" && isAnother(request.Netns, found.saved.Identity) {
+		return nil // found by its process, so its sandbox has no name
 	}
 	found.mu.Lock()
 	defer found.mu.Unlock()
@@ -182,8 +215,21 @@ func (a *Agent) save() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	list := make([]savedPod, 0, len(a.records))
-	for _, r := range a.records {
-		list = append(list, r.saved)
+	for uid, r := range a.records {
+		p := r.saved
+		p.Older = a.older[uid]
+		list = append(list, p)
 	}
 	return save(a.cfg.StateFile, list)
+}
+
+// isAnother tells whether there is a network namespace at path that is not the one of this identity.
+func isAnother(path string, identity netns.ID) bool {
+	file, err := netns.Open(path)
+	if err != nil {
+		return false // gone already
+	}
+	defer file.Close()
+	id, err := netns.Identify(file)
+	return err == nil && id != identity
 }

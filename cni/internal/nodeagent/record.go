@@ -9,8 +9,10 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/isthmus-mesh/isthmus/cni/internal/netns"
+	"github.com/isthmus-mesh/isthmus/cni/internal/sockets"
 )
 
 // record is a pod of this node that has a network.
@@ -21,10 +23,20 @@ type record struct {
 
 	mu       sync.Mutex // held while the pod is being changed; guards what follows
 	removed  bool       // the pod is gone
-	enrolled bool       // the redirection is in place and the proxy knows the pod
+	served   bool       // the proxy has taken the pod
+	enrolled bool       // the redirection is in place as well
 	marked   string     // the annotation that was written last
-	failure  string     // why the last attempt failed
+	markedAt time.Time
+	failure  string // why the last attempt failed
+	looked   bool   // connections older than the enrolment have been listed
+	// cutFailed is set when it was said that older connections cannot be cut.
+	cutFailed bool
+	// orphanSince is when the pod's object was first seen to be gone.
+	orphanSince time.Time
 }
+
+// markedLately tells whether the annotation has been written so lately that the source may not know.
+func (r *record) markedLately() bool { return time.Since(r.markedAt) < echo }
 
 // savedPod is what survives a restart of the agent.
 type savedPod struct {
@@ -35,6 +47,8 @@ type savedPod struct {
 	Netns     string       `json:"netns"`
 	Identity  netns.ID     `json:"netnsID"`
 	IPs       []netip.Addr `json:"ips"`
+	// Older is only set in what is saved: see Agent.older.
+	Older []sockets.Connection `json:"olderConnections,omitempty"`
 }
 
 func newRecord(saved savedPod) (*record, error) {

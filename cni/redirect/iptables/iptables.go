@@ -60,7 +60,7 @@ func Find(kind string, ns *os.File, lockFile string) (Tool, error) {
 		return Tool{}, fmt.Errorf("iptables-%s: %w", kind, ErrNoBinary)
 	}
 	if t, ok := have[Legacy]; ok {
-		text, err := t.save(ns, plan.FamilyIPv4, "")
+		text, err := t.Save(ns, plan.FamilyIPv4, "")
 		if s := parseSaved(text); err == nil && s.other+len(s.lines) > 0 {
 			return t, nil
 		}
@@ -108,8 +108,8 @@ func (t Tool) run(ns *os.File, input, name string, args ...string) (string, erro
 	return out.String(), nil
 }
 
-// save lists the rules; all tables when table is "".
-func (t Tool) save(ns *os.File, f plan.Family, table string) (string, error) {
+// Save lists the rules; all tables when table is "".
+func (t Tool) Save(ns *os.File, f plan.Family, table string) (string, error) {
 	var args []string
 	if table != "" {
 		args = []string{"-t", table}
@@ -117,8 +117,8 @@ func (t Tool) save(ns *os.File, f plan.Family, table string) (string, error) {
 	return t.run(ns, "", t.prefix(f)+"-save", args...)
 }
 
-// restore applies the lines in one step a table; what they do not name stays.
-func (t Tool) restore(ns *os.File, f plan.Family, input string) error {
+// Restore applies the lines in one step a table; what they do not name stays.
+func (t Tool) Restore(ns *os.File, f plan.Family, input string) error {
 	args := []string{"--noflush"}
 	if t.Kind == Legacy {
 		args = append(args, "--wait=10")
@@ -147,11 +147,11 @@ func (b Backend) Apply(ns *os.File, rules plan.Rules) error {
 		return err
 	}
 	for _, f := range b.families() {
-		text, err := b.Tool.save(ns, f, "")
+		text, err := b.Tool.Save(ns, f, "")
 		if err != nil {
 			return err
 		}
-		if err := b.Tool.restore(ns, f, Render(rules, f, parseSaved(text).jumps)); err != nil {
+		if err := b.Tool.Restore(ns, f, Render(rules, f, parseSaved(text).jumps)); err != nil {
 			return fmt.Errorf("apply %s rules: %w", f, err)
 		}
 	}
@@ -192,7 +192,7 @@ func (b Backend) Clear(ns *os.File) error {
 // each restores what lines says for every chain of ours that is there. Before a chain can be deleted, the jump to it goes.
 func (b Backend) each(ns *os.File, lines func(table plan.Kind, chain string) string) error {
 	for _, f := range b.families() {
-		text, err := b.Tool.save(ns, f, "")
+		text, err := b.Tool.Save(ns, f, "")
 		if err != nil {
 			return err
 		}
@@ -218,7 +218,7 @@ func (b Backend) each(ns *os.File, lines func(table plan.Kind, chain string) str
 		if input.Len() == 0 {
 			continue
 		}
-		if err := b.Tool.restore(ns, f, input.String()); err != nil {
+		if err := b.Tool.Restore(ns, f, input.String()); err != nil {
 			return err
 		}
 	}
@@ -229,7 +229,7 @@ func (b Backend) each(ns *os.File, lines func(table plan.Kind, chain string) str
 func (b Backend) Inspect(ns *os.File, rules plan.Rules) ([]string, error) {
 	var drift []string
 	for _, f := range b.families() {
-		text, err := b.Tool.save(ns, f, "")
+		text, err := b.Tool.Save(ns, f, "")
 		if err != nil {
 			return nil, err
 		}
