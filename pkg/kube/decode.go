@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -25,9 +26,33 @@ func Decode(file string, data []byte) ([]Decoded, []ObjectError) {
 	return d.objects, d.errs
 }
 
+// DecodeServed reads one object as an API server serves it, in JSON. An API server has checked it against a schema that may be
+// newer than the Go type, thus fields that the kind does not have are only warnings here. The object is nil when it cannot be
+// used.
+func DecodeServed(data []byte) (Object, []ObjectError) {
+	return NewServed().Decode(data)
+}
+
+// Served decodes objects as an API server serves them.
+type Served struct{ table kindTable }
+
+// NewServed returns what does DecodeServed many times.
+func NewServed() Served { return Served{table: newKindTable()} }
+
+// Decode is DecodeServed.
+func (s Served) Decode(data []byte) (Object, []ObjectError) {
+	d := decoder{table: s.table, served: true}
+	d.object(ObjectError{}, data)
+	if len(d.objects) == 0 {
+		return nil, d.errs
+	}
+	return d.objects[0].Object, d.errs
+}
+
 // decoder collects what one call of Decode finds.
 type decoder struct {
 	file    string
+	served  bool // unknown fields are warnings
 	table   kindTable
 	objects []Decoded
 	errs    []ObjectError
@@ -212,7 +237,7 @@ func (d *decoder) typed(at ObjectError, k kind, raw []byte) {
 	if at.Name == "" && o.GetGenerateName() == "" && len(d.errs) == before {
 		d.fail(at, "metadata.name", "a name is required")
 	}
-	if len(d.errs) > before {
+	if slices.ContainsFunc(d.errs[before:], func(e ObjectError) bool { return !e.Warning }) {
 		return
 	}
 	o.GetObjectKind().SetGroupVersionKind(k.gvk)
@@ -223,6 +248,15 @@ func (d *decoder) typed(at ObjectError, k kind, raw []byte) {
 		o.SetNamespace(at.Namespace)
 	}
 	d.objects = append(d.objects, Decoded{Object: o, GVK: k.gvk, File: at.File, Line: at.Line})
+}
+
+// unknown reports a field that the kind does not have.
+func (d *decoder) unknown(at ObjectError, field, reason string) {
+	at.Warning = d.served
+	if d.served {
+		reason += " in this version of the mesh; it is ignored"
+	}
+	d.fail(at, field, reason)
 }
 
 func (d *decoder) fail(at ObjectError, field, reason string) {
@@ -248,7 +282,7 @@ func (d *decoder) strict(at ObjectError, raw []byte, o Object) {
 	}
 	for _, e := range unknown {
 		if found := unknownField.FindStringSubmatch(e.Error()); found != nil {
-			d.fail(at, found[1], fmt.Sprintf("%s has no such field", at.Kind))
+			d.unknown(at, found[1], fmt.Sprintf("%s has no such field", at.Kind))
 			continue
 		}
 		d.fail(at, "", e.Error())

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"regexp"
@@ -33,9 +34,71 @@ func (d *decoder) message(at ObjectError, k kind, raw []byte, o Object) {
 	if len(spec) == 0 || string(spec) == "null" {
 		return
 	}
-	if err := UnmarshalMessage(spec, k.spec(o), protojson.UnmarshalOptions{}); err != nil {
+	err = UnmarshalMessage(spec, k.spec(o), protojson.UnmarshalOptions{})
+	if err != nil && d.served {
+		spec, err = d.withoutUnknown(at, k.spec(o), spec)
+	}
+	if err != nil {
 		field, reason := explainMessage(k.spec(o), spec, err)
 		d.fail(at, field, reason)
+	}
+}
+
+// withoutUnknown decodes a message once more, without the fields that it does not have, each of which is reported. It returns what
+// it decoded.
+func (d *decoder) withoutUnknown(at ObjectError, m proto.Message, spec []byte) ([]byte, error) {
+	var value any
+	numbers := json.NewDecoder(bytes.NewReader(spec))
+	numbers.UseNumber()
+	if err := numbers.Decode(&value); err != nil {
+		return spec, err
+	}
+	prune(m.ProtoReflect().Descriptor(), value, "spec", func(field, message string) {
+		d.unknown(at, field, message+" has no such field")
+	})
+	pruned, err := json.Marshal(value)
+	if err != nil {
+		return spec, err
+	}
+	proto.Reset(m)
+	return pruned, UnmarshalMessage(pruned, m, protojson.UnmarshalOptions{})
+}
+
+// prune removes from a JSON value the fields that a message type does not have.
+func prune(m protoreflect.MessageDescriptor, value any, path string, removed func(path, message string)) {
+	fields, ok := value.(map[string]any)
+	if !ok || strings.HasPrefix(string(m.FullName()), "google.protobuf.") {
+		return
+	}
+	for _, name := range sortedKeys(fields) {
+		f := m.Fields().ByJSONName(name)
+		if f == nil {
+			f = m.Fields().ByTextName(name)
+		}
+		at := path + "." + name
+		switch {
+		case f == nil:
+			delete(fields, name)
+			removed(at, string(m.Name()))
+		case f.IsMap():
+			entries, _ := fields[name].(map[string]any)
+			for _, key := range sortedKeys(entries) {
+				pruneOne(f.MapValue(), entries[key], at+"."+key, removed)
+			}
+		case f.IsList():
+			items, _ := fields[name].([]any)
+			for i, item := range items {
+				pruneOne(f, item, fmt.Sprintf("%s[%d]", at, i), removed)
+			}
+		default:
+			pruneOne(f, fields[name], at, removed)
+		}
+	}
+}
+
+func pruneOne(f protoreflect.FieldDescriptor, value any, path string, removed func(path, message string)) {
+	if f.Kind() == protoreflect.MessageKind {
+		prune(f.Message(), value, path, removed)
 	}
 }
 
