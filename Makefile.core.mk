@@ -23,6 +23,8 @@ SAMPLES := ./samples/bookinfo/cmd/productpage ./samples/bookinfo/cmd/details ./s
 	./samples/bookinfo/cmd/ratings ./samples/httpbin/cmd/httpbin ./samples/curl/cmd/sleep ./samples/tcp-echo/cmd/tcp-echo ./samples/udp-echo/cmd/udp-echo
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)
 
+E2E_FLAGS = -artifacts $(OUT)/e2e $(if $(HUB),-hub $(HUB)) $(if $(TAG),-tag $(TAG)) $(if $(KIND_NODE_IMAGE),-image $(KIND_NODE_IMAGE)) $(if $(KEEP),-keep)
+
 .PHONY: help
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile.core.mk
@@ -87,9 +89,24 @@ docker: ## container images
 	@echo "make docker: images are built from the release that runs on Kubernetes, which is not here yet (docker/README.md)"; exit 1
 
 .PHONY: e2e
-e2e: ## end-to-end suites in kind
-	@echo "make e2e: the kind suites come with the Kubernetes release, which is not here yet (tests/e2e/README.md)"; exit 1
+e2e: build docker ## the suites in a kind cluster made from Go modules and Debian; KIND_NODE_IMAGE=… uses that image, KEEP=1 keeps the cluster
+	go run ./tools/cmd/kindnode e2e $(E2E_FLAGS) -- $(E2E_ARGS)
+
+.PHONY: conformance
+conformance: build docker ## the Gateway API's own suite in a kind cluster; report in out/conformance.yaml
+	go run ./tools/cmd/kindnode e2e $(E2E_FLAGS) -tests $(CURDIR)/tests/e2e/conformance -packages . -- -args -report-output=$(OUT)/conformance.yaml $(E2E_ARGS)
+
+.PHONY: cluster
+cluster: ## a kind cluster without the mesh; `go run ./tools/cmd/kindnode down` deletes it
+	go run ./tools/cmd/kindnode up $(if $(KIND_NODE_IMAGE),-image $(KIND_NODE_IMAGE))
+	@go run ./tools/cmd/kindnode env
+
+.PHONY: envtest
+envtest: ## tests against a real API server, built here from its module
+	go run ./tools/cmd/kindnode binaries -only etcd,kube-apiserver -out $(OUT)/k8s/bin
+	CGO_ENABLED=1 tools/envtest.sh
 
 .PHONY: clean
-clean: ## remove what was built
+clean: ## remove what was built, clusters with it
+	go run ./tools/cmd/kindnode down -all
 	rm -rf $(BIN) $(OUT)
