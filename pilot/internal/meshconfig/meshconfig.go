@@ -1,19 +1,17 @@
-// Package meshconfig reads the mesh's configuration file and follows its changes.
+// Package meshconfig reads the mesh's configuration, from a file or from ConfigMaps, and follows its changes.
 package meshconfig
 
 import (
-	"context"
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"log/slog"
-	"os"
-	"path/filepath"
-	"time"
+	"maps"
 
-	"github.com/fsnotify/fsnotify"
 	"google.golang.org/protobuf/encoding/protojson"
 	meshapi "istio.io/api/mesh/v1alpha1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/yaml"
 
 	"github.com/isthmus-mesh/isthmus/pilot/internal/registry"
@@ -29,15 +27,18 @@ type Settings struct {
 	ServiceEntryVisibility string
 }
 
-// Parse reads YAML. Fields that are not known are ignored, because files written for other releases have them.
-func Parse(data []byte) (Settings, error) {
-	raw, err := yaml.YAMLToJSON(data)
+// Parse reads YAML: what a later layer says counts before what an earlier one says, field by field, and within defaultConfig, too.
+// Fields that are not known are ignored, because files written for other releases have them.
+func Parse(layers ...[]byte) (Settings, error) {
+	fields := map[string]json.RawMessage{}
+	for _, layer := range layers {
+		if err := overlay(fields, layer); err != nil {
+			return Settings{}, fmt.Errorf("parse the mesh configuration: %w", err)
+		}
+	}
+	raw, err := json.Marshal(fields)
 	if err != nil {
 		return Settings{}, fmt.Errorf("parse the mesh configuration: %w", err)
-	}
-	out := Settings{Proto: Default().Proto}
-	if string(raw) == "null" {
-		return out, nil
 	}
 	var extra struct {
 		ServiceEntryVisibility string `json:"serviceEntryVisibility"`
@@ -45,23 +46,46 @@ func Parse(data []byte) (Settings, error) {
 	if err := json.Unmarshal(raw, &extra); err != nil {
 		return Settings{}, fmt.Errorf("parse the mesh configuration: %w", err)
 	}
+	out := Settings{Proto: &meshapi.MeshConfig{}}
 	switch out.ServiceEntryVisibility = extra.ServiceEntryVisibility; out.ServiceEntryVisibility {
 	case "", "NONE", "NAMESPACE", "PUBLIC":
 	default:
 		return Settings{}, fmt.Errorf("parse the mesh configuration: serviceEntryVisibility: %q is not one of NONE, NAMESPACE, PUBLIC", extra.ServiceEntryVisibility)
 	}
-	fromFile := &meshapi.MeshConfig{}
-	if err := kube.UnmarshalMessage(raw, fromFile, protojson.UnmarshalOptions{DiscardUnknown: true}); err != nil {
+	if err := kube.UnmarshalMessage(raw, out.Proto, protojson.UnmarshalOptions{DiscardUnknown: true}); err != nil {
 		return Settings{}, fmt.Errorf("parse the mesh configuration: %w", err)
 	}
-	if fromFile.TrustDomain == "" {
-		fromFile.TrustDomain = out.Proto.TrustDomain
+	defaults := Default().Proto
+	out.Proto.TrustDomain = cmp.Or(out.Proto.TrustDomain, defaults.TrustDomain)
+	out.Proto.RootNamespace = cmp.Or(out.Proto.RootNamespace, defaults.RootNamespace)
+	if _, err := out.Selectors(); err != nil {
+		return Settings{}, fmt.Errorf("parse the mesh configuration: %w", err)
 	}
-	if fromFile.RootNamespace == "" {
-		fromFile.RootNamespace = out.Proto.RootNamespace
-	}
-	out.Proto = fromFile
 	return out, nil
+}
+
+// overlay puts the fields of a layer over those of the ones before.
+func overlay(fields map[string]json.RawMessage, layer []byte) error {
+	raw, err := yaml.YAMLToJSON(layer)
+	if err != nil || string(raw) == "null" {
+		return err
+	}
+	var next map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &next); err != nil {
+		return errors.New("it is not a list of fields")
+	}
+	const nested = "defaultConfig"
+	if before, after := fields[nested], next[nested]; before != nil && after != nil {
+		var merged map[string]json.RawMessage
+		if err := errors.Join(json.Unmarshal(before, &merged), json.Unmarshal(after, &merged)); err != nil {
+			return fmt.Errorf("%s: %w", nested, err)
+		}
+		if next[nested], err = json.Marshal(merged); err != nil {
+			return fmt.Errorf("%s: %w", nested, err)
+		}
+	}
+	maps.Copy(fields, next)
+	return nil
 }
 
 // Default is the configuration without a file.
@@ -80,62 +104,32 @@ func (s Settings) Mesh(clusterID, network, domain string) registry.Mesh {
 		RootNamespace:          s.Proto.GetRootNamespace(),
 		ServiceEntryVisibility: s.ServiceEntryVisibility,
 	}}
-	for _, sel := range s.Proto.GetDiscoverySelectors() {
-		out := &metav1.LabelSelector{MatchLabels: sel.GetMatchLabels()}
-		for _, e := range sel.GetMatchExpressions() {
-			out.MatchExpressions = append(out.MatchExpressions, metav1.LabelSelectorRequirement{
-				Key: e.GetKey(), Operator: metav1.LabelSelectorOperator(e.GetOperator()), Values: e.GetValues(),
-			})
-		}
-		m.DiscoverySelectors = append(m.DiscoverySelectors, out)
-	}
+	m.DiscoverySelectors = s.labelSelectors()
 	return m
 }
 
-// Load reads a file; without one it returns the defaults.
-func Load(file string) (Settings, error) {
-	if file == "" {
-		return Default(), nil
+func (s Settings) labelSelectors() (out []*metav1.LabelSelector) {
+	for _, from := range s.Proto.GetDiscoverySelectors() {
+		to := &metav1.LabelSelector{MatchLabels: from.GetMatchLabels()}
+		for _, e := range from.GetMatchExpressions() {
+			to.MatchExpressions = append(to.MatchExpressions, metav1.LabelSelectorRequirement{
+				Key: e.GetKey(), Operator: metav1.LabelSelectorOperator(e.GetOperator()), Values: e.GetValues(),
+			})
+		}
+		out = append(out, to)
 	}
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return Settings{}, fmt.Errorf("read the mesh configuration: %w", err)
-	}
-	return Parse(data)
+	return out
 }
 
-// settle is how long a file must be left alone before it is read.
-const settle = 50 * time.Millisecond
-
-// Follow calls changed with every version of the file that can be parsed, until ctx ends. Its directory is watched, so that
-// atomic replacement and the swap of a mounted ConfigMap are seen.
-func Follow(ctx context.Context, file string, log *slog.Logger, changed func(Settings)) error {
-	watcher, err := fsnotify.NewWatcher()
-	if err != nil {
-		return fmt.Errorf("watch the mesh configuration: %w", err)
-	}
-	defer watcher.Close()
-	if err := watcher.Add(filepath.Dir(file)); err != nil {
-		return fmt.Errorf("watch the mesh configuration: %w", err)
-	}
-	timer := time.NewTimer(0) // what changed between Load and the watch
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-watcher.Events:
-			timer.Reset(settle)
-		case err := <-watcher.Errors:
-			log.Warn("watching the mesh configuration; reading it again", "error", err)
-			timer.Reset(settle)
-		case <-timer.C:
-			s, err := Load(file)
-			if err != nil {
-				log.Error("the mesh configuration is not usable; the last good one stays in force", "error", err)
-				continue
-			}
-			changed(s)
+// Selectors choose the namespaces that are part of the mesh; none choose all.
+func (s Settings) Selectors() ([]labels.Selector, error) {
+	var out []labels.Selector
+	for i, l := range s.labelSelectors() {
+		selector, err := metav1.LabelSelectorAsSelector(l)
+		if err != nil {
+			return nil, fmt.Errorf("discoverySelectors[%d]: %w", i, err)
 		}
+		out = append(out, selector)
 	}
+	return out, nil
 }

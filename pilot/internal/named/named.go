@@ -18,6 +18,7 @@ import (
 type object[T any] interface {
 	*T
 	runtime.Object
+	metav1.Object
 }
 
 // client is the part of a typed client that lists and watches.
@@ -85,7 +86,9 @@ func follow[T any, P object[T], L runtime.Object](ctx context.Context, api kuber
 			if !ok {
 				return fmt.Errorf("watch %s: got %T", name, o)
 			}
-			found = p
+			if p.GetName() == name {
+				found = p
+			}
 		}
 		changed(found)
 	}
