@@ -1,0 +1,105 @@
+//go:build e2e
+
+package suites
+
+import (
+	"context"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2" //nolint:revive // the language of the suites
+	. "github.com/onsi/gomega"    //nolint:revive // likewise
+
+	"github.com/isthmus-mesh/isthmus/tests/e2e/lab"
+)
+
+var _ = Describe("Under load", Ordered, func() {
+	const ns = "e2e-restarts"
+	BeforeAll(func(ctx SpecContext) {
+		namespace(ctx, ns, ambient())
+		deploy(ctx, ns, []string{"echo-v1", "client"}, echoManifest("v1", 2), clientManifest("client"))
+		enrolled(ctx, ns, "app=echo")
+		enrolled(ctx, ns, "app=client")
+	})
+
+	It("a rolling update of the application loses no request (TestServiceRestart)", func(ctx SpecContext) {
+		stop := load(ctx, ns, "client", "http://echo/")
+		within(ctx, func(ctx context.Context) error { return cluster.Restart(ctx, lab.Deployment(ns, "echo-v1")) })
+		stop()
+	})
+
+	It("a restart of the control plane loses no request (TestAPIServer)", func(ctx SpecContext) {
+		stop := load(ctx, ns, "client", "http://echo/")
+		within(ctx, func(ctx context.Context) error { return cluster.Restart(ctx, lab.Istiod()) })
+		stop()
+	})
+
+	It("a restart of the node agents loses no request, and new pods are enrolled after it (TestTrafficWithCNIUpgrade)", func(ctx SpecContext) {
+		stop := load(ctx, ns, "client", "http://echo/")
+		within(ctx, func(ctx context.Context) error { return cluster.Restart(ctx, lab.CNI()) })
+		within(ctx, func(ctx context.Context) error { return cluster.Restart(ctx, lab.Deployment(ns, "echo-v1")) })
+		enrolled(ctx, ns, "app=echo")
+		stop()
+	})
+
+	It("a restart of the node proxies loses no request (TestZtunnelRestart)", func(ctx SpecContext) {
+		stop := load(ctx, ns, "client", "http://echo/")
+		within(ctx, func(ctx context.Context) error { return cluster.Restart(ctx, lab.Ztunnel()) })
+		stop()
+		enrolled(ctx, ns, "app=echo")
+	})
+
+	It("goes on while the API server is away, for new connections too", func(ctx SpecContext) {
+		node, err := cluster.ControlPlaneNode(ctx)
+		Expect(err).NotTo(HaveOccurred())
+		client, err := cluster.Pod(ctx, ns, "app=client")
+		Expect(err).NotTo(HaveOccurred())
+		// The load is started inside the pod and read afterwards: there is no way in while the API server is away.
+		script := "for i in $(seq 400); do curl -sS -o /dev/null -m 5 --fail http://echo/ || echo failed; sleep 0.05; done > /tmp/out 2>&1; echo done >> /tmp/out"
+		_, err = cluster.Exec(ctx, ns, client.Name, "sh", "-c", "("+script+") >/dev/null 2>&1 &")
+		Expect(err).NotTo(HaveOccurred())
+		move := func(from, to string) error {
+			return cluster.Docker(ctx, "exec", node, "mv", from, to)
+		}
+		const manifest, aside = "/etc/kubernetes/manifests/kube-apiserver.yaml", "/etc/kubernetes/kube-apiserver.yaml"
+		Expect(move(manifest, aside)).To(Succeed())
+		DeferCleanup(func() { _ = move(aside, manifest) })
+		Eventually(ctx, func() error { _, err := cluster.Pods(ctx, ns, ""); return err }).WithTimeout(patience).ShouldNot(Succeed())
+		time.Sleep(10 * time.Second) // what is measured is a time without an API server
+		Expect(move(aside, manifest)).To(Succeed())
+		Eventually(ctx, func() error { _, err := cluster.Pods(ctx, ns, ""); return err }).WithTimeout(patience).Should(Succeed())
+		var out string
+		Eventually(ctx, func() (string, error) {
+			var err error
+			out, err = cluster.Exec(ctx, ns, client.Name, "cat", "/tmp/out")
+			return out, err
+		}).WithTimeout(patience).Should(HaveSuffix("done\n"))
+		Expect(out).To(Equal("done\n"))
+		// And what changes afterwards is taken up.
+		within(ctx, func(ctx context.Context) error { return cluster.Restart(ctx, lab.Deployment(ns, "echo-v1")) })
+		answers(ctx, ns, "client", "200", "http://echo/")
+	})
+})
+
+var _ = Describe("A node that reboots", Ordered, Serial, func() {
+	const ns = "e2e-reboot"
+	It("brings its pods back inside the mesh", func(ctx SpecContext) {
+		namespace(ctx, ns, ambient())
+		deploy(ctx, ns, []string{"echo-v1", "client"}, echoManifest("v1", 1), clientManifest("client"))
+		apply(ctx, ns, `
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default}
+spec: {mtls: {mode: STRICT}}
+`)
+		answers(ctx, ns, "client", "200", "http://echo/")
+		pod, err := cluster.Pod(ctx, ns, "app=echo")
+		Expect(err).NotTo(HaveOccurred())
+		within(ctx, func(ctx context.Context) error { return cluster.RestartNode(ctx, pod.Spec.NodeName) })
+		within(ctx, func(ctx context.Context) error {
+			return cluster.WaitRollout(ctx, lab.Istiod(), lab.CNI(), lab.Ztunnel(), lab.Deployment(ns, "echo-v1"), lab.Deployment(ns, "client"))
+		})
+		enrolled(ctx, ns, "app=echo")
+		answers(ctx, ns, "client", "200", "http://echo/")
+		stays(ctx, ns, "client", "200", "http://echo/")
+	})
+})
