@@ -96,8 +96,19 @@ func (r *recorder) events(text string) (out []string) {
 	return out
 }
 
+// schemaGVK shortens.
+type schemaGVK = schema.GroupVersionKind
+
 // run starts a source and waits until it has synced.
 func run(t *testing.T, cfg cluster.Config) (*recorder, *cluster.Source) {
+	t.Helper()
+	r, s := start(t, cfg)
+	eventually(t, "synced", func() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.synced == 1 })
+	return r, s
+}
+
+// start starts a source for the time of the test.
+func start(t *testing.T, cfg cluster.Config) (*recorder, *cluster.Source) {
 	t.Helper()
 	r := &recorder{objects: map[string]kube.Object{}}
 	cfg.Log, cfg.OnError = slog.New(slog.NewTextHandler(t.Output(), nil)), r.onError
@@ -114,7 +125,6 @@ func run(t *testing.T, cfg cluster.Config) (*recorder, *cluster.Source) {
 			t.Error(err)
 		}
 	})
-	eventually(t, "synced", func() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.synced == 1 })
 	return r, s
 }
 
