@@ -25,9 +25,18 @@ LDFLAGS := -s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)
 
 E2E_FLAGS = -artifacts $(OUT)/e2e $(if $(HUB),-hub $(HUB)) $(if $(TAG),-tag $(TAG)) $(if $(KIND_NODE_IMAGE),-image $(KIND_NODE_IMAGE)) $(if $(KEEP),-keep)
 
+# Images: see docker/README.md. They are the same bytes for the same commit: everything in them bears its time.
+HUB ?= docker.io/isthmus
+TAG ?= $(VERSION)
+VARIANT ?=
+DOCKER_ARCHITECTURES ?= linux/amd64,linux/arm64
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+IMAGEBUILD = go run ./tools/cmd/imagebuild -hub '$(or $(HUBS),$(HUB))' -tag '$(TAG)' -version '$(VERSION)' -revision $(REVISION) \
+	-epoch $(SOURCE_DATE_EPOCH) -variant '$(VARIANT)' -arch '$(DOCKER_ARCHITECTURES)' -out $(OUT)/images
+
 .PHONY: help
 help: ## print the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile.core.mk
+	@awk -F ':.*## ' '/^[a-z0-9.% -]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile.core.mk
 
 .PHONY: deps
 deps: ## install the system packages that demo and test need (Debian)
@@ -84,9 +93,18 @@ tidy-check: ## fail when a module file is not tidy
 bench: envoy ## measure, as ratios against a peer or a limit in the same run
 	@short=0; for b in benchl4 benchwds benchxds benchl7; do go run ./tools/cmd/$$b || short=1; done; exit $$short
 
-.PHONY: docker
-docker: ## container images
-	@echo "make docker: images are built from the release that runs on Kubernetes, which is not here yet (docker/README.md)"; exit 1
+.PHONY: docker docker.save push docker.push
+docker: ## container images for DOCKER_ARCHITECTURES as HUB/name:TAG, in out/images
+	$(IMAGEBUILD)
+
+docker.%: ## one image: make docker.ztunnel
+	$(IMAGEBUILD) $*
+
+docker.save: ## the images as compressed tarballs too
+	$(IMAGEBUILD) -save
+
+docker.push push: ## push the images to HUB as multi-architecture indexes
+	$(IMAGEBUILD) -push
 
 .PHONY: e2e
 e2e: build docker ## the suites in a kind cluster made from Go modules and Debian; KIND_NODE_IMAGE=… uses that image, KEEP=1 keeps the cluster

@@ -34,7 +34,7 @@ type options struct {
 	root, out, specFile, hub, tag, version, revision, variant, release string
 	archs                                                              []string
 	epoch                                                              int64
-	push, save, list                                                   bool
+	push, save, list, dockerfiles                                      bool
 	names                                                              []string
 }
 
@@ -60,6 +60,7 @@ func parse(args []string) (options, error) {
 	f.BoolVar(&o.push, "push", false, "push the images, as multi-architecture indexes")
 	f.BoolVar(&o.save, "save", false, "write compressed tarballs (.tar.gz) too")
 	f.BoolVar(&o.list, "list", false, "print the names of the images only")
+	f.BoolVar(&o.dockerfiles, "dockerfiles", false, "write the Dockerfile of each image beside the specification only")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
@@ -114,6 +115,9 @@ func run(ctx context.Context, args []string) error {
 		fmt.Println(strings.Join(names, "\n"))
 		return nil
 	}
+	if o.dockerfiles {
+		return writeDockerfiles(file, names, filepath.Dir(o.specFile))
+	}
 	if err := os.MkdirAll(o.out, 0o755); err != nil {
 		return err
 	}
@@ -123,6 +127,20 @@ func run(ctx context.Context, args []string) error {
 	}
 	for _, variant := range variants {
 		if err := o.build(ctx, file, names, variant); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeDockerfiles writes DIR/IMAGE/Dockerfile.
+func writeDockerfiles(file *spec.File, names []string, dir string) error {
+	for _, name := range names {
+		to := filepath.Join(dir, name)
+		if err := os.MkdirAll(to, 0o755); err != nil {
+			return err
+		}
+		if err := image.WriteFile(filepath.Join(to, "Dockerfile"), []byte(file.Dockerfile(name))); err != nil {
 			return err
 		}
 	}

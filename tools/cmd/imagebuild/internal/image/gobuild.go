@@ -2,9 +2,7 @@ package image
 
 import (
 	"context"
-	"crypto/sha256"
 	"debug/buildinfo"
-	"encoding/hex"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,14 +12,13 @@ import (
 	"github.com/isthmus-mesh/isthmus/tools/cmd/imagebuild/internal/spec"
 )
 
-// compile builds one program for linux on arch and returns where it is.
+// compile builds one program for linux on arch and returns where it is: where the Dockerfiles take it from too.
 func (b *Builder) compile(ctx context.Context, binary spec.Binary, arch string) (string, *buildinfo.BuildInfo, error) {
 	dir := b.cfg.Root
 	if binary.Module != "" {
 		dir = filepath.Join(dir, binary.Module)
 	}
-	sum := sha256.Sum256([]byte(binary.Module + " " + binary.Package))
-	out := filepath.Join(b.cfg.Out, "bin", arch, filepath.Base(binary.To)+"-"+hex.EncodeToString(sum[:4]))
+	out := filepath.Join(b.cfg.Out, "bin", arch, filepath.Base(binary.To))
 	if info, done := b.compiled[out]; done {
 		return out, info, nil
 	}

@@ -72,7 +72,7 @@ func (b *Builder) Build(ctx context.Context, name, arch string) (*Image, error) 
 	if b.cfg.Debug {
 		contents = append([]spec.Content{b.spec.Debug}, contents...)
 	}
-	system, packages, err := b.system(ctx, contents, arch)
+	system, packages, err := b.system(ctx, described.User, contents, arch)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +104,7 @@ func (b *Builder) Build(ctx context.Context, name, arch string) (*Image, error) 
 }
 
 // system is the layer below the programs.
-func (b *Builder) system(ctx context.Context, contents []spec.Content, arch string) (*rootfs.Tree, []debian.Package, error) {
+func (b *Builder) system(ctx context.Context, user string, contents []spec.Content, arch string) (*rootfs.Tree, []debian.Package, error) {
 	tree := rootfs.New()
 	tree.Merge()
 	tree.Dir("/tmp", 0o1777, 0, 0)
@@ -113,9 +113,7 @@ func (b *Builder) system(ctx context.Context, contents []spec.Content, arch stri
 	for _, dir := range []string{"/var/run", "/proc", "/sys", "/dev"} {
 		tree.Dir(dir, 0o755, 0, 0)
 	}
-	tree.Data("/etc/passwd", 0o644, []byte("root:x:0:0:root:/root:/sbin/nologin\nistio-proxy:x:1337:1337:istio-proxy:/home/nonroot:/sbin/nologin\n"+
-		"nobody:x:65534:65534:nobody:/nonexistent:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin\n"))
-	tree.Data("/etc/group", 0o644, []byte("root:x:0:\nistio-proxy:x:1337:\nnogroup:x:65534:\nnonroot:x:65532:\n"))
+	users(tree, user)
 	tree.Data("/etc/nsswitch.conf", 0o644, []byte("hosts: files dns\n"))
 	tree.Data("/etc/os-release", 0o644, []byte("NAME=\"Isthmus\"\nID=isthmus\nPRETTY_NAME=\"Isthmus "+b.cfg.Version+"\"\n"))
 	source, err := b.source(ctx, arch)
@@ -136,6 +134,27 @@ func (b *Builder) system(ctx context.Context, contents []spec.Content, arch stri
 	}
 	unpacked, err := source.Unpack(ctx, tree, packages, without)
 	return tree, unpacked, err
+}
+
+// users writes who there is. The image's own user must be there: kubelet takes its group from here, not from the image.
+func users(tree *rootfs.Tree, user string) {
+	known := [][2]string{{"root", "0:0"}, {"istio-proxy", "1337:1337"}, {"nonroot", "65532:65532"}, {"nobody", "65534:65534"}}
+	if !slices.ContainsFunc(known, func(k [2]string) bool { return k[1] == user }) {
+		known = append(known, [2]string{"app", user})
+	}
+	var passwd, group strings.Builder
+	for _, k := range known {
+		name, ids := k[0], k[1]
+		_, gid, _ := strings.Cut(ids, ":")
+		home := "/home/nonroot"
+		if name == "root" {
+			home = "/root"
+		}
+		fmt.Fprintf(&passwd, "%s:x:%s:%s:%s:/sbin/nologin\n", name, ids, name, home)
+		fmt.Fprintf(&group, "%s:x:%s:\n", name, gid)
+	}
+	tree.Data("/etc/passwd", 0o644, []byte(passwd.String()))
+	tree.Data("/etc/group", 0o644, []byte(group.String()))
 }
 
 func (b *Builder) source(ctx context.Context, arch string) (*debian.Source, error) {
@@ -282,4 +301,3 @@ func Index(images []*Image) v1.ImageIndex {
 	}
 	return index
 }
-

@@ -75,9 +75,18 @@ func Read(name string) (*File, error) {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	var problems []error
-	for image, i := range f.Images {
+	programs := map[string]string{} // packages by the name of their program
+	for _, image := range f.Names() {
+		i := f.Images[image]
 		if err := i.check(); err != nil {
 			problems = append(problems, fmt.Errorf("%s: image %s: %w", name, image, err))
+		}
+		for _, b := range i.Binaries {
+			program := path.Base(b.To)
+			if other, ok := programs[program]; ok && other != b.Package {
+				problems = append(problems, fmt.Errorf("%s: both %s and %s are called %s", name, other, b.Package, program))
+			}
+			programs[program] = b.Package
 		}
 	}
 	return &f, errors.Join(problems...)
