@@ -69,9 +69,9 @@ func BuiltinClasses() []*gatewayv1.GatewayClass {
 		name, says string
 		controller gatewayv1.GatewayController
 	}{
-		{"istio", "Gateways that are deployed for you, in front of the mesh.", ControllerGateway},
-		{"istio-remote", "Gateways that somebody else deploys; their addresses are in their specification.", ControllerUnmanaged},
-		{"istio-waypoint", "Waypoints: proxies for the services of a namespace, deployed for you.", ControllerWaypoint},
+		{"istio", "Gateways into and out of the mesh, deployed for you", ControllerGateway},
+		{"istio-remote", "Gateways that somebody else deploys, at the addresses they name", ControllerUnmanaged},
+		{"istio-waypoint", "Waypoints for services and workloads, deployed for you", ControllerWaypoint},
 	} {
 		out = append(out, &gatewayv1.GatewayClass{
 			TypeMeta:   metav1.TypeMeta{APIVersion: gatewayv1.GroupVersion.String(), Kind: "GatewayClass"},

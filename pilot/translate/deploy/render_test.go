@@ -246,3 +246,12 @@ func TestAddresses(t *testing.T) {
 		t.Errorf("endpoints %v", got)
 	}
 }
+
+// The API server refuses longer ones.
+func TestDescriptions(t *testing.T) {
+	for _, c := range deploy.BuiltinClasses() {
+		if n := len(*c.Spec.Description); n > 64 {
+			t.Errorf("%s: %d bytes", c.Name, n)
+		}
+	}
+}
