@@ -9,6 +9,7 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	meshapi "istio.io/api/mesh/v1alpha1"
 	securityapi "istio.io/api/security/v1beta1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -56,7 +57,11 @@ func (r resources) add(messages ...proto.Message) error {
 }
 
 func mesh() envoy.Mesh {
-	return envoy.Mesh{Mesh: ambient.Mesh{ClusterID: "Kubernetes", TrustDomain: trustDomain, RootNamespace: "istio-system", Domain: "cluster.local"}}
+	return envoy.Mesh{
+		Mesh: ambient.Mesh{ClusterID: "Kubernetes", TrustDomain: trustDomain, RootNamespace: "istio-system", Domain: "cluster.local"},
+		// Everything is on this machine here.
+		Config: &meshapi.MeshConfig{DefaultConfig: &meshapi.ProxyConfig{ProxyMetadata: map[string]string{envoy.OptionLocalEndpoints: "allow"}}},
+	}
 }
 
 func hostname(host int) string { return fmt.Sprintf("svc-%d.%s.svc.cluster.local", host, namespace) }
