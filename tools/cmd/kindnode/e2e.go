@@ -165,7 +165,8 @@ func (s *suite) report(ctx context.Context) {
 		return
 	}
 	for name, args := range map[string][]string{
-		"objects.txt":  {"get", "all,gateways,httproutes,endpointslices", "-A", "-o", "wide"},
+		"objects.txt":  {"get", "all,endpointslices", "-A", "-o", "wide"},
+		"gateways.txt": {"get", "gateways.gateway.networking.k8s.io,httproutes.gateway.networking.k8s.io", "-A", "-o", "yaml"},
 		"events.txt":   {"get", "events", "-A", "--sort-by=.lastTimestamp"},
 		"pods.txt":     {"describe", "pods", "-A"},
 		"nodes.txt":    {"describe", "nodes"},
