@@ -70,7 +70,7 @@ func (s *suite) run(ctx context.Context) error {
 		s.report(ctx)
 	}
 	if s.keep {
-		s.log.Info("the cluster is kept", "kubeconfig", s.kubeconfigPath(), "docker", os.Getenv("DOCKER_HOST")) //nolint:forbidigo // set by connect
+		s.log.Info("the cluster is kept", "kubeconfig", s.kubeconfigPath(), "docker", os.Getenv("DOCKER_HOST"))
 		return err
 	}
 	return errors.Join(err, s.phase("delete", func() error { return s.clean(ctx) }))
@@ -195,7 +195,7 @@ func (s *suite) clean(ctx context.Context) error {
 		return err
 	}
 	private := s.private()
-	if os.Getenv("DOCKER_HOST") != private.Host() || !daemon.Reachable(ctx, private.Host()) { //nolint:forbidigo // set by connect
+	if os.Getenv("DOCKER_HOST") != private.Host() || !daemon.Reachable(ctx, private.Host()) {
 		return nil
 	}
 	left, err := lab.Names()

@@ -134,7 +134,7 @@ func env(ctx context.Context, o *options, args []string, out io.Writer) error {
 		return err
 	}
 	fmt.Fprintf(out, "export KUBECONFIG=%s\n", o.kubeconfigPath())
-	if host := os.Getenv("DOCKER_HOST"); host != "" { //nolint:forbidigo // set by connect, for the docker client
+	if host := os.Getenv("DOCKER_HOST"); host != "" {
 		fmt.Fprintf(out, "export DOCKER_HOST=%s\n", host)
 	}
 	return nil
@@ -245,7 +245,7 @@ func requireTools(ctx context.Context, o *options) error {
 	o.log.Info("installing", "packages", missing)
 	script := `apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@" >/dev/null`
 	cmd := exec.CommandContext(ctx, "sh", append([]string{"-c", script, "sh"}, missing...)...)
-	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+	cmd.Env = append(cmd.Environ(), "DEBIAN_FRONTEND=noninteractive")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("install %s: %w (install them by hand, or run this as root on Debian)\n%s", strings.Join(missing, " "), err, out)
 	}

@@ -49,7 +49,7 @@ func Reachable(ctx context.Context, host string) bool {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "docker", "version", "--format", "{{.Server.Version}}")
 	if host != "" {
-		cmd.Env = append(os.Environ(), "DOCKER_HOST="+host)
+		cmd.Env = append(cmd.Environ(), "DOCKER_HOST="+host)
 	}
 	return cmd.Run() == nil
 }

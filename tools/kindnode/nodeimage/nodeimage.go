@@ -80,7 +80,7 @@ func (m Maker) Make(ctx context.Context) (string, error) {
 func (m Maker) kindFiles(ctx context.Context) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kind")
 	cmd.Dir = filepath.Join(m.Repo, "tools")
-	cmd.Env = append(os.Environ(), "GOWORK=off")
+	cmd.Env = append(cmd.Environ(), "GOWORK=off")
 	out, err := cmd.Output()
 	if err != nil {
 		return "", fmt.Errorf("find the sources of kind: %w", err)
@@ -205,7 +205,7 @@ func (m Maker) docker(ctx context.Context, stdin io.Reader, args ...string) erro
 	cmd := exec.CommandContext(ctx, "docker", args...)
 	cmd.Stdin = stdin
 	if m.DockerHost != "" {
-		cmd.Env = append(os.Environ(), "DOCKER_HOST="+m.DockerHost)
+		cmd.Env = append(cmd.Environ(), "DOCKER_HOST="+m.DockerHost)
 	}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("docker %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))

@@ -17,7 +17,8 @@ func TestEditBundle(t *testing.T) {
 		want   string
 	}{
 		{
-			"lacking", Limits{Bounding: most},
+			"lacking",
+			Limits{Bounding: most},
 			`{"ociVersion":"1.0.2","process":{"args":["/sbin/init"],"capabilities":{"bounding":["CAP_CHOWN","CAP_FUTURE"],"effective":[]},"oomScoreAdj":0,"user":{"uid":0}},"root":{"path":"rootfs"}}`,
 		},
 		{"complete", Limits{Bounding: most | 1<<SysResource}, spec},
