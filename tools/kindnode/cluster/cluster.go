@@ -2,20 +2,15 @@
 package cluster
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
 	"time"
 
 	"sigs.k8s.io/kind/pkg/apis/config/v1alpha4"
 	kind "sigs.k8s.io/kind/pkg/cluster"
-	"sigs.k8s.io/kind/pkg/cluster/nodes"
-	"sigs.k8s.io/kind/pkg/cluster/nodeutils"
 	"sigs.k8s.io/kind/pkg/cmd"
 )
 
@@ -93,47 +88,6 @@ func (l *Lab) Down(name, kubeconfig string) error {
 
 // Names lists the clusters of the docker daemon.
 func (l *Lab) Names() ([]string, error) { return l.provider.List() }
-
-// Load puts image archives (docker's format) into every node, the nodes at the same time.
-func (l *Lab) Load(ctx context.Context, name string, archives []string) error {
-	list, err := l.provider.ListInternalNodes(name)
-	if err != nil {
-		return fmt.Errorf("list nodes of %s: %w", name, err)
-	}
-	if len(list) == 0 {
-		return fmt.Errorf("there is no cluster %s", name)
-	}
-	start := time.Now()
-	results := make([]error, len(list))
-	var wg sync.WaitGroup
-	for i, n := range list {
-		wg.Go(func() { results[i] = loadNode(ctx, n, archives) })
-	}
-	wg.Wait()
-	if err := errors.Join(results...); err != nil {
-		return err
-	}
-	l.log.Info("loaded images", "archives", len(archives), "nodes", len(list), "took", time.Since(start).Round(time.Second/10))
-	return nil
-}
-
-func loadNode(ctx context.Context, n nodes.Node, archives []string) error {
-	for _, a := range archives {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		f, err := os.Open(a)
-		if err != nil {
-			return err
-		}
-		err = nodeutils.LoadImageArchive(n, f)
-		f.Close()
-		if err != nil {
-			return fmt.Errorf("load %s into %s: %w", a, n.String(), err)
-		}
-	}
-	return nil
-}
 
 // Logs writes the logs of the nodes and their containers into dir.
 func (l *Lab) Logs(name, dir string) error { return l.provider.CollectLogs(name, dir) }
