@@ -13,14 +13,14 @@ func (s *stream) deliver(p []byte, end bool) {
 	switch {
 	case s.recvErr != nil:
 		used, p = len(p), nil
-	case s.waiting != nil && s.queue.size == 0 && len(p) > 0:
+	case s.waiting != nil && s.queue.Len() == 0 && len(p) > 0:
 		used = copy(s.waiting, p)
 		s.got, s.waiting = used, nil
 		p = p[used:]
 		s.readable.Broadcast()
 	}
 	if len(p) > 0 {
-		s.queue.add(p)
+		s.queue.Add(p)
 		s.readable.Broadcast()
 	}
 	if end {
@@ -58,8 +58,8 @@ func (s *stream) Read(p []byte) (int, error) {
 			s.rmu.Unlock()
 			return 0, err
 		}
-		if s.queue.size > 0 {
-			n := s.queue.read(p)
+		if s.queue.Len() > 0 {
+			n := s.queue.Read(p)
 			err := s.endLocked()
 			s.rmu.Unlock()
 			s.account(0, 0, n)
@@ -78,7 +78,7 @@ func (s *stream) Read(p []byte) (int, error) {
 
 func (s *stream) readErrLocked() error {
 	switch {
-	case s.recvErr != nil && s.queue.size == 0:
+	case s.recvErr != nil && s.queue.Len() == 0:
 		return s.recvErr
 	case s.readExpired:
 		return os.ErrDeadlineExceeded
@@ -87,7 +87,7 @@ func (s *stream) readErrLocked() error {
 }
 
 func (s *stream) endLocked() error {
-	if s.eof && s.queue.size == 0 {
+	if s.eof && s.queue.Len() == 0 {
 		s.toldEnd = true
 		return io.EOF
 	}

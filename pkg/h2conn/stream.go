@@ -8,6 +8,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/pkg/h2"
 	"github.com/isthmus-mesh/isthmus/pkg/httpmsg"
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
 )
 
 // stream is what both ends of an exchange have in common: a body in either direction. Reading and writing may be two goroutines.
@@ -35,7 +36,7 @@ type stream struct {
 
 	rmu         sync.Mutex // guards the rest
 	readable    sync.Cond
-	queue       queue
+	queue       netx.Queue
 	waiting     []byte // buffer of a Read in progress, filled straight by the reader
 	got         int    // how much of waiting was filled
 	eof         bool   // END_STREAM received; the queue may still hold data
@@ -89,7 +90,7 @@ func (s *stream) failReceive(err error) {
 func (s *stream) endReceiveLocked() {
 	s.failReceive(net.ErrClosed)
 	s.rmu.Lock()
-	dropped := s.queue.clear()
+	dropped := s.queue.Clear()
 	s.rmu.Unlock()
 	s.c.buffered -= int64(dropped)
 	s.c.giveBackLocked(int64(dropped))
@@ -137,14 +138,14 @@ func (s *stream) Ended() bool {
 	s.rmu.Lock()
 	defer s.rmu.Unlock()
 	// A trailer is not to be missed by who takes this for the end.
-	return s.eof && s.queue.size == 0 && s.recvErr == nil && (s.trailer == nil || s.toldEnd)
+	return s.eof && s.queue.Len() == 0 && s.recvErr == nil && (s.trailer == nil || s.toldEnd)
 }
 
 // Buffered is how many bytes of the body can be read without waiting.
 func (s *stream) Buffered() int {
 	s.rmu.Lock()
 	defer s.rmu.Unlock()
-	return s.queue.size
+	return s.queue.Len()
 }
 
 // count checks a piece of the body against the content-length.

@@ -60,11 +60,11 @@ func newSink(dst *net.TCPConn, raw syscall.RawConn, count *atomic.Uint64) *sink 
 // forwardQueueLocked passes on what came before there was a sink, and returns how many bytes left the queue.
 func (s *Stream) forwardQueueLocked() int {
 	k := s.sink
-	passed := s.queue.drain(k.push)
+	passed := s.queue.Drain(k.push)
 	switch {
 	case k.err != nil:
-		passed += s.queue.clear()
-	case s.queue.size > 0:
+		passed += s.queue.Clear()
+	case s.queue.Len() > 0:
 		s.draining = true
 		go s.drainTo(k)
 	}
@@ -101,12 +101,11 @@ func (k *sink) write(fd uintptr) bool {
 func (s *Stream) drainTo(k *sink) {
 	for {
 		s.rmu.Lock()
-		var next chunk
-		ok := false
+		var next, buffer []byte
 		if s.recvErr == nil && k.err == nil {
-			next, ok = s.queue.pop()
+			next, buffer = s.queue.Pop()
 		}
-		if !ok {
+		if buffer == nil {
 			s.draining = false
 			finished := s.finishedLocked()
 			s.rmu.Unlock()
@@ -116,14 +115,14 @@ func (s *Stream) drainTo(k *sink) {
 			return
 		}
 		s.rmu.Unlock()
-		n, err := k.dst.Write(next.buf[next.r:next.w])
+		n, err := k.dst.Write(next)
 		k.count.Add(uint64(n))
-		release(next)
-		s.account(0, 0, next.w-next.r)
+		netx.Pool.Put(buffer)
+		s.account(0, 0, len(next))
 		if err != nil {
 			s.rmu.Lock()
 			k.err = err
-			dropped := s.queue.clear()
+			dropped := s.queue.Clear()
 			s.rmu.Unlock()
 			s.account(0, 0, dropped)
 		}
@@ -146,7 +145,7 @@ func (s *Stream) finishedLocked() func() {
 		}
 	case s.recvErr != nil:
 		err = &netx.CopyError{Err: s.recvErr}
-	case s.eof && s.queue.size == 0:
+	case s.eof && s.queue.Len() == 0:
 	default:
 		return nil
 	}
@@ -156,5 +155,3 @@ func (s *Stream) finishedLocked() func() {
 	}
 	return func() { done(err) }
 }
-
-func release(k chunk) { netx.Pool.Put(k.buf) }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/h2"
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
 )
 
 // Stream is an HBONE tunnel: a net.Conn with half close. Reads and writes may run concurrently.
@@ -34,7 +35,7 @@ type Stream struct {
 
 	rmu         sync.Mutex // guards the rest; never taken while conn.mu is held
 	readable    sync.Cond
-	queue       queue
+	queue       netx.Queue
 	waiting     []byte // buffer of a Read in progress, filled straight by the reader
 	got         int    // how much of waiting was filled
 	eof         bool   // END_STREAM received; the queue may still hold data

@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"os"
+
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
 )
 
 // deliver takes data from the reader: it goes straight to where it is wanted (a socket, a waiting Read), or
@@ -18,14 +20,14 @@ func (s *Stream) deliver(p []byte, end bool) {
 	case s.sink != nil && !s.draining && len(p) > 0:
 		used = s.sink.push(p)
 		p = p[used:]
-	case s.waiting != nil && s.queue.size == 0 && len(p) > 0:
+	case s.waiting != nil && s.queue.Len() == 0 && len(p) > 0:
 		used = copy(s.waiting, p)
 		s.got, s.waiting = used, nil
 		p = p[used:]
 		s.readable.Broadcast()
 	}
 	if len(p) > 0 && (s.sink == nil || s.sink.err == nil) {
-		s.queue.add(p)
+		s.queue.Add(p)
 		s.readable.Broadcast()
 		if s.sink != nil && !s.draining {
 			s.draining = true
@@ -67,7 +69,7 @@ func (s *Stream) account(queued, passed, dequeued int) {
 // nobody asked for, or is about to leave.
 func (s *Stream) Stale() bool {
 	s.rmu.Lock()
-	stale := s.eof || s.recvErr != nil || s.queue.size > 0
+	stale := s.eof || s.recvErr != nil || s.queue.Len() > 0
 	s.rmu.Unlock()
 	if stale {
 		return true
@@ -90,8 +92,8 @@ func (s *Stream) Read(p []byte) (int, error) {
 			s.rmu.Unlock()
 			return 0, err
 		}
-		if s.queue.size > 0 {
-			n := s.queue.read(p)
+		if s.queue.Len() > 0 {
+			n := s.queue.Read(p)
 			s.rmu.Unlock()
 			s.account(0, 0, n)
 			return n, nil
@@ -113,7 +115,7 @@ func (s *Stream) readErrLocked() error {
 		return s.recvErr
 	case s.readExpired:
 		return os.ErrDeadlineExceeded
-	case s.eof && s.queue.size == 0:
+	case s.eof && s.queue.Len() == 0:
 		return io.EOF
 	}
 	return nil
@@ -126,7 +128,7 @@ func (s *Stream) WriteTo(w io.Writer) (int64, error) {
 	var total int64
 	for {
 		s.rmu.Lock()
-		for s.queue.size == 0 && s.readErrLocked() == nil {
+		for s.queue.Len() == 0 && s.readErrLocked() == nil {
 			s.readable.Wait()
 		}
 		if err := s.readErrLocked(); err != nil {
@@ -136,12 +138,12 @@ func (s *Stream) WriteTo(w io.Writer) (int64, error) {
 			}
 			return total, err
 		}
-		k, _ := s.queue.pop()
+		data, buffer := s.queue.Pop()
 		s.rmu.Unlock()
-		n, err := w.Write(k.buf[k.r:k.w])
+		n, err := w.Write(data)
 		total += int64(n)
-		s.account(0, 0, k.w-k.r)
-		release(k)
+		s.account(0, 0, len(data))
+		netx.Pool.Put(buffer)
 		if err != nil {
 			return total, err
 		}
@@ -156,7 +158,7 @@ func (s *Stream) endReceive(err error) {
 		return
 	}
 	s.recvErr = err
-	dropped := s.queue.clear()
+	dropped := s.queue.Clear()
 	s.stopTimer(&s.readTimer)
 	s.readable.Broadcast()
 	finished := s.finishedLocked()
