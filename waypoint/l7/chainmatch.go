@@ -125,7 +125,7 @@ func scoreTransport(want string, conn *Conn) int {
 		return 0
 	}
 	have := "raw_buffer"
-	if conn.SNI != "" || conn.ALPN != "" || conn.TLS {
+	if conn.SNI != "" || conn.ALPN != "" || conn.TLS || conn.Hello {
 		have = "tls"
 	}
 	if want == have {

@@ -3,6 +3,7 @@ package l7
 import (
 	"net/netip"
 	"strconv"
+	"strings"
 
 	xdscore "github.com/cncf/xds/go/xds/core/v3"
 	xdsmatcher "github.com/cncf/xds/go/xds/type/matcher/v3"
@@ -33,7 +34,16 @@ type treeNode struct {
 	exact map[string]*treeNode
 	ports map[uint16]*treeNode
 	ips   []ipTable
-	other *treeNode // on_no_match; nil is no chain
+	// suffixes are looked at in their order, instead of exact; only of server names.
+	suffixes []suffixNode
+	other    *treeNode // on_no_match; nil is no chain
+}
+
+// suffixNode is for names with that end, or for exactly that name.
+type suffixNode struct {
+	text  string
+	exact bool
+	node  *treeNode
 }
 
 type ipTable struct {
@@ -59,7 +69,7 @@ func (n *treeNode) find(conn *Conn, sniffed Protocol) *Chain {
 	case inputDestinationPort:
 		return n.finish(n.ports[conn.Destination.Port()], conn, sniffed)
 	case inputServerName:
-		return n.finish(n.exact[conn.SNI], conn, sniffed)
+		return n.finish(n.byName(conn.SNI), conn, sniffed)
 	case inputTransport:
 		key := "raw_buffer"
 		if scoreTransport("tls", conn) > 0 {
@@ -79,6 +89,17 @@ func (n *treeNode) finish(child *treeNode, conn *Conn, sniffed Protocol) *Chain 
 		}
 	}
 	return n.other.find(conn, sniffed)
+}
+
+// byName finds the node of a server name.
+func (n *treeNode) byName(name string) *treeNode {
+	name = strings.ToLower(name)
+	for i := range n.suffixes {
+		if s := &n.suffixes[i]; s.exact && s.text == name || !s.exact && strings.HasSuffix(name, s.text) {
+			return s.node
+		}
+	}
+	return n.exact[name]
 }
 
 func (n *treeNode) findIP(a netip.Addr, conn *Conn, sniffed Protocol) *Chain {
@@ -166,8 +187,13 @@ func compileTree(p *xdsmatcher.Matcher, chains []*Chain) (chainMatch, error) {
 
 func (t treeCompiler) node(p *xdsmatcher.Matcher) (*treeNode, error) {
 	n := &treeNode{}
-	if p.GetMatcherList() != nil {
-		return nil, strict.Errorf("matcher_list", "is not supported")
+	if list := p.GetMatcherList(); list != nil {
+		n.input = inputServerName
+		for i, m := range list.GetMatchers() {
+			if err := t.field(n, m); err != nil {
+				return nil, strict.At(strict.AtIndex(err, "matchers", i), "matcher_list")
+			}
+		}
 	}
 	if tree := p.GetMatcherTree(); tree != nil {
 		if err := t.tree(n, tree); err != nil {
@@ -179,6 +205,28 @@ func (t treeCompiler) node(p *xdsmatcher.Matcher) (*treeNode, error) {
 		n.other, err = t.onMatch(o)
 	}
 	return n, strict.At(err, "on_no_match")
+}
+
+// field compiles an entry of a list: the server name's end, or all of it.
+func (t treeCompiler) field(n *treeNode, p *xdsmatcher.Matcher_MatcherList_FieldMatcher) error {
+	single := p.GetPredicate().GetSinglePredicate()
+	input, err := compileInput(single.GetInput())
+	if err == nil && input != inputServerName {
+		err = strict.Errorf("", "only server names are looked for in lists")
+	}
+	if err != nil {
+		return strict.At(err, "predicate.single_predicate.input.typed_config")
+	}
+	s := suffixNode{text: strings.ToLower(single.GetValueMatch().GetSuffix())}
+	if s.text == "" {
+		s.text, s.exact = strings.ToLower(single.GetValueMatch().GetExact()), true
+	}
+	if s.text == "" {
+		return strict.Errorf("predicate.single_predicate.value_match", "must be a suffix or exact")
+	}
+	s.node, err = t.onMatch(p.GetOnMatch())
+	n.suffixes = append(n.suffixes, s)
+	return strict.At(err, "on_match")
 }
 
 func (t treeCompiler) onMatch(p *xdsmatcher.Matcher_OnMatch) (*treeNode, error) {

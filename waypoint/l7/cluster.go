@@ -75,6 +75,10 @@ type Cluster struct {
 	// Services are filter_metadata["istio"].services: whose this cluster is.
 	Services []Service
 	Subset   string
+	// AnyIdentity is whether endpoints may have any identity that the sockets take, instead of exactly their own.
+	AnyIdentity bool
+	// LocalEndpoints is whether endpoints may be at addresses of the proxy's own host: loopback and the like.
+	LocalEndpoints bool
 	// CloseOnHealthFailure closes the connections of a host that becomes unhealthy.
 	CloseOnHealthFailure bool
 }
@@ -143,7 +147,7 @@ const (
 // Socket is a transport socket of a cluster.
 type Socket struct {
 	Kind SocketKind
-	TLS  *ClientTLS // of SocketTLS
+	TLS  *ClientTLS // of SocketTLS; of SocketInternal what is spoken inside of the tunnel, nil for nothing
 }
 
 // ClientTLS is an UpstreamTlsContext.
@@ -156,6 +160,7 @@ type ClientTLS struct {
 	AutoSNI, AutoSANCheck   bool
 	Insecure                bool   // no validation at all
 	CAFile, CAInline        string // instead of Validation
+	CertFile, KeyFile       string // instead of Certificate
 }
 
 // SANMatcher is what a name in the certificate must be.

@@ -11,6 +11,9 @@ import (
 	"github.com/isthmus-mesh/isthmus/waypoint/l7/strict"
 )
 
+// meshMetadata is the namespace of metadata that is meant for us only: Envoy ignores it.
+const meshMetadata = "isthmus.mesh"
+
 // originalDst is the namespace of the metadata of endpoints behind an internal listener: {local: POD:9080, waypoint: IP:15008}.
 const originalDst = "envoy.filters.listener.original_dst"
 
@@ -53,6 +56,8 @@ func compileCluster(p *clusterv3.Cluster) (*Cluster, error) {
 		c.KeepaliveInterval = time.Duration(uint32Or(k.GetKeepaliveInterval(), 75)) * time.Second
 	}
 	c.services(p.GetMetadata())
+	own := p.GetMetadata().GetFilterMetadata()[meshMetadata].GetFields()
+	c.AnyIdentity, c.LocalEndpoints = text(own, "endpoint_identity") == "trust-domain", text(own, "local_endpoints") == "allow"
 	return c, nil
 }
 

@@ -49,7 +49,7 @@ func compileEndpoint(p *endpointv3.LbEndpoint, names bool) (*Endpoint, error) {
 		e.Health = Degraded
 	}
 	md := p.GetMetadata().GetFilterMetadata()
-	e.Identity = text(md["isthmus.mesh"].GetFields(), "identity")
+	e.Identity = text(md[meshMetadata].GetFields(), "identity")
 	e.Workload = text(md["istio"].GetFields(), "workload")
 	if m := md["envoy.transport_socket_match"].GetFields(); len(m) > 0 {
 		e.SocketMatch = map[string]string{}

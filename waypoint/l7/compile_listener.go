@@ -30,9 +30,8 @@ func compileListener(p *listenerv3.Listener) (*Listener, error) {
 	if p.GetUseOriginalDst().GetValue() {
 		return nil, strict.Errorf("use_original_dst", "true is not supported")
 	}
-	if p.GetUseOriginalDst().GetValue() {
-		return nil, strict.Errorf("use_original_dst", "is not supported")
-	}
+	own := p.GetMetadata().GetFilterMetadata()[meshMetadata].GetFields()
+	l.Unfold, l.AnyPath = text(own, "folded_headers") == "unfold", text(own, "http2_paths") == "any"
 	if !orTrue(p.GetBindToPort()) {
 		return nil, strict.Errorf("bind_to_port", "is not supported when false")
 	}

@@ -46,10 +46,10 @@ func compileSocket(p *corev3.TransportSocket) (Socket, error) {
 		return Socket{}, nil
 	case *internalv3.InternalUpstreamTransport:
 		inner, err := compileSocket(m.GetTransportSocket())
-		if err == nil && inner.Kind != SocketRaw {
-			err = strict.Errorf("", "TLS to an internal listener is not supported")
+		if err == nil && inner.Kind == SocketInternal {
+			err = strict.Errorf("", "an internal socket inside of another is not supported")
 		}
-		return Socket{Kind: SocketInternal}, strict.At(err, "typed_config.transport_socket")
+		return Socket{Kind: SocketInternal, TLS: inner.TLS}, strict.At(err, "typed_config.transport_socket")
 	case *tlsv3.UpstreamTlsContext:
 		c, err := compileClientTLS(m)
 		return Socket{Kind: SocketTLS, TLS: c}, strict.At(err, "typed_config")
@@ -64,6 +64,7 @@ type tlsCommon struct {
 	minimum, maximum        uint16
 	sans                    []SANMatcher
 	caFile, caInline        string
+	certFile, keyFile       string
 	validates               bool
 }
 
@@ -79,6 +80,9 @@ func compileCommonTLS(p *tlsv3.CommonTlsContext) (tlsCommon, error) {
 		t.certificate = sds[0].GetName()
 	default:
 		return t, strict.Errorf("tls_certificate_sds_secret_configs", "more than one is not supported")
+	}
+	if err := t.certificates(p.GetTlsCertificates()); err != nil {
+		return t, strict.At(err, "tls_certificates")
 	}
 	var v *tlsv3.CertificateValidationContext
 	field := "validation_context"
@@ -102,6 +106,18 @@ func compileCommonTLS(p *tlsv3.CommonTlsContext) (tlsCommon, error) {
 	var err error
 	t.sans, err = compileSANs(v)
 	return t, strict.At(err, field)
+}
+
+// certificates are those that are named by their files.
+func (t *tlsCommon) certificates(ps []*tlsv3.TlsCertificate) error {
+	if len(ps) == 0 {
+		return nil
+	}
+	t.certFile, t.keyFile = ps[0].GetCertificateChain().GetFilename(), ps[0].GetPrivateKey().GetFilename()
+	if len(ps) > 1 || t.certificate != "" || t.certFile == "" || t.keyFile == "" {
+		return strict.Errorf("", "must be one certificate and key, in files")
+	}
+	return nil
 }
 
 func compileSANs(v *tlsv3.CertificateValidationContext) ([]SANMatcher, error) {
@@ -158,7 +174,7 @@ func compileClientTLS(p *tlsv3.UpstreamTlsContext) (*ClientTLS, error) {
 	return &ClientTLS{
 		SNI: p.GetSni(), ALPN: t.alpn, Certificate: t.certificate, Validation: t.validation, PeerSANs: t.sans,
 		MinVersion: t.minimum, MaxVersion: t.maximum, AutoSNI: p.GetAutoHostSni(), AutoSANCheck: p.GetAutoSniSanValidation(),
-		Insecure: !t.validates, CAFile: t.caFile, CAInline: t.caInline,
+		Insecure: !t.validates, CAFile: t.caFile, CAInline: t.caInline, CertFile: t.certFile, KeyFile: t.keyFile,
 	}, nil
 }
 
@@ -176,6 +192,9 @@ func compileServerTLS(p *tlsv3.DownstreamTlsContext) (*ServerTLS, error) {
 			return nil, strict.Errorf("common_tls_context.validation_context.match_typed_subject_alt_names.san_type", "must be URI for clients")
 		}
 		s.PeerSANs = append(s.PeerSANs, m)
+	}
+	if t.certFile != "" {
+		return nil, strict.Errorf("common_tls_context.tls_certificates", "is not supported: use SDS")
 	}
 	if s.Certificate == "" {
 		return nil, strict.Errorf("common_tls_context.tls_certificate_sds_secret_configs", "is required")

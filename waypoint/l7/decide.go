@@ -15,6 +15,25 @@ import (
 //
 // The stages are Envoy's: what is no request; forwarding headers; the route; upgrades; filters in their order; the router.
 func (c *Config) Decide(d *Decision, ch *Chain, r *Request, now time.Time, rnd Rand) {
+	routes, reply := c.enter(d, ch, r, now, rnd)
+	if reply != nil {
+		d.answer(reply)
+		return
+	}
+	// Without a route the answer is that there is none.
+	if !d.upgrade(r) && d.Route != nil {
+		d.answer(replyNoUpgrade)
+		return
+	}
+	if reply := d.filter(routes, r, rnd); reply != nil {
+		d.answer(reply)
+		return
+	}
+	c.route(d, r, rnd)
+}
+
+// enter does what comes before the filters: the request is made one, and its route found. A reply refuses what is none.
+func (c *Config) enter(d *Decision, ch *Chain, r *Request, now time.Time, rnd Rand) (*Routes, *Reply) {
 	h := ch.HTTP
 	if h == nil {
 		h = ch.Terminate.HTTP
@@ -25,8 +44,7 @@ func (c *Config) Decide(d *Decision, ch *Chain, r *Request, now time.Time, rnd R
 	r.OriginalPath, r.Path, r.Authority, r.GRPC = r.Head.Path, r.Head.Path, r.Head.Authority, r.Head.Path != "" && isGRPC(&r.Head.Header)
 	d.resp.head = r.Head.Method == "HEAD"
 	if reply := h.sane(r); reply != nil {
-		d.answer(reply)
-		return
+		return nil, reply
 	}
 	r.Path, r.Authority = r.Head.Path, r.Head.Authority
 	routes := h.Inline
@@ -39,16 +57,35 @@ func (c *Config) Decide(d *Decision, ch *Chain, r *Request, now time.Time, rnd R
 		h.mutateRequest(r, routes.internalOnly, rnd)
 		d.selectRoute(routes, r)
 	}
-	// Without a route the answer is that there is none.
-	if !d.upgrade(r) && d.Route != nil {
-		d.answer(replyNoUpgrade)
-		return
+	return routes, nil
+}
+
+// Permits is whether the policies let a request in that was let in before, as of start: by policies, not by anything else that the
+// configuration says. Details name the policy otherwise. The head is changed.
+func (c *Config) Permits(ch *Chain, r *Request, start time.Time, rnd Rand) (details string, ok bool) {
+	if details, ok := ch.Admit(r.Conn); !ok {
+		return details, false
 	}
-	if reply := d.filter(routes, r, rnd); reply != nil {
-		d.answer(reply)
-		return
+	var d Decision
+	routes, reply := c.enter(&d, ch, r, start, rnd)
+	if reply != nil {
+		return "", true
 	}
-	c.route(d, r, rnd)
+	for i := range d.manager.filters {
+		f := &d.manager.filters[i]
+		o := findOverride(d.overrides(), f.name)
+		if f.rbac == nil && f.jwt == nil && f.state == nil || o == nil && f.disabled || o != nil && o.disabled {
+			continue
+		}
+		if reply := d.one(f, o, r, rnd); reply != nil {
+			return reply.Details, false
+		}
+		if r.ClearRoute && routes != nil {
+			r.ClearRoute = false
+			d.selectRoute(routes, r)
+		}
+	}
+	return "", true
 }
 
 func (d *Decision) answer(reply *Reply) {

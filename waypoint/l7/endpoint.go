@@ -115,8 +115,12 @@ func (c *Config) Tunnel(e *Endpoint, conn *Conn) (Tunnel, bool) {
 	if cl.ByWaypoint && e.Waypoint.IsValid() {
 		address = e.Waypoint
 	}
+	identity := e.Identity
+	if cl.AnyIdentity {
+		identity = ""
+	}
 	return Tunnel{
-		Address: address, Authority: to.String(), Identity: e.Identity,
+		Address: address, Authority: to.String(), Identity: identity,
 		Peers: cl.Socket.TLS.PeerSANs, TLS: cl.Socket.TLS, HTTP2: cl.HTTP2, Cluster: cl,
 	}, true
 }

@@ -23,6 +23,9 @@ type Listener struct {
 	// nothing had been found.
 	FilterTimeout     time.Duration
 	ContinueOnTimeout bool
+	// Unfold is whether HTTP/1.1 header fields of several lines are taken, AnyPath whether paths of HTTP/2 may be none of a URI: what
+	// Envoy takes, and we refuse where the listener's metadata says nothing.
+	Unfold, AnyPath bool
 	// Originate is set for the listener that carries connections into HBONE tunnels.
 	Originate *Originate
 	// AccessLogs of connections for which no chain was found.

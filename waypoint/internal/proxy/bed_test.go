@@ -110,6 +110,8 @@ type bed struct {
 	protocol string // JSON of explicit_http_config
 	filters  string // JSON of HTTP filters before the router
 	network  string // JSON of network filters of the TCP chain
+	sockets  string // JSON of transport sockets before the others
+	own      string // JSON of the cluster's metadata that is ours
 }
 
 var addresses atomic.Uint32

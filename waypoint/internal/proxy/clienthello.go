@@ -37,7 +37,7 @@ func (d *downstream) inspectTLS(ctx context.Context, conn netx.Stream) (netx.Str
 		tape.at = 0
 		err := tls.Server(tape, &tls.Config{ //nolint:gosec // no handshake comes of it
 			GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-				d.conn.SNI = hello.ServerName
+				d.conn.Hello, d.conn.SNI = true, hello.ServerName
 				if len(hello.SupportedProtos) > 0 {
 					d.conn.ALPN = hello.SupportedProtos[0]
 				}

@@ -39,7 +39,7 @@ func (s *Server) serveSocket(ctx context.Context, socket *listener.Socket, tcp *
 	}}
 	cfg := s.current.Load().cfg
 	var conn netx.Stream = tcp
-	if l := cfg.Listeners[d.listener]; l != nil && l.InspectTLS {
+	if l := cfg.Listeners[d.listener]; l != nil && l.NeedsSNI(&d.conn) {
 		var err error
 		if conn, err = d.inspectTLS(ctx, tcp); err != nil {
 			return

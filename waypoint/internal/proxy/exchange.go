@@ -32,7 +32,8 @@ type exchange struct {
 	req      l7.Request
 	decision l7.Decision
 	record   Record
-	local    httpmsg.Head // of replies of ours
+	local    httpmsg.Head  // of replies of ours
+	asked    *httpmsg.Head // the head as it came, of a request that may become a tunnel
 	// unexpecting is head without the wish for a 100; it shares its fields.
 	unexpecting httpmsg.Head
 	info        l7.ResponseInfo
@@ -67,6 +68,7 @@ func (x *exchange) reset() {
 	x.choice = upstream.Choice{Tried: tried}
 	x.c, x.s, x.snap, x.binding, x.head, x.cluster, x.host = nil, nil, nil, nil, nil, nil, nil
 	x.decision, x.record, x.info, x.stream = l7.Decision{}, Record{}, l7.ResponseInfo{}, upstream.Stream{}
+	x.asked = nil
 	x.attempt, x.retrying, x.responded, x.held = 0, false, false, false
 	x.requests, x.responses = grpcCounter{}, grpcCounter{}
 	x.body.reset()
@@ -80,6 +82,7 @@ func (x *exchange) run(ctx context.Context, c *httpConn, s httpmsg.ServerStream)
 	c.stats.rqTotal.Add(1)
 	c.stats.rqActive.Add(1)
 	x.begin(now)
+	x.asked = keepHead(x.head)
 	x.req.Begin(x.head, &c.conn)
 	x.guard.begin(ctx, s, now)
 	if !x.binding.admitted {

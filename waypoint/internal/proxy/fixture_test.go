@@ -121,7 +121,8 @@ func (b *bed) cluster(name string) string {
 	}
 	return `{"name":"` + name + `","type":"EDS","eds_cluster_config":{"eds_config":{"ads":{},"resource_api_version":"V3"},"service_name":"` + name + `"},
 "lb_policy":"LEAST_REQUEST","connect_timeout":"2s",` + breakers + `
-"transport_socket_matches":[
+"metadata":{"filter_metadata":{"isthmus.mesh":{` + b.own + `}}},
+"transport_socket_matches":[` + b.sockets + `
  {"name":"hbone","match":{"tunnel":"h2"},"transport_socket":{"name":"envoy.transport_sockets.internal_upstream","typed_config":{
   "@type":"type.googleapis.com/envoy.extensions.transport_sockets.internal_upstream.v3.InternalUpstreamTransport",
   "passthrough_metadata":[{"kind":{"host":{}},"name":"envoy.filters.listener.original_dst"}],

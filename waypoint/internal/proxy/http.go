@@ -65,7 +65,8 @@ func (d *downstream) serveHTTP(ctx context.Context, chain *l7.Chain, conn netx.S
 	c := &httpConn{
 		downstream: d, stats: s.stats.of(m.StatPrefix), drain: make(chan struct{}), generation: d.socket.Generation(),
 	}
-	c.bound.Store(&binding{listener: d.chosen.cfg.Listeners[d.listener], chain: chain, admitted: true})
+	l := d.chosen.cfg.Listeners[d.listener]
+	c.bound.Store(&binding{listener: l, chain: chain, admitted: true})
 	c.good.Store(d.chosen)
 	c.stats.cxTotal.Add(1)
 	c.stats.cxActive.Add(1)
@@ -78,7 +79,11 @@ func (d *downstream) serveHTTP(ctx context.Context, chain *l7.Chain, conn netx.S
 	case m.Codec == l7.CodecHTTP2 || d.sniffed == l7.ProtocolHTTP2:
 		protocol = h2conn.HTTP2
 	case m.Codec == l7.CodecAuto && d.sniffed == l7.ProtocolUnknown:
-		seen, sniffed, err := h2conn.Sniff(conn, m.IdleTimeout)
+		limit := m.IdleTimeout
+		if m.RequestHeadersTimeout > 0 && (limit == 0 || m.RequestHeadersTimeout < limit) {
+			limit = m.RequestHeadersTimeout // what is sent slowly is no request either
+		}
+		seen, sniffed, err := h2conn.Sniff(conn, limit)
 		if err != nil {
 			return
 		}
@@ -98,7 +103,7 @@ func (d *downstream) serveHTTP(ctx context.Context, chain *l7.Chain, conn netx.S
 	if protocol == h2conn.HTTP2 {
 		defer d.socket.OnSoft(c.leave)()
 		err = h2conn.Serve(ctx, conn, handler, h2conn.ServerConfig{
-			Drain: c.drain, MaxConcurrentStreams: m.HTTP2.MaxStreams, IdleTimeout: m.IdleTimeout, Go: s.handlers.Go,
+			Drain: c.drain, MaxConcurrentStreams: m.HTTP2.MaxStreams, IdleTimeout: m.IdleTimeout, Go: s.handlers.Go, AnyPath: l.AnyPath,
 			Options: h2conn.Options{
 				MaxHeaderBytes: m.MaxHeaderBytes, MaxHeaders: m.MaxHeaders, StreamWindow: m.HTTP2.StreamWindow, ConnWindow: m.HTTP2.ConnWindow,
 				KeepaliveInterval: m.HTTP2.KeepaliveInterval, KeepaliveTimeout: m.HTTP2.KeepaliveTimeout, Log: s.deps.Log,
@@ -109,7 +114,8 @@ func (d *downstream) serveHTTP(ctx context.Context, chain *l7.Chain, conn netx.S
 		defer d.socket.OnEnd(c.leave)()
 		err = h1.Serve(ctx, conn, handler, h1.ServerConfig{
 			Drain: c.drain, MaxHeaderBytes: m.MaxHeaderBytes, MaxHeaders: m.MaxHeaders, IdleTimeout: m.IdleTimeout,
-			HeaderTimeout: m.RequestHeadersTimeout, RefuseHTTP10: !m.AcceptHTTP10, ServerName: m.ServerName, Log: s.deps.Log, Refused: c.refused,
+			HeaderTimeout: m.RequestHeadersTimeout, RefuseHTTP10: !m.AcceptHTTP10, Unfold: l.Unfold, ServerName: m.ServerName, Log: s.deps.Log,
+			Refused: c.refused,
 		})
 	}
 	if err != nil {

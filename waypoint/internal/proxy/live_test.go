@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -202,6 +204,60 @@ func TestPoliciesHoldForOpenConnections(t *testing.T) {
 	b.apply(pod)
 	if status, body := get(t, c, "/"); status != 403 || body != "RBAC: access denied" {
 		t.Errorf("%d %q", status, body)
+	}
+}
+
+// TestPoliciesCutOpenWebSockets is for those that the request would not be let in for any more; others go on.
+func TestPoliciesCutOpenWebSockets(t *testing.T) {
+	b := newBed(t)
+	pod := b.backend("reviews", func(w http.ResponseWriter, _ *http.Request) {
+		conn, rw, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		fmt.Fprint(rw, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+		_ = rw.Flush()
+		_, _ = io.Copy(conn, rw)
+	})
+	b.routes = `{"match":{"prefix":"/"},"name":"default","route":{"cluster":"` + service + `","timeout":"0s","prefix_rewrite":"/rewritten"}}`
+	b.apply(pod)
+	open := func(path string) (*hbone.Stream, *bufio.Reader) {
+		stream, _, err := b.dial("productpage").Connect(t.Context(), &hbone.Request{Authority: vip})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { stream.Close() })
+		fmt.Fprintf(stream, "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", path, host)
+		in := bufio.NewReader(stream)
+		if response, err := http.ReadResponse(in, nil); err != nil || response.StatusCode != 101 {
+			t.Fatalf("%+v, %v", response, err)
+		}
+		return stream, in
+	}
+	echo := func(stream io.Writer, in io.Reader) error {
+		if _, err := fmt.Fprint(stream, "word"); err != nil {
+			return err
+		}
+		_, err := io.ReadFull(in, make([]byte, 4))
+		return err
+	}
+	denied, deniedIn := open("/denied")
+	kept, keptIn := open("/kept")
+	if err := errors.Join(echo(denied, deniedIn), echo(kept, keptIn)); err != nil {
+		t.Fatal(err)
+	}
+	b.filters = `{"name":"envoy.filters.http.rbac","typed_config":{"@type":"type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
+"rules":{"action":"DENY","policies":{"ns[default]-policy[no]-rule[0]":{"permissions":[{"url_path":{"path":{"prefix":"/denied"}}}],"principals":[{"any":true}]}}}}}`
+	b.apply(pod)
+	if _, err := io.ReadAll(deniedIn); err != nil {
+		t.Log(err) // cut is cut
+	}
+	if r := b.records.last(t, 1); r.Details != "closed_due_to_policy_change" || !strings.Contains(r.Termination, "ns[default]-policy[no]") {
+		t.Errorf("%+v", r)
+	}
+	if err := echo(kept, keptIn); err != nil {
+		t.Errorf("one that is still let in was cut: %v", err)
 	}
 }
 

@@ -30,6 +30,7 @@ type Server struct {
 	exchanges  sync.Pool     // of *exchange
 	handlers   netx.Workers  // of HTTP/2 requests
 	relays     relays
+	upgrades   upgrades
 	mirrors    mirrors
 	stats      stats
 	stop       context.CancelFunc
@@ -88,6 +89,9 @@ func (s *Server) SetConfig(ctx context.Context, cfg *l7.Config) error {
 	s.current.Store(&snapshot{cfg: cfg, clusters: s.upstream.Update(cfg)}) //nolint:contextcheck // what resolves names lives on
 	s.tell()
 	s.recheck(s.relays.all()...)
+	for _, t := range s.upgrades.all() {
+		t.rejudge(s)
+	}
 	return s.sockets.Apply(ctx, cfg.Listeners)
 }
 

@@ -111,11 +111,22 @@ func (h *tunnelHandler) ServeCONNECT(ctx context.Context, request *hbone.Request
 		h.refuse(d, w, 503, "no service or workload of this waypoint is at "+request.Authority)
 		return
 	}
-	if d.chosen.cfg.NeedsSniff(d.listener, &d.conn) {
+	if l := d.chosen.cfg.Listeners[d.listener]; l != nil && l.NeedsSNI(&d.conn) {
 		if accepted, err = w.Accept(nil); err != nil {
 			return
 		}
-		if conn, err = d.sniff(accepted); err != nil {
+		if conn, err = d.inspectTLS(ctx, accepted); err != nil {
+			return
+		}
+	}
+	if d.chosen.cfg.NeedsSniff(d.listener, &d.conn) {
+		if conn == nil {
+			if accepted, err = w.Accept(nil); err != nil {
+				return
+			}
+			conn = accepted
+		}
+		if conn, err = d.sniff(conn); err != nil {
 			return
 		}
 	}

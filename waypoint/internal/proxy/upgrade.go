@@ -38,12 +38,21 @@ func (x *exchange) join(up netx.Stream) {
 	x.guard.set(deadlineTimeout, x.record.Start.AddDate(100, 0, 0)) // a tunnel is not a response that is late
 	ctx, stop := context.WithCancelCause(x.guard.waiting())
 	defer stop(nil)
+	if x.asked != nil {
+		t := &upgraded{c: x.c, head: x.asked, start: x.record.Start, cancel: stop}
+		x.srv.upgrades.add(t)
+		defer x.srv.upgrades.remove(t)
+		t.rejudge(x.srv) // the policies may have changed since the request was decided about
+	}
 	var bytes netx.Counters
 	if x.decision.IdleTimeout > 0 {
 		defer watchIdle(x.decision.IdleTimeout, &bytes, func() { stop(errIdle) })()
 		x.guard.idleAfter(0)
 	}
 	err = netx.Relay(ctx, down, up, &bytes)
+	if why := context.Cause(ctx); errors.Is(why, errPolicy) {
+		err = why
+	}
 	x.body.received.Add(bytes.Sent.Load())
 	x.record.BytesSent += bytes.Received.Load()
 	var broken *netx.RelayError
@@ -52,6 +61,8 @@ func (x *exchange) join(up netx.Stream) {
 	case errors.As(err, &broken) && broken.Upstream:
 		x.record.Flags |= l7.FlagUpstreamConnectionTermination
 		x.record.Details = "upstream_reset_after_response_started{connection_termination}"
+	case errors.Is(err, errPolicy):
+		x.record.Details, x.record.Termination = "closed_due_to_policy_change", err.Error()
 	case errors.Is(err, errIdle):
 		x.record.Flags |= l7.FlagStreamIdleTimeout
 		x.record.Details = "stream_idle_timeout"

@@ -277,9 +277,10 @@ func (c *Cluster) Dial(ctx context.Context, h *Host) (nc net.Conn, release func(
 		h.stats.cxActive.Add(-1)
 		c.gauges.connections.give()
 	}
-	if nc, _, err = h.dial(ctx, ""); err != nil {
+	to, err := h.dial(ctx, "")
+	if err != nil {
 		release()
 		return nil, nil, err
 	}
-	return nc, release, nil
+	return to.Conn, release, nil
 }

@@ -24,21 +24,21 @@ func (h *Host) connect(ctx context.Context, shared bool) (*conn, error) {
 	if shared {
 		alpn = "h2"
 	}
-	nc, identity, err := h.dial(ctx, alpn)
+	to, err := h.dial(ctx, alpn)
 	if err != nil {
 		return nil, err
 	}
-	var tunnel *hbone.Stream
+	nc := to.Conn
 	switch plain := nc.(type) {
 	case *hbone.Stream:
-		tunnel, nc = plain, politely(plain)
+		nc = politely(plain)
 	case *net.TCPConn:
 		if direct, err := netx.Direct(plain); err == nil {
 			nc = direct
 		}
 	}
 	c := &conn{
-		host: h, nc: nc, shared: shared, local: addrPort(nc.LocalAddr()), identity: identity, made: time.Now(), generation: generation, tunnel: tunnel,
+		host: h, nc: nc, shared: shared, local: addrPort(nc.LocalAddr()), identity: to.identity, made: time.Now(), generation: generation, tunnel: to.tunnel,
 	}
 	if c.cc, c.multiplex, err = h.speak(nc, shared); err != nil {
 		nc.Close()
@@ -52,8 +52,11 @@ func (h *Host) connect(ctx context.Context, shared bool) (*conn, error) {
 // speak starts HTTP on a connection: the version that was negotiated, if any.
 func (h *Host) speak(nc net.Conn, h2 bool) (cc httpmsg.ClientConn, multiplex bool, err error) {
 	if secured, ok := nc.(*tls.Conn); ok {
-		if chosen := secured.ConnectionState().NegotiatedProtocol; chosen != "" {
-			h2 = chosen == "h2"
+		switch secured.ConnectionState().NegotiatedProtocol {
+		case "h2":
+			h2 = true
+		case "http/1.1":
+			h2 = false
 		}
 	}
 	if !h2 {
@@ -67,23 +70,30 @@ func (h *Host) speak(nc net.Conn, h2 bool) (cc httpmsg.ClientConn, multiplex boo
 	return cc, true, err
 }
 
+// link is a connection for bytes to a host.
+type link struct {
+	net.Conn
+	tunnel   *hbone.Stream // that carries it; nil for a direct connection
+	identity string        // that the peer proved exactly; "" when nothing exact was asked for
+}
+
 // dial makes a connection for bytes, within the cluster's connect timeout: direct, or through the tunnel to the host's node.
 // alpn is what is to be spoken on it where TLS is originated, "" for bytes. The error is an *[Error].
-func (h *Host) dial(ctx context.Context, alpn string) (nc net.Conn, identity string, err error) {
+func (h *Host) dial(ctx context.Context, alpn string) (to link, err error) {
 	limit := h.cluster.connectTimeout()
 	dialling, cancel := context.WithTimeoutCause(ctx, limit, context.DeadlineExceeded)
 	defer cancel()
 	e := h.Endpoint()
 	if e.Internal != "" {
-		nc, identity, err = h.tunnel(dialling, e)
+		to, err = h.tunnel(dialling, e)
 	} else {
-		nc, err = h.direct(dialling, e)
+		to.Conn, err = h.direct(dialling, e)
 	}
 	if err == nil {
-		nc, err = h.secure(dialling, e, nc, alpn)
+		err = h.secure(dialling, e, &to, alpn)
 	}
 	if err == nil {
-		return nc, identity, nil
+		return to, nil
 	}
 	h.failed()
 	failure := unreachable(err)
@@ -97,7 +107,7 @@ func (h *Host) dial(ctx context.Context, alpn string) (nc net.Conn, identity str
 	case failure.Reason == ConnectionTimeout:
 		h.cluster.stats.cxConnectTimeout.Add(1)
 	}
-	return nil, "", failure
+	return link{}, failure
 }
 
 func (h *Host) failed() {
@@ -114,11 +124,20 @@ func (h *Host) direct(ctx context.Context, e *l7.Endpoint) (net.Conn, error) {
 	if !to.IsValid() {
 		return nil, fmt.Errorf("host %s has no address", h.describe())
 	}
+	conf := h.cluster.Config()
+	if !conf.LocalEndpoints {
+		if err := refuseLocal(to); err != nil {
+			return nil, err
+		}
+	}
 	nc, err := h.cluster.manager.deps.Network.Dial(ctx, "tcp", to, netip.Addr{})
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", h.describe(), err)
 	}
-	conf := h.cluster.Config()
+	if !conf.LocalEndpoints && ownPort(to.Port()) && addrPort(nc.LocalAddr()).Addr() == to.Addr().Unmap() {
+		nc.Close() // nothing was sent
+		return nil, &LocalError{to}
+	}
 	if tcp, ok := nc.(*net.TCPConn); ok && conf.KeepaliveIdle > 0 {
 		_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{ // the defaults serve, too
 			Enable: true, Idle: conf.KeepaliveIdle, Interval: conf.KeepaliveInterval, Count: int(conf.KeepaliveProbes),
@@ -128,15 +147,15 @@ func (h *Host) direct(ctx context.Context, e *l7.Endpoint) (net.Conn, error) {
 }
 
 // tunnel opens a stream through HBONE to the host.
-func (h *Host) tunnel(ctx context.Context, e *l7.Endpoint) (net.Conn, string, error) {
+func (h *Host) tunnel(ctx context.Context, e *l7.Endpoint) (link, error) {
 	m := h.cluster.manager
 	t, ok := m.cfg.Load().Tunnel(e, &l7.Conn{Destination: h.destination})
 	if !ok {
-		return nil, "", fmt.Errorf("no tunnel leads to %s: the listener %q does not originate HBONE", h.describe(), e.Internal)
+		return link{}, fmt.Errorf("no tunnel leads to %s: the listener %q does not originate HBONE", h.describe(), e.Internal)
 	}
 	own, err := m.certificate(ctx)
 	if err != nil {
-		return nil, "", err
+		return link{}, err
 	}
 	key := hbone.PoolKey{Source: own.ID.String(), Dest: t.Address, ExpectedSANs: t.Identity}
 	if t.Identity == "" {
@@ -144,9 +163,9 @@ func (h *Host) tunnel(ctx context.Context, e *l7.Endpoint) (net.Conn, string, er
 	}
 	stream, _, err := m.tunnels.Connect(ctx, key, &hbone.Request{Authority: t.Authority})
 	if err != nil {
-		return nil, "", fmt.Errorf("tunnel to %s: %w", h.describe(), err)
+		return link{}, fmt.Errorf("tunnel to %s: %w", h.describe(), err)
 	}
-	return stream, t.Identity, nil
+	return link{Conn: stream, tunnel: stream, identity: t.Identity}, nil
 }
 
 func addrPort(a net.Addr) netip.AddrPort {

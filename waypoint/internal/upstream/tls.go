@@ -102,22 +102,51 @@ func MatchesSAN(matchers []l7.SANMatcher, kind l7.SANKind, name string) bool {
 	})
 }
 
-// secure originates TLS on nc where the cluster says so; it closes nc on failure.
-func (h *Host) secure(ctx context.Context, e *l7.Endpoint, nc net.Conn, alpn string) (net.Conn, error) {
-	socket := h.cluster.Config().SocketFor(e)
-	if socket.Kind != l7.SocketTLS {
-		return nc, nil
+// secure originates TLS where the cluster says so: on a direct connection, or inside of the tunnel. It closes the connection on
+// failure.
+func (h *Host) secure(ctx context.Context, e *l7.Endpoint, to *link, alpn string) error {
+	conf := h.cluster.Config()
+	socket := conf.SocketFor(e)
+	if socket.TLS == nil {
+		return nil
 	}
 	config, err := h.cluster.manager.clientTLS(ctx, socket.TLS, alpn, e)
 	if err == nil {
-		secured := tls.Client(nc, config)
+		// Mutual TLS of the mesh is with the endpoint itself: as a tunnel, it ends at nobody else.
+		if to.tunnel == nil && socket.TLS.Validation != "" && e.Identity != "" && !conf.AnyIdentity {
+			to.identity = e.Identity
+			expectIdentity(config, e.Identity)
+		}
+		under := to.Conn
+		if to.tunnel != nil {
+			under = politely(to.tunnel)
+		}
+		secured := tls.Client(under, config)
 		if err = secured.HandshakeContext(ctx); err == nil {
-			return secured, nil
+			to.Conn = secured
+			return nil
 		}
 		err = fmt.Errorf("TLS_error: %w", err)
 	}
-	nc.Close()
-	return nil, err
+	to.Conn.Close()
+	return err
+}
+
+// expectIdentity adds to a configuration that the peer is exactly who is expected.
+func expectIdentity(config *tls.Config, want string) {
+	names := config.VerifyConnection
+	config.VerifyConnection = func(state tls.ConnectionState) error {
+		if names != nil {
+			if err := names(state); err != nil {
+				return err
+			}
+		}
+		id, ok := certs.PeerID(state)
+		if !ok || id.String() != want {
+			return &IdentityError{Got: id.String(), Want: want}
+		}
+		return nil
+	}
 }
 
 func (m *Manager) clientTLS(ctx context.Context, t *l7.ClientTLS, alpn string, e *l7.Endpoint) (*tls.Config, error) {
@@ -140,6 +169,13 @@ func (m *Manager) clientTLS(ctx context.Context, t *l7.ClientTLS, alpn string, e
 		if t.Validation != "" {
 			roots = own.Roots
 		}
+	}
+	if t.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("certificate for the server: %w", err)
+		}
+		config.Certificates = []tls.Certificate{pair}
 	}
 	pem := []byte(t.CAInline)
 	if t.CAFile != "" {

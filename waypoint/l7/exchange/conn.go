@@ -25,6 +25,8 @@ type Conn struct {
 	SNI, ALPN string
 	// TLS is whether the bytes that the chain sees came by TLS which the listener ended itself (not the tunnel's).
 	TLS bool
+	// Hello is whether the bytes begin with a TLS ClientHello, where that was looked at.
+	Hello bool
 	// ID is a number of the connection, for %CONNECTION_ID%.
 	ID uint64
 }

@@ -154,6 +154,16 @@ func commonFields(name protoreflect.FullName) string {
 		return "scheme_to_overwrite match_upstream"
 	case "xds.type.matcher.v3.Matcher":
 		return "matcher_list matcher_tree on_no_match"
+	case "xds.type.matcher.v3.Matcher.MatcherList":
+		return "matchers"
+	case "xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher":
+		return "predicate on_match"
+	case "xds.type.matcher.v3.Matcher.MatcherList.Predicate":
+		return "single_predicate"
+	case "xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate":
+		return "input value_match"
+	case "xds.type.matcher.v3.StringMatcher":
+		return "exact suffix"
 	case "xds.type.matcher.v3.Matcher.MatcherTree":
 		return "input exact_match_map custom_match"
 	case "xds.type.matcher.v3.Matcher.MatcherTree.MatchMap":

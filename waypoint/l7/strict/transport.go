@@ -96,12 +96,14 @@ func endpointFields(name protoreflect.FullName) string {
 	case "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext":
 		return "common_tls_context sni max_session_keys auto_host_sni auto_sni_san_validation"
 	case "envoy.extensions.transport_sockets.tls.v3.CommonTlsContext":
-		return "tls_params tls_certificate_sds_secret_configs validation_context validation_context_sds_secret_config combined_validation_context alpn_protocols"
+		return "tls_params tls_certificates tls_certificate_sds_secret_configs validation_context validation_context_sds_secret_config combined_validation_context alpn_protocols"
 	case "envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext":
 		return "default_validation_context validation_context_sds_secret_config"
 	case "envoy.extensions.transport_sockets.tls.v3.TlsParameters":
 		// Cipher suites and curves: crypto/tls has a safe choice of its own; TLS 1.3 ignores them in Envoy too.
 		return "tls_minimum_protocol_version tls_maximum_protocol_version cipher_suites! ecdh_curves!"
+	case "envoy.extensions.transport_sockets.tls.v3.TlsCertificate":
+		return "certificate_chain private_key"
 	case "envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig":
 		return "name sds_config!"
 	case "envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext":
