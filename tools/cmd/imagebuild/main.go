@@ -157,22 +157,29 @@ func (o options) build(ctx context.Context, file *spec.File, names []string, var
 		Root: o.root, Out: o.out, Version: o.version, Revision: o.revision, Created: time.Unix(o.epoch, 0),
 		Release: o.release, Debug: variant == "debug", Log: log,
 	}, file)
+	var problems []error // one image's do not keep the others from being built
 	for _, name := range names {
 		started := time.Now()
-		var images []*image.Image
-		for _, arch := range o.archs {
-			i, err := builder.Build(ctx, name, arch)
-			if err != nil {
-				return err
-			}
-			images = append(images, i)
-		}
-		if err := o.output(ctx, name, variant, file.Images[name], images); err != nil {
-			return err
+		if err := o.one(ctx, builder, name, variant, file.Images[name]); err != nil {
+			log.Error("not built", "image", name)
+			problems = append(problems, err)
+			continue
 		}
 		log.Info("built", "image", name, "variant", variant, "architectures", o.archs, "took", time.Since(started).Round(time.Millisecond))
 	}
-	return nil
+	return errors.Join(problems...)
+}
+
+func (o options) one(ctx context.Context, builder *image.Builder, name, variant string, described *spec.Image) error {
+	var images []*image.Image
+	for _, arch := range o.archs {
+		i, err := builder.Build(ctx, name, arch)
+		if err != nil {
+			return err
+		}
+		images = append(images, i)
+	}
+	return o.output(ctx, name, variant, described, images)
 }
 
 // tags are those of a variant. The default one answers to the name "distroless" too, as charts may say so.

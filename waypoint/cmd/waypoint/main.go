@@ -3,15 +3,13 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"os/signal"
 	"strings"
 	"syscall"
 
+	"github.com/isthmus-mesh/isthmus/pkg/cgroup"
 	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
 	"github.com/isthmus-mesh/isthmus/waypoint/app"
 	"github.com/isthmus-mesh/isthmus/waypoint/internal/config"
@@ -25,6 +23,7 @@ const usage = `waypoint: the mesh's L7 proxy
   waypoint proxy waypoint|router [flags]   serve as a waypoint, or as a gateway
   waypoint agent waypoint|router [flags]   the same, with a real Envoy as the engine (--envoy PATH)
   waypoint request METHOD PATH             ask the admin port of the proxy in this pod: request GET /config_dump
+  waypoint wait [flags]                    wait until the proxy in this pod is ready
   waypoint version                         print the version
   waypoint help                            print this
 
@@ -47,7 +46,7 @@ func run(ctx context.Context, args []string) error {
 		command = args[0]
 	}
 	switch command {
-	case "version":
+	case "version", "--version":
 		fmt.Println(build)
 		return nil
 	case "", "help", "--help", "-h":
@@ -55,6 +54,8 @@ func run(ctx context.Context, args []string) error {
 		return nil
 	case "request":
 		return request(ctx, args[1:], os.Stdout)
+	case "wait":
+		return wait(ctx, args[1:])
 	case "proxy", "agent":
 	default:
 		return fmt.Errorf("unknown command %q\n\n%s", strings.Join(args, " "), usage)
@@ -75,30 +76,12 @@ func run(ctx context.Context, args []string) error {
 	if err := cfg.Levels.Set(cfg.LogLevel); err != nil {
 		return fmt.Errorf("--log_output_level: %w", err)
 	}
+	limit, err := cgroup.ApplyMemoryLimit(os.DirFS("/"))
+	if err != nil {
+		cfg.Log.Warn("the memory limit is unknown", "error", err)
+	}
+	cfg.Log.Info("starting", "version", build.Version, "role", kind, "pod", cfg.PodName, "threads", cfg.Threads, "memory_limit", limit)
 	return app.Run(ctx, cfg)
-}
-
-// request prints what the admin port of the pod's proxy answers.
-func request(ctx context.Context, args []string, out io.Writer) error {
-	if len(args) != 2 {
-		return errors.New("want a method and a path: waypoint request GET /config_dump")
-	}
-	r, err := http.NewRequestWithContext(ctx, strings.ToUpper(args[0]), "http://127.0.0.1:15000/"+strings.TrimPrefix(args[1], "/"), http.NoBody)
-	if err != nil {
-		return err
-	}
-	response, err := http.DefaultClient.Do(r)
-	if err != nil {
-		return fmt.Errorf("admin port: %w", err)
-	}
-	defer response.Body.Close()
-	if _, err := io.Copy(out, response.Body); err != nil {
-		return fmt.Errorf("admin port: %w", err)
-	}
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("admin port: %s", response.Status)
-	}
-	return nil
 }
 
 // kindOf reads the role, which precedes the flags.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/isthmus-mesh/isthmus/pkg/cgroup"
 	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
 	"github.com/isthmus-mesh/isthmus/ztunnel/app"
 	"github.com/isthmus-mesh/isthmus/ztunnel/internal/config"
@@ -36,7 +37,7 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	build := telemetry.NewBuild(version, revision)
 	switch strings.Join(args, " ") {
-	case "version":
+	case "version", "--version", "-V":
 		fmt.Println(build)
 		return nil
 	case "help", "--help", "-h":
@@ -55,5 +56,10 @@ func run(ctx context.Context, args []string) error {
 	if err := cfg.Levels.Set(cfg.LogLevel); err != nil {
 		return fmt.Errorf("LOG_LEVEL: %w", err)
 	}
+	limit, err := cgroup.ApplyMemoryLimit(os.DirFS("/"))
+	if err != nil {
+		cfg.Log.Warn("the memory limit is unknown", "error", err)
+	}
+	cfg.Log.Info("starting", "version", build.Version, "node", cfg.NodeName, "threads", cfg.Threads, "memory_limit", limit)
 	return app.Run(ctx, cfg)
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"net/url"
 	"runtime"
@@ -29,7 +30,7 @@ func Default() app.Config {
 		KeepaliveEnabled: true, KeepaliveTime: 180 * time.Second, KeepaliveInterval: 180 * time.Second, KeepaliveRetries: 9,
 		PoolMaxStreams: 100, PoolIdleTimeout: 5 * time.Minute, ResponseBaggage: true, DrainTimeout: 5 * time.Second,
 		AdminAddr: "localhost:15000", MetricsAddr: "[::]:15020", ReadinessAddr: "[::]:15021", LogLevel: "info",
-		Threads: max(2, runtime.NumCPU()/4),
+		Threads: min(max(2, runtime.NumCPU()/4), runtime.GOMAXPROCS(0)),
 	}
 }
 
@@ -80,12 +81,14 @@ func table() map[string]setting {
 		"AUTHZ_POLICY_INFO_LOGGING":       boolean(func(c *app.Config) *bool { return &c.LogDecisions }),
 		"LOG_FORMAT":                      oneOf([]string{"json", "plain"}, func(c *app.Config, v string) { c.LogJSON = v == "json" }),
 		"LOG_LEVEL":                       level,
-		"ZTUNNEL_WORKER_THREADS":          number(1, 1024, func(c *app.Config) *int { return &c.Threads }),
+		"RUST_LOG":                        level, // what charts of the field set; LOG_LEVEL counts before it
+		"ZTUNNEL_WORKER_THREADS":          threads,
 		"CONNECTION_TERMINATION_DEADLINE": duration(func(c *app.Config) *time.Duration { return &c.DrainTimeout }),
 		"TERMINATION_GRACE_PERIOD_SECONDS": func(*app.Config, string) error {
 			return nil // read after the others: see drainTimeout
 		},
 		"PROXY_MODE":             oneOf([]string{"shared"}, func(*app.Config, string) {}),
+		"INPOD_ENABLED":          fixed("true"),
 		"INPOD_PORT_REUSE":       fixed("true"),
 		"TLS12_ENABLED":          fixed("false"),
 		"UNSTABLE_ENABLE_SOCKS5": fixed("false"),
@@ -113,6 +116,9 @@ func Load(environ []string) (app.Config, error) {
 	slices.Sort(names)
 	for _, name := range names {
 		value := values[name]
+		if name == "RUST_LOG" && values["LOG_LEVEL"] != "" {
+			continue
+		}
 		if apply, ok := settings[name]; ok && value != "" {
 			if err := apply(&c, value); err != nil {
 				problems = append(problems, fmt.Errorf("environment variable %s=%q: %w", name, value, err))
@@ -269,13 +275,43 @@ func mark(c *app.Config, v string) error {
 	return nil
 }
 
+// level reads a base and exceptions by scope, in any order: "info,access=debug". Scopes may bear the names that modules have in
+// the field, "ztunnel::proxy::inbound".
 func level(c *app.Config, v string) error {
-	// Exceptions by scope follow the base, "info,access=debug".
-	base, _, _ := strings.Cut(v, ",")
-	parsed, err := telemetry.ParseLevel(base)
-	if err != nil {
-		return err
+	base, parts := slog.LevelInfo, []string{}
+	for part := range strings.SplitSeq(v, ",") {
+		scope, name := "", strings.TrimSpace(part)
+		if i := strings.LastIndexAny(name, "=:"); i >= 0 {
+			scope, name = strings.TrimRight(name[:i], ":"), name[i+1:]
+		}
+		if scope == "ztunnel" {
+			scope = ""
+		}
+		scope, _, _ = strings.Cut(strings.TrimPrefix(scope, "ztunnel::"), "::")
+		parsed, err := telemetry.ParseLevel(name)
+		if err != nil {
+			return err
+		}
+		if scope == "" {
+			base = parsed
+			parts = append(parts, name)
+			continue
+		}
+		parts = append(parts, scope+"="+name)
 	}
-	c.LogLevel, c.Level = v, parsed
+	c.LogLevel, c.Level = strings.Join(parts, ","), base
 	return nil
+}
+
+// threads takes a number, or a percentage of the processors that this process may use.
+func threads(c *app.Config, v string) error {
+	if share, ok := strings.CutSuffix(v, "%"); ok {
+		percent, err := strconv.ParseUint(share, 10, 16)
+		if err != nil || percent == 0 {
+			return errors.New("want a percentage such as 50%")
+		}
+		c.Threads = max(1, (runtime.GOMAXPROCS(0)*int(percent)+99)/100)
+		return nil
+	}
+	return number(1, 1024, func(c *app.Config) *int { return &c.Threads })(c, v)
 }

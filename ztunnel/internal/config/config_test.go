@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -31,6 +32,40 @@ func TestLoadReportsEveryProblemByName(t *testing.T) {
 	for _, name := range []string{"IPV6_ENABLED", "SECRET_TTL", "PROXY_MODE", "TLS12_ENABLED", "PACKET_MARK", "XDS_ON_DEMAND", "TERMINATION_GRACE"} {
 		if err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s is not named in: %v", name, err)
+		}
+	}
+}
+
+func TestWhatTheFieldsChartsSet(t *testing.T) {
+	base := []string{
+		"XDS_ADDRESS=istiod.istio-system.svc:15012", "CA_ADDRESS=istiod.istio-system.svc:15012", "RUST_LOG=info", "RUST_BACKTRACE=1",
+		"ISTIO_META_CLUSTER_ID=Kubernetes", "INPOD_ENABLED=true", "TERMINATION_GRACE_PERIOD_SECONDS=30", "POD_NAME=ztunnel-x",
+		"POD_NAMESPACE=istio-system", "NODE_NAME=n", "INSTANCE_IP=10.244.0.5", "SERVICE_ACCOUNT=ztunnel", "ZTUNNEL_CPU_LIMIT=4",
+		"XDS_ROOT_CA=/var/run/secrets/istio/root-cert.pem", "CA_ROOT_CA=/var/run/secrets/istio/root-cert.pem", "CLUSTER_ID=Kubernetes",
+		"CLUSTER_DOMAIN=cluster.local", "NETWORK=n1", "TRUST_DOMAIN=cluster.local", "LOG_FORMAT=plain", "ISTIO_META_DNS_CAPTURE=true",
+	}
+	c, err := config.Load(base)
+	if err != nil || c.LogLevel != "info" || c.InstanceIP.String() != "10.244.0.5" || c.ServiceAccount != "ztunnel" || !c.DNSProxy {
+		t.Errorf("%v: %+v", err, c)
+	}
+	for value, want := range map[string]string{
+		"RUST_LOG=warn": "warn",
+		"RUST_LOG=access=off,ztunnel::proxy::inbound=debug": "access=off,proxy=debug",
+		"RUST_LOG=hyper=warn,ztunnel=debug":                 "hyper=warn,debug",
+		"LOG_LEVEL=error":                                   "error",
+	} {
+		if c, err := config.Load(append(base, value)); err != nil || c.LogLevel != want {
+			t.Errorf("%s: %q, %v; want %q", value, c.LogLevel, err, want)
+		}
+	}
+	for value, want := range map[string]int{"3": 3, "1%": 1, "100%": runtime.GOMAXPROCS(0)} {
+		if c, err := config.Load([]string{"ZTUNNEL_WORKER_THREADS=" + value}); err != nil || c.Threads != want {
+			t.Errorf("%s threads: %d, %v; want %d", value, c.Threads, err, want)
+		}
+	}
+	for _, bad := range []string{"ZTUNNEL_WORKER_THREADS=x%", "ZTUNNEL_WORKER_THREADS=0", "RUST_LOG=loud", "INPOD_ENABLED=false"} {
+		if _, err := config.Load([]string{bad}); err == nil {
+			t.Errorf("%s was accepted", bad)
 		}
 	}
 }
