@@ -8,7 +8,10 @@ import (
 	"net/netip"
 	"time"
 
+	"k8s.io/client-go/rest"
+
 	"github.com/isthmus-mesh/isthmus/pilot/internal/jwks"
+	"github.com/isthmus-mesh/isthmus/pilot/internal/leader"
 	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
 )
 
@@ -23,12 +26,19 @@ type Config struct {
 	// MonitoringAddr serves /metrics, /version and debug.
 	MonitoringAddr string
 
-	// ConfigDir is the directory of manifests to serve. It is required, as there is no other source yet.
+	// HTTPSAddr serves the webhooks of the API server; nothing listens there without one.
+	HTTPSAddr string
+
+	// Kubernetes is how to reach the API server whose objects are served; nil for those of ConfigDir.
+	Kubernetes *rest.Config
+	// ConfigDir is the directory of manifests to serve.
 	ConfigDir string
 	// StatusDir is where a file per object says what became of it; empty means nowhere but /debug/statusz.
 	StatusDir string
-	// MeshConfigFile is followed for changes; empty means defaults.
+	// MeshConfigFile is followed for changes; empty means the ConfigMap of the revision, or defaults where there is no API server.
 	MeshConfigFile string
+	// SharedMeshConfig is the name of a ConfigMap that the mesh configuration is put over; empty is none.
+	SharedMeshConfig string
 	// Domain is the suffix of Kubernetes Services' names.
 	Domain string
 	// ClusterID is the name of the cluster: the first segment of workload uids.
@@ -44,10 +54,21 @@ type Config struct {
 	// MaxConnectionAge after which xDS clients are told to connect anew.
 	MaxConnectionAge time.Duration
 
+	// Controllers are what is done in the cluster besides serving.
+	Controllers Controllers
+	// LeaderTiming is leader.DefaultTiming when empty.
+	LeaderTiming leader.Timing
+
 	// CADir holds the certificate authority's key material: ca-cert.pem, ca-key.pem, root-cert.pem and cert-chain.pem as a plugged-in
-	// authority has them, or the self-signed one that is written there.
+	// authority has them, or the self-signed one that is written there. Without it they are in Secrets, or in memory only where there
+	// is no API server.
 	CADir string
-	// JWKSFile has the keys that ServiceAccount tokens are signed with; JWTIssuer is who must have issued them.
+	// RootCertTTL is the lifetime of a self-signed root, RootCertGrace the share of it before its end, in percent, in which it is
+	// replaced; RootCertCheck is how often that is looked at.
+	RootCertTTL, RootCertCheck time.Duration
+	RootCertGrace              int
+	// JWKSFile has the keys that ServiceAccount tokens are signed with; JWTIssuer is who must have issued them. An API server is asked
+	// about tokens instead.
 	JWKSFile, JWTIssuer string
 	// TokenAudiences that are accepted in tokens.
 	TokenAudiences []string
@@ -73,8 +94,24 @@ type Config struct {
 	Started func(Addresses)
 }
 
-// Addresses that are being listened on.
-type Addresses struct{ HTTP, GRPC, SecureGRPC, Monitoring net.Addr }
+// Addresses that are being listened on. HTTPS is nil without an API server.
+type Addresses struct{ HTTP, HTTPS, GRPC, SecureGRPC, Monitoring net.Addr }
+
+// Controllers are what a control plane does in its cluster besides serving.
+type Controllers struct {
+	// RootCerts writes the root certificates into all namespaces, CRL the list of revoked certificates.
+	RootCerts, CRL bool
+	// Deploy runs gateways and waypoints.
+	Deploy bool
+	// Webhooks has the API server trust the validation webhook.
+	Webhooks bool
+	// Status writes what became of objects into them.
+	Status bool
+	// IPAllocate gives addresses to ServiceEntries.
+	IPAllocate bool
+	// Untaint opens nodes once the CNI agent is ready.
+	Untaint bool
+}
 
 // Default is the configuration with nothing set by the user.
 func Default() Config {
@@ -83,6 +120,9 @@ func Default() Config {
 		GRPCAddr:            ":15010",
 		SecureGRPCAddr:      ":15012",
 		MonitoringAddr:      ":15014",
+		HTTPSAddr:           ":15017",
+		Controllers:         Controllers{RootCerts: true, Deploy: true, Webhooks: true, Status: true, IPAllocate: true},
+		RootCertCheck:       time.Hour,
 		Domain:              "cluster.local",
 		ClusterID:           "Kubernetes",
 		Namespace:           "istio-system",
@@ -104,8 +144,10 @@ func (c Config) validate() error {
 	switch {
 	case c.Log == nil:
 		return errors.New("start the control plane: no logger")
-	case c.ConfigDir == "":
-		return errors.New("start the control plane: there is no source of configuration: name a directory of manifests with --configDir (reading from the Kubernetes API is not part of this release)")
+	case c.ConfigDir == "" && c.Kubernetes == nil:
+		return errors.New("start the control plane: there is no source of configuration: an API server or, with --configDir, a directory of manifests")
+	case c.ConfigDir != "" && c.Kubernetes != nil:
+		return errors.New("start the control plane: an API server and a directory of manifests exclude each other")
 	case (c.TLSCertFile == "") != (c.TLSKeyFile == ""):
 		return errors.New("start the control plane: --tlsCertFile and --tlsKeyFile go together")
 	case c.ClusterID == "":

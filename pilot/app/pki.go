@@ -10,9 +10,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes"
+
 	"github.com/isthmus-mesh/isthmus/pilot/internal/ca"
+	"github.com/isthmus-mesh/isthmus/pilot/internal/named"
 	"github.com/isthmus-mesh/isthmus/pilot/internal/registry"
 	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
 )
@@ -27,18 +32,19 @@ type pki struct {
 	serving   *ca.Serving
 	service   *ca.Server
 	callers   ca.Authenticator
+	api       kubernetes.Interface // nil without an API server
+	changed   func()               // is called after the roots have changed
 	log       *slog.Logger
 }
 
 func (p *plane) newPKI(ctx context.Context) (*pki, error) {
 	cfg, log := p.cfg, telemetry.Scoped(p.cfg.Log, "ca")
 	trustDomain := func() string { return p.settings.Load().Proto.GetTrustDomain() }
-	authority, err := ca.Open(ctx, cfg.CADir, ca.Options{TrustDomain: trustDomain(), DefaultTTL: cfg.DefaultCertTTL, MaxTTL: cfg.MaxCertTTL, Log: log})
+	authority, err := p.openAuthority(ctx, ca.Options{
+		TrustDomain: trustDomain(), DefaultTTL: cfg.DefaultCertTTL, MaxTTL: cfg.MaxCertTTL, RootTTL: cfg.RootCertTTL, RootGrace: cfg.RootCertGrace, Log: log,
+	})
 	if err != nil {
 		return nil, err
-	}
-	if cfg.CADir == "" {
-		log.Warn("the CA's key lives in memory only: after a restart no certificate issued before is valid; set --caDir")
 	}
 	metrics, err := ca.NewMetrics(p.metrics, authority)
 	if err != nil {
@@ -50,17 +56,37 @@ func (p *plane) newPKI(ctx context.Context) (*pki, error) {
 	callers := ca.Authenticators{ca.ClientCertificate{TrustDomains: trustDomains}}
 	if cfg.JWKSFile != "" {
 		callers = append(callers, ca.NewJWT(cfg.JWKSFile, cfg.JWTIssuer, cfg.TokenAudiences))
-	} else {
+	}
+	if p.api != nil {
+		callers = append(callers, ca.NewTokenReview(p.api.AuthenticationV1().TokenReviews(), cfg.ClusterID, cfg.TokenAudiences))
+	}
+	if cfg.JWKSFile == "" && p.api == nil {
 		log.Warn("tokens are refused: there are no keys to verify them with; set --jwksFile")
 	}
 	nodes := &ca.NodeAuthorizer{
 		ClusterID: cfg.ClusterID, Trusted: cfg.TrustedNodeAccounts, Pods: pods{p.registry}, TrustDomains: trustDomains,
 	}
 	k := &pki{
-		cfg: cfg, authority: authority, callers: callers, log: log, serving: ca.NewServing(authority, serverNames(cfg)),
+		cfg: cfg, authority: authority, callers: callers, api: p.api, changed: p.rootsChanged, log: log, serving: ca.NewServing(authority, serverNames(cfg)),
 		service: &ca.Server{Authority: authority, Authenticator: callers, Nodes: nodes, TrustDomain: trustDomain, Metrics: metrics, Log: log},
 	}
 	return k, k.writeRoots()
+}
+
+// openAuthority finds the key material: in a directory, in the cluster, or nowhere.
+func (p *plane) openAuthority(ctx context.Context, options ca.Options) (authority *ca.Authority, err error) {
+	switch {
+	case p.cfg.CADir != "":
+		return ca.Open(ctx, p.cfg.CADir, options)
+	case p.api != nil:
+		err = p.reach(ctx, "read the key material", func() error {
+			authority, err = ca.OpenSecrets(ctx, p.api, p.cfg.Namespace, options)
+			return err
+		})
+		return authority, err
+	}
+	options.Log.Warn("the CA's key lives in memory only: after a restart no certificate issued before is valid; set --caDir")
+	return ca.Open(ctx, "", options)
 }
 
 // serverNames are those by which clients know the control plane.
@@ -78,12 +104,17 @@ func serverNames(cfg Config) []string {
 
 // run follows the key material until ctx ends.
 func (k *pki) run(ctx context.Context) error {
-	following := make(chan struct{})
-	go func() {
-		defer close(following)
-		k.authority.Follow(ctx, keyMaterialCheck, nil)
-	}()
-	defer func() { <-following }()
+	wake := make(chan struct{}, 1)
+	var following sync.WaitGroup
+	defer following.Wait()
+	every := keyMaterialCheck
+	if k.cfg.CADir == "" && k.api != nil {
+		every = k.cfg.RootCertCheck
+		for _, name := range []string{ca.SelfSignedSecret, ca.PlugInSecret} {
+			following.Go(func() { k.followSecret(ctx, name, wake) })
+		}
+	}
+	following.Go(func() { k.authority.Follow(ctx, every, wake) })
 	for {
 		select {
 		case <-ctx.Done():
@@ -92,7 +123,21 @@ func (k *pki) run(ctx context.Context) error {
 			if err := k.writeRoots(); err != nil {
 				k.log.Error("root certificates not written", "error", err)
 			}
+			k.changed()
 		}
+	}
+}
+
+// followSecret has the authority look at its key material when a Secret changes.
+func (k *pki) followSecret(ctx context.Context, name string, wake chan<- struct{}) {
+	err := named.Secret(ctx, k.api, k.cfg.Namespace, name, func(*corev1.Secret) {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	})
+	if err != nil {
+		k.log.Error("changes of the key material are not seen at once", "secret", name, "error", err)
 	}
 }
 
@@ -119,6 +164,11 @@ func (k *pki) writeRoots() error {
 		return fmt.Errorf("write root certificates to %s: %w", k.cfg.RootCertOut, err)
 	}
 	return nil
+}
+
+// webhookTLS is for the API server, which asks for nothing but a certificate with our name.
+func (k *pki) webhookTLS() *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: k.certificate, NextProtos: []string{"h2", "http/1.1"}}
 }
 
 // tlsConfig of the secure port. A client certificate is optional, but must be ours.

@@ -8,12 +8,16 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/kubernetes"
 
 	"github.com/isthmus-mesh/isthmus/pilot/internal/jwks"
 	"github.com/isthmus-mesh/isthmus/pilot/internal/meshconfig"
 	"github.com/isthmus-mesh/isthmus/pilot/internal/registry"
 	"github.com/isthmus-mesh/isthmus/pilot/internal/status"
 	"github.com/isthmus-mesh/isthmus/pkg/kube"
+	"github.com/isthmus-mesh/isthmus/pkg/kube/cluster"
 	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
 	"github.com/isthmus-mesh/isthmus/pkg/xds/server"
 )
@@ -34,13 +38,14 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	g := &group{cancel: cancel}
 	defer func() { cancel(); _ = g.wait() }() // its error has been returned by then
+	if err := p.serveState(ctx, g); err != nil {
+		cancel()
+		return errors.Join(err, g.wait())
+	}
 	g.run(func() error { return p.source.Run(ctx, p.registry.Sink(p.registryMetrics)) })
 	g.run(func() error { return p.pki.run(ctx) })
-	if cfg.MeshConfigFile != "" {
-		g.run(func() error {
-			return meshconfig.Follow(ctx, cfg.MeshConfigFile, cfg.Log, p.applyMesh)
-		})
-	}
+	g.run(func() error { return p.meshSource.Follow(ctx, p.applyMesh, p.problems.setMesh) })
+	p.control(ctx, g)
 	// Clients must not take an incomplete state for the whole: nothing is served before it is known.
 	if err := p.registry.WaitSynced(ctx); err != nil {
 		cancel()
@@ -49,7 +54,7 @@ func Run(ctx context.Context, cfg Config) error {
 	defer p.registry.PublishTo(p.xds)()
 	defer p.followKeys()()
 	g.run(func() error { return p.statuses.Run(ctx) })
-	defer p.registry.FollowStatuses(p.statuses.Changed)()
+	defer p.registry.FollowStatuses(p.statusChanged)()
 	if err := p.serve(ctx, g); err != nil {
 		cancel()
 		return errors.Join(err, g.wait())
@@ -84,54 +89,119 @@ func ignoreCanceled(ctx context.Context, err error) error {
 // plane is the control plane, assembled.
 type plane struct {
 	cfg             Config
+	api             kubernetes.Interface // nil without an API server
+	meshSource      meshconfig.Source
 	settings        atomic.Pointer[meshconfig.Settings]
+	problems        *problems
 	registry        *registry.Registry
 	registryMetrics *registry.Metrics
-	source          *kube.FileSource
+	source          kube.Source
+	refresh         func() // has the source read the discovery selectors again
 	xds             *server.Server
 	metrics         *prometheus.Registry
 	ready           atomic.Bool
 	security        *guard
 	pki             *pki
 	statuses        *status.Writer
+	controllers     controllers
+	addresses       Addresses
 }
 
 func assemble(ctx context.Context, cfg Config) (*plane, error) {
-	settings, err := meshconfig.Load(cfg.MeshConfigFile)
-	if err != nil {
+	p := &plane{cfg: cfg, metrics: prometheus.NewRegistry(), refresh: func() {}}
+	p.problems = newProblems(telemetry.Scoped(cfg.Log, "config"))
+	if err := p.loadMesh(ctx); err != nil {
 		return nil, err
 	}
-	p := &plane{cfg: cfg, metrics: prometheus.NewRegistry()}
-	p.settings.Store(&settings)
-	p.registry = registry.New(p.mesh(settings))
+	p.registry = registry.New(p.mesh(*p.settings.Load()))
+	var err error
 	if p.registryMetrics, err = registry.NewMetrics(p.metrics, p.registry); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	if err := p.registerProcessMetrics(time.Now()); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
-	p.source = kube.NewFileSource(cfg.ConfigDir, telemetry.Scoped(cfg.Log, "source"), p.reportObjects)
+	if err := p.newSource(); err != nil {
+		return nil, err
+	}
 	if p.pki, err = p.newPKI(ctx); err != nil {
 		return nil, err
 	}
 	p.statuses = status.New(cfg.StatusDir, telemetry.Scoped(cfg.Log, "status"), time.Now)
-	p.security = newSecurity(cfg, p.pki.callers)
+	if err := p.newControllers(); err != nil {
+		return nil, err
+	}
+	return p, p.newXDS()
+}
+
+// loadMesh reads the mesh configuration for the first time.
+func (p *plane) loadMesh(ctx context.Context) error {
+	p.meshSource = meshconfig.Source{File: p.cfg.MeshConfigFile, Namespace: p.cfg.Namespace, Log: telemetry.Scoped(p.cfg.Log, "config")}
+	if p.cfg.Kubernetes != nil {
+		api, err := kubernetes.NewForConfig(p.cfg.Kubernetes)
+		if err != nil {
+			return fmt.Errorf("connect to the API server: %w", err)
+		}
+		p.api, p.meshSource.API = api, api
+		p.meshSource.Name, p.meshSource.Shared = meshconfig.ConfigMapName(p.cfg.Revision), p.cfg.SharedMeshConfig
+	}
+	var settings meshconfig.Settings
+	err := p.reach(ctx, "read the mesh configuration", func() (err error) {
+		settings, err = p.meshSource.Load(ctx)
+		return err
+	})
+	p.settings.Store(&settings)
+	return err
+}
+
+// newSource makes what delivers objects.
+func (p *plane) newSource() error {
+	log := telemetry.Scoped(p.cfg.Log, "source")
+	if p.cfg.Kubernetes == nil {
+		p.source = kube.NewFileSource(p.cfg.ConfigDir, log, p.problems.setObjects)
+		return nil
+	}
+	source, err := cluster.New(cluster.Config{
+		REST: p.cfg.Kubernetes, Kinds: cluster.MeshKinds(), Selectors: p.selectors, Log: log, OnError: p.problems.setObjects,
+	})
+	if err != nil {
+		return err
+	}
+	p.source, p.refresh = source, source.Refresh
+	return nil
+}
+
+// selectors choose the namespaces that are part of the mesh. The mesh's own are, whatever their labels.
+func (p *plane) selectors() []labels.Selector {
+	settings := p.settings.Load()
+	chosen, err := settings.Selectors()
+	if err != nil || len(chosen) == 0 {
+		return nil // a bad one has been refused
+	}
+	for _, name := range []string{p.cfg.Namespace, settings.Proto.GetRootNamespace()} {
+		chosen = append(chosen, labels.SelectorFromSet(labels.Set{corev1.LabelMetadataName: name}))
+	}
+	return chosen
+}
+
+func (p *plane) newXDS() error {
+	p.security = newSecurity(p.cfg, p.pki.callers)
 	debugServer := p.debugServer()
 	controlPlane, err := debugServer.ControlPlane()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	p.xds = server.New(server.Config{
 		ControlPlane: controlPlane,
-		Log:          telemetry.Scoped(cfg.Log, "ads"),
+		Log:          telemetry.Scoped(p.cfg.Log, "ads"),
 		Authenticate: p.security.authenticate,
 		Implied:      registry.Implied,
 		Scopes:       p.registry.Scopes(),
 		SotW:         debugServer.SotW(),
-		Version:      cfg.Build.Version,
+		Version:      p.cfg.Build.Version,
 		Metrics:      server.NewMetrics(p.metrics),
 	})
 	debugServer.Clients = p.xds.Clients
 	p.security.debug = debugServer
-	return p, nil
+	return nil
 }

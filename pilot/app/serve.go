@@ -2,9 +2,11 @@ package app
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"sync"
@@ -23,53 +25,63 @@ import (
 	"github.com/isthmus-mesh/isthmus/pilot/internal/meshconfig"
 	"github.com/isthmus-mesh/isthmus/pilot/internal/registry"
 	l7policy "github.com/isthmus-mesh/isthmus/pilot/translate/policy"
-	"github.com/isthmus-mesh/isthmus/pkg/kube"
 	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
 	"github.com/isthmus-mesh/isthmus/pkg/xds/server"
 )
 
-// serve opens all ports, then serves them until ctx ends.
+// serveState serves what tells people and probes about the control plane, from the start.
+func (p *plane) serveState(ctx context.Context, g *group) error {
+	opened, err := listen(ctx, p.cfg.HTTPAddr, p.cfg.MonitoringAddr)
+	if err != nil {
+		return err
+	}
+	p.addresses.HTTP, p.addresses.Monitoring = opened[0].Addr(), opened[1].Addr()
+	p.serveHTTP(ctx, g, opened[0], p.statusHandler())
+	p.serveHTTP(ctx, g, opened[1], p.monitoringHandler())
+	return nil
+}
+
+// serve opens the other ports, then serves them until ctx ends.
 func (p *plane) serve(ctx context.Context, g *group) error {
-	var listeners []net.Listener
-	listen := func(addr string) (net.Listener, error) {
-		var config net.ListenConfig
+	addrs := []string{p.cfg.GRPCAddr, p.cfg.SecureGRPCAddr}
+	if p.controllers.webhook != nil {
+		addrs = append(addrs, p.cfg.HTTPSAddr)
+	}
+	opened, err := listen(ctx, addrs...)
+	if err != nil {
+		return err
+	}
+	p.serveGRPC(ctx, g, opened[0])
+	p.serveGRPC(ctx, g, opened[1], grpc.Creds(credentials.NewTLS(p.pki.tlsConfig())))
+	a := &p.addresses
+	a.GRPC, a.SecureGRPC = opened[0].Addr(), opened[1].Addr()
+	if p.controllers.webhook != nil {
+		a.HTTPS = opened[2].Addr()
+		p.serveHTTP(ctx, g, tls.NewListener(opened[2], p.pki.webhookTLS()), p.controllers.webhook.Handler())
+	}
+	p.ready.Store(true)
+	p.cfg.Log.Info("control plane serves", "http", a.HTTP, "https", a.HTTPS, "grpc", a.GRPC, "secure_grpc", a.SecureGRPC, "monitoring", a.Monitoring)
+	if p.cfg.Started != nil {
+		p.cfg.Started(*a)
+	}
+	return nil
+}
+
+// listen opens all ports or none.
+func listen(ctx context.Context, addrs ...string) ([]net.Listener, error) {
+	var opened []net.Listener
+	var config net.ListenConfig
+	for _, addr := range addrs {
 		l, err := config.Listen(ctx, "tcp", addr)
 		if err != nil {
-			for _, open := range listeners {
+			for _, open := range opened {
 				open.Close()
 			}
 			return nil, fmt.Errorf("listen on %s: %w", addr, err)
 		}
-		listeners = append(listeners, l)
-		return l, nil
+		opened = append(opened, l)
 	}
-	plain, err := listen(p.cfg.GRPCAddr)
-	if err != nil {
-		return err
-	}
-	secure, err := listen(p.cfg.SecureGRPCAddr)
-	if err != nil {
-		return err
-	}
-	status, err := listen(p.cfg.HTTPAddr)
-	if err != nil {
-		return err
-	}
-	monitoring, err := listen(p.cfg.MonitoringAddr)
-	if err != nil {
-		return err
-	}
-	p.serveGRPC(ctx, g, plain)
-	p.serveGRPC(ctx, g, secure, grpc.Creds(credentials.NewTLS(p.pki.tlsConfig())))
-	p.serveHTTP(ctx, g, status, p.statusHandler())
-	p.serveHTTP(ctx, g, monitoring, p.monitoringHandler())
-	p.ready.Store(true)
-	addresses := Addresses{HTTP: status.Addr(), GRPC: plain.Addr(), SecureGRPC: secure.Addr(), Monitoring: monitoring.Addr()}
-	p.cfg.Log.Info("control plane serves", "http", addresses.HTTP, "grpc", addresses.GRPC, "secure_grpc", addresses.SecureGRPC, "monitoring", addresses.Monitoring)
-	if p.cfg.Started != nil {
-		p.cfg.Started(addresses)
-	}
-	return nil
+	return opened, nil
 }
 
 // serveGRPC serves the same services on every port; each decides by the connection whether it answers there.
@@ -85,7 +97,7 @@ func (p *plane) serveGRPC(ctx context.Context, g *group, l net.Listener, more ..
 }
 
 func (p *plane) serveHTTP(ctx context.Context, g *group, l net.Listener, h http.Handler) {
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(p.cfg.Log.Handler(), slog.LevelDebug)}
 	g.run(func() error {
 		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve on %s: %w", l.Addr(), err)
@@ -131,7 +143,8 @@ func (p *plane) debugServer() *debug.Server {
 	return &debug.Server{
 		Registry: p.registry,
 		Statuses: p.statuses.Documents,
-		Errors:   p.source.Errors,
+		Errors:   p.problems.Objects,
+		Problems: p.problemsOfAll,
 		Mesh:     func() proto.Message { return p.settings.Load().Proto },
 		Build:    p.cfg.Build,
 		Profile:  p.cfg.Profile,
@@ -147,24 +160,14 @@ func (p *plane) applyMesh(s meshconfig.Settings) {
 		telemetry.Scoped(p.cfg.Log, "config").Warn("part of the mesh configuration has no effect", "problem", problem)
 	}
 	p.registry.SetMesh(p.mesh(s))
+	p.refresh()
+	p.controllers.meshChanged()
 }
 
 func (p *plane) mesh(s meshconfig.Settings) registry.Mesh {
 	m := s.Mesh(p.cfg.ClusterID, p.cfg.Network, p.cfg.Domain)
 	m.Config = s.Proto
 	return m
-}
-
-// reportObjects is called with all that is wrong with the configuration whenever that changes.
-func (p *plane) reportObjects(errs []kube.ObjectError) {
-	log := telemetry.Scoped(p.cfg.Log, "config")
-	for _, e := range errs {
-		if e.Warning {
-			log.Warn(e.Error())
-		} else {
-			log.Error(e.Error())
-		}
-	}
 }
 
 func (p *plane) registerProcessMetrics(started time.Time) error {

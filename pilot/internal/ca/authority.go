@@ -25,7 +25,7 @@ import (
 
 const (
 	// backdate covers clocks that differ.
-	backdate = 2 * time.Minute
+	backdate  = 2 * time.Minute
 	rootTTL   = 10 * 365 * 24 * time.Hour
 	rootGrace = 20
 )

@@ -26,6 +26,8 @@ type Server struct {
 	Clients  func() []server.ClientStatus
 	// Errors of the objects that are not in force.
 	Errors func() []kube.ObjectError
+	// Problems are what is wrong with objects and what of them has no effect, by object.
+	Problems func() map[string][]string
 	// Statuses are what became of each object.
 	Statuses func() []status.Document
 	Mesh     func() proto.Message
@@ -47,7 +49,7 @@ func (s *Server) endpoints() []endpoint {
 		{"syncz", "what each connected proxy was sent and has acknowledged", func(r *http.Request) (any, error) { return s.syncz(r.URL.Query().Get("namespace")), nil }},
 		{"configz", "objects that are not in force, and why", func(*http.Request) (any, error) { return orEmpty(s.Errors()), nil }},
 		{"statusz", "status of each object, as it would be written to it", func(*http.Request) (any, error) { return orEmpty(s.Statuses()), nil }},
-		{"problemz", "what of routes for connected proxies has no effect, by object", func(*http.Request) (any, error) { return s.Registry.Problems(), nil }},
+		{"problemz", "what is wrong with objects and with the mesh configuration, and what of routes for connected proxies has no effect, by object", func(*http.Request) (any, error) { return s.Problems(), nil }},
 		{"registryz", "services", func(*http.Request) (any, error) { return s.services() }},
 		{"endpointz", "workloads by service", func(*http.Request) (any, error) { return s.byService(), nil }},
 		{"ambientz", "workloads, services and policies as ambient proxies get them", func(*http.Request) (any, error) { return s.ambient() }},

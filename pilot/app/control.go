@@ -1,0 +1,214 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/isthmus-mesh/isthmus/pilot/internal/deploy"
+	"github.com/isthmus-mesh/isthmus/pilot/internal/ipalloc"
+	"github.com/isthmus-mesh/isthmus/pilot/internal/leader"
+	"github.com/isthmus-mesh/isthmus/pilot/internal/registry"
+	"github.com/isthmus-mesh/isthmus/pilot/internal/rootcert"
+	"github.com/isthmus-mesh/isthmus/pilot/internal/status"
+	"github.com/isthmus-mesh/isthmus/pilot/internal/untaint"
+	"github.com/isthmus-mesh/isthmus/pilot/internal/webhook"
+	gateways "github.com/isthmus-mesh/isthmus/pilot/translate/deploy"
+	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
+)
+
+// lockWebhook is ours: Istio's replicas all write the webhooks.
+const lockWebhook = "istio-webhook-leader"
+
+// controllers are what one replica does in the cluster. All are nil without an API server.
+type controllers struct {
+	elector  *leader.Elector
+	led      []led
+	webhook  *webhook.Server
+	deploy   *deploy.Controller
+	statuses *status.Kube
+	maps     []*rootcert.Distributor
+}
+
+// led is something that the holder of a lock runs.
+type led struct {
+	lock string
+	run  func(context.Context) error
+}
+
+func (p *plane) newControllers() error {
+	if p.api == nil {
+		return nil
+	}
+	cfg, c := p.cfg, &p.controllers
+	c.elector = leader.New(leader.Config{
+		Client: p.api, Namespace: cfg.Namespace, Identity: cfg.PodName, Revision: cfg.Revision,
+		Log: telemetry.Scoped(cfg.Log, "leader"), Timing: cfg.LeaderTiming,
+	})
+	p.newDistributors()
+	return errors.Join(p.newWebhook(), p.newDeploy(), p.newStatus(), p.newIPAllocate(), p.newUntaint())
+}
+
+// newDistributors makes those of the ConfigMaps in all namespaces. One lock is enough for them.
+func (p *plane) newDistributors() {
+	c, log := &p.controllers, telemetry.Scoped(p.cfg.Log, "rootcert")
+	add := func(name, key string, content func() []byte) {
+		d := rootcert.New(rootcert.Config{
+			API: p.api, Name: name, Selected: p.selected, Log: log,
+			Data: func() map[string]string {
+				text := content()
+				if len(text) == 0 {
+					return nil
+				}
+				return map[string]string{key: string(text)}
+			},
+		})
+		c.maps = append(c.maps, d)
+	}
+	if p.cfg.Controllers.RootCerts {
+		add(rootcert.RootsName, rootcert.RootsKey, p.pki.authority.RootPEM)
+	}
+	if p.cfg.Controllers.CRL {
+		add(rootcert.CRLName, rootcert.CRLKey, p.pki.authority.CRL)
+	}
+	if len(c.maps) == 0 {
+		return
+	}
+	c.led = append(c.led, led{leader.NamespaceController, func(ctx context.Context) error {
+		ctx, cancel := context.WithCancel(ctx)
+		g := &group{cancel: cancel}
+		for _, d := range c.maps {
+			g.run(func() error { return d.Run(ctx) })
+		}
+		return g.wait()
+	}})
+}
+
+// selected tells whether a namespace is part of the mesh.
+func (p *plane) selected(n *corev1.Namespace) bool {
+	chosen := p.selectors()
+	for _, s := range chosen {
+		if s.Matches(labels.Set(n.Labels)) {
+			return true
+		}
+	}
+	return len(chosen) == 0
+}
+
+// newWebhook makes the webhook, which every replica serves, and what has the API server trust it.
+func (p *plane) newWebhook() (err error) {
+	c := &p.controllers
+	c.webhook, err = webhook.New(webhook.Config{
+		REST: p.cfg.Kubernetes, Namespace: p.cfg.Namespace, Revision: p.cfg.Revision, CABundle: p.pki.authority.RootPEM,
+		Metrics: p.metrics, Log: telemetry.Scoped(p.cfg.Log, "webhook"),
+	})
+	if err == nil && p.cfg.Controllers.Webhooks {
+		c.led = append(c.led, led{c.elector.PerRevision(lockWebhook), c.webhook.Run})
+	}
+	return err
+}
+
+func (p *plane) newDeploy() (err error) {
+	c := &p.controllers
+	if !p.cfg.Controllers.Deploy {
+		return nil
+	}
+	c.deploy, err = deploy.New(deploy.Config{
+		REST: p.cfg.Kubernetes, Namespace: p.cfg.Namespace, Revision: p.cfg.Revision, Domain: p.cfg.Domain, Values: p.gatewayValues,
+		Log: telemetry.Scoped(p.cfg.Log, "deploy"),
+	})
+	if err == nil {
+		c.led = append(c.led, led{c.elector.PerRevision(leader.GatewayDeployment), c.deploy.Run})
+	}
+	return err
+}
+
+// gatewayValues are what the mesh configuration says of proxies that are deployed.
+func (p *plane) gatewayValues() gateways.Values {
+	mesh := p.settings.Load().Proto
+	v := gateways.Values{
+		Revision: p.cfg.Revision, Domain: p.cfg.Domain, TrustDomain: mesh.GetTrustDomain(), ClusterID: p.cfg.ClusterID, Network: p.cfg.Network,
+		MeshID: mesh.GetDefaultConfig().GetMeshId(), Discovery: gateways.Discovery(p.cfg.Revision, p.cfg.Namespace), CertProvider: "istiod",
+	}
+	if proxy := mesh.GetDefaultConfig(); proxy != nil {
+		if raw, err := protojson.Marshal(proxy); err == nil { // it was read from JSON
+			v.ProxyConfig = json.RawMessage(raw)
+		}
+	}
+	return v
+}
+
+func (p *plane) newStatus() (err error) {
+	c := &p.controllers
+	if !p.cfg.Controllers.Status {
+		return nil
+	}
+	c.statuses, err = status.NewKube(status.KubeConfig{REST: p.cfg.Kubernetes, Log: telemetry.Scoped(p.cfg.Log, "status")})
+	if err == nil {
+		c.led = append(c.led, led{leader.Status, c.statuses.Run})
+	}
+	return err
+}
+
+func (p *plane) newIPAllocate() error {
+	c := &p.controllers
+	if !p.cfg.Controllers.IPAllocate {
+		return nil
+	}
+	allocator, err := ipalloc.New(ipalloc.Config{REST: p.cfg.Kubernetes, Log: telemetry.Scoped(p.cfg.Log, "ipallocate")})
+	if err == nil {
+		c.led = append(c.led, led{leader.IPAutoallocate, allocator.Run})
+	}
+	return err
+}
+
+func (p *plane) newUntaint() error {
+	c := &p.controllers
+	if !p.cfg.Controllers.Untaint {
+		return nil
+	}
+	nodes, err := untaint.New(untaint.Config{Client: p.api, Namespace: p.cfg.Namespace, Log: telemetry.Scoped(p.cfg.Log, "untaint")})
+	if err == nil {
+		c.led = append(c.led, led{leader.NodeUntaint, nodes.Run})
+	}
+	return err
+}
+
+// control runs what the holders of locks run, whenever this replica is one, until ctx ends.
+func (p *plane) control(ctx context.Context, g *group) {
+	for _, l := range p.controllers.led {
+		g.run(func() error { return p.controllers.elector.Run(ctx, l.lock, l.run) })
+	}
+}
+
+// statusChanged hands statuses on.
+func (p *plane) statusChanged(changed []registry.Status) {
+	p.statuses.Changed(changed)
+	if p.controllers.statuses != nil {
+		p.controllers.statuses.Changed(changed)
+	}
+}
+
+// rootsChanged says that the authority has other roots.
+func (p *plane) rootsChanged() {
+	for _, d := range p.controllers.maps {
+		d.Refresh()
+	}
+	if p.controllers.webhook != nil {
+		p.controllers.webhook.RootsChanged()
+	}
+}
+
+// meshChanged says that the mesh configuration is another one.
+func (c *controllers) meshChanged() {
+	for _, d := range c.maps {
+		d.Refresh()
+	}
+	if c.deploy != nil {
+		c.deploy.ValuesChanged()
+	}
+}
