@@ -31,7 +31,7 @@ func (f *follower) followCRDs(ctx context.Context) {
 	client := f.clients.crds.Resource(f.kind.GVK.GroupVersion().WithResource(f.kind.Resource))
 	silent := logr.Discard()
 	backoff := retries()
-	reflector := cache.NewReflectorWithOptions(&crdListWatch{follower: f, client: client}, &metav1.PartialObjectMetadata{}, crdStore{f.queue}, cache.ReflectorOptions{
+	reflector := cache.NewReflectorWithOptions(&crdListWatch{follower: f, client: client}, &metav1.PartialObjectMetadata{}, crdStore{f.queue, func() { f.health.found(f.name()) }}, cache.ReflectorOptions{
 		Name: "cluster", TypeDescription: f.kind.GVK.Kind, Logger: &silent, Backoff: &backoff,
 	})
 	ctx = klog.NewContext(ctx, silent)
@@ -80,7 +80,16 @@ func (l *crdListWatch) outcome(ctx context.Context, err error) {
 }
 
 // crdStore forwards names.
-type crdStore struct{ queue *queue }
+type crdStore struct {
+	queue *queue
+	found func()
+}
+
+// Bookmark implements cache.ReflectorBookmarkStore.
+func (s crdStore) Bookmark(string) error {
+	s.found()
+	return nil
+}
 
 // Add implements cache.ReflectorStore.
 func (s crdStore) Add(in any) error {
@@ -89,6 +98,7 @@ func (s crdStore) Add(in any) error {
 		return fmt.Errorf("the API server sent a %T for a CustomResourceDefinition", in)
 	}
 	s.queue.add(event{present: o.Name})
+	s.found()
 	return nil
 }
 
@@ -102,6 +112,7 @@ func (s crdStore) Delete(in any) error {
 		return fmt.Errorf("the API server sent a %T for a CustomResourceDefinition", in)
 	}
 	s.queue.add(event{absent: o.Name})
+	s.found()
 	return nil
 }
 
@@ -116,6 +127,7 @@ func (s crdStore) Replace(list []any, _ string) error {
 		names[o.Name] = true
 	}
 	s.queue.add(event{presentAll: names})
+	s.found()
 	return nil
 }
 

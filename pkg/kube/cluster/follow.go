@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -30,7 +28,7 @@ import (
 // server is hardly noticed, and end low enough for many clients of one that is overloaded.
 const (
 	retryFirst  = 100 * time.Millisecond
-	retryLast   = 10 * time.Second
+	retryLast   = 5 * time.Second
 	retryFactor = 2
 	retryJitter = 0.5
 	// retryReset is how long there must be no failure for the first retry to be quick again.
@@ -48,16 +46,15 @@ type follower struct {
 	node    string
 	clients *clients
 	queue   *queue
-	log     *slog.Logger
+	health  *health
 	metrics Metrics
 	// changed has an element when the CRD changed.
 	changed chan struct{}
-	// down is set while the API server does not answer.
-	down atomic.Bool
 }
 
 // run ends with the context.
 func (f *follower) run(ctx context.Context) {
+	defer f.health.forget(f.name())
 	delay := retries()
 	pause := delay.DelayWithReset(clock.RealClock{}, retryReset)
 	for ctx.Err() == nil {
@@ -113,7 +110,7 @@ func (f *follower) reflect(ctx context.Context, version string) error {
 		return err
 	}
 	lw := &listWatch{follower: f, client: client, resource: f.kind.Resource}
-	store := &forwarder{kind: f.kind.GVK, queue: f.queue, strip: newStripper(), replaced: func() {
+	store := &forwarder{kind: f.kind.GVK, queue: f.queue, strip: newStripper(), found: func() { f.health.found(f.name()) }, replaced: func() {
 		if f.metrics.Relist != nil {
 			f.metrics.Relist(f.kind.GVK)
 		}
@@ -152,9 +149,7 @@ func (f *follower) note(ctx context.Context, err error) {
 	case apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err):
 		problem.Reason = fmt.Sprintf("cannot be read: %v; allow the account to list and watch %s in the API group %q", err, f.kind.Resource, f.kind.GVK.Group)
 		f.queue.add(event{kind: f.kind.GVK, failed: &problem})
-		if !f.down.Swap(true) {
-			f.log.Warn("may not read from the API server", "kind", f.kind.GVK.Kind, "error", err)
-		}
+		f.health.refused(f.name(), err)
 	default:
 		f.lost(ctx, err)
 	}
@@ -168,16 +163,12 @@ func (f *follower) lost(ctx context.Context, err error) {
 	if f.metrics.Failure != nil {
 		f.metrics.Failure(f.kind.GVK)
 	}
-	if !f.down.Swap(true) {
-		f.log.Warn("cannot read from the API server; what was read stays, and it is tried again", "kind", f.kind.GVK.Kind, "error", err)
-	}
+	f.health.lost(f.name(), err)
 }
 
-// found is called on each success.
-func (f *follower) found() {
-	if f.down.Swap(false) {
-		f.log.Info("reading from the API server again", "kind", f.kind.GVK.Kind)
-	}
+// name is for people.
+func (f *follower) name() string {
+	return strings.TrimSuffix(f.kind.Resource+"."+f.kind.GVK.Group, ".")
 }
 
 // listWatch makes the requests of a reflector.
@@ -218,18 +209,18 @@ func (l *listWatch) request(options *metav1.ListOptions) *rest.Request {
 	if l.follower.node != "" && l.follower.kind.GVK == kube.PodGVK() {
 		options.FieldSelector = fields.OneTermEqualSelector("spec.nodeName", l.follower.node).String()
 	}
-	request := l.client.Get().Resource(l.resource).VersionedParams(options, metav1.ParameterCodec)
+	request := l.client.Get().Resource(l.resource).VersionedParams(options, metav1.ParameterCodec).MaxRetries(0) // the reflector retries, sooner
 	if options.TimeoutSeconds != nil {
 		request = request.Timeout(time.Duration(*options.TimeoutSeconds) * time.Second)
 	}
 	return request
 }
 
-// outcome tells failures of requests, which a reflector retries for as long as it takes without a word.
+// outcome notes failures of requests, which a reflector retries for as long as it takes without a word.
 func (l *listWatch) outcome(ctx context.Context, err error) {
 	switch {
 	case err == nil:
-		l.follower.found()
+		// what comes of it will tell: connections to a server that ends may be accepted and closed
 	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err), apierrors.IsNotFound(err), apierrors.IsInvalid(err),
 		apierrors.IsResourceExpired(err), apierrors.IsGone(err), apierrors.IsTimeout(err):
 		// answers, which the follower or the reflector deals with

@@ -18,6 +18,7 @@ type Source struct {
 	chosen  []kube.Kind // in the order of delivery
 	clients *clients
 	queue   *queue
+	health  *health
 
 	// owned by Run
 	kinds      map[schema.GroupVersionKind]*state
@@ -52,7 +53,7 @@ func New(cfg Config) (*Source, error) {
 		return nil, err
 	}
 	s := &Source{
-		cfg: cfg, chosen: chosen, clients: clients, queue: newQueue(), kinds: map[schema.GroupVersionKind]*state{},
+		cfg: cfg, chosen: chosen, clients: clients, queue: newQueue(), health: newHealth(cfg.Log), kinds: map[schema.GroupVersionKind]*state{},
 		followers: map[schema.GroupVersionKind]*running{}, problems: map[schema.GroupVersionKind]kube.ObjectError{},
 	}
 	s.selection.choose = cfg.Selectors
@@ -107,7 +108,7 @@ func (s *Source) startAll(ctx context.Context) {
 
 func (s *Source) newFollower(k kube.Kind) *follower {
 	return &follower{
-		kind: k, custom: isCustom(k.GVK), node: s.cfg.Node, clients: s.clients, queue: s.queue, log: s.cfg.Log, metrics: s.cfg.Metrics, changed: make(chan struct{}, 1),
+		kind: k, custom: isCustom(k.GVK), node: s.cfg.Node, clients: s.clients, queue: s.queue, health: s.health, metrics: s.cfg.Metrics, changed: make(chan struct{}, 1),
 	}
 }
 

@@ -15,11 +15,20 @@ type forwarder struct {
 	kind  schema.GroupVersionKind
 	queue *queue
 	strip *stripper
-	// replaced is called when the kind was listed.
-	replaced func()
+	// found is called whenever something was read, replaced when the kind was listed.
+	found, replaced func()
 }
 
-var _ cache.TransformingStore = (*forwarder)(nil)
+var (
+	_ cache.TransformingStore      = (*forwarder)(nil)
+	_ cache.ReflectorBookmarkStore = (*forwarder)(nil)
+)
+
+// Bookmark implements cache.ReflectorBookmarkStore.
+func (f *forwarder) Bookmark(string) error {
+	f.found()
+	return nil
+}
 
 // Transformer implements cache.TransformingStore: objects are reduced while they are streamed, before all of them are there.
 func (f *forwarder) Transformer() cache.TransformFunc {
@@ -57,6 +66,7 @@ func (f *forwarder) Add(in any) error {
 		return err
 	}
 	f.queue.add(event{kind: f.kind, put: p})
+	f.found()
 	return nil
 }
 
@@ -70,6 +80,7 @@ func (f *forwarder) Delete(in any) error {
 		return err
 	}
 	f.queue.add(event{kind: f.kind, remove: &p.name})
+	f.found()
 	return nil
 }
 
@@ -84,6 +95,7 @@ func (f *forwarder) Replace(list []any, _ string) error {
 		all = append(all, *p)
 	}
 	f.queue.add(event{kind: f.kind, replace: &all})
+	f.found()
 	f.replaced()
 	return nil
 }
