@@ -3,87 +3,40 @@ package app
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
-	"net"
-	"net/http"
 	"os"
-	"path/filepath"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/rest"
 
+	"github.com/isthmus-mesh/isthmus/cni/internal/discover"
 	"github.com/isthmus-mesh/isthmus/cni/internal/install"
+	"github.com/isthmus-mesh/isthmus/cni/internal/kubeapi"
 	"github.com/isthmus-mesh/isthmus/cni/internal/netns"
 	"github.com/isthmus-mesh/isthmus/cni/internal/nodeagent"
+	"github.com/isthmus-mesh/isthmus/cni/internal/probe"
+	"github.com/isthmus-mesh/isthmus/cni/internal/repair"
 	"github.com/isthmus-mesh/isthmus/cni/internal/zds"
-	"github.com/isthmus-mesh/isthmus/cni/redirect/host"
-	"github.com/isthmus-mesh/isthmus/cni/redirect/plan"
 	"github.com/isthmus-mesh/isthmus/pkg/kube"
+	"github.com/isthmus-mesh/isthmus/pkg/kube/cluster"
 	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
 )
-
-// repairEvery is how often the installation is looked at.
-const repairEvery = 2 * time.Second
-
-// Config of the node agent.
-type Config struct {
-	Node string
-	// ConfigDir holds the objects; APISocket takes the annotations.
-	ConfigDir, APISocket string
-	// ZDSSocket is for ztunnel, PluginSocket for the CNI plugin.
-	ZDSSocket, PluginSocket string
-	// PluginSource, BinDir and NetDir are where the plugin comes from and goes to. An empty PluginSource installs nothing.
-	PluginSource, BinDir, NetDir string
-	// StateFile keeps the node's pods over a restart of the agent.
-	StateFile         string
-	ExcludeNamespaces []string
-	Redirect          plan.Config
-	// HealthAddr serves /healthz, /readyz and /status, MonitoringAddr /metrics.
-	HealthAddr, MonitoringAddr string
-	// CleanUp takes the plugin off the node at the end.
-	CleanUp bool
-	Build   telemetry.Build
-	Log     *slog.Logger
-}
-
-// Default is the configuration of a node with nothing special.
-func Default() Config {
-	return Config{
-		ZDSSocket: "/var/run/ztunnel/ztunnel.sock", PluginSocket: "/var/run/istio-cni/pluginevent.sock",
-		BinDir: "/opt/cni/bin", NetDir: "/etc/cni/net.d", StateFile: "/var/run/istio-cni/pods.json",
-		ExcludeNamespaces: []string{"istio-system", "kube-system"}, Redirect: plan.DefaultConfig(),
-		HealthAddr: ":8000", MonitoringAddr: ":15014", Build: telemetry.NewBuild("", ""),
-	}
-}
-
-func (c Config) validate() error {
-	switch {
-	case c.Log == nil:
-		return errors.New("start the node agent: no logger")
-	case c.Node == "":
-		return errors.New("start the node agent: the node's name is missing: set --node or NODE_NAME")
-	case c.ConfigDir == "":
-		return errors.New("start the node agent: there is no source of pods: name a directory of manifests with --config-dir (reading from the Kubernetes API is not part of this release)")
-	case c.APISocket == "":
-		return errors.New("start the node agent: nobody takes annotations: set --api-socket")
-	}
-	return nil
-}
 
 // daemon is the agent, assembled.
 type daemon struct {
 	cfg       Config
 	agent     *nodeagent.Agent
 	proxies   *zds.Server
-	annotator *nodeagent.PatchAnnotator
+	api       *kubeapi.Client
+	rest      *rest.Config // nil where manifests are the source
+	repair    *repair.Controller
 	hostNS    *os.File
-	rules     *host.Rules
+	rules     nodeRules
 	registry  *prometheus.Registry
 	installed atomic.Bool
 	ready     atomic.Bool
@@ -91,14 +44,16 @@ type daemon struct {
 	readiness prometheus.Gauge
 }
 
-// Run serves until ctx ends. Pods stay enrolled then.
+// Run serves until ctx ends. Pods stay enrolled then, and the plugin stays on the node, unless the agent is being uninstalled.
 func Run(ctx context.Context, cfg Config) error {
-	if err := cfg.validate(); err != nil {
+	selection, err := cfg.validate()
+	if err != nil {
 		return err
 	}
+	outer := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	d, err := assemble(ctx, cfg)
+	d, err := assemble(ctx, cfg, selection)
 	if err != nil {
 		return err
 	}
@@ -108,33 +63,43 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := d.serve(ctx, g); err != nil {
 		return err
 	}
-	source := kube.NewFileSource(cfg.ConfigDir, telemetry.Scoped(cfg.Log, "source"), nil)
-	g.run(func() error { return source.Run(ctx, d.agent) })
+	source, err := d.source()
+	if err != nil {
+		return err
+	}
+	g.run(func() error { return source.Run(ctx, d.sink()) })
 	g.run(func() error { d.keepInstalled(ctx); return nil })
-	g.run(func() error {
-		if d.agent.WaitSynced(ctx) != nil {
-			return nil
-		}
-		if err := d.rules.Install(d.agent.EnrolledAddresses()); err != nil {
-			return err
-		}
-		d.agent.Restore() //nolint:contextcheck // the agent has its own
-		g.run(func() error { return d.proxies.Serve(ctx) })
-		d.ready.Store(true)
-		d.agent.Run(ctx)
-		return nil
-	})
+	if d.repair != nil {
+		g.run(func() error { d.repair.Run(ctx); return nil })
+	}
+	g.run(func() error { return d.enrol(ctx, g) })
+	asked := d.mayAsk(ctx)
 	<-ctx.Done()
 	err = g.wait()
-	if cfg.CleanUp {
-		err = errors.Join(err, install.Unchain(d.installation()), d.rules.Purge())
+	if outer.Err() != nil && d.leaving(context.WithoutCancel(outer), asked) {
+		err = errors.Join(err, d.uninstall(context.WithoutCancel(outer)))
 	}
 	return err
 }
 
-func assemble(ctx context.Context, cfg Config) (*daemon, error) {
+// enrol brings the pods of the node to where they should be, once the objects are known.
+func (d *daemon) enrol(ctx context.Context, g *group) error {
+	if d.agent.WaitSynced(ctx) != nil {
+		return nil
+	}
+	if err := d.rules.Install(d.agent.EnrolledAddresses()); err != nil {
+		return err
+	}
+	d.agent.Restore() //nolint:contextcheck // the agent has its own
+	g.run(func() error { return d.proxies.Serve(ctx) })
+	d.ready.Store(true)
+	d.agent.Run(ctx)
+	return nil
+}
+
+func assemble(ctx context.Context, cfg Config, selection nodeagent.Selection) (*daemon, error) {
 	d := &daemon{
-		cfg: cfg, registry: prometheus.NewRegistry(), annotator: nodeagent.NewPatchAnnotator(cfg.APISocket),
+		cfg: cfg, registry: prometheus.NewRegistry(),
 		installs:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "istio_cni_installs_total", Help: "Installations of the plugin, repairs among them."}, []string{"result"}),
 		readiness: prometheus.NewGauge(prometheus.GaugeOpts{Name: "istio_cni_install_ready", Help: "1 while the plugin is in place."}),
 	}
@@ -146,152 +111,172 @@ func assemble(ctx context.Context, cfg Config) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	if d.hostNS, err = netns.Host(); err != nil {
+	if err := d.connect(); err != nil {
 		return nil, err
 	}
-	d.rules = host.New(d.hostNS, cfg.Redirect)
-	d.proxies, err = zds.Listen(cfg.ZDSSocket, zds.Config{
-		Log:       telemetry.Scoped(cfg.Log, "zds"),
+	if d.hostNS, err = cfg.openHost(); err != nil {
+		return nil, err
+	}
+	if err := d.assembleAgent(ctx, metrics, selection); err != nil {
+		d.close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// connect makes the client of the API.
+func (d *daemon) connect() error {
+	if !d.cfg.onKubernetes() {
+		d.api = kubeapi.OnSocket(d.cfg.APISocket)
+		return nil
+	}
+	var err error
+	if d.rest, err = cluster.RESTConfig(d.cfg.Kubeconfig); err != nil {
+		return err
+	}
+	d.api, err = kubeapi.New(d.rest)
+	return err
+}
+
+func (d *daemon) assembleAgent(ctx context.Context, metrics *nodeagent.Metrics, selection nodeagent.Selection) error {
+	backend, rules, err := d.choose(ctx)
+	if err != nil {
+		return err
+	}
+	d.rules = rules
+	hostID, err := netns.Identify(d.hostNS)
+	if err != nil {
+		return err
+	}
+	d.proxies, err = zds.Listen(d.cfg.ZDSSocket, zds.Config{
+		Log:       telemetry.Scoped(d.cfg.Log, "zds"),
 		Taken:     func(uid string, err error) { d.agent.Taken(uid, err) },
 		Connected: func(n int) { metrics.Connected.Set(float64(n)) },
 	})
 	if err != nil {
-		d.hostNS.Close()
-		return nil, err
+		return err
 	}
-	d.agent, err = nodeagent.New(ctx, nodeagent.Config{
-		Node: cfg.Node, Redirect: cfg.Redirect, Excluded: cfg.ExcludeNamespaces, StateFile: cfg.StateFile, Proxy: d.proxies, Host: d.rules,
-		Annotator: d.annotator, Log: telemetry.Scoped(cfg.Log, "agent"), Metrics: metrics,
-	})
-	return d, err
+	config := nodeagent.Config{
+		Node: d.cfg.Node, Disabled: d.cfg.AmbientDisabled, Selection: selection, Excluded: d.cfg.ExcludeNamespaces, RootNamespace: d.cfg.RootNamespace,
+		Redirect: d.cfg.Redirect, Backend: backend, KeepRules: d.cfg.KeepRules, StateFile: d.cfg.StateFile, Proc: d.cfg.HostProc, HostNetns: hostID,
+		Proxy: d.proxies, Host: d.rules, Annotator: d.api, Probe: probe.Tunnel, Log: telemetry.Scoped(d.cfg.Log, "agent"), Metrics: metrics,
+	}
+	if d.cfg.HostProc != "" {
+		config.Finder = discover.Finder{Proc: d.cfg.HostProc, Host: hostID}
+	}
+	if d.agent, err = nodeagent.New(ctx, config); err != nil {
+		return err
+	}
+	if err := d.agent.RegisterGauges(d.registry); err != nil {
+		return err
+	}
+	if !d.cfg.Repair.Enabled {
+		return nil
+	}
+	d.repair, err = repair.New(d.cfg.Repair, d.cfg.Node, d.api, d.mend, d.registry, telemetry.Scoped(d.cfg.Log, "repair"))
+	return err
+}
+
+// mend is the repair in place. The agent enrols running pods of ambient mode by itself; it has no other network to set up.
+func (d *daemon) mend(_ context.Context, pod *corev1.Pod) error {
+	if d.agent.Enrolled(string(pod.UID)) {
+		return nil
+	}
+	return errors.New("only pods in ambient mode can be mended in place: set --repair-delete-pods or --repair-label-pods")
 }
 
 func (d *daemon) close() {
-	d.annotator.Close()
+	d.api.Close()
 	d.hostNS.Close()
 }
 
-func (d *daemon) installation() install.Options {
-	return install.Options{
-		Source: d.cfg.PluginSource, BinDir: d.cfg.BinDir, NetDir: d.cfg.NetDir, Socket: d.cfg.PluginSocket, ExcludeNamespaces: d.cfg.ExcludeNamespaces,
+// source is where the objects come from.
+func (d *daemon) source() (kube.Source, error) {
+	log := telemetry.Scoped(d.cfg.Log, "source")
+	if !d.cfg.onKubernetes() {
+		return kube.NewFileSource(d.cfg.ConfigDir, log, nil), nil
 	}
-}
-
-// keepInstalled installs the plugin, and repairs the installation when another one rewrites the configuration.
-func (d *daemon) keepInstalled(ctx context.Context) {
-	if d.cfg.PluginSource == "" {
-		d.installed.Store(true)
-		return
-	}
-	ticker := time.NewTicker(repairEvery)
-	defer ticker.Stop()
-	problem := ""
-	for {
-		err := install.Binary(d.installation())
-		changed := false
-		if err == nil {
-			changed, err = install.Chain(d.installation())
-		}
-		d.installed.Store(err == nil)
-		switch {
-		case err != nil:
-			d.readiness.Set(0)
-			if err.Error() != problem {
-				d.installs.WithLabelValues("ERROR").Inc()
-				d.cfg.Log.Warn("CNI plugin not installed; trying again", "error", err)
-			}
-			problem = err.Error()
-		case changed || problem != "":
-			problem = ""
-			d.installs.WithLabelValues("SUCCESS").Inc()
-			d.cfg.Log.Info("CNI plugin installed", "configuration", d.cfg.NetDir)
-			d.readiness.Set(1)
-		default:
-			d.readiness.Set(1)
-		}
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// serve opens the plugin's socket and the HTTP ports.
-func (d *daemon) serve(ctx context.Context, g *group) error {
-	if err := os.MkdirAll(filepath.Dir(d.cfg.PluginSocket), 0o755); err != nil {
-		return fmt.Errorf("directory of the plugin's socket: %w", err)
-	}
-	if err := os.Remove(d.cfg.PluginSocket); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("replace the plugin's socket: %w", err)
-	}
-	health := http.NewServeMux()
-	health.HandleFunc("GET /healthz", func(http.ResponseWriter, *http.Request) {})
-	health.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if !d.ready.Load() || !d.installed.Load() {
-			http.Error(w, fmt.Sprintf("not ready: objects known %t, plugin installed %t", d.ready.Load(), d.installed.Load()), http.StatusServiceUnavailable)
-		}
+	source, err := cluster.New(cluster.Config{
+		REST: d.rest, Node: d.cfg.Node, Log: log,
+		Kinds: []schema.GroupVersionKind{kube.NamespaceGVK(), kube.PodGVK(), kube.PeerAuthenticationGVK()},
 	})
-	health.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(d.agent.Statuses()) // the asker is gone
-	})
-	monitoring := http.NewServeMux()
-	monitoring.Handle("GET /metrics", promhttp.HandlerFor(d.registry, promhttp.HandlerOpts{}))
-	for _, s := range []struct {
-		network, addr string
-		handler       http.Handler
-	}{
-		{"unix", d.cfg.PluginSocket, d.agent.Handler()}, {"tcp", d.cfg.HealthAddr, health}, {"tcp", d.cfg.MonitoringAddr, monitoring},
-	} {
-		listener, err := (&net.ListenConfig{}).Listen(ctx, s.network, s.addr)
-		if err != nil {
-			return fmt.Errorf("listen on %s: %w", s.addr, err)
-		}
-		if unix, ok := listener.(*net.UnixListener); ok {
-			unix.SetUnlinkOnClose(false) // the next agent's socket may be there by then
-			if err := os.Chmod(s.addr, 0o600); err != nil {
-				listener.Close()
-				return fmt.Errorf("mode of %s: %w", s.addr, err)
-			}
-		}
-		server := &http.Server{Handler: s.handler, ReadHeaderTimeout: 10 * time.Second}
-		g.run(func() error {
-			if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-				return fmt.Errorf("serve on %s: %w", s.addr, err)
-			}
-			return nil
-		})
-		g.run(func() error { <-ctx.Done(); return server.Close() })
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	return source, nil
 }
 
-// group runs goroutines; the first that fails ends them all.
-type group struct {
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
-
-	mu  sync.Mutex
-	err error // guarded by mu: the first one
+func (d *daemon) sink() kube.Sink {
+	if d.repair == nil {
+		return d.agent
+	}
+	return both{d.agent, d.repair}
 }
 
-func (g *group) run(fn func() error) {
-	g.wg.Go(func() {
-		if err := fn(); err != nil {
-			g.mu.Lock()
-			if g.err == nil {
-				g.err = err
-			}
-			g.mu.Unlock()
-			g.cancel()
+// mayAsk finds out, while all is well, whether the API tells of the agent's DaemonSet. It returns the name, "" if it does not.
+func (d *daemon) mayAsk(ctx context.Context) string {
+	if !d.cfg.onKubernetes() || d.agent.WaitSynced(ctx) != nil {
+		return ""
+	}
+	pod := d.agent.Pod(d.cfg.PodNamespace, d.cfg.PodName)
+	if pod == nil {
+		return ""
+	}
+	for _, owner := range pod.OwnerReferences {
+		if owner.Kind != "DaemonSet" {
+			continue
 		}
-	})
+		if _, err := d.api.DaemonSetGone(ctx, d.cfg.PodNamespace, owner.Name); err != nil {
+			d.cfg.Log.WarnContext(ctx, "an uninstallation will not be noticed, and leave the plugin on the node", "error", err)
+			return ""
+		}
+		return owner.Name
+	}
+	return ""
 }
 
-func (g *group) wait() error {
-	g.wg.Wait()
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.err
+// leaving tells whether the agent ends for good: its DaemonSet has been deleted. An upgrade or a restart must leave the plugin
+// in place, or pods would start outside of the mesh meanwhile. When in doubt, it stays.
+func (d *daemon) leaving(ctx context.Context, daemonSet string) bool {
+	if d.cfg.CleanUp {
+		return true
+	}
+	if daemonSet == "" {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, leavePatience)
+	defer cancel()
+	gone, err := d.api.DaemonSetGone(ctx, d.cfg.PodNamespace, daemonSet)
+	switch code := kubeapi.CodeOf(err); {
+	case code == 401 || code == 403:
+		return true // what the account could ask before has been taken away: the DaemonSet goes with it
+	case err != nil:
+		d.cfg.Log.WarnContext(ctx, "the plugin stays on the node", "reason", err)
+		return false
+	}
+	return gone
+}
+
+// leavePatience bounds each step at the end.
+const leavePatience = 10 * time.Second
+
+// uninstall takes everything off the node: the plugin first, for without an agent it lets no pod start.
+func (d *daemon) uninstall(ctx context.Context) error {
+	d.cfg.Log.InfoContext(ctx, "uninstalling: the plugin, the redirection of pods and the node's rules go")
+	err := error(nil)
+	if d.cfg.Install.Source != "" {
+		err = install.Uninstall(d.installation())
+	}
+	ctx, cancel := context.WithTimeout(ctx, leavePatience)
+	defer cancel()
+	if leaveErr := d.agent.Leave(ctx); leaveErr != nil {
+		d.cfg.Log.WarnContext(ctx, "some pods were not told", "error", leaveErr)
+	}
+	if purgeErr := d.rules.Purge(); purgeErr != nil {
+		err = errors.Join(err, purgeErr)
+	}
+	if rmErr := os.Remove(d.cfg.StateFile); rmErr != nil && !errors.Is(rmErr, os.ErrNotExist) {
+		err = errors.Join(err, fmt.Errorf("remove the agent's memory: %w", rmErr))
+	}
+	return err
 }

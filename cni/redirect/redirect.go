@@ -8,6 +8,13 @@ import (
 	"github.com/isthmus-mesh/isthmus/cni/redirect/plan"
 )
 
+// Chosen is the back end of a node, under its name, and those whose rules may be left from before.
+type Chosen struct {
+	Backend
+	Name   string
+	Before []Backend
+}
+
 // Backend applies plans. All methods are safe for concurrent use on different namespaces; the caller keeps ns open.
 type Backend interface {
 	// Apply makes ns look like rules, whatever it looked like before; open connections stay. Twice is the same as once.

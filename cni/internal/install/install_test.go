@@ -81,7 +81,7 @@ func TestChainKeepsWhatOthersWrote(t *testing.T) {
 	if _, types := read(t, o, "10-pods.conflist"); types != "ptp portmap istio-cni" {
 		t.Errorf("chained twice: %s", types)
 	}
-	if err := install.Unchain(o); err != nil {
+	if err := install.Uninstall(o); err != nil {
 		t.Fatal(err)
 	}
 	if _, types := read(t, o, "10-pods.conflist"); types != "ptp portmap" {

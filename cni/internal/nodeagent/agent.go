@@ -73,7 +73,7 @@ type Config struct {
 	RootNamespace string
 	// Redirect is planned, Backend applies it.
 	Redirect plan.Config
-	Backend  redirect.Backend
+	Backend  redirect.Chosen
 	// KeepRules leaves the rules of pods alone that an earlier agent has enrolled.
 	KeepRules bool
 	StateFile string
@@ -133,8 +133,11 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 			cfg.Log.Info("a pod of before is gone", "pod", s.Namespace+"/"+s.Name, "reason", err)
 			continue
 		}
+		r.foreign.Store(s.Backend != cfg.Backend.Name)
 		a.records[s.UID] = r
-		a.older[s.UID] = s.Older
+		if len(s.Older) > 0 {
+			a.older[s.UID] = s.Older
+		}
 	}
 	return a, nil
 }

@@ -28,6 +28,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/cni/internal/nettest"
 	"github.com/isthmus-mesh/isthmus/cni/internal/pluginapi"
 	"github.com/isthmus-mesh/isthmus/cni/internal/zds"
+	"github.com/isthmus-mesh/isthmus/cni/redirect"
 	"github.com/isthmus-mesh/isthmus/cni/redirect/nft"
 	"github.com/isthmus-mesh/isthmus/cni/redirect/plan"
 	"github.com/isthmus-mesh/isthmus/pkg/kube"
@@ -208,7 +209,7 @@ func (b *bed) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	b.agent, err = New(ctx, Config{
 		Node: "node-1", Redirect: plan.DefaultConfig(), Excluded: []string{"kube-system"}, StateFile: b.state, Proxy: proxy{b.world}, Host: host{b.world},
-		Annotator: b.world, Log: slog.New(slog.DiscardHandler), Metrics: metrics, Backend: nft.Backend{}, Finder: b.world, Probe: b.world.probe,
+		Annotator: b.world, Log: slog.New(slog.DiscardHandler), Metrics: metrics, Backend: redirect.Chosen{Backend: nft.Backend{}, Name: redirect.NFT}, Finder: b.world, Probe: b.world.probe,
 		RootNamespace: "istio-system",
 	})
 	if err != nil {

@@ -33,6 +33,7 @@ func (a *Agent) discover() {
 			problems[uid] = err // it has ended meanwhile
 			continue
 		}
+		r.foreign.Store(pod.Annotations[AnnotationRedirection] != "") // whoever has enrolled it
 		a.adopt(r)
 	}
 	a.mu.Lock()

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/isthmus-mesh/isthmus/cni/internal/zds"
+	"github.com/isthmus-mesh/isthmus/cni/redirect"
 	"github.com/isthmus-mesh/isthmus/cni/redirect/plan"
 )
 
@@ -96,7 +97,21 @@ func (a *Agent) redirect(r *record, pod *corev1.Pod, enabled bool) error {
 			return nil // there are some
 		}
 	}
-	return a.cfg.Backend.Apply(r.netns, rules)
+	if err := a.backend(r).Apply(r.netns, rules); err != nil {
+		return err
+	}
+	if r.foreign.Swap(false) {
+		a.cfg.Log.Info("redirection of another back end replaced", "pod", quoted(pod), "by", a.cfg.Backend.Name)
+	}
+	return nil
+}
+
+// backend is the node's, with those that may have been there before it.
+func (a *Agent) backend(r *record) redirect.Backend {
+	if r.foreign.Load() {
+		return redirect.Switched{Backend: a.cfg.Backend.Backend, Before: a.cfg.Backend.Before}
+	}
+	return a.cfg.Backend.Backend
 }
 
 // probe asks the pod's tunnel on its first address.
@@ -112,7 +127,7 @@ func (a *Agent) probe(ctx context.Context, r *record, pod *corev1.Pod) error {
 
 // unenrol takes a running pod out of the mesh; its open connections go on. The record is locked.
 func (a *Agent) unenrol(ctx context.Context, r *record, pod *corev1.Pod) error {
-	if err := a.cfg.Backend.Remove(r.netns); err != nil {
+	if err := a.backend(r).Remove(r.netns); err != nil {
 		return fmt.Errorf("redirection: %w", err)
 	}
 	if err := a.mark(ctx, r, pod, ""); err != nil {
@@ -146,7 +161,7 @@ func (a *Agent) Leave(ctx context.Context) error {
 			continue
 		}
 		r.mu.Lock()
-		if err := a.cfg.Backend.Remove(r.netns); err != nil {
+		if err := a.backend(r).Remove(r.netns); err != nil {
 			problems = append(problems, fmt.Errorf("take the redirection out of %s/%s: %w", r.saved.Namespace, r.saved.Name, err))
 		}
 		if pod != nil && (r.marked != "" || pod.Annotations[AnnotationRedirection] != "") {

@@ -217,7 +217,9 @@ func (a *Agent) save() error {
 	list := make([]savedPod, 0, len(a.records))
 	for uid, r := range a.records {
 		p := r.saved
-		p.Older = a.older[uid]
+		if p.Older = a.older[uid]; !r.foreign.Load() {
+			p.Backend = a.cfg.Backend.Name
+		}
 		list = append(list, p)
 	}
 	return save(a.cfg.StateFile, list)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/cni/internal/netns"
@@ -20,6 +21,9 @@ type record struct {
 	// immutable
 	saved savedPod
 	netns *os.File
+
+	// foreign is set while rules of another back end may be in place.
+	foreign atomic.Bool
 
 	mu       sync.Mutex // held while the pod is being changed; guards what follows
 	removed  bool       // the pod is gone
@@ -47,6 +51,8 @@ type savedPod struct {
 	Netns     string       `json:"netns"`
 	Identity  netns.ID     `json:"netnsID"`
 	IPs       []netip.Addr `json:"ips"`
+	// Backend is the name of the one that made the rules.
+	Backend string `json:"backend,omitempty"`
 	// Older is only set in what is saved: see Agent.older.
 	Older []sockets.Connection `json:"olderConnections,omitempty"`
 }

@@ -54,3 +54,14 @@ func (a *Agent) unenrolled() int {
 	}
 	return n
 }
+
+// Enrolled tells whether a pod is in the mesh.
+func (a *Agent) Enrolled(uid string) bool {
+	r, _, want := a.find(uid)
+	if r == nil || !want {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.enrolled
+}

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -37,7 +38,15 @@ type Config struct {
 	Socket string `json:"plugin_event_socket,omitempty"`
 	// ExcludeNamespaces are left alone, even while there is no agent.
 	ExcludeNamespaces []string `json:"exclude_namespaces,omitempty"`
+	// SystemNamespaces have pods that the agent itself needs, and the agent: they start while there is no agent, which enrols
+	// them once it is back.
+	SystemNamespaces []string `json:"system_namespaces,omitempty"`
+	// Unchained is set where another plugin calls this one by itself, without the result of those before.
+	Unchained bool `json:"unchained,omitempty"`
 }
+
+// errAway means that nobody has taken the request.
+var errAway = errors.New("the CNI agent of this node does not answer")
 
 // ParseConfig reads the network configuration with the result of the plugins before.
 func ParseConfig(data []byte) (*Config, *current.Result, error) {
@@ -65,6 +74,10 @@ func Add(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
+	if result == nil && c.Unchained {
+		result = &current.Result{CNIVersion: c.CNIVersion} // the agent looks for the addresses itself
+		c.PrevResult = result
+	}
 	if result == nil {
 		return types.NewError(types.ErrInvalidNetworkConfig, "istio-cni is a chained plugin: it must follow one that makes the pod's network", "")
 	}
@@ -73,7 +86,8 @@ func Add(args *skel.CmdArgs) error {
 		request.IPs = append(request.IPs, ip.Address.IP.String())
 	}
 	if c.concerns(request) {
-		if err := ask(c.Socket, pluginapi.PathAdd, request); err != nil {
+		err := ask(c.Socket, pluginapi.PathAdd, request)
+		if err != nil && (!errors.Is(err, errAway) || !slices.Contains(c.SystemNamespaces, request.PodNamespace)) {
 			return types.NewError(types.ErrTryAgainLater, "pod "+request.PodNamespace+"/"+request.PodName+" must not start outside the mesh", err.Error())
 		}
 	}
@@ -140,7 +154,7 @@ func ask(socket, path string, request pluginapi.Request) error {
 	}
 	response, err := client.Do(post)
 	if err != nil {
-		return fmt.Errorf("the CNI agent of this node does not answer: %w", err)
+		return fmt.Errorf("%w: %w", errAway, err)
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(response.Body, 4<<10))

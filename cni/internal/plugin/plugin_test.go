@@ -121,6 +121,47 @@ func TestExcludedNamespacesNeedNoAgent(t *testing.T) {
 	}
 }
 
+// with adds a setting to the plugin's configuration.
+func with(t *testing.T, a *skel.CmdArgs, key string, value any) *skel.CmdArgs {
+	t.Helper()
+	var config map[string]any
+	if err := json.Unmarshal(a.StdinData, &config); err != nil {
+		t.Fatal(err)
+	}
+	config[key] = value
+	a.StdinData, _ = json.Marshal(config)
+	return a
+}
+
+func TestSystemNamespacesStartWhileTheAgentIsAway(t *testing.T) {
+	system := []string{"istio-system"}
+	out, err := capture(t, func() error {
+		return plugin.Add(with(t, args("/nowhere/agent.sock", "istio-system", true), "system_namespaces", system))
+	})
+	if err != nil || !strings.Contains(out, "10.244.1.5/24") {
+		t.Errorf("away: %v: %s", err, out)
+	}
+	refusing, asked := agent(t, 500, "no")
+	if _, err := capture(t, func() error {
+		return plugin.Add(with(t, args(refusing, "istio-system", true), "system_namespaces", system))
+	}); err == nil || len(*asked) != 1 {
+		t.Errorf("an agent that is there does not count: %v, asked %v", err, *asked)
+	}
+	if _, err := capture(t, func() error {
+		return plugin.Add(with(t, args("/nowhere/agent.sock", "shop", true), "system_namespaces", system))
+	}); err == nil {
+		t.Error("a pod of another namespace has started without the agent")
+	}
+}
+
+func TestUnchained(t *testing.T) {
+	socket, asked := agent(t, 200, `{"Enrolled":true}`)
+	out, err := capture(t, func() error { return plugin.Add(with(t, args(socket, "shop", false), "unchained", true)) })
+	if err != nil || len(*asked) != 1 || !strings.Contains(out, `"cniVersion": "1.0.0"`) {
+		t.Errorf("%v, asked %v: %s", err, *asked, out)
+	}
+}
+
 func TestDelIsLenient(t *testing.T) {
 	if err := plugin.Del(args("/nowhere/agent.sock", "shop", false)); err != nil {
 		t.Error(err)

@@ -147,3 +147,15 @@ func ownChains(c *nftables.Conn) ([]*nftables.Chain, error) {
 	}
 	return own, nil
 }
+
+// Supported tells why this kernel cannot have the rules in the network namespace ns; nil if it can.
+func Supported(ns *os.File) error {
+	c, err := connect(ns)
+	if err != nil {
+		return err
+	}
+	if _, err := c.ListTablesOfFamily(nftables.TableFamilyINet); err != nil {
+		return fmt.Errorf("the kernel has no nftables (CONFIG_NF_TABLES_INET): %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,127 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"github.com/isthmus-mesh/isthmus/cni/internal/netns"
+	"github.com/isthmus-mesh/isthmus/cni/redirect"
+	"github.com/isthmus-mesh/isthmus/cni/redirect/host"
+	"github.com/isthmus-mesh/isthmus/cni/redirect/iptables"
+	"github.com/isthmus-mesh/isthmus/cni/redirect/nft"
+)
+
+// nodeRules are those of the node itself, whatever makes them.
+type nodeRules interface {
+	Install(pods []netip.Addr) error
+	Add(pod []netip.Addr) error
+	Remove(pod []netip.Addr) error
+	Purge() error
+}
+
+// openHost opens the network namespace of the node.
+func (c Config) openHost() (*os.File, error) {
+	if c.HostProc == "" {
+		return netns.Host()
+	}
+	file, err := netns.OfProcess(c.HostProc, 1)
+	if err != nil {
+		return nil, fmt.Errorf("the node's network namespace: %w (mount the node's /proc at %s, and give the container SYS_PTRACE and SYS_ADMIN)", err, c.HostProc)
+	}
+	return file, nil
+}
+
+// choose decides on the back end for pods and the one for the node. What the others have left is cleared.
+func (d *daemon) choose(ctx context.Context) (redirect.Chosen, nodeRules, error) {
+	lock := filepath.Join(filepath.Dir(d.cfg.StateFile), "xtables.lock")
+	if err := os.MkdirAll(filepath.Dir(lock), 0o755); err != nil {
+		return redirect.Chosen{}, nil, fmt.Errorf("directory of the agent's files: %w", err)
+	}
+	want := d.cfg.Backend
+	nftErr := nft.Supported(d.hostNS)
+	if want == "" {
+		want = redirect.NFT
+		if nftErr != nil {
+			want = redirect.IPTables
+			d.cfg.Log.WarnContext(ctx, "redirection by iptables", "reason", nftErr)
+		}
+	}
+	byNFT, nodeByNFT := redirect.Backend(nft.Backend{}), nodeRules(host.New(d.hostNS, d.cfg.Redirect))
+	tool, toolErr := iptables.Find(d.cfg.IPTables, d.hostNS, lock)
+	switch want {
+	case redirect.NFT:
+		if nftErr != nil {
+			return redirect.Chosen{}, nil, fmt.Errorf("redirection by nft: %w", nftErr)
+		}
+		if toolErr != nil {
+			return redirect.Chosen{Backend: byNFT, Name: redirect.NFT}, nodeByNFT, nil // nor can there be rules of iptables
+		}
+		return redirect.Chosen{Backend: byNFT, Name: redirect.NFT, Before: d.iptablesBackends(tool)}, succeeding{nodeByNFT, d.iptablesOnNode(tool)}, nil
+	case redirect.IPTables:
+		if toolErr != nil {
+			return redirect.Chosen{}, nil, fmt.Errorf("redirection by iptables: %w", toolErr)
+		}
+	default:
+		return redirect.Chosen{}, nil, fmt.Errorf("redirection by %q: there are nft and iptables", want)
+	}
+	d.cfg.Log.InfoContext(ctx, "redirection by iptables", "binaries", tool.Kind)
+	all := d.iptablesBackends(tool)
+	before := all[1:]
+	if nftErr == nil {
+		before = append(before, byNFT)
+	}
+	backend := redirect.Chosen{Backend: all[0], Name: redirect.IPTables + "-" + tool.Kind, Before: before}
+	own, err := host.NewIPTables(d.hostNS, tool, d.cfg.Redirect)
+	switch {
+	case err == nil && nftErr == nil:
+		return backend, succeeding{own, append(d.iptablesOnNode(tool)[1:], nodeByNFT)}, nil
+	case err == nil:
+		return backend, own, nil
+	case nftErr == nil:
+		d.cfg.Log.WarnContext(ctx, "the node's own rules are made by nft", "reason", err)
+		return backend, nodeByNFT, nil
+	}
+	return redirect.Chosen{}, nil, errors.Join(err, nftErr)
+}
+
+// iptablesBackends are that of the tool, and those of the other kinds of binary.
+func (d *daemon) iptablesBackends(tool iptables.Tool) []redirect.Backend {
+	out := []redirect.Backend{iptables.Backend{Tool: tool, IPv6: d.cfg.Redirect.IPv6}}
+	for _, other := range tool.Others() {
+		out = append(out, iptables.Backend{Tool: other, IPv6: d.cfg.Redirect.IPv6})
+	}
+	return out
+}
+
+func (d *daemon) iptablesOnNode(tool iptables.Tool) []nodeRules {
+	var out []nodeRules
+	for _, t := range append([]iptables.Tool{tool}, tool.Others()...) {
+		if rules, err := host.NewIPTables(d.hostNS, t, d.cfg.Redirect); err == nil {
+			out = append(out, rules)
+		}
+	}
+	return out
+}
+
+// succeeding are rules of the node in place of those that others may have made before.
+type succeeding struct {
+	nodeRules
+	before []nodeRules
+}
+
+// Install implements nodeRules.
+func (s succeeding) Install(pods []netip.Addr) error {
+	if err := s.nodeRules.Install(pods); err != nil {
+		return err
+	}
+	for _, old := range s.before {
+		if err := old.Purge(); err != nil {
+			return fmt.Errorf("clear what another back end has left: %w", err)
+		}
+	}
+	return nil
+}
