@@ -23,7 +23,7 @@ SAMPLES := ./samples/bookinfo/cmd/productpage ./samples/bookinfo/cmd/details ./s
 	./samples/bookinfo/cmd/ratings ./samples/httpbin/cmd/httpbin ./samples/curl/cmd/sleep ./samples/tcp-echo/cmd/tcp-echo ./samples/udp-echo/cmd/udp-echo
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)
 
-E2E_FLAGS = -artifacts $(OUT)/e2e $(if $(HUB),-hub $(HUB)) $(if $(TAG),-tag $(TAG)) $(if $(KIND_NODE_IMAGE),-image $(KIND_NODE_IMAGE)) $(if $(KEEP),-keep)
+E2E_FLAGS = -artifacts $(OUT)/e2e -hub '$(HUB)' -tag '$(TAG)' $(if $(KIND_NODE_IMAGE),-image $(KIND_NODE_IMAGE)) $(if $(KEEP),-keep)
 
 # Images: see docker/README.md. They are the same bytes for the same commit: everything in them bears its time.
 HUB ?= docker.io/isthmus
@@ -105,6 +105,9 @@ docker.save: ## the images as compressed tarballs too
 
 docker.push push: ## push the images to HUB as multi-architecture indexes
 	$(IMAGEBUILD) -push
+
+# A cluster here runs on this machine's architecture only.
+e2e conformance: DOCKER_ARCHITECTURES = linux/$(shell go env GOARCH)
 
 .PHONY: e2e
 e2e: build docker ## the suites in a kind cluster made from Go modules and Debian; KIND_NODE_IMAGE=… uses that image, KEEP=1 keeps the cluster
