@@ -90,10 +90,15 @@ func edsCluster(t *testing.T, name string) *clusterv3.Cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// The hosts of these tests are at loopback addresses, which are refused otherwise.
+	local, err := structpb.NewStruct(map[string]any{"local_endpoints": "allow"})
+	if err != nil {
+		t.Fatal(err)
+	}
 	return &clusterv3.Cluster{
 		Name: name, ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}, ConnectTimeout: durationpb.New(2 * time.Second),
 		EdsClusterConfig: &clusterv3.Cluster_EdsClusterConfig{EdsConfig: adsSource(), ServiceName: name}, LbPolicy: clusterv3.Cluster_LEAST_REQUEST,
-		Metadata: &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{"istio": services}},
+		Metadata: &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{"istio": services, "isthmus.mesh": local}},
 	}
 }
 
