@@ -2,39 +2,266 @@ package status
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
+	"sync"
+	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/workqueue"
 
 	"github.com/isthmus-mesh/isthmus/pilot/internal/registry"
+)
+
+const (
+	// fieldManager owns what is written here.
+	fieldManager = "istiod-status"
+	// writers write at the same time, each another object.
+	writers = 8
+	// Requests per second to the API server, on average and at once: statuses must not keep it from anything else.
+	requestRate, requestBurst = 100, 200
+	// pageSize of the lists that are read at the start.
+	pageSize = 500
 )
 
 // KubeConfig of a writer to the Kubernetes API.
 type KubeConfig struct {
 	REST *rest.Config
 	Log  *slog.Logger
+	// Now is the time that conditions change at; nil is the clock's.
+	Now func() time.Time
 }
 
 // Kube writes statuses to the API server. It takes them at all times and writes them while Run runs: while this instance is the
-// leader.
+// leader. Conditions, parents and listeners that others have written stay as they are.
 type Kube struct {
-	cfg KubeConfig
+	// immutable
+	log     *slog.Logger
+	now     func() time.Time
+	dynamic dynamic.Interface
+	first   chan struct{} // closed with the first statuses
+
+	mu     sync.Mutex
+	wanted map[string]registry.Status // guarded by mu: what every object is to have
+	queue  queue                      // guarded by mu: nil while Run does not run
+	begun  bool                       // guarded by mu: first is closed
 }
+
+type queue = workqueue.TypedRateLimitingInterface[object]
+
+// object names one; its kind says which version its status is written in.
+type object struct {
+	schema.GroupVersionKind
+	namespace, name string
+}
+
+func (o object) String() string { return o.Kind + " " + o.namespace + "/" + o.name }
+
+func objectOf(s registry.Status) object { return object{s.GroupVersionKind, s.Namespace, s.Name} }
 
 // NewKube returns a writer that knows nothing.
 func NewKube(cfg KubeConfig) (*Kube, error) {
 	if cfg.REST == nil || cfg.Log == nil {
 		return nil, errors.New("write statuses: no client configuration or logger")
 	}
-	return &Kube{cfg: cfg}, nil
+	config := rest.CopyConfig(cfg.REST)
+	config.ContentType, config.AcceptContentTypes = "", "" // the dynamic client speaks JSON only
+	config.QPS, config.Burst, config.RateLimiter = requestRate, requestBurst, nil
+	client, err := dynamic.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("write statuses: %w", err)
+	}
+	k := &Kube{log: cfg.Log, now: cfg.Now, dynamic: client, first: make(chan struct{}), wanted: map[string]registry.Status{}}
+	if k.now == nil {
+		k.now = time.Now
+	}
+	return k, nil
 }
 
-// Changed takes new statuses; one without content is of an object that has none any more. It does not block.
-func (k *Kube) Changed(statuses []registry.Status) {}
+// Changed takes new statuses; one without content is of an object that has none any more. It does not block. The first call has
+// all that there are.
+func (k *Kube) Changed(statuses []registry.Status) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, s := range statuses {
+		if s.Content == nil {
+			delete(k.wanted, s.Key())
+		} else {
+			k.wanted[s.Key()] = s
+		}
+		if k.queue != nil {
+			k.queue.Add(objectOf(s))
+		}
+	}
+	if !k.begun {
+		k.begun = true
+		close(k.first)
+	}
+}
 
 // Run writes until ctx ends. It may be called again afterwards.
 func (k *Kube) Run(ctx context.Context) error {
+	select { // what nobody has judged yet is not to be taken away
+	case <-ctx.Done():
+		return nil
+	case <-k.first:
+	}
+	q := workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[object](100*time.Millisecond, time.Minute))
+	k.mu.Lock()
+	k.queue = q
+	k.mu.Unlock()
+	var all sync.WaitGroup
+	for range writers {
+		all.Go(func() { k.write(ctx, q) })
+	}
+	all.Go(func() { k.compareAll(ctx, q) })
 	<-ctx.Done()
+	k.mu.Lock()
+	k.queue = nil
+	k.mu.Unlock()
+	q.ShutDown()
+	all.Wait()
 	return nil
+}
+
+// write takes objects from the queue until it is shut down.
+func (k *Kube) write(ctx context.Context, q queue) {
+	for {
+		o, stop := q.Get()
+		if stop {
+			return
+		}
+		switch err := k.update(ctx, o); {
+		case err == nil || ctx.Err() != nil:
+			q.Forget(o)
+		case apierrors.IsConflict(err): // it has changed meanwhile: at once once more
+			q.AddRateLimited(o)
+		default:
+			k.log.Warn("write the status of an object; it is tried again", "object", o.String(), "error", err)
+			q.AddRateLimited(o)
+		}
+		q.Done(o)
+	}
+}
+
+// content is what an object is to have; nil for nothing.
+func (k *Kube) content(o object) (map[string]any, error) {
+	k.mu.Lock()
+	s, ok := k.wanted[registry.Status{GroupVersionKind: o.GroupVersionKind, Namespace: o.namespace, Name: o.name}.Key()]
+	k.mu.Unlock()
+	if !ok {
+		return nil, nil
+	}
+	var out map[string]any
+	if err := json.Unmarshal(s.Content, &out); err != nil {
+		return nil, fmt.Errorf("read the status: %w", err)
+	}
+	return out, nil
+}
+
+func (k *Kube) client(o object) dynamic.ResourceInterface {
+	client := k.dynamic.Resource(o.GroupVersion().WithResource(plural(o.Kind)))
+	if o.namespace == "" {
+		return client
+	}
+	return client.Namespace(o.namespace)
+}
+
+// update brings one object's status in line with what it is to be.
+func (k *Kube) update(ctx context.Context, o object) error {
+	live, err := k.client(o).Get(ctx, o.name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil // gone, or its kind is not installed
+	}
+	if err != nil {
+		return err
+	}
+	return k.apply(ctx, o, live)
+}
+
+func (k *Kube) apply(ctx context.Context, o object, live *unstructured.Unstructured) error {
+	wanted, err := k.content(o)
+	if err != nil {
+		return err
+	}
+	status, _ := live.Object["status"].(map[string]any)
+	next, changed := plan(o.Group, status, wanted, owns(live), k.now())
+	if !changed {
+		return nil
+	}
+	text, err := json.Marshal(map[string]any{
+		"apiVersion": o.GroupVersion().String(), "kind": o.Kind,
+		// Lists that are replaced as a whole have what others wrote as it was at this version.
+		"metadata": map[string]any{"namespace": o.namespace, "name": o.name, "resourceVersion": live.GetResourceVersion()},
+		"status":   next,
+	})
+	if err != nil {
+		return err
+	}
+	force := true
+	_, err = k.client(o).Patch(ctx, o.name, types.ApplyPatchType, text, metav1.PatchOptions{FieldManager: fieldManager, Force: &force}, "status")
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// compareAll looks at every object once: for those whose status is another one, and for those that have one from an earlier leader
+// and are to have none.
+func (k *Kube) compareAll(ctx context.Context, q queue) {
+	for _, kind := range kinds() {
+		for ctx.Err() == nil {
+			err := k.compareKind(ctx, q, kind)
+			if err == nil || apierrors.IsNotFound(err) || ctx.Err() != nil {
+				break
+			}
+			k.log.Warn("read the statuses of a kind; it is tried again", "kind", kind.Kind, "error", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(5 * time.Second):
+			}
+		}
+	}
+}
+
+func (k *Kube) compareKind(ctx context.Context, q queue, kind schema.GroupVersionKind) error {
+	client := k.dynamic.Resource(kind.GroupVersion().WithResource(plural(kind.Kind)))
+	options := metav1.ListOptions{Limit: pageSize}
+	for {
+		list, err := client.List(ctx, options)
+		if err != nil {
+			return err
+		}
+		for i := range list.Items {
+			live := &list.Items[i]
+			o := object{kind, live.GetNamespace(), live.GetName()}
+			wanted, err := k.content(o)
+			if err != nil {
+				return err
+			}
+			status, _ := live.Object["status"].(map[string]any)
+			if _, changed := plan(o.Group, status, wanted, owns(live), k.now()); changed {
+				q.Add(o)
+			}
+		}
+		if options.Continue = list.GetContinue(); options.Continue == "" {
+			return nil
+		}
+	}
+}
+
+// owns tells whether anything of an object's status was written here.
+func owns(o *unstructured.Unstructured) bool {
+	return slices.ContainsFunc(o.GetManagedFields(), func(f metav1.ManagedFieldsEntry) bool {
+		return f.Manager == fieldManager && f.Subresource == "status"
+	})
 }
