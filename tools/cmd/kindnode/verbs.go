@@ -181,7 +181,7 @@ func (o *options) nodeImage(ctx context.Context) (string, error) {
 	if o.image != "" {
 		return o.image, nil
 	}
-	if err := requireTools(ctx, o); err != nil {
+	if err := requireTools(ctx, o, map[string]string{"debootstrap": "debootstrap", "tar": "tar"}); err != nil {
 		return "", err
 	}
 	maker := nodeimage.Maker{Repo: o.repo, Cache: o.cache(), Mirror: o.mirror, Log: o.log}
@@ -194,7 +194,11 @@ func (o *options) private() daemon.Daemon {
 
 // connect makes sure that a docker daemon runs, and puts its address where kind and the docker client look for it.
 func (o *options) connect(ctx context.Context) error {
-	if err := requireTools(ctx, o); err != nil {
+	needs := map[string]string{"docker": "docker.io"}
+	if !strings.Contains(o.dockerHost, "://") {
+		needs["dockerd"], needs["iptables"] = "docker.io", "iptables"
+	}
+	if err := requireTools(ctx, o, needs); err != nil {
 		return err
 	}
 	lacks, err := daemon.LacksResource()
@@ -226,12 +230,8 @@ func (o *options) connect(ctx context.Context) error {
 	return os.Setenv("DOCKER_HOST", private.Host())
 }
 
-// requireTools installs the Debian packages that are missing here.
-func requireTools(ctx context.Context, o *options) error {
-	needs := map[string]string{"docker": "docker.io", "dockerd": "docker.io", "debootstrap": "debootstrap", "tar": "tar", "iptables": "iptables"}
-	if strings.Contains(o.dockerHost, "://") {
-		delete(needs, "dockerd")
-	}
+// requireTools installs the Debian packages whose commands are missing here.
+func requireTools(ctx context.Context, o *options, needs map[string]string) error {
 	var missing []string
 	for command, pkg := range needs {
 		if _, err := exec.LookPath(command); err != nil && !slices.Contains(missing, pkg) {

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"sigs.k8s.io/kind/pkg/apis/config/v1alpha4"
@@ -47,6 +49,9 @@ func (l *Lab) Up(c Config) error {
 	}
 	if slices.Contains(have, c.Name) {
 		l.log.Info("the cluster is there already", "name", c.Name)
+		if err := l.start(c.Name); err != nil {
+			return err
+		}
 		return l.provider.ExportKubeConfig(c.Name, c.Kubeconfig, false)
 	}
 	start := time.Now()
@@ -63,6 +68,22 @@ func (l *Lab) Up(c Config) error {
 		return fmt.Errorf("create kind cluster %s: %w", c.Name, err)
 	}
 	l.log.Info("cluster is up", "name", c.Name, "took", time.Since(start).Round(time.Second/10), "kubeconfig", c.Kubeconfig)
+	return nil
+}
+
+// start starts the nodes that are stopped, as after a restart of the machine.
+func (l *Lab) start(name string) error {
+	list, err := l.provider.ListNodes(name)
+	if err != nil {
+		return fmt.Errorf("list nodes of %s: %w", name, err)
+	}
+	args := []string{"start"}
+	for _, n := range list {
+		args = append(args, n.String())
+	}
+	if out, err := exec.Command("docker", args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("docker %s: %w: %s", strings.Join(args, " "), err, out)
+	}
 	return nil
 }
 
