@@ -113,7 +113,7 @@ func assemble(ctx context.Context, cfg Config) (*plane, error) {
 	if err := p.loadMesh(ctx); err != nil {
 		return nil, err
 	}
-	p.registry = registry.New(p.mesh(*p.settings.Load()))
+	p.registry = registry.New(p.mesh(*p.settings.Load()), p.registryOptions()...)
 	var err error
 	if p.registryMetrics, err = registry.NewMetrics(p.metrics, p.registry); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
@@ -132,6 +132,14 @@ func assemble(ctx context.Context, cfg Config) (*plane, error) {
 		return nil, err
 	}
 	return p, p.newXDS()
+}
+
+// registryOptions leave addresses to the controller where there is an API server: several registries would give different ones.
+func (p *plane) registryOptions() []registry.Option {
+	if p.api == nil {
+		return nil
+	}
+	return []registry.Option{registry.WithoutAllocation()}
 }
 
 // loadMesh reads the mesh configuration for the first time.

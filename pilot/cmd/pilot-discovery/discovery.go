@@ -13,6 +13,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/isthmus-mesh/isthmus/pilot/app"
+	"github.com/isthmus-mesh/isthmus/pkg/cgroup"
 	"github.com/isthmus-mesh/isthmus/pkg/kube/cluster"
 	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
 )
@@ -47,6 +48,9 @@ func discovery(build telemetry.Build) *cobra.Command {
 			}
 			cfg.Log = log
 			klog.SetSlogLogger(telemetry.Scoped(log, "klog"))
+			if _, err := cgroup.ApplyMemoryLimit(os.DirFS("/")); err != nil {
+				log.Warn("the memory limit of this process is not known", "error", err)
+			}
 			if err := o.apply(&cfg); err != nil {
 				return err
 			}

@@ -149,6 +149,9 @@ func (r *Registry) deriveClusters(destinations coll.Collection[destination]) col
 			Policy: t.policy(), Resolution: t.resolution, Proxyless: d.proxy.kind == proxylessScope,
 			SubjectAltNames: t.service.Proto.SubjectAltNames,
 		}
+		if t.resolution == envoy.ByEndpoints && !c.Proxyless {
+			c.PeerIdentities = r.sidecarIdentities(f, t)
+		}
 		if d.own == "tcp" {
 			c.Protocol = envoy.TCP
 		}
@@ -207,10 +210,25 @@ func (r *Registry) endpointsOf(f coll.Fetch, t target) []envoy.Endpoint {
 		}
 		if w.Proto.TunnelProtocol == workload.TunnelProtocol_HBONE && t.proxy.kind != proxylessScope && w.Proto.Hostname == "" {
 			e.HBONE, e.Identity = true, identityOf(mesh, w.Proto)
+		} else if w.Sidecar {
+			e.Sidecar, e.Identity = true, identityOf(mesh, w.Proto)
 		}
 		out = append(out, e)
 	}
 	return out
+}
+
+// sidecarIdentities are those of the endpoints that take mutual TLS, sorted. Few services have any.
+func (r *Registry) sidecarIdentities(f coll.Fetch, t target) []string {
+	mesh := r.meshFor(f)
+	var out []string
+	for _, w := range coll.FetchIndex(f, r.routing.workloadsByService, t.service.Key()) {
+		if w.Sidecar && w.Proto.TunnelProtocol != workload.TunnelProtocol_HBONE {
+			out = append(out, identityOf(mesh, w.Proto))
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // byWaypoint replaces the endpoints of a service that wants its traffic from gateways to come by way of its waypoint: each is then

@@ -37,7 +37,7 @@ type Mesh struct {
 // Registry is the graph of collections. It is written by one Sink, and read by anybody.
 type Registry struct {
 	graph *coll.Graph
-	alloc *allocator
+	alloc *allocator // nil if others give addresses
 
 	// sources
 	mesh        *coll.Static[Mesh]
@@ -80,9 +80,18 @@ type Registry struct {
 // identity is a service account on a node.
 type identity struct{ node, namespace, account string }
 
+// Option changes what a registry does.
+type Option func(*Registry)
+
+// WithoutAllocation leaves it to others to give addresses to ServiceEntries: they are in the entries' status.
+func WithoutAllocation() Option { return func(r *Registry) { r.alloc = nil } }
+
 // New returns an empty registry.
-func New(mesh Mesh) *Registry {
+func New(mesh Mesh, options ...Option) *Registry {
 	r := &Registry{graph: coll.NewGraph(), alloc: newAllocator(), inputs: map[schema.GroupKind]input{}}
+	for _, option := range options {
+		option(r)
+	}
 	r.mesh = coll.NewStatic(r.graph, "meshConfig", func(Mesh) string { return coll.SingletonKey }, coll.WithEqual(func(a, b Mesh) bool {
 		return a.Equal(b.Mesh) && proto.Equal(a.Config, b.Config) && slices.EqualFunc(a.DiscoverySelectors, b.DiscoverySelectors, sameSelector)
 	}))
@@ -221,14 +230,20 @@ func (r *Registry) deriveServices() {
 		s := ambient.KubernetesService(r.meshFor(f), svc, ns, r.waypointsFor(f))
 		return s, s != nil
 	})
+	var allocate func(entry, host string) []string
+	if r.alloc != nil {
+		allocate = r.alloc.addresses
+	}
 	entries := coll.FlatMap("services/entries", r.entries, (*ambient.Service).Key, func(f coll.Fetch, se *networkingv1.ServiceEntry) []*ambient.Service {
 		ns, ours := r.namespace(f, se.Namespace)
 		if !ours {
 			return nil
 		}
-		return ambient.EntryServices(r.meshFor(f), se, ns, r.waypointsFor(f), r.alloc.addresses)
+		return ambient.EntryServices(r.meshFor(f), se, ns, r.waypointsFor(f), allocate)
 	})
-	r.entries.Register(r.alloc.release)
+	if r.alloc != nil {
+		r.entries.Register(r.alloc.release)
+	}
 	r.serviceList = coll.Join("services", kubernetes, entries)
 	r.bySelector.services = coll.NewIndex(r.serviceList, func(s *ambient.Service) []string {
 		return selectorKey(s.Proto.Namespace, s.Selector)

@@ -51,4 +51,7 @@ func checkSettings(path string, lb *networkingapi.LoadBalancerSettings, tls *net
 	if tls.GetCredentialName() != "" {
 		note(path+".tls.credentialName", "credentials are not served; name files")
 	}
+	if tls.GetCaCrl() != "" {
+		note(path+".tls.caCrl", "revocation lists are not consulted")
+	}
 }
