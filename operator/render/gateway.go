@@ -104,4 +104,3 @@ func gatewayKey(key string, value any) (set map[string]any, known bool) {
 	}
 	return nil, false
 }
-

@@ -296,7 +296,9 @@ func (r *renderer) label(c Component, i *Installation) {
 }
 
 // Shared tells whether all revisions share a component.
-func Shared(component string) bool { return component == Base || component == CNI || component == Ztunnel }
+func Shared(component string) bool {
+	return component == Base || component == CNI || component == Ztunnel
+}
 
 // sortByKind puts objects in the order in which they are applied: what others need first.
 func sortByKind(objects []*unstructured.Unstructured) {

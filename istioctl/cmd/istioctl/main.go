@@ -7,11 +7,19 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
+	"github.com/isthmus-mesh/isthmus/istioctl/internal/cli"
+	installcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/install"
+	manifestcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/manifest"
 	sandboxcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/sandbox"
+	uninstallcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/uninstall"
+	verifycmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/verify"
+	versioncmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/version"
 	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
 	"github.com/isthmus-mesh/isthmus/sandbox"
 )
@@ -37,15 +45,36 @@ func main() {
 }
 
 func root() *cobra.Command {
+	globals := &cli.Globals{}
 	cmd := &cobra.Command{
-		Use: "istioctl", Short: "Inspect and try the mesh", SilenceUsage: true, SilenceErrors: true,
+		Use: "istioctl", Short: "Install, inspect and try the mesh", SilenceUsage: true, SilenceErrors: true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			return fromEnvironment(cmd.Flags(), os.LookupEnv)
+		},
 	}
 	build := telemetry.NewBuild(version, revision)
-	cmd.AddCommand(sandboxcmd.New(), &cobra.Command{
-		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
-		Run: func(cmd *cobra.Command, _ []string) {
-			fmt.Fprintln(cmd.OutOrStdout(), "client version:", build.Version)
-		},
-	})
+	// The sandbox is no cluster, and has flags of its own.
+	cmd.AddCommand(sandboxcmd.New())
+	for _, sub := range []*cobra.Command{
+		installcmd.New(globals, build), installcmd.NewUpgrade(globals, build), uninstallcmd.New(globals, build),
+		manifestcmd.New(globals, build), verifycmd.New(globals, build), versioncmd.New(globals, build),
+	} {
+		globals.Add(sub.PersistentFlags())
+		cmd.AddCommand(sub)
+	}
 	return cmd
+}
+
+// fromEnvironment sets flags that the command line does not set from ISTIOCTL_NAME.
+func fromEnvironment(flags *pflag.FlagSet, lookup func(string) (string, bool)) error {
+	var problems []error
+	flags.VisitAll(func(f *pflag.Flag) {
+		name := "ISTIOCTL_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		if value, ok := lookup(name); ok && !f.Changed {
+			if err := flags.Set(f.Name, value); err != nil {
+				problems = append(problems, fmt.Errorf("environment variable %s: %w", name, err))
+			}
+		}
+	})
+	return errors.Join(problems...)
 }
