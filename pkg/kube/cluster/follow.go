@@ -222,7 +222,7 @@ func (l *listWatch) outcome(ctx context.Context, err error) {
 	case err == nil:
 		// what comes of it will tell: connections to a server that ends may be accepted and closed
 	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err), apierrors.IsNotFound(err), apierrors.IsInvalid(err),
-		apierrors.IsResourceExpired(err), apierrors.IsGone(err), apierrors.IsTimeout(err):
+		apierrors.IsResourceExpired(err), apierrors.IsGone(err), apierrors.IsTimeout(err), apierrors.IsTooManyRequests(err):
 		// answers, which the follower or the reflector deals with
 	default:
 		l.follower.lost(ctx, err)
