@@ -64,13 +64,13 @@ func (p *parser) fields(block []byte, h *httpmsg.Header) error {
 	}
 }
 
-// unfolded joins the line with those after it that continue it: in place, what breaks them becomes blank. rest follows the line's CRLF.
+// unfolded joins the line with those after it that continue it, in place: what breaks them goes, what they begin with stays. rest
+// follows the line's CRLF.
 func unfolded(line, rest []byte) (field, after []byte) {
 	for len(rest) > 0 && (rest[0] == ' ' || rest[0] == '\t') {
 		end := bytes.IndexByte(rest, '\n')
-		whole := line[:len(line)+2+end-1]
-		whole[len(line)], whole[len(line)+1] = ' ', ' '
-		line, rest = whole, rest[end+1:]
+		line = append(line, rest[:end-1]...) // over its own CRLF
+		rest = rest[end+1:]
 	}
 	return line, rest
 }

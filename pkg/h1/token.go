@@ -44,6 +44,16 @@ func validValue(b []byte) bool {
 	return true
 }
 
+// writableTarget is whether s can be sent as a request target: nothing in it ends one. Servers take visible ASCII only.
+func writableTarget(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c == 0x7f {
+			return false
+		}
+	}
+	return s != ""
+}
+
 // validTarget is whether s may be a request target: visible ASCII.
 func validTarget(s string) bool {
 	for i := range len(s) {

@@ -9,7 +9,7 @@ import (
 
 func TestFieldsAreUnfoldedWhereThatIsAskedFor(t *testing.T) {
 	for _, test := range []struct{ in, want string }{
-		{"host: x\r\nfoo: a\r\n b\r\n\t c\r\nbar: d\r\n\r\n", "a   b  \t c"},
+		{"host: x\r\nfoo: a\r\n b\r\n\t c\r\nbar: d\r\n\r\n", "a b\t c"},
 		{"host: x\r\nfoo:\r\n a\r\nbar: d\r\n\r\n", "a"},
 		{"foo: a\r\nbar: d\r\nhost:\r\n\tx\r\n\r\n", "a"},
 	} {

@@ -36,7 +36,7 @@ func appendRequest(dst []byte, h *httpmsg.Head, end bool) (_ []byte, kind bodyKi
 	if h.Method == "CONNECT" {
 		target = h.Authority
 	}
-	if !isToken(h.Method) || !validTarget(target) || h.Authority != "" && !validAuthority(h.Authority) || !safe(h.Upgrade) {
+	if !isToken(h.Method) || !writableTarget(target) || h.Authority != "" && !validAuthority(h.Authority) || !safe(h.Upgrade) {
 		return dst, 0, 0, errInvalidHead
 	}
 	dst = append(dst, h.Method...)

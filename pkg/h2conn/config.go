@@ -13,7 +13,7 @@ type ServerConfig struct {
 	MaxConcurrentStreams uint32
 	// IdleTimeout ends a connection that carries no stream for so long; 0 is none.
 	IdleTimeout time.Duration
-	// AnyPath takes a :path that is no path of a URI: one without a leading slash, or with bytes that are not ASCII. Such requests are
+	// AnyPath takes a :path that is no path of a URI: one with bytes that are not ASCII, or without a leading slash where the scheme is no HTTP. Such requests are
 	// reset otherwise.
 	AnyPath bool
 	// Go runs a request's handler on a goroutine; nil is a fresh one for each. Many requests are short and need much stack: who keeps

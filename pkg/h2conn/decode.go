@@ -159,7 +159,9 @@ func (p *pseudo) checkTarget(h *httpmsg.Head, anyPath bool) malformed {
 	case !isToken(p.scheme):
 		return "bad :scheme"
 	case p.path == "*" && h.Method == "OPTIONS":
-	case p.path == "" || p.path[0] != '/' && !anyPath:
+	case p.path == "":
+		return "bad :path"
+	case p.path[0] != '/' && (!anyPath || p.scheme == "http" || p.scheme == "https"):
 		return "bad :path"
 	}
 	for i := range len(p.path) {
