@@ -108,11 +108,12 @@ func (r *run) writeAddresses(ctx context.Context, gw *gatewayv1.Gateway, address
 	return nil
 }
 
-// statusFields leaves out what is empty: the API server then takes away what was written before.
+// statusFields leaves out a condition that is none: the API server then takes away the one that was written before. The addresses
+// are always there, as a status with nothing in it is refused.
 func statusFields(s gatewayv1.GatewayStatus) map[string]any {
-	out := map[string]any{}
-	if len(s.Addresses) > 0 {
-		out["addresses"] = s.Addresses
+	out := map[string]any{"addresses": s.Addresses}
+	if len(s.Addresses) == 0 {
+		out["addresses"] = []any{}
 	}
 	if len(s.Conditions) > 0 {
 		out["conditions"] = s.Conditions

@@ -186,7 +186,13 @@ func TestKube(t *testing.T) {
 	b.changed(virtual, "v", "")
 	b.has(virtual, "v", `{conditions: [`+their+`]}`)
 	b.changed(entry, "e", "")
-	b.has(entry, "e", `{addresses: [{host: a.example.org, value: 240.240.0.1}]}`)
+	b.has(entry, "e", `{addresses: [{host: a.example.org, value: 240.240.0.1}], conditions: []}`)
+	rule := schema.GroupVersionKind{Group: groupNetworking, Version: "v1", Kind: "DestinationRule"}
+	b.apply(`{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: d, namespace: default}, spec: {host: a}}`)
+	b.changed(rule, "d", `{conditions: [`+condition("Accepted", "True", "Accepted")+`]}`)
+	b.has(rule, "d", `{conditions: [`+plain("Accepted", "True", "Accepted")+`]}`)
+	b.changed(rule, "d", "")
+	b.has(rule, "d", `{conditions: []}`)
 	stop()
 
 	// While nobody leads nothing is written; the next leader makes up for it, also for what it has never been told of.

@@ -45,10 +45,23 @@ func plan(group string, live, wanted map[string]any, owns bool, now time.Time) (
 		delete(next, "conditions")
 	}
 	changed = changed || differ
-	if len(wanted) == 0 && len(next) == 0 && len(live) > 0 {
-		changed = changed || owns // applying nothing takes away what is ours alone
+	if len(next) == 0 {
+		changed = changed || owns && leaves(live) // applying nothing takes away what is ours alone
+		if group != "" {
+			next["conditions"] = []any{} // a custom resource without anything in its status is refused
+		}
 	}
 	return next, changed
+}
+
+// leaves tells whether a status has anything that we may have written.
+func leaves(live map[string]any) bool {
+	for _, key := range []string{"conditions", "listeners", "supportedFeatures", "observedGeneration"} {
+		if value := live[key]; !emptyList(value) {
+			return true
+		}
+	}
+	return false
 }
 
 // same compares two values of JSON; one that is absent is the same as an empty list.

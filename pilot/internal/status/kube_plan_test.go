@@ -44,6 +44,7 @@ func TestPlan(t *testing.T) {
 			want: `{conditions: [{type: Other}]}`,
 		},
 		"all that is ours goes":                       {live: `{conditions: [{type: istio.io/WaypointBound}]}`, owns: true, want: `{}`},
+		"all that is ours of a custom resource":       {group: groupNetworking, live: `{conditions: [{type: Accepted}]}`, owns: true, want: `{conditions: []}`},
 		"what is not ours stays":                      {live: `{conditions: [{type: Accepted}]}`},
 		"nothing is nothing":                          {owns: false},
 		"addresses are somebody else's":               {group: groupGateway, live: `{addresses: [{value: a}]}`, wanted: `{addresses: []}`},

@@ -180,7 +180,6 @@ func proxyEnv(p Proxy, v Values, config string, grace int64) []corev1.EnvVar {
 		field("SERVICE_ACCOUNT", "spec.serviceAccountName"),
 		field("HOST_IP", "status.hostIP"),
 		limit("ISTIO_CPU_LIMIT", "limits.cpu"),
-		limit("GOMEMLIMIT", "limits.memory"),
 		value("PROXY_CONFIG", config),
 		value("ISTIO_META_CLUSTER_ID", v.ClusterID),
 		field("ISTIO_META_NODE_NAME", "spec.nodeName"),
