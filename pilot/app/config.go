@@ -56,6 +56,8 @@ type Config struct {
 
 	// Controllers are what is done in the cluster besides serving.
 	Controllers Controllers
+	// CNINamespace is where the CNI agent is; empty means the control plane's.
+	CNINamespace string
 	// LeaderTiming is leader.DefaultTiming when empty.
 	LeaderTiming leader.Timing
 

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -171,7 +172,7 @@ func (p *plane) newUntaint() error {
 	if !p.cfg.Controllers.Untaint {
 		return nil
 	}
-	nodes, err := untaint.New(untaint.Config{Client: p.api, Namespace: p.cfg.Namespace, Log: telemetry.Scoped(p.cfg.Log, "untaint")})
+	nodes, err := untaint.New(untaint.Config{Client: p.api, Namespace: cmp.Or(p.cfg.CNINamespace, p.cfg.Namespace), Log: telemetry.Scoped(p.cfg.Log, "untaint")})
 	if err == nil {
 		c.led = append(c.led, led{leader.NodeUntaint, nodes.Run})
 	}

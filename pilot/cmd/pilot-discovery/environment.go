@@ -23,6 +23,8 @@ func variables(cfg *app.Config) []variable {
 	c := &cfg.Controllers
 	return []variable{
 		{"CLUSTER_ID", text(&cfg.ClusterID)},
+		{"NETWORK", text(&cfg.Network)},
+		{"CNI_NAMESPACE", text(&cfg.CNINamespace)},
 		{"POD_NAME", text(&cfg.PodName)},
 		{"POD_NAMESPACE", text(&cfg.Namespace)},
 		{"REVISION", text(&cfg.Revision)},

@@ -85,6 +85,7 @@ type run struct {
 func (d *Distributor) Run(ctx context.Context) error {
 	r := &run{Distributor: d, queue: workqueue.NewTypedRateLimitingQueue(
 		workqueue.NewTypedItemExponentialFailureRateLimiter[string](100*time.Millisecond, time.Minute))}
+	defer r.queue.ShutDown()
 	factory := informers.NewSharedInformerFactoryWithOptions(d.config.API, 0, informers.WithTransform(slim))
 	named := informers.NewSharedInformerFactoryWithOptions(d.config.API, 0, informers.WithTweakListOptions(func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, d.config.Name).String()
