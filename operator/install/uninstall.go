@@ -154,7 +154,7 @@ func lock(u *unstructured.Unstructured) bool {
 	return slices.ContainsFunc([]string{
 		"istio-leader", "istio-namespace-controller-election", "istio-serviceexport-controller-election",
 		"istio-clustertrustbundle-controller-election", "istio-gateway-status-leader", "istio-status-leader", "istio-analyze-leader",
-		"istio-gateway-deployment", "istio-gateway-inferencepool", "istio-node-untaint", "istio-ip-autoallocate", "istio-validation", "istio-ca",
+		"istio-gateway-deployment", "istio-gateway-inferencepool", "istio-node-untaint", "istio-ip-autoallocate", "istio-webhook-leader",
 	}, func(name string) bool { return u.GetName() == name || strings.HasPrefix(u.GetName(), name+"-") })
 }
 
