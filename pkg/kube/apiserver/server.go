@@ -17,6 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
 // ready is how long a server may take to answer; a busy machine needs tens of seconds.
@@ -245,4 +247,18 @@ func (s *Server) logs() string {
 		fmt.Fprintf(&out, "--- %s\n%s\n", name, data[max(0, len(data)-3000):])
 	}
 	return out.String()
+}
+
+// WriteKubeconfig writes a client's configuration, as made by As or Account, to a file.
+func WriteKubeconfig(file string, config *rest.Config) error {
+	const name = "default"
+	out := clientcmdapi.NewConfig()
+	out.Clusters[name] = &clientcmdapi.Cluster{Server: config.Host, CertificateAuthorityData: config.CAData}
+	out.AuthInfos[name] = &clientcmdapi.AuthInfo{ClientCertificateData: config.CertData, ClientKeyData: config.KeyData, Token: config.BearerToken}
+	out.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: name}
+	out.CurrentContext = name
+	if err := clientcmd.WriteToFile(*out, file); err != nil {
+		return fmt.Errorf("write a kubeconfig: %w", err)
+	}
+	return nil
 }
