@@ -44,7 +44,7 @@ func Read(files []File, set []string) (*Operator, error) {
 			continue
 		}
 		for _, object := range objects {
-			user = overlay(user, object)
+			user = stack(user, object)
 		}
 	}
 	settings, err := settings(set)
@@ -52,7 +52,7 @@ func Read(files []File, set []string) (*Operator, error) {
 	if err := errors.Join(problems...); err != nil {
 		return nil, err
 	}
-	user = overlay(user, map[string]any{"spec": settings})
+	user = stack(user, map[string]any{"spec": settings})
 	spec, _ := user["spec"].(map[string]any)
 	profile, _ := spec["profile"].(string)
 	base, err := defaults(profile)
@@ -145,7 +145,12 @@ func decode(tree map[string]any) (*Operator, error) {
 }
 
 // overlay returns over put over base: objects are merged, gateways by name, everything else is replaced; null removes.
-func overlay(base, over map[string]any) map[string]any {
+func overlay(base, over map[string]any) map[string]any { return merge(base, over, false) }
+
+// stack is overlay among what the user says: null stays, to remove what the profile says.
+func stack(base, over map[string]any) map[string]any { return merge(base, over, true) }
+
+func merge(base, over map[string]any, nulls bool) map[string]any {
 	out := maps.Clone(base)
 	if out == nil {
 		out = map[string]any{}
@@ -153,13 +158,15 @@ func overlay(base, over map[string]any) map[string]any {
 	for key, value := range over {
 		switch value := value.(type) {
 		case nil:
-			delete(out, key)
+			if delete(out, key); nulls {
+				out[key] = nil
+			}
 		case map[string]any:
 			below, _ := out[key].(map[string]any)
-			out[key] = overlay(below, value)
+			out[key] = merge(below, value, nulls)
 		case []any:
 			if below, ok := out[key].([]any); ok && (key == "ingressGateways" || key == "egressGateways") {
-				out[key] = overlayNamed(below, value)
+				out[key] = overlayNamed(below, value, nulls)
 				continue
 			}
 			out[key] = value
@@ -171,7 +178,7 @@ func overlay(base, over map[string]any) map[string]any {
 }
 
 // overlayNamed merges gateways: by name, and those without a name, as --set makes them, by their place.
-func overlayNamed(base, over []any) []any {
+func overlayNamed(base, over []any, nulls bool) []any {
 	out := slices.Clone(base)
 	for i, item := range over {
 		gateway, ok := item.(map[string]any)
@@ -190,7 +197,7 @@ func overlayNamed(base, over []any) []any {
 			continue
 		}
 		below, _ := out[at].(map[string]any)
-		out[at] = overlay(below, gateway)
+		out[at] = merge(below, gateway, nulls)
 	}
 	return out
 }
