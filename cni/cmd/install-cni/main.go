@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/isthmus-mesh/isthmus/cni/app"
+	"github.com/isthmus-mesh/isthmus/pkg/cgroup"
 	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
 )
 
@@ -43,5 +44,8 @@ func run(ctx context.Context, args []string) error {
 		return fmt.Errorf("--log-level: %w", err)
 	}
 	s.Log = log
+	if _, err := cgroup.ApplyMemoryLimit(os.DirFS("/")); err != nil {
+		log.Info("the memory limit of this process is not known", "error", err)
+	}
 	return app.Run(ctx, s.Config)
 }

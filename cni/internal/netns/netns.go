@@ -106,6 +106,31 @@ func enter(f *os.File, fn func() error) error {
 	return fnErr
 }
 
+// DoWithProc is Do for what writes to /proc/sys, which is read-only in containers: fn runs on a thread with mounts of its own,
+// where it is not. The thread is thrown away.
+func DoWithProc(f *os.File, fn func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		done <- func() error {
+			if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+				return fmt.Errorf("leave the mounts of the container: %w", err)
+			}
+			if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+				return fmt.Errorf("make own mounts private: %w", err)
+			}
+			if err := unix.Mount("", "/proc/sys", "", unix.MS_REMOUNT|unix.MS_BIND, ""); err != nil {
+				return fmt.Errorf("make /proc/sys writable: %w", err)
+			}
+			if err := control(f, func(fd int) error { return unix.Setns(fd, unix.CLONE_NEWNET) }); err != nil {
+				return fmt.Errorf("enter network namespace %s: %w", f.Name(), err)
+			}
+			return fn()
+		}()
+	}()
+	return <-done
+}
+
 // OfProcess opens the namespace of a process, below the procfs proc.
 func OfProcess(proc string, pid int) (*os.File, error) {
 	return Open(filepath.Join(proc, strconv.Itoa(pid), "ns/net"))

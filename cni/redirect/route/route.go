@@ -59,7 +59,7 @@ func Apply(ns *os.File, rules plan.Rules) error {
 	if err := applyRoutes(ns, rules.Routes); err != nil {
 		return err
 	}
-	return netns.Do(ns, func() error { return applySysctls(rules.Sysctls) })
+	return applySysctls(ns, rules.Sysctls)
 }
 
 func applyRoutes(ns *os.File, routes []plan.PolicyRoute) error {
@@ -120,15 +120,25 @@ func Remove(ns *os.File, routes []plan.PolicyRoute) error {
 	return nil
 }
 
-// applySysctls runs on a thread inside the namespace.
-func applySysctls(sysctls []plan.Sysctl) error {
+func applySysctls(ns *os.File, sysctls []plan.Sysctl) error {
 	for _, s := range sysctls {
-		err := os.WriteFile(filepath.Join("/proc/sys", s.Path), []byte(s.Value), 0)
+		err := netns.Do(ns, func() error { return writeSysctl(s) })
+		if errors.Is(err, unix.EROFS) {
+			err = netns.DoWithProc(ns, func() error { return writeSysctl(s) })
+		}
 		if err != nil && !s.Optional {
 			return fmt.Errorf("set sysctl %s to %s: %w", s.Path, s.Value, err)
 		}
 	}
 	return nil
+}
+
+// writeSysctl runs on a thread inside the namespace. What is so already is left alone.
+func writeSysctl(s plan.Sysctl) error {
+	if got, err := readSysctl(s); err == nil && got == s.Value {
+		return nil
+	}
+	return os.WriteFile(filepath.Join("/proc/sys", s.Path), []byte(s.Value), 0)
 }
 
 func readSysctl(s plan.Sysctl) (string, error) {
