@@ -58,8 +58,11 @@ func (c Config) node() (*corev3.Node, error) {
 	}
 	for key, value := range map[string]string{
 		"NAME": c.PodName, "NAMESPACE": c.PodNamespace, "INSTANCE_IPS": c.InstanceIP.String(), "NODE_NAME": c.NodeName,
+		"ISTIO_VERSION": c.Build.Version, "CLUSTER_ID": c.ClusterID, "SERVICE_ACCOUNT": c.ServiceAccount,
 	} {
-		about[key] = value
+		if value != "" {
+			about[key] = value
+		}
 	}
 	metadata, err := structpb.NewStruct(about)
 	if err != nil {

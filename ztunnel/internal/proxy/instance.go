@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -68,9 +67,7 @@ type namespaced interface{ Do(func() error) error }
 
 func (i *Instance) listen(ctx context.Context) error {
 	if ns, ok := i.pod.Net.(namespaced); ok {
-		// Without it, connections queued on a listener that closes are reset although another proxy listens too.
-		err := ns.Do(func() error { return os.WriteFile("/proc/sys/net/ipv4/tcp_migrate_req", []byte("1"), 0o644) })
-		if err != nil {
+		if err := ns.Do(migrateQueued); err != nil {
 			i.deps.Log.Warn("queued connections may be lost when the proxy is replaced", "pod", i.pod.Info.Name, "error", err)
 		}
 	}

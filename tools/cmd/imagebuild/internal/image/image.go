@@ -23,10 +23,10 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
-	"github.com/isthmus-mesh/isthmus/tools/cmd/imagebuild/internal/debian"
-	"github.com/isthmus-mesh/isthmus/tools/cmd/imagebuild/internal/rootfs"
 	"github.com/isthmus-mesh/isthmus/tools/cmd/imagebuild/internal/sbom"
 	"github.com/isthmus-mesh/isthmus/tools/cmd/imagebuild/internal/spec"
+	"github.com/isthmus-mesh/isthmus/tools/internal/debian"
+	"github.com/isthmus-mesh/isthmus/tools/internal/rootfs"
 )
 
 // Config of a build.

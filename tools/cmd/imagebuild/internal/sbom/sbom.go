@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/isthmus-mesh/isthmus/tools/cmd/imagebuild/internal/debian"
+	"github.com/isthmus-mesh/isthmus/tools/internal/debian"
 )
 
 // Document says what it is about.

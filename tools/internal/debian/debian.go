@@ -13,7 +13,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/isthmus-mesh/isthmus/tools/cmd/imagebuild/internal/rootfs"
+	"github.com/isthmus-mesh/isthmus/tools/internal/rootfs"
 )
 
 // keyring verifies what is fetched.
