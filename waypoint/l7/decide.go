@@ -96,6 +96,9 @@ func (d *Decision) answer(reply *Reply) {
 // selectRoute finds the route, and the cluster when there are several.
 func (d *Decision) selectRoute(routes *Routes, r *Request) {
 	d.Route, d.weighted, d.RouteName, d.VirtualHost, d.ClusterName = nil, nil, "", "", ""
+	if v, ok := r.Head.Header.Get("x-forwarded-proto"); ok && v == "" {
+		return // as if it were not known yet how the client came
+	}
 	vh := routes.find(r.Head.Authority, &r.Scratch)
 	if vh == nil {
 		return

@@ -97,6 +97,9 @@ func portText(p uint16, r *Request) string {
 func (h *HTTPManager) mutateRequest(r *Request, internalOnly []string, rnd Rand) {
 	o, hdr := &h.opts, &r.Head.Header
 	delAll(hdr, hopHeader)
+	if v, ok := hdr.Get("referer"); ok && !validReferer(v) {
+		hdr.Del("referer")
+	}
 	sanitizeTE(hdr)
 	ssl := "http"
 	if r.Conn.TLS {

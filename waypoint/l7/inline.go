@@ -14,11 +14,11 @@ func mergeInline(r *Request) {
 				continue
 			}
 			b := r.Scratch.Bytes()
-			for n, g := range h.Fields() {
-				if g.Key != key {
+			for _, g := range h.Fields() {
+				if g.Key != key || g.Value == "" {
 					continue
 				}
-				if len(b) > 0 || n > 0 && len(f.Value) == 0 {
+				if len(b) > 0 {
 					b = append(b, ',')
 				}
 				b = append(b, g.Value...)

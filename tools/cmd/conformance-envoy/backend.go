@@ -64,16 +64,6 @@ func (b *backends) of(key string) []string {
 
 // serve starts one pod. It goes on until the process ends.
 func (b *backends) serve(ctx context.Context, p *pki, w workload) error {
-	if w.plain {
-		for _, port := range w.ports {
-			l, err := net.Listen("tcp", netip.AddrPortFrom(w.ip, uint16(port)).String())
-			if err != nil {
-				return fmt.Errorf("serve %s: %w", w.name, err)
-			}
-			go accept(l, func(c net.Conn) { b.conn(w, "", c) })
-		}
-		return nil
-	}
 	account := w.account
 	if w.impostor {
 		account = "somebody-else"
@@ -81,6 +71,27 @@ func (b *backends) serve(ctx context.Context, p *pki, w workload) error {
 	identity, err := p.workload(w.namespace, account)
 	if err != nil {
 		return err
+	}
+	var own *tls.Config
+	switch {
+	case w.sidecar:
+		own = &tls.Config{Certificates: []tls.Certificate{identity.Certificate}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: identity.Roots}
+	case w.tls != "":
+		cert, err := p.server(w.tls)
+		if err != nil {
+			return err
+		}
+		own = &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: identity.Roots}
+	}
+	if w.plain || w.sidecar {
+		for _, port := range w.ports {
+			l, err := net.Listen("tcp", netip.AddrPortFrom(w.ip, uint16(port)).String())
+			if err != nil {
+				return fmt.Errorf("serve %s: %w", w.name, err)
+			}
+			go accept(l, func(c net.Conn) { b.secured(ctx, w, "", c, own) })
+		}
+		return nil
 	}
 	l, err := net.Listen("tcp", netip.AddrPortFrom(w.ip, 15008).String())
 	if err != nil {
@@ -94,7 +105,7 @@ func (b *backends) serve(ctx context.Context, p *pki, w workload) error {
 			return
 		}
 		peer, _ := certs.PeerID(secure.ConnectionState())
-		hbone.ServeConn(ctx, secure, tunnels{b, w, peer.String()}, hbone.ServerConfig{})
+		hbone.ServeConn(ctx, secure, tunnels{b, w, peer.String(), own}, hbone.ServerConfig{})
 	})
 	return nil
 }
@@ -114,10 +125,11 @@ type tunnels struct {
 	b    *backends
 	w    workload
 	peer string
+	own  *tls.Config // of an application that speaks TLS
 }
 
 // ServeCONNECT implements hbone.Handler.
-func (t tunnels) ServeCONNECT(_ context.Context, r *hbone.Request, w hbone.ResponseWriter) {
+func (t tunnels) ServeCONNECT(ctx context.Context, r *hbone.Request, w hbone.ResponseWriter) {
 	to, err := hbone.ParseAuthority(r.Authority)
 	if err != nil || to.Addr != t.w.ip {
 		w.Refuse(http.StatusBadGateway, nil)
@@ -126,12 +138,29 @@ func (t tunnels) ServeCONNECT(_ context.Context, r *hbone.Request, w hbone.Respo
 	for _, port := range t.w.ports {
 		if int(to.Port) == port {
 			if stream, err := w.Accept(nil); err == nil {
-				t.b.conn(t.w, t.peer, stream)
+				t.b.secured(ctx, t.w, t.peer, stream, t.own)
 			}
 			return
 		}
 	}
 	w.Refuse(http.StatusServiceUnavailable, nil)
+}
+
+// secured serves a connection that may begin with TLS.
+func (b *backends) secured(ctx context.Context, w workload, peer string, c net.Conn, own *tls.Config) {
+	if own == nil {
+		b.conn(w, peer, c)
+		return
+	}
+	secure := tls.Server(c, own)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		c.Close()
+		return
+	}
+	if id, ok := certs.PeerID(secure.ConnectionState()); ok {
+		peer = id.String()
+	}
+	b.conn(w, peer, secure)
 }
 
 // conn serves one connection: HTTP in both versions; tcp-echo lines.

@@ -50,6 +50,13 @@ func (b *testbed) send(ctx context.Context, p *proxy, r request) (*result, error
 		return nil, err
 	}
 	defer conn.Close()
+	if r.TLS != "" {
+		secure := tls.Client(conn, &tls.Config{ServerName: r.TLS, InsecureSkipVerify: true, NextProtos: r.ALPN}) //nolint:gosec // who answers says so
+		if err := secure.HandshakeContext(ctx); err != nil {
+			return &result{refused: refusal(err)}, nil
+		}
+		conn = secure
+	}
 	if deadline, ok := ctx.Deadline(); ok {
 		conn.SetDeadline(deadline)
 	}

@@ -59,6 +59,9 @@ type request struct {
 	// Claims are signed into a bearer token with the key whose set is {{jwks}} in a fixture.
 	Claims map[string]any `json:"claims"`
 	H2     bool           `json:"h2"`
+	// TLS is the server name of a TLS connection in which the request is sent, ALPN the protocols that are offered.
+	TLS  string   `json:"tls"`
+	ALPN []string `json:"alpn"`
 	// Raw is sent as it is.
 	Raw string `json:"raw"`
 	// Fields are sent as they are over HTTP/2.

@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/json"
@@ -89,7 +90,16 @@ func (p *pki) write(dir string) error {
 		return err
 	}
 	cert := pemOf("CERTIFICATE", p.cert.Raw)
+	client, err := p.workload("default", "client")
+	if err != nil {
+		return err
+	}
+	clientKey, err := keyPEM(client.Certificate.PrivateKey.(crypto.Signer))
+	if err != nil {
+		return err
+	}
 	for name, data := range map[string][]byte{
+		"client.pem": pemOf("CERTIFICATE", client.Certificate.Certificate[0]), "client-key.pem": clientKey,
 		"ca-cert.pem": cert, "ca-key.pem": key, "root-cert.pem": cert, "cert-chain.pem": cert, "jwks.json": keys,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
@@ -125,6 +135,22 @@ func (p *pki) workload(namespace, account string) (*certs.Workload, error) {
 	}
 	p.issued[id] = w
 	return w, nil
+}
+
+// server is the certificate of an application.
+func (p *pki) server(name string) (tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	leaf, err := sign(&x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), NotBefore: p.cert.NotBefore, NotAfter: p.cert.NotAfter, DNSNames: []string{name},
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}, p.cert, key.Public(), p.key)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.Certificate{Certificate: [][]byte{leaf.Raw, p.cert.Raw}, PrivateKey: key, Leaf: leaf}, nil
 }
 
 // token is a ServiceAccount token as a pod has it.

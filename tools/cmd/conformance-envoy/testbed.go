@@ -181,6 +181,7 @@ func (b *testbed) apply(ctx context.Context, f *fixture) error {
 		return err
 	}
 	text := strings.ReplaceAll(strings.Join(f.config, "\n---\n"), "{{jwks}}", string(keys))
+	text = strings.ReplaceAll(text, "{{files}}", filepath.Join(b.dir, "ca"))
 	text += "\n---\n" + markerYAML(marker, f.hasGateway())
 	if err := replaceFile(filepath.Join(b.dir, "config", "fixture.yaml"), text); err != nil {
 		return err

@@ -16,6 +16,10 @@ type workload struct {
 	plain bool
 	// proxy pods are run elsewhere.
 	proxy bool
+	// sidecar pods take mutual TLS of the mesh at their ports.
+	sidecar bool
+	// tls is the name in the certificate of an application that speaks TLS itself.
+	tls string
 	// impostor has the address of the pod, but another account's certificate.
 	impostor bool
 }
@@ -70,6 +74,13 @@ func workloads() []workload {
 	backend("default", "curl", "").account = "curl"
 	backend("other", "stranger", "").account = "stranger"
 	backend("default", "moved", "v1", 8080).impostor = true
+	sidecar := backend("default", "sidecar", "v1", 8080, 9000)
+	sidecar.sidecar, sidecar.labels["security.istio.io/tlsMode"] = true, "istio"
+	impostor := backend("default", "sidecar-moved", "v1", 8080)
+	impostor.sidecar, impostor.impostor, impostor.labels["security.istio.io/tlsMode"] = true, true, "istio"
+	backend("default", "secure", "v1", 8443).tls = "secure.example.com"
+	vault := backend("default", "vault", "v1", 8443)
+	vault.plain, vault.tls = true, "vault.example.com"
 	for _, p := range proxyPairs() {
 		for i, ip := range p.ips {
 			out = append(out, workload{
@@ -121,6 +132,10 @@ func services() []service {
 		{name: "free", selector: "httpbin", ports: http(8000, 8080), labels: map[string]string{"istio.io/use-waypoint": "none"}},
 		{namespace: "partner", name: "orders", ports: http(8000, 8080)},
 		{name: "moved", ports: http(8000, 8080)},
+		{name: "sidecar", ports: append(http(8000, 8080), servicePort{port: 9000, target: 9000, name: "tcp"}, servicePort{port: 8002, target: 8080, name: "http2"})},
+		{name: "sidecar-moved", ports: http(8000, 8080)},
+		{name: "secure", ports: append(http(8000, 8443), servicePort{port: 443, target: 8443, name: "tls"}, servicePort{port: 6443, target: 8443, name: "whatever"})},
+		{name: "vault", ports: append(http(8000, 8443), servicePort{port: 443, target: 8443, name: "tls"})},
 	}
 	for _, v := range []string{"productpage-v1", "details-v1", "ratings-v1", "reviews-v1", "reviews-v2", "reviews-v3"} {
 		app, version, _ := strings.Cut(v, "-")
@@ -196,7 +211,7 @@ func (s service) yaml() string {
 
 func (w workload) yaml() string {
 	annotations := map[string]string{}
-	if !w.plain && !w.proxy {
+	if !w.plain && !w.proxy && !w.sidecar {
 		annotations["ambient.istio.io/redirection"] = "enabled"
 	}
 	return fmt.Sprintf(`apiVersion: v1

@@ -4,6 +4,7 @@ package normalize
 
 import (
 	"strings"
+	"unicode/utf8"
 
 	"github.com/isthmus-mesh/isthmus/waypoint/l7/exchange"
 )
@@ -150,8 +151,11 @@ func classOf(c byte) class {
 	case '"', '<', '>', '^', '`', '{', '|', '}', ' ':
 		return escape
 	}
-	if c < 0x20 || c >= 0x7f {
+	if c < 0x20 || c == 0x7f {
 		return invalid
+	}
+	if c > 0x7f {
+		return escape // only HTTP/2 has them, and only where that is asked for
 	}
 	return pass
 }
@@ -182,7 +186,7 @@ const hexDigits = "0123456789ABCDEF"
 // canonical resolves dot segments, plain or escaped; decodes what need not be escaped; escapes what must be; and turns backslashes
 // into slashes. It refuses a NUL and bytes that are not printable ASCII.
 func canonical(p string, mem *exchange.Scratch) (string, bool) {
-	if p == "" || p[0] != '/' && p[0] != '\\' {
+	if p == "" || p[0] != '/' && p[0] != '\\' || !utf8.ValidString(p) {
 		return p, false
 	}
 	b := append(mem.Bytes(), '/')
