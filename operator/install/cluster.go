@@ -39,8 +39,8 @@ type Cluster struct {
 // Connect returns a cluster's API.
 func Connect(config *rest.Config) (*Cluster, error) {
 	config = rest.CopyConfig(config)
-	// An installation is some hundred requests of one person.
-	config.QPS, config.Burst = 100, 200
+	// An installation is some hundred requests of one person; the API server has its own limits.
+	config.QPS = -1
 	client, err := dynamic.NewForConfig(config)
 	if err != nil {
 		return nil, err
@@ -64,6 +64,11 @@ func (c *Cluster) Version() (string, error) {
 // on returns the client of a kind; namespace is ignored for kinds of the cluster's scope.
 func (c *Cluster) on(gvk schema.GroupVersionKind, namespace string) (dynamic.ResourceInterface, error) {
 	mapping, err := c.mapper.RESTMapping(gvk.GroupKind(), gvk.Version)
+	if meta.IsNoMatchError(err) {
+		// It may have been defined since the cluster was asked for its kinds.
+		c.mapper.Reset()
+		mapping, err = c.mapper.RESTMapping(gvk.GroupKind(), gvk.Version)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("kind %s of %s: %w", gvk.Kind, gvk.GroupVersion(), err)
 	}
@@ -210,6 +215,5 @@ func poll(ctx context.Context, look func(context.Context) (done bool, err error)
 }
 
 func passing(err error) bool {
-	return apierrors.IsServerTimeout(err) || apierrors.IsTooManyRequests(err) || apierrors.IsServiceUnavailable(err) || apierrors.IsTimeout(err) ||
-		apierrors.IsInternalError(err)
+	return apierrors.IsServerTimeout(err) || apierrors.IsTooManyRequests(err) || apierrors.IsServiceUnavailable(err) || apierrors.IsTimeout(err)
 }
