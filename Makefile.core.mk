@@ -109,6 +109,17 @@ docker.push push: ## push the images to HUB as multi-architecture indexes
 # A cluster here runs on this machine's architecture only.
 e2e conformance: DOCKER_ARCHITECTURES = linux/$(shell go env GOARCH)
 
+.PHONY: release
+release: ## the archives that people download, in out/release
+	go run ./tools/cmd/release -out $(OUT)/release -version '$(VERSION)' -revision $(REVISION) -hub '$(HUB)' -tag '$(TAG)' -epoch $(SOURCE_DATE_EPOCH)
+
+.PHONY: test-arm64
+test-arm64: ## run the programs, and tests that need a kernel, on an emulated 64-bit ARM machine
+	command -v qemu-system-aarch64 >/dev/null && command -v qemu-aarch64-static >/dev/null || \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends qemu-system-arm qemu-user-static >/dev/null; }
+	$(IMAGEBUILD) -arch arm64 pilot ztunnel proxyv2 install-cni istioctl app curl
+	go run ./tools/cmd/arm64test -bin $(OUT)/images/bin/arm64 -out $(OUT)/arm64
+
 .PHONY: e2e
 e2e: build docker ## the suites in a kind cluster made from Go modules and Debian; KIND_NODE_IMAGE=… uses that image, KEEP=1 keeps the cluster
 	go run ./tools/cmd/kindnode e2e $(E2E_FLAGS) -- $(E2E_ARGS)
