@@ -78,6 +78,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	}
 	r := &run{Controller: c, book: newBook()}
 	r.queue = workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](50*time.Millisecond, time.Minute))
+	defer r.queue.ShutDown()
 	factory := dynamicinformer.NewDynamicSharedInformerFactory(c.dynamic, 0)
 	informer := factory.ForResource(entries())
 	if err := informer.Informer().SetTransform(strip); err != nil {

@@ -62,6 +62,7 @@ type run struct {
 // Run works until ctx ends: while this instance is the leader. It may be called again afterwards.
 func (c *Controller) Run(ctx context.Context) error {
 	r := &run{Config: c.cfg, queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](50*time.Millisecond, time.Minute))}
+	defer r.queue.ShutDown()
 	nodes := informers.NewSharedInformerFactoryWithOptions(c.cfg.Client, 0, informers.WithTransform(strip))
 	pods := informers.NewSharedInformerFactoryWithOptions(c.cfg.Client, 0, informers.WithTransform(strip), informers.WithNamespace(c.cfg.Namespace),
 		informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = agentLabel + "=" + agentName }))

@@ -2,12 +2,14 @@
 package webhook
 
 import (
-	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 )
 
@@ -25,7 +27,17 @@ type Config struct {
 
 // Server is the webhook.
 type Server struct {
-	cfg Config
+	cfg     Config
+	metrics metrics
+	client  kubernetes.Interface // nil without Config.REST
+	dynamic dynamic.Interface
+	changed chan struct{} // holds one token: the roots are other ones
+}
+
+// metrics have the names that dashboards know.
+type metrics struct {
+	passed, failed, malformed *prometheus.CounterVec
+	updates, updateErrors     *prometheus.CounterVec
 }
 
 // New returns a webhook.
@@ -33,17 +45,49 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Log == nil {
 		return nil, errors.New("validation webhook: no logger")
 	}
-	return &Server{cfg: cfg}, nil
+	if cfg.Revision == "" {
+		cfg.Revision = defaultRevision
+	}
+	s := &Server{cfg: cfg, changed: make(chan struct{}, 1)}
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	}
+	s.metrics = metrics{
+		passed:       counter("galley_validation_passed", "Objects that may be stored.", "group", "version", "resource"),
+		failed:       counter("galley_validation_failed", "Objects that may not be stored.", "group", "version", "resource", "reason"),
+		malformed:    counter("galley_validation_http_error", "Requests to the webhook that could not be answered.", "status"),
+		updates:      counter("galley_validation_config_updates", "Changes of webhook configurations."),
+		updateErrors: counter("galley_validation_config_update_error", "Changes of webhook configurations that failed.", "reason"),
+	}
+	if cfg.Metrics != nil {
+		for _, c := range []prometheus.Collector{s.metrics.passed, s.metrics.failed, s.metrics.malformed, s.metrics.updates, s.metrics.updateErrors} {
+			if err := cfg.Metrics.Register(c); err != nil {
+				return nil, fmt.Errorf("validation webhook: register metrics: %w", err)
+			}
+		}
+	}
+	if cfg.REST == nil {
+		return s, nil
+	}
+	var err error
+	if s.client, err = kubernetes.NewForConfig(cfg.REST); err != nil {
+		return nil, fmt.Errorf("validation webhook: %w", err)
+	}
+	plain := rest.CopyConfig(cfg.REST) // the dynamic client speaks JSON only
+	plain.ContentType, plain.AcceptContentTypes = "", ""
+	if s.dynamic, err = dynamic.NewForConfig(plain); err != nil {
+		return nil, fmt.Errorf("validation webhook: %w", err)
+	}
+	return s, nil
 }
 
 // Handler answers POST /validate.
-func (s *Server) Handler() http.Handler { return http.NotFoundHandler() }
-
-// Run keeps the certificates in the webhook configurations in line with CABundle until ctx ends: while this instance is the leader.
-func (s *Server) Run(ctx context.Context) error {
-	<-ctx.Done()
-	return nil
-}
+func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serve) }
 
 // RootsChanged has the configurations looked at again, since CABundle returns something else.
-func (s *Server) RootsChanged() {}
+func (s *Server) RootsChanged() {
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+}
