@@ -8,6 +8,9 @@ export GOTOOLCHAIN := local
 export GOFLAGS := -buildvcs=false
 export CGO_ENABLED ?= 0
 
+# Variables of your own, such as HUB and TAG.
+-include .istiorc.mk
+
 BIN := $(CURDIR)/bin
 OUT := $(CURDIR)/out
 VERSION ?= dev
@@ -93,8 +96,8 @@ tidy-check: ## fail when a module file is not tidy
 bench: envoy ## measure, as ratios against a peer or a limit in the same run
 	@short=0; for b in benchl4 benchwds benchxds benchl7; do go run ./tools/cmd/$$b || short=1; done; exit $$short
 
-.PHONY: docker docker.save push docker.push
-docker: ## container images for DOCKER_ARCHITECTURES as HUB/name:TAG, in out/images
+.PHONY: docker docker.all docker.save push docker.push
+docker docker.all: ## container images for DOCKER_ARCHITECTURES as HUB/name:TAG, in out/images
 	$(IMAGEBUILD)
 
 docker.%: ## one image: make docker.ztunnel
