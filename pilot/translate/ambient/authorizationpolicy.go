@@ -73,11 +73,8 @@ func AuthorizationPolicy(mesh Mesh, ap *securityv1.AuthorizationPolicy) *Policy 
 		return p
 	}
 	if ap.Annotations[annotationDryRun] == "true" {
-		if !mesh.DryRun {
-			p.Status = PolicyStatus{Reason: ReasonUnsupportedValue, Message: "dry-run policies are not enabled for ztunnel"}
-			return p
-		}
-		out.DryRun = true
+		p.Status = PolicyStatus{Reason: ReasonUnsupportedValue, Message: "dry-run policies are not enabled for ztunnel"}
+		return p
 	}
 	switch p.Selector = spec.GetSelector().GetMatchLabels(); {
 	case len(p.Selector) > 0:

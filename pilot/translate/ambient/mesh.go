@@ -57,8 +57,6 @@ type Mesh struct {
 	Domain string
 	// ServiceEntryVisibility is PUBLIC (also when empty), NAMESPACE, or NONE: entries are not published.
 	ServiceEntryVisibility string
-	// DryRun sends policies with the dry-run annotation, marked as such, instead of holding them back.
-	DryRun bool
 }
 
 // Equal reports whether translating with either gives the same.
@@ -68,12 +66,8 @@ func (m Mesh) Equal(o Mesh) bool {
 	return same && m.comparable() == o.comparable()
 }
 
-func (m Mesh) comparable() [7]string {
-	dry := ""
-	if m.DryRun {
-		dry = "true"
-	}
-	return [...]string{m.ClusterID, m.Network, m.TrustDomain, m.RootNamespace, m.Domain, m.ServiceEntryVisibility, dry}
+func (m Mesh) comparable() [6]string {
+	return [...]string{m.ClusterID, m.Network, m.TrustDomain, m.RootNamespace, m.Domain, m.ServiceEntryVisibility}
 }
 
 // wireTrustDomain is empty for the default one, which is not sent.

@@ -103,8 +103,3 @@ func condition(kind string, generation int64, messages []string, good, bad strin
 	}
 	return c
 }
-
-// UnsupportedStatus is the conditions of an object of a kind that nothing here honours: it is said, not ignored.
-func UnsupportedStatus(kind string, generation int64) []metav1.Condition {
-	return []metav1.Condition{condition(ConditionAccepted, generation, []string{kind + " is not supported: the object has no effect"}, "", "Unsupported")}
-}

@@ -249,13 +249,6 @@ func TestMergeMatch(t *testing.T) {
 	}
 }
 
-func TestUnsupportedStatus(t *testing.T) {
-	got := UnsupportedStatus("EnvoyFilter", 4)
-	if len(got) != 1 || got[0].Status != metav1.ConditionFalse || got[0].ObservedGeneration != 4 || got[0].Reason != "Unsupported" {
-		t.Errorf("%+v", got)
-	}
-}
-
 func TestParentServices(t *testing.T) {
 	w := newWorld()
 	w.add(&networkingv1.ServiceEntry{ObjectMeta: metav1.ObjectMeta{Name: "api"}, Spec: networkingapi.ServiceEntry{Hosts: []string{"a.test", "b.test"}}})

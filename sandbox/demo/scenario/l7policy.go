@@ -9,6 +9,52 @@ import (
 
 const reviewsViewer = "bookinfo/policy/reviews-viewer.yaml"
 
+// noStyles refuses the style sheets of the page, in its waypoint.
+const noStyles = `apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: no-styles, namespace: default}
+spec:
+  targetRefs: [{kind: Service, group: "", name: productpage}]
+  action: DENY
+  rules: [{to: [{operation: {paths: ["/static/*"]}}]}]
+`
+
+// ingressByWaypoint sends what comes through the ingress gateway by way of the service's waypoint, and back.
+func (b *Bed) ingressByWaypoint(ctx context.Context) (string, error) {
+	const styles = "/static/bookinfo.css"
+	fromIngress := "http://" + ingressHost + styles
+	if err := b.apply(ctx, "no-styles.yaml", noStyles); err != nil {
+		return "", err
+	}
+	defer b.remove(ctx, noStyles)
+	if _, err := b.until(ctx, "the waypoint to refuse the style sheet", status(403), inMesh, "http://productpage:9080"+styles); err != nil {
+		return "", err
+	}
+	if r, err := b.fetch(ctx, fromOutside, fromIngress); err != nil || r.status != 200 {
+		return "", expected("the gateway to go past the waypoint without the label", "%s %v", r, err)
+	}
+	label := func(value *string) error {
+		return b.Sandbox.Label(ctx, "Service", "default", "productpage", map[string]*string{"istio.io/ingress-use-waypoint": value})
+	}
+	yes, since := "true", time.Now()
+	if err := label(&yes); err != nil {
+		return "", err
+	}
+	r, err := b.until(ctx, "status 403 through the gateway", status(403), fromOutside, fromIngress)
+	took := time.Since(since)
+	if back := label(nil); err == nil {
+		err = back
+	}
+	if err != nil {
+		return "", err
+	}
+	if _, err := b.until(ctx, "the style sheet through the gateway again", status(200), fromOutside, fromIngress); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("istio.io/ingress-use-waypoint on Service productpage: %d ms after, the waypoint's policy holds for the ingress gateway too (%d, %q); without the label it goes to the pods",
+		took.Milliseconds(), r.status, strings.TrimSpace(r.body)), nil
+}
+
 // L7Policy lets one caller use one method.
 func (b *Bed) L7Policy(ctx context.Context) {
 	b.Report.Section("L7 authorization in the waypoint")
@@ -53,4 +99,5 @@ func (b *Bed) L7Policy(ctx context.Context) {
 		}
 		return "without the policy curl reaches reviews again", nil
 	})
+	b.Report.Check(ctx, b.ingressByWaypoint)
 }
