@@ -25,24 +25,24 @@ func (o Outcome) String() string {
 	return fmt.Sprintf("%d of %d requests failed %v", o.Failed, o.Requests, o.Failures)
 }
 
-// loadScript asks again and again, each time on a connection of its own unless told otherwise, and prints a line a request. It ends
-// by itself, if nobody stops it.
-const loadScript = `end=$(($(date +%%s)+%d)); while [ $(date +%%s) -lt $end ] && [ ! -e %s ]; do
-r=$(curl -sS -o /dev/null -m 5 -w '%%{http_code}' %s 2>&1) && [ "$r" = 200 ] && echo ok || echo "failed: $r"
-sleep 0.02; done; rm -f %s`
+// loadScript asks again and again, each time on a connection of its own, and prints a line a request. It goes on until it is told to
+// stop and has made enough requests to say something, or for too long.
+const loadScript = `n=0; end=$(($(date +%%s)+600)); while [ $(date +%%s) -lt $end ] && { [ ! -e %[1]s ] || [ $n -lt 25 ]; }; do n=$((n+1))
+r=$(curl -sS -o /dev/null -m 5 -w '%%{http_code}' %[2]s 2>&1) && [ "$r" = 200 ] && echo ok || echo "failed: $r"
+sleep 0.02; done; rm -f %[1]s`
 
 // StartLoad puts load on a URL from a pod that has curl and sh.
 func (c *Cluster) StartLoad(ctx context.Context, namespace, pod, url string) *Load {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	stop := fmt.Sprintf("/tmp/stop-%d", time.Now().UnixNano())
 	l := &Load{done: make(chan struct{})}
-	script := fmt.Sprintf(loadScript, 600, stop, url, stop)
+	script := fmt.Sprintf(loadScript, stop, url)
 	l.cancel = func() {
 		// The loop ends after its last request; only then is all of its output here.
 		if _, err := c.Exec(ctx, namespace, pod, "touch", stop); err == nil {
 			select {
 			case <-l.done:
-			case <-time.After(30 * time.Second):
+			case <-time.After(time.Minute):
 			}
 		}
 		cancel()

@@ -4,9 +4,13 @@ package suites
 
 import (
 	"context"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2" //nolint:revive // the language of the suites
 	. "github.com/onsi/gomega"    //nolint:revive // likewise
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/isthmus-mesh/isthmus/tests/e2e/lab"
 )
@@ -61,8 +65,9 @@ spec:
   gatewayClassName: istio
   listeners: [{name: http, port: 80, protocol: HTTP}]
 `)
-		Consistently(ctx, func() error {
-			return cluster.WaitRollout(expired(), lab.Deployment(ns, "foreign-istio"))
-		}).WithTimeout(10 * second).Should(MatchError(ContainSubstring("not found")))
+		Consistently(ctx, func() bool {
+			_, err := cluster.Client.AppsV1().Deployments(ns).Get(ctx, "foreign-istio", metav1.GetOptions{})
+			return apierrors.IsNotFound(err)
+		}).WithTimeout(10 * time.Second).Should(BeTrue())
 	})
 })

@@ -37,7 +37,9 @@ var _ = Describe("The installation", Ordered, Serial, SpecPriority(-10), func() 
 				"--set", "values.cni.podAnnotations.upgraded=yes", "--set", "values.ztunnel.podAnnotations.upgraded=yes")...)
 			return err
 		})
-		within(ctx, func(ctx context.Context) error { return cluster.WaitRollout(ctx, lab.Istiod(), lab.CNI(), lab.Ztunnel()) })
+		within(ctx, func(ctx context.Context) error {
+			return cluster.WaitRollout(ctx, lab.Istiod(), lab.CNI(), lab.Ztunnel())
+		})
 		stop()
 		for _, p := range podNames(ctx) {
 			Expect(before).NotTo(ContainElement(p), "it was not replaced")
@@ -72,7 +74,9 @@ var _ = Describe("The installation", Ordered, Serial, SpecPriority(-10), func() 
 			_, err := cluster.RunIstioctl(ctx, arguments("install")...)
 			return err
 		})
-		within(ctx, func(ctx context.Context) error { return cluster.WaitRollout(ctx, lab.Istiod(), lab.CNI(), lab.Ztunnel()) })
+		within(ctx, func(ctx context.Context) error {
+			return cluster.WaitRollout(ctx, lab.Istiod(), lab.CNI(), lab.Ztunnel())
+		})
 		enrolled(ctx, ns, "app=echo")
 		enrolled(ctx, ns, "app=client")
 		stays(ctx, ns, "client", "200", "http://echo/")
