@@ -185,7 +185,7 @@ func badPolicies() []badValue {
 // goodObjects are right, in ways that are easily taken for wrong.
 func goodObjects() []string {
 	return []string{
-		virtualService("{name: main, match: [{uri: {exact: /a}, headers: {end-user: {exact: jason}}, queryParams: {a: {exact: b}}}], " + routed + "}, {route: [{destination: {host: reviews, subset: v1}, weight: 75}, {destination: {host: reviews, subset: v2}, weight: 25}], timeout: 0s}"),
+		virtualService("{name: main, match: [{uri: {exact: /a}, headers: {end-user: {exact: jason}}, queryParams: {a: {exact: b}}}], " + routed + "}, {route: [{destination: {host: reviews, subset: v1}, weight: 75}, {destination: {host: reviews, subset: v2}, weight: 25}]}"),
 		virtualService("{fault: {delay: {fixedDelay: 7s, percentage: {value: 0.1}}}, match: [{sourceNamespace: a}], route: [{destination: {host: ratings.ns.svc.cluster.local, port: {number: 9080}}}], mirror: {host: b}, mirrorPercentage: {value: 100}}"),
 		virtualService("{match: [{uri: {regex: '^/v[0-9]+'}}], redirect: {uri: /x, redirectCode: 308}}, {directResponse: {status: 418, body: {string: sorry}}}"),
 		manifest(networking, "VirtualService", "{http: [{"+routed+"}]}"), // for others to delegate to
