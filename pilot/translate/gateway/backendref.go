@@ -48,7 +48,7 @@ func (t *translation) backend(o routeObject, path *field.Path, ref gatewayv1.Bac
 		t.unresolve(path, gatewayv1.RouteReasonInvalidKind, "a backend of kind "+group+"/"+kind+" is not supported")
 		return to, false
 	}
-	if namespace != o.meta.Namespace && kind != "Hostname" && !t.granted(o, namespace, group, kind, string(ref.Name)) {
+	if namespace != o.meta.Namespace && kind != "Hostname" && !o.consumes(namespace) && !t.granted(o, namespace, group, kind, string(ref.Name)) {
 		t.unresolve(path, gatewayv1.RouteReasonRefNotPermitted, "no ReferenceGrant of namespace "+namespace+" allows this")
 		return to, false
 	}
@@ -68,6 +68,19 @@ func (t *translation) backend(o routeObject, path *field.Path, ref gatewayv1.Bac
 	}
 	to.cluster = t.cluster(to.host, to.port, "")
 	return to, true
+}
+
+// consumes reports whether the route is a client's own, for a service of the namespace: its clients could call the services there
+// by themselves, so that nobody needs to allow it.
+func (o routeObject) consumes(namespace string) bool {
+	found := false
+	for _, p := range o.parents {
+		if p.Kind == nil || *p.Kind != "Service" || p.Group == nil || *p.Group != "" {
+			return false
+		}
+		found = found || p.Namespace != nil && string(*p.Namespace) == namespace
+	}
+	return found
 }
 
 // granted reports whether a ReferenceGrant of the namespace allows the route to name an object there.
