@@ -43,7 +43,7 @@ func (d *daemon) keepInstalled(ctx context.Context) {
 	}
 	ticker := time.NewTicker(repairEvery)
 	defer ticker.Stop()
-	problem := ""
+	problem := "not looked at yet"
 	for {
 		problem = d.installOnce(problem)
 		select {

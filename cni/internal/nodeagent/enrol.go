@@ -46,10 +46,22 @@ func (a *Agent) note(r *record, pod *corev1.Pod, err error) {
 	if err != nil {
 		failure = err.Error()
 	}
-	if failure != "" && failure != r.failure {
+	if r.failures++; failure == "" || failure != r.failure {
+		r.failures = 1
+	}
+	// After a start the proxy takes a moment to come back.
+	if failure != "" && r.failures == 1+patience(err) {
 		a.cfg.Log.Warn("pod not where it should be; trying again", "pod", quoted(pod), "error", err)
 	}
 	r.failure = failure
+}
+
+// patience is how often a failure may come again before it is worth a word.
+func patience(err error) int {
+	if errors.Is(err, zds.ErrNoProxy) {
+		return 2
+	}
+	return 0
 }
 
 // enrol puts a pod into the mesh. The proxy listens, and has shown the pod's identity, before anything is redirected to it. A pod

@@ -32,6 +32,7 @@ type record struct {
 	marked   string     // the annotation that was written last
 	markedAt time.Time
 	failure  string // why the last attempt failed
+	failures int    // how many attempts have failed like that, one after the other
 	looked   bool   // connections older than the enrolment have been listed
 	// cutFailed is set when it was said that older connections cannot be cut.
 	cutFailed bool

@@ -86,7 +86,7 @@ func (r *IPTables) Install(pods []netip.Addr) error {
 		return err
 	}
 	for _, f := range r.families() {
-		text, err := r.tool.Save(r.ns, f.plan, "nat")
+		text, err := r.tool.Save(r.ns, f.plan)
 		if err != nil {
 			return err
 		}
@@ -147,7 +147,7 @@ func (r *IPTables) Purge() error {
 	}
 	defer h.Close()
 	for _, f := range r.families() {
-		text, err := r.tool.Save(r.ns, f.plan, "nat")
+		text, err := r.tool.Save(r.ns, f.plan)
 		if err != nil {
 			return err
 		}

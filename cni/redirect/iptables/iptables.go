@@ -60,7 +60,7 @@ func Find(kind string, ns *os.File, lockFile string) (Tool, error) {
 		return Tool{}, fmt.Errorf("iptables-%s: %w", kind, ErrNoBinary)
 	}
 	if t, ok := have[Legacy]; ok {
-		text, err := t.Save(ns, plan.FamilyIPv4, "")
+		text, err := t.Save(ns, plan.FamilyIPv4)
 		if s := parseSaved(text); err == nil && s.other+len(s.lines) > 0 {
 			return t, nil
 		}
@@ -108,13 +108,10 @@ func (t Tool) run(ns *os.File, input, name string, args ...string) (string, erro
 	return out.String(), nil
 }
 
-// Save lists the rules; all tables when table is "".
-func (t Tool) Save(ns *os.File, f plan.Family, table string) (string, error) {
-	var args []string
-	if table != "" {
-		args = []string{"-t", table}
-	}
-	return t.run(ns, "", t.prefix(f)+"-save", args...)
+// Save lists the rules of all tables that are in use. Naming one would put a legacy table to use that is not, and make every
+// packet pass it.
+func (t Tool) Save(ns *os.File, f plan.Family) (string, error) {
+	return t.run(ns, "", t.prefix(f)+"-save")
 }
 
 // Restore applies the lines in one step a table; what they do not name stays.
@@ -147,7 +144,7 @@ func (b Backend) Apply(ns *os.File, rules plan.Rules) error {
 		return err
 	}
 	for _, f := range b.families() {
-		text, err := b.Tool.Save(ns, f, "")
+		text, err := b.Tool.Save(ns, f)
 		if err != nil {
 			return err
 		}
@@ -192,7 +189,7 @@ func (b Backend) Clear(ns *os.File) error {
 // each restores what lines says for every chain of ours that is there. Before a chain can be deleted, the jump to it goes.
 func (b Backend) each(ns *os.File, lines func(table plan.Kind, chain string) string) error {
 	for _, f := range b.families() {
-		text, err := b.Tool.Save(ns, f, "")
+		text, err := b.Tool.Save(ns, f)
 		if err != nil {
 			return err
 		}
@@ -229,7 +226,7 @@ func (b Backend) each(ns *os.File, lines func(table plan.Kind, chain string) str
 func (b Backend) Inspect(ns *os.File, rules plan.Rules) ([]string, error) {
 	var drift []string
 	for _, f := range b.families() {
-		text, err := b.Tool.Save(ns, f, "")
+		text, err := b.Tool.Save(ns, f)
 		if err != nil {
 			return nil, err
 		}
