@@ -15,6 +15,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/tools/kindnode/cluster"
 	"github.com/isthmus-mesh/isthmus/tools/kindnode/daemon"
 	"github.com/isthmus-mesh/isthmus/tools/kindnode/gobin"
+	"github.com/isthmus-mesh/isthmus/tools/kindnode/inotify"
 	"github.com/isthmus-mesh/isthmus/tools/kindnode/nodeimage"
 )
 
@@ -102,6 +103,9 @@ func (o *options) up(ctx context.Context) error {
 	image, err := o.nodeImage(ctx)
 	if err != nil {
 		return err
+	}
+	if err := inotify.Raise(inotify.Dir); err != nil {
+		o.log.Warn("many nodes may run out of file watches", "error", err)
 	}
 	return cluster.New(o.log).Up(cluster.Config{
 		Name: o.name, Image: image, Workers: o.workers, Family: o.family, Kubeconfig: o.kubeconfigPath(), Wait: o.wait,
