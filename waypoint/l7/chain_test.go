@@ -209,3 +209,18 @@ func TestTCP(t *testing.T) {
 		t.Errorf("%+v", d)
 	}
 }
+
+// TestServerNamesInLists is the tree that pilot makes of sniHosts: exact names, then the ends of names in their order.
+func TestServerNamesInLists(t *testing.T) {
+	c := &treeNode{input: inputServerName, exact: map[string]*treeNode{"a.test": {chain: &Chain{Name: "exact"}}}, other: &treeNode{
+		input: inputServerName, suffixes: []suffixNode{
+			{text: ".deep.test", node: &treeNode{chain: &Chain{Name: "deep"}}}, {text: ".test", node: &treeNode{chain: &Chain{Name: "wild"}}},
+			{text: "last", exact: true, node: &treeNode{chain: &Chain{Name: "last"}}},
+		}, other: &treeNode{chain: &Chain{Name: "other"}},
+	}}
+	for name, want := range map[string]string{"a.test": "exact", "A.Test": "exact", "x.deep.test": "deep", "deep.test": "wild", "last": "last", "at.last": "other", "": "other"} {
+		if got := c.find(&Conn{SNI: name}, ProtocolUnknown); got == nil || got.Name != want {
+			t.Errorf("%q: %+v, want %s", name, got, want)
+		}
+	}
+}
