@@ -85,7 +85,10 @@ func (o options) system(ctx context.Context) (*rootfs.Tree, []byte, error) {
 	tree.Data("/etc/hosts", 0o644, []byte("127.0.0.1 localhost\n::1 localhost\n"))
 	packages := []string{"busybox-static", "iproute2", "nftables", "iptables", "ipset"}
 	// What maintainer scripts need, and they do not run.
-	without := []string{"debconf", "cdebconf", "dpkg", "install-info", "tar", "readline-common"}
+	without := []string{
+		"debconf", "cdebconf", "dpkg", "install-info", "tar", "readline-common", "libdebian-installer4", "libnewt0.52", "libslang2",
+		"libtextwrap1", "libcap2-bin", "netbase",
+	}
 	if _, err := source.Unpack(ctx, tree, packages, without); err != nil {
 		return nil, nil, err
 	}
@@ -93,7 +96,11 @@ func (o options) system(ctx context.Context) (*rootfs.Tree, []byte, error) {
 		tree.Link("/usr/sbin/"+name, "xtables-nft-multi")
 	}
 	image := rootfs.New()
-	if _, err := source.Unpack(ctx, image, []string{o.kernel}, []string{"kmod", "linux-base", "initramfs-tools", "linux-initramfs-tool"}); err != nil {
+	packages, err = source.Depends(ctx, o.kernel) // its version
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, err := source.UnpackOnly(ctx, image, packages...); err != nil {
 		return nil, nil, err
 	}
 	var kernel []byte
@@ -123,7 +130,7 @@ func (o options) system(ctx context.Context) (*rootfs.Tree, []byte, error) {
 
 // wanted are the modules of the tests, each after what it depends on.
 func wanted(modules map[string][]byte) []string {
-	family := regexp.MustCompile(`^(nft?_.*|nfnetlink.*|xt_.*|x_tables|ip6?_tables|ip6?table_.*|ipt_.*|ip6t_.*|ip_set.*|veth|dummy|bridge)$`)
+	family := regexp.MustCompile(`^(nft_.*|nf_tables|nfnetlink|xt_.*|x_tables|ip6?_tables|ip6?table_.*|ipt_.*|ip6t_.*|ip_set.*|veth|dummy|bridge)$`)
 	var out []string
 	seen := map[string]bool{}
 	var add func(name string)

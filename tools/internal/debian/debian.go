@@ -78,12 +78,17 @@ func (s *Source) Unpack(ctx context.Context, tree *rootfs.Tree, packages, withou
 	if err != nil {
 		return nil, err
 	}
+	return s.UnpackOnly(ctx, tree, names...)
+}
+
+// UnpackOnly adds packages without what they depend on.
+func (s *Source) UnpackOnly(ctx context.Context, tree *rootfs.Tree, names ...string) ([]Package, error) {
+	files, err := s.fetch(ctx, names)
+	if err != nil {
+		return nil, err
+	}
 	var out []Package
-	for _, name := range names {
-		file, err := s.fetch(ctx, name)
-		if err != nil {
-			return nil, err
-		}
+	for _, file := range files {
 		p, err := describe(ctx, file)
 		if err != nil {
 			return nil, err
@@ -92,6 +97,21 @@ func (s *Source) Unpack(ctx context.Context, tree *rootfs.Tree, packages, withou
 			return nil, fmt.Errorf("%s: %w", filepath.Base(file), err)
 		}
 		out = append(out, p)
+	}
+	return out, nil
+}
+
+// Depends are the packages that a package names as what it depends on.
+func (s *Source) Depends(ctx context.Context, name string) ([]string, error) {
+	raw, err := s.run(ctx, s.dir, "apt-cache", "depends", "--important", name)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for line := range strings.Lines(string(raw)) {
+		if _, needed, ok := strings.Cut(strings.TrimSpace(line), "Depends: "); ok {
+			out = append(out, needed)
+		}
 	}
 	return out, nil
 }
@@ -117,25 +137,44 @@ func (s *Source) closure(ctx context.Context, packages, without []string) ([]str
 	return slices.Compact(out), nil
 }
 
-// fetch returns the file of a package's current version.
-func (s *Source) fetch(ctx context.Context, name string) (string, error) {
+// fetch returns the files of packages' current versions, in order of the names.
+func (s *Source) fetch(ctx context.Context, names []string) ([]string, error) {
 	// Not where the packages are: apt prints nothing for one that is there.
-	raw, err := s.run(ctx, s.dir, "apt-get", "download", "--print-uris", name)
+	raw, err := s.run(ctx, s.dir, "apt-get", append([]string{"download", "--print-uris"}, names...)...)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	fields := strings.Fields(string(raw)) // 'URI' file size hash
-	if len(fields) < 2 {
-		return "", fmt.Errorf("apt-get download --print-uris %s: unexpected answer %q", name, raw)
+	dir := filepath.Join(s.dir, "debs")
+	found := map[string]string{} // files by package
+	var missing []string
+	for line := range strings.Lines(string(raw)) {
+		fields := strings.Fields(line) // 'URI' file size hash
+		if len(fields) < 2 {
+			return nil, fmt.Errorf("apt-get download --print-uris: unexpected answer %q", line)
+		}
+		name, _, _ := strings.Cut(fields[1], "_")
+		found[name] = filepath.Join(dir, fields[1])
+		switch _, err := os.Stat(found[name]); {
+		case errors.Is(err, os.ErrNotExist):
+			missing = append(missing, name)
+		case err != nil:
+			return nil, err
+		}
 	}
-	file := filepath.Join(s.dir, "debs", fields[1])
-	if _, err := os.Stat(file); err == nil {
-		return file, nil
-	} else if !errors.Is(err, os.ErrNotExist) {
-		return "", err
+	if len(missing) > 0 {
+		if _, err := s.run(ctx, dir, "apt-get", append([]string{"download", "-qq"}, missing...)...); err != nil {
+			return nil, err
+		}
 	}
-	_, err = s.run(ctx, filepath.Dir(file), "apt-get", "download", "-qq", name)
-	return file, err
+	var out []string
+	for _, name := range names {
+		file, ok := found[name]
+		if !ok {
+			return nil, fmt.Errorf("debian has no package %s for %s", name, s.arch)
+		}
+		out = append(out, file)
+	}
+	return out, nil
 }
 
 func describe(ctx context.Context, file string) (Package, error) {
@@ -169,13 +208,4 @@ func wanted(name string) bool {
 		}
 	}
 	return !strings.Contains(name, "/gconv") && name != "/usr/share/doc"
-}
-
-// UnpackOne adds one package without what it depends on.
-func (s *Source) UnpackOne(ctx context.Context, tree *rootfs.Tree, name string) error {
-	file, err := s.fetch(ctx, name)
-	if err != nil {
-		return err
-	}
-	return unpack(ctx, tree, file)
 }

@@ -22,8 +22,11 @@ func (b *Builder) compile(ctx context.Context, binary spec.Binary, arch string) 
 	if info, done := b.compiled[out]; done {
 		return out, info, nil
 	}
+	// Another build may be reading the last one.
+	fresh := fmt.Sprintf("%s.new-%d", out, os.Getpid())
+	defer os.Remove(fresh) // gone already when all went well
 	flags := fmt.Sprintf("-s -w -buildid= -X main.version=%s -X main.revision=%s", b.cfg.Version, b.cfg.Revision)
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", flags, "-o", out, binary.Package)
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", flags, "-o", fresh, binary.Package)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GOOS=linux", "GOARCH="+arch, "CGO_ENABLED=0", "GOAMD64=v1", "GOARM64=v8.0")
 	if binary.Module != "" {
@@ -31,6 +34,9 @@ func (b *Builder) compile(ctx context.Context, binary spec.Binary, arch string) 
 	}
 	if problem, err := cmd.CombinedOutput(); err != nil {
 		return "", nil, fmt.Errorf("go build %s for %s: %w\n%s", binary.Package, arch, err, strings.TrimSpace(string(problem)))
+	}
+	if err := os.Rename(fresh, out); err != nil {
+		return "", nil, err
 	}
 	info, err := buildinfo.ReadFile(out)
 	if err != nil {

@@ -174,7 +174,7 @@ func (b *Builder) certificates(ctx context.Context, source *debian.Source) ([]by
 		return roots, nil
 	}
 	tree := rootfs.New()
-	if err := source.UnpackOne(ctx, tree, "ca-certificates"); err != nil {
+	if _, err := source.UnpackOnly(ctx, tree, "ca-certificates"); err != nil {
 		return nil, err
 	}
 	var out bytes.Buffer

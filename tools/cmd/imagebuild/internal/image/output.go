@@ -73,11 +73,24 @@ func write(file string, content func(io.Writer) error) error {
 
 // WriteLayout writes all architectures of an image as an OCI layout, replacing what is there.
 func WriteLayout(dir string, images []*Image) error {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return err
+	}
+	fresh, err := os.MkdirTemp(filepath.Dir(dir), ".new-*")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(fresh) // gone already when all went well
+	if err := os.Chmod(fresh, 0o755); err != nil {
+		return err
+	}
+	if _, err := layout.Write(fresh, Index(images)); err != nil {
+		return err
+	}
 	if err := os.RemoveAll(dir); err != nil {
 		return err
 	}
-	_, err := layout.Write(dir, Index(images))
-	return err
+	return os.Rename(fresh, dir)
 }
 
 // Push sends all architectures of an image to a registry, with the credentials of the user's Docker configuration.
