@@ -165,7 +165,7 @@ func kinds() []schema.GroupVersionKind {
 		{"autoscaling", "v2", []string{"HorizontalPodAutoscaler"}},
 		{"policy", "v1", []string{"PodDisruptionBudget"}},
 		{"apps", "v1", []string{"Deployment", "DaemonSet"}},
-		{"", "v1", []string{"Service", "ConfigMap", "Secret", "ResourceQuota"}},
+		{"", "v1", []string{"Service", "ConfigMap", "ResourceQuota"}},
 		{"discovery.k8s.io", "v1", []string{"EndpointSlice"}},
 		{"networking.k8s.io", "v1", []string{"NetworkPolicy"}},
 		{"rbac.authorization.k8s.io", "v1", []string{"ClusterRoleBinding", "RoleBinding", "ClusterRole", "Role"}},

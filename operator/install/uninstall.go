@@ -91,6 +91,15 @@ func (c *Cluster) FindRevision(ctx context.Context, revision string) (*Removal, 
 	return out, nil
 }
 
+// FindOwner returns what the installation of a name consists of. Definitions of kinds stay.
+func (c *Cluster) FindOwner(ctx context.Context, owner string) (*Removal, error) {
+	found, err := c.owned(ctx, render.LabelOwner+"="+owner)
+	if err != nil {
+		return nil, err
+	}
+	return &Removal{Objects: slices.DeleteFunc(found, func(u *unstructured.Unstructured) bool { return u.GetKind() == "CustomResourceDefinition" })}, nil
+}
+
 // Find returns those objects of an installation that are in the cluster. Definitions of kinds stay: users' objects are of these kinds.
 func (c *Cluster) Find(ctx context.Context, i *render.Installation) (*Removal, error) {
 	out := &Removal{}
