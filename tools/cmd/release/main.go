@@ -142,7 +142,7 @@ func (o options) common(ctx context.Context) (*rootfs.Tree, error) {
 	tree := rootfs.New()
 	for name, source := range map[string]string{
 		"LICENSE": "LICENSE", "README.md": "README.md", "manifests/charts": "operator/charts", "manifests/profiles": "operator/iop/profiles",
-		"manifests/crds": "operator/crds", "samples": "samples",
+		"manifests/crds": "operator/crds", "manifests/operator": "operator/deploy", "samples": "samples",
 	} {
 		if err := o.add(tree, name, source); err != nil {
 			return nil, err
@@ -150,7 +150,7 @@ func (o options) common(ctx context.Context) (*rootfs.Tree, error) {
 	}
 	manifest, err := yaml.Marshal(map[string]any{
 		"version": o.version, "revision": o.revision, "docker": o.hub, "tag": o.tag, "architectures": []string{"amd64", "arm64"},
-		"images": []string{"pilot", "ztunnel", "proxyv2", "install-cni", "istioctl"},
+		"images": []string{"pilot", "ztunnel", "proxyv2", "install-cni", "istioctl", "operator"},
 	})
 	if err != nil {
 		return nil, err
