@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/isthmus-mesh/isthmus/pilot/internal/registry"
 	"github.com/isthmus-mesh/isthmus/pilot/translate/deploy"
 )
 
@@ -21,9 +22,8 @@ import (
 // judges them, from the registry; the two never write the same field.
 const statusManager = "istio.io/gateway-controller-addresses"
 
-// ConditionDeployed is False on a Gateway that cannot be deployed as it asks to be, and absent otherwise. The registry makes
-// the Gateway's Accepted of it.
-const ConditionDeployed = "istio.io/Deployed"
+// ConditionDeployed is what the registry makes the Gateway's Accepted of.
+const ConditionDeployed = registry.ConditionDeployed
 
 // asSpecified are the addresses of a Gateway that somebody else has deployed and told where.
 func asSpecified(gw *gatewayv1.Gateway) (out []gatewayv1.GatewayStatusAddress) {

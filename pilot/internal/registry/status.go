@@ -11,6 +11,7 @@ import (
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -35,6 +36,10 @@ type Status struct {
 func (s Status) Key() string { return s.Group + "/" + s.Kind + "/" + s.Namespace + "/" + s.Name }
 
 func sameStatus(a, b Status) bool { return string(a.Content) == string(b.Content) }
+
+// ConditionDeployed is False on a Gateway that cannot be deployed as it asks to be, and absent otherwise. Whoever deploys Gateways
+// writes it, perhaps in another replica, and the Gateway's Accepted follows from it.
+const ConditionDeployed = "istio.io/Deployed"
 
 // Conditions of objects that a waypoint can be asked for by labels.
 const (
@@ -224,6 +229,9 @@ func (r *Registry) gatewayState(f coll.Fetch, o *gatewayv1.Gateway) gateway.Gate
 		if healthy(w) {
 			s.Ready, s.Reason = true, ""
 		}
+	}
+	if c := meta.FindStatusCondition(o.Status.Conditions, ConditionDeployed); c != nil && c.Status == metav1.ConditionFalse {
+		s.Problem = c.Message
 	}
 	return s
 }

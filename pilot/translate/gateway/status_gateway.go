@@ -18,6 +18,8 @@ type GatewayState struct {
 	// Ready is whether a pod of it runs; Reason says why not.
 	Ready  bool
 	Reason string
+	// Problem is why it cannot be deployed as it asks to be.
+	Problem string
 }
 
 // GatewayStatus is the status of a Gateway; nil for a class that is not ours. The routes are all candidates.
@@ -47,6 +49,9 @@ func GatewayStatus(v View, gw *gatewayv1.Gateway, state GatewayState, https []*g
 			accepted.Status = metav1.ConditionFalse
 		}
 	}
+	if state.Problem != "" {
+		accepted.Status, accepted.Reason, accepted.Message = metav1.ConditionFalse, string(gatewayv1.GatewayReasonInvalidParameters), state.Problem
+	}
 	out.Conditions = []metav1.Condition{accepted, programmed(gw, state, accepted.Status == metav1.ConditionTrue)}
 	return out
 }
@@ -57,6 +62,8 @@ func programmed(gw *gatewayv1.Gateway, state GatewayState, accepted bool) metav1
 		return condition(kind, gw.Generation, []string{message}, "", string(reason))
 	}
 	switch {
+	case state.Problem != "":
+		return bad(gatewayv1.GatewayReasonInvalid, "the Gateway is not deployed as it asks to be")
 	case !accepted:
 		return bad(gatewayv1.GatewayReasonInvalid, "no listener can be served")
 	case len(state.Addresses) == 0:

@@ -276,14 +276,15 @@ func TestGatewayConditions(t *testing.T) {
 		state                GatewayState
 		accepted, programmed string
 	}{
-		"ready":        {[]gatewayv1.Listener{listener("a", 80, "HTTP")}, GatewayState{address, true, ""}, "True Accepted", "True Programmed"},
-		"waypoint":     {[]gatewayv1.Listener{listener("mesh", 15008, "HBONE")}, GatewayState{address, true, ""}, "True Accepted", "True Programmed"},
+		"ready":        {[]gatewayv1.Listener{listener("a", 80, "HTTP")}, GatewayState{Addresses: address, Ready: true}, "True Accepted", "True Programmed"},
+		"waypoint":     {[]gatewayv1.Listener{listener("mesh", 15008, "HBONE")}, GatewayState{Addresses: address, Ready: true}, "True Accepted", "True Programmed"},
 		"no address":   {[]gatewayv1.Listener{listener("a", 80, "HTTP")}, GatewayState{}, "True Accepted", "False AddressNotAssigned"},
-		"no pod":       {[]gatewayv1.Listener{listener("a", 80, "HTTP")}, GatewayState{address, false, ""}, "True Accepted", "False Pending"},
-		"HTTPS too":    {[]gatewayv1.Listener{listener("a", 80, "HTTP"), listener("b", 443, "HTTPS")}, GatewayState{address, true, ""}, "True ListenersNotValid", "True Programmed"},
-		"HTTPS only":   {[]gatewayv1.Listener{listener("b", 443, "HTTPS")}, GatewayState{address, true, ""}, "False ListenersNotValid", "False Invalid"},
-		"twice":        {[]gatewayv1.Listener{listener("a", 80, "HTTP"), listener("b", 80, "HTTP")}, GatewayState{address, true, ""}, "True ListenersNotValid", "True Programmed"},
-		"no listeners": {nil, GatewayState{address, true, ""}, "True Accepted", "True Programmed"},
+		"no pod":       {[]gatewayv1.Listener{listener("a", 80, "HTTP")}, GatewayState{Addresses: address, Ready: false}, "True Accepted", "False Pending"},
+		"HTTPS too":    {[]gatewayv1.Listener{listener("a", 80, "HTTP"), listener("b", 443, "HTTPS")}, GatewayState{Addresses: address, Ready: true}, "True ListenersNotValid", "True Programmed"},
+		"HTTPS only":   {[]gatewayv1.Listener{listener("b", 443, "HTTPS")}, GatewayState{Addresses: address, Ready: true}, "False ListenersNotValid", "False Invalid"},
+		"twice":        {[]gatewayv1.Listener{listener("a", 80, "HTTP"), listener("b", 80, "HTTP")}, GatewayState{Addresses: address, Ready: true}, "True ListenersNotValid", "True Programmed"},
+		"refused":      {[]gatewayv1.Listener{listener("a", 80, "HTTP")}, GatewayState{Addresses: address, Ready: true, Problem: "x"}, "False InvalidParameters", "False Invalid"},
+		"no listeners": {nil, GatewayState{Addresses: address, Ready: true}, "True Accepted", "True Programmed"},
 	} {
 		gw := &gatewayv1.Gateway{}
 		gw.Spec.GatewayClassName, gw.Spec.Listeners = "istio", c.listeners
