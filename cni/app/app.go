@@ -275,8 +275,10 @@ func (d *daemon) uninstall(ctx context.Context) error {
 	if purgeErr := d.rules.Purge(); purgeErr != nil {
 		err = errors.Join(err, purgeErr)
 	}
-	if rmErr := os.Remove(d.cfg.StateFile); rmErr != nil && !errors.Is(rmErr, os.ErrNotExist) {
-		err = errors.Join(err, fmt.Errorf("remove the agent's memory: %w", rmErr))
+	for _, file := range []string{d.cfg.StateFile, d.cfg.PluginSocket, d.cfg.ZDSSocket, d.cfg.xtablesLock()} {
+		if rmErr := os.Remove(file); rmErr != nil && !errors.Is(rmErr, os.ErrNotExist) {
+			err = errors.Join(err, fmt.Errorf("remove the agent's files: %w", rmErr))
+		}
 	}
 	return err
 }

@@ -35,9 +35,12 @@ func (c Config) openHost() (*os.File, error) {
 	return file, nil
 }
 
+// xtablesLock is the lock of the legacy binaries; the node's own cannot be written to from a container.
+func (c Config) xtablesLock() string { return filepath.Join(filepath.Dir(c.StateFile), "xtables.lock") }
+
 // choose decides on the back end for pods and the one for the node. What the others have left is cleared.
 func (d *daemon) choose(ctx context.Context) (redirect.Chosen, nodeRules, error) {
-	lock := filepath.Join(filepath.Dir(d.cfg.StateFile), "xtables.lock")
+	lock := d.cfg.xtablesLock()
 	if err := os.MkdirAll(filepath.Dir(lock), 0o755); err != nil {
 		return redirect.Chosen{}, nil, fmt.Errorf("directory of the agent's files: %w", err)
 	}

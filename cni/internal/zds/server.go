@@ -119,7 +119,9 @@ func (s *Server) serve(ctx context.Context, c *conn) {
 	err := s.snapshot(c, pods)
 	c.mu.Unlock()
 	if err != nil {
-		s.cfg.Log.Warn("connection to a ztunnel lost in its snapshot", "error", err)
+		if ctx.Err() == nil {
+			s.cfg.Log.Warn("connection to a ztunnel lost in its snapshot", "error", err)
+		}
 		return
 	}
 	s.cfg.Log.Info("a ztunnel has the pods of this node", "pods", len(pods))
