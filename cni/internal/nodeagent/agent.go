@@ -27,6 +27,8 @@ import (
 const (
 	// retryEvery is the pause between attempts to bring pods to where they should be.
 	retryEvery = 2 * time.Second
+	// inspectEvery is how often the rules of enrolled pods are compared with what was planned.
+	inspectEvery = time.Minute
 	// coalesce is how long changes are gathered before they are looked at.
 	coalesce = 50 * time.Millisecond
 	// podPatience is how long an ADD waits for the pod's object.
@@ -245,14 +247,17 @@ func (a *Agent) Run(ctx context.Context) {
 	if a.WaitSynced(ctx) != nil {
 		return
 	}
-	ticker := time.NewTicker(retryEvery)
+	ticker, inspection := time.NewTicker(retryEvery), time.NewTicker(inspectEvery)
 	defer ticker.Stop()
+	defer inspection.Stop()
 	for {
 		a.Restore() //nolint:contextcheck // the agent has its own
 		a.forgetOrphans()
 		a.lookAfterOlder()
 		select {
 		case <-ticker.C:
+		case <-inspection.C:
+			a.inspect()
 		case <-a.kick:
 			select { // more of it may be on the way
 			case <-time.After(coalesce):

@@ -19,6 +19,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/cni/internal/netns"
 	"github.com/isthmus-mesh/isthmus/cni/internal/nettest"
 	"github.com/isthmus-mesh/isthmus/cni/internal/pluginapi"
+	"github.com/isthmus-mesh/isthmus/cni/redirect/nft"
+	"github.com/isthmus-mesh/isthmus/cni/redirect/plan"
 	"github.com/isthmus-mesh/isthmus/pkg/kube"
 )
 
@@ -253,5 +255,27 @@ func TestSelection(t *testing.T) {
 		if _, err := ParseSelection(broken); err == nil {
 			t.Errorf("%q was taken", broken)
 		}
+	}
+}
+
+func TestRulesFollowThePodAndAreRepaired(t *testing.T) {
+	b := newBed(t)
+	b.findable()
+	b.running(ModeAmbient, nil)
+	b.agent.Synced()
+	b.eventually("enrolled", func() bool { return b.world.annotation("shop/web") == RedirectionEnabled && b.redirected() })
+	b.running(ModeAmbient, func(p *corev1.Pod) { p.Annotations[plan.AnnotationDNSCapture] = "false" })
+	b.eventually("without DNS", func() bool {
+		differences, err := nft.Backend{}.Inspect(b.ns, plan.Plan(plan.Pod{DNS: plan.Off}, plan.DefaultConfig()))
+		return err == nil && len(differences) == 0
+	})
+	b.running(ModeAmbient, nil)
+	b.eventually("with DNS again", b.redirected)
+	if err := (nft.Backend{}).Remove(b.ns); err != nil {
+		t.Fatal(err)
+	}
+	b.agent.inspect()
+	if !b.redirected() {
+		t.Error("rules that somebody has removed are not repaired")
 	}
 }

@@ -32,6 +32,8 @@ func (a *Agent) reconcile(uid string) {
 	case want && !r.enrolled:
 		a.cfg.Metrics.events.WithLabelValues("add").Inc()
 		err = a.enrol(a.ctx, r, pod, false)
+	case want && r.planned != plan.PodFromAnnotations(pod.Annotations):
+		err = a.redirect(r, pod, false)
 	case want && a.astray(r, pod):
 		err = a.mark(a.ctx, r, pod, RedirectionEnabled)
 	case !want && (r.enrolled || r.served || r.marked != "" || pod.Annotations[AnnotationRedirection] != "" && !r.markedLately()):
@@ -102,16 +104,18 @@ func (a *Agent) enrol(ctx context.Context, r *record, pod *corev1.Pod, starting 
 
 // redirect applies the rules, unless those of an earlier agent are to be kept.
 func (a *Agent) redirect(r *record, pod *corev1.Pod, enabled bool) error {
-	rules := plan.Plan(plan.PodFromAnnotations(pod.Annotations), a.cfg.Redirect)
+	asked := plan.PodFromAnnotations(pod.Annotations)
 	if enabled && a.cfg.KeepRules {
 		differences, err := a.cfg.Backend.Inspect(r.netns, plan.Rules{})
 		if err == nil && len(differences) > 0 {
+			r.planned = asked
 			return nil // there are some
 		}
 	}
-	if err := a.backend(r).Apply(r.netns, rules); err != nil {
+	if err := a.backend(r).Apply(r.netns, plan.Plan(asked, a.cfg.Redirect)); err != nil {
 		return err
 	}
+	r.planned = asked
 	if r.foreign.Swap(false) {
 		a.cfg.Log.Info("redirection of another back end replaced", "pod", quoted(pod), "by", a.cfg.Backend.Name)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/cni/internal/netns"
 	"github.com/isthmus-mesh/isthmus/cni/internal/sockets"
+	"github.com/isthmus-mesh/isthmus/cni/redirect/plan"
 )
 
 // record is a pod of this node that has a network.
@@ -29,6 +30,7 @@ type record struct {
 	removed  bool       // the pod is gone
 	served   bool       // the proxy has taken the pod
 	enrolled bool       // the redirection is in place as well
+	planned  plan.Pod   // what the rules in place were planned for
 	marked   string     // the annotation that was written last
 	markedAt time.Time
 	failure  string // why the last attempt failed
