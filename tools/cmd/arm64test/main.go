@@ -43,7 +43,7 @@ func run(ctx context.Context, args []string) error {
 	f.StringVar(&o.out, "out", "out/arm64", "where results and what is fetched go")
 	f.StringVar(&o.kernel, "kernel", "linux-image-cloud-arm64", "Debian's package of the kernel")
 	f.StringVar(&o.release, "debian", "bookworm", "release of Debian")
-	f.StringVar(&packages, "packages", "pkg/netx,pkg/hbone,ztunnel/internal/proxy,ztunnel/internal/inpod,cni/redirect/nft,cni/redirect/iptables", "directories of the tests to run in the machine; empty: no machine")
+	f.StringVar(&packages, "packages", "pkg/netx,pkg/hbone,ztunnel/internal/proxy,ztunnel/internal/inpod,cni/redirect", "directories of the tests to run in the machine; empty: no machine")
 	f.DurationVar(&o.timeout, "timeout", 30*time.Minute, "of the machine")
 	f.IntVar(&o.memory, "memory", 1536, "of the machine, in MiB")
 	f.IntVar(&o.processors, "processors", 2, "of the machine")
@@ -77,8 +77,15 @@ func run(ctx context.Context, args []string) error {
 func (o options) versions(ctx context.Context) error {
 	var problems []error
 	for _, program := range []struct{ name, argument string }{
-		{"pilot-discovery", "version"}, {"ztunnel", "version"}, {"waypoint", "version"}, {"install-cni", "version"}, {"istioctl", "version"},
-		{"istio-cni", ""}, {"server", "--build-version"}, {"client", "--help"}, {"sleep", "0"},
+		{"pilot-discovery", "version"},
+		{"ztunnel", "version"},
+		{"waypoint", "version"},
+		{"install-cni", "version"},
+		{"istioctl", "--help"},
+		{"istio-cni", ""},
+		{"server", "--build-version"},
+		{"client", "--help"},
+		{"sleep", "0"},
 	} {
 		args := []string{filepath.Join(o.bin, program.name)}
 		if program.argument != "" {
@@ -90,7 +97,7 @@ func (o options) versions(ctx context.Context) error {
 		cmd.Stdin = strings.NewReader(`{"cniVersion":"1.0.0"}`)
 		out, err := cmd.CombinedOutput()
 		cancel()
-		// pflag ends with an error after --help, having printed it.
+		// Some end with an error after --help, having printed it.
 		if err != nil && !(program.argument == "--help" && strings.Contains(string(out), "Usage")) {
 			problems = append(problems, fmt.Errorf("%s %s: %w: %s", program.name, program.argument, err, out))
 			continue

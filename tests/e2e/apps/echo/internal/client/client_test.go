@@ -66,8 +66,9 @@ func TestProtocols(t *testing.T) {
 		client             client.Config
 		want               []string
 	}{
-		{"http", "http", "/a?b=c", server.Config{HTTP: []int{0}}, client.Config{Method: "POST", Message: "x", Headers: http.Header{"X-A": {"1"}, "Host": {"other"}}},
-			[]string{"[0] StatusCode=200\n", "[0 body] Host=other\n", "[0 body] URL=/a?b=c\n", "[0 body] Method=POST\n", "[0 body] RequestHeader=X-A:1\n", "[0 body] Proto=HTTP/1.1\n", "[0] ResponseHeader=Content-Type:text/plain\n"}},
+		{"http", "http", "/a?b=c", server.Config{HTTP: []int{0}}, client.Config{Method: "POST", Message: "x", Headers: http.Header{"X-A": {"1"}, "Host": {"other"}}}, []string{
+			"[0] StatusCode=200\n", "[0 body] Host=other\n", "[0 body] URL=/a?b=c\n", "[0 body] Method=POST\n", "[0 body] RequestHeader=X-A:1\n", "[0 body] Proto=HTTP/1.1\n", "[0] ResponseHeader=Content-Type:text/plain\n",
+		}},
 		{"http2", "http", "/", server.Config{HTTP: []int{0}}, client.Config{HTTP2: true}, []string{"[0 body] Proto=HTTP/2.0\n"}},
 		{"codes", "http", "/?codes=503&headers=retry-after:1", server.Config{HTTP: []int{0}}, client.Config{}, []string{"[0] StatusCode=503\n", "[0] ResponseHeader=Retry-After:1\n"}},
 		{"https", "https", "/", server.Config{HTTP: []int{0}, TLS: []int{0}}, client.Config{HTTP2: true, ServerName: "echo.test"}, []string{"[0] StatusCode=200\n", "[0 body] Alpn=h2\n", "[0 body] ServerName=echo.test\n"}},

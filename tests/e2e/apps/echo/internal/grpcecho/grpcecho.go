@@ -25,6 +25,7 @@ func Register(registrar grpc.ServiceRegistrar, s Server) {
 	}, s)
 }
 
+//nolint:revive // the order of arguments is grpc's
 func echo(srv any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
 	in := &wrapperspb.StringValue{}
 	if err := decode(in); err != nil {
