@@ -70,13 +70,13 @@ func (s *stripper) strip(o kube.Object) {
 // meta shares strings and drops what is in the metadata of built-in kinds for their controllers only.
 func (s *stripper) meta(m *metav1.ObjectMeta) {
 	m.Namespace = s.intern(m.Namespace)
-	m.Labels = s.labels(m.Labels)
-	m.GenerateName, m.SelfLink = "", ""
+	m.Labels = s.texts(m.Labels)
+	m.GenerateName = ""
 }
 
 func (s *stripper) pod(p *corev1.Pod) {
 	s.meta(&p.ObjectMeta)
-	p.Annotations = onlyMesh(p.Annotations)
+	p.Annotations = s.texts(onlyMesh(p.Annotations))
 	p.Finalizers = nil
 	p.OwnerReferences = s.owners(p.OwnerReferences)
 	p.Spec = corev1.PodSpec{
@@ -164,7 +164,8 @@ func (s *stripper) owners(in []metav1.OwnerReference) []metav1.OwnerReference {
 	})
 }
 
-func (s *stripper) labels(in map[string]string) map[string]string {
+// texts shares labels or annotations.
+func (s *stripper) texts(in map[string]string) map[string]string {
 	if len(in) == 0 {
 		return nil
 	}
@@ -173,7 +174,7 @@ func (s *stripper) labels(in map[string]string) map[string]string {
 		s.names = append(s.names, name)
 	}
 	slices.Sort(s.names)
-	s.key = append(s.key[:0], 'l')
+	s.key = append(s.key[:0], 't')
 	for _, name := range s.names {
 		s.sign(name, in[name])
 	}
@@ -233,7 +234,7 @@ func failed(in []corev1.ContainerStatus) (out []corev1.ContainerStatus) {
 
 func (s *stripper) node(n *corev1.Node) {
 	s.meta(&n.ObjectMeta)
-	n.Annotations = onlyMesh(n.Annotations)
+	n.Annotations = s.texts(onlyMesh(n.Annotations))
 	n.Finalizers, n.OwnerReferences = nil, nil
 	n.Spec = corev1.NodeSpec{Taints: n.Spec.Taints}
 	status := n.Status

@@ -29,6 +29,7 @@ type options struct {
 	lone, churn   int
 	rate          float64
 	program       string
+	profiles      string
 }
 
 func main() {
@@ -40,6 +41,7 @@ func main() {
 	flag.IntVar(&o.churn, "churn", 1000, "changes made at -rate")
 	flag.Float64Var(&o.rate, "rate", 50, "changes per second under churn")
 	flag.StringVar(&o.program, "pilot", "", "the program to measure; built when empty")
+	flag.StringVar(&o.profiles, "profiles", "", "directory to write the control plane's heap and, of the churn, CPU profiles to")
 	flag.Parse()
 	bench.Main("benchscale", func(ctx context.Context, out io.Writer) (bool, error) { return run(ctx, o, out) })
 }

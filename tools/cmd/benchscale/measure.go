@@ -33,7 +33,7 @@ type measurement struct {
 }
 
 func measure(ctx context.Context, o options, bin, root string, services int) (*measurement, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Minute, errTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Hour, errTimeout)
 	defer cancel()
 	crds, err := filepath.Glob(filepath.Join(root, "operator", "crds", "*.yaml"))
 	if err != nil {
@@ -71,6 +71,9 @@ func measure(ctx context.Context, o options, bin, root string, services int) (*m
 		return nil, err
 	}
 	if m.rss, _, err = p.rss(); err != nil {
+		return nil, err
+	}
+	if err := p.profile(ctx, "/debug/pprof/heap?gc=1", o.profiles, fmt.Sprintf("heap-%d.pb.gz", services)); err != nil {
 		return nil, err
 	}
 	err = m.serve(ctx, o, p, objects)
@@ -133,6 +136,10 @@ func (m *measurement) makeChurn(ctx context.Context, f *fleet, p *pilot, objects
 	if err != nil {
 		return err
 	}
+	profiled := make(chan error, 1)
+	go func() {
+		profiled <- p.profile(ctx, fmt.Sprintf("/debug/pprof/profile?seconds=%d", max(1, int(float64(o.churn)/o.rate))), o.profiles, fmt.Sprintf("churn-%d.pb.gz", m.services))
+	}()
 	first := warmUps + o.lone
 	acknowledged := make([]time.Duration, o.churn)
 	errs := make(chan error, o.churn)
@@ -161,6 +168,9 @@ func (m *measurement) makeChurn(ctx context.Context, f *fleet, p *pilot, objects
 	default:
 	}
 	if err := f.await(o.churn); err != nil {
+		return err
+	}
+	if err := <-profiled; err != nil {
 		return err
 	}
 	after, err := p.cpu()

@@ -153,6 +153,21 @@ func (p *pilot) rss() (now, peak float64, err error) {
 	return now, peak, nil
 }
 
+// profile writes one of the process's profiles to a file, when a directory is given.
+func (p *pilot) profile(ctx context.Context, path, dir, file string) error {
+	if dir == "" {
+		return nil
+	}
+	data, err := get(ctx, p.http, path)
+	if err != nil {
+		data, err = get(ctx, p.monitors, path)
+	}
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, file), data, 0o600)
+}
+
 // heap collects garbage and returns what is left, in MiB.
 func (p *pilot) heap(ctx context.Context) (float64, error) {
 	profile, err := get(ctx, p.http, "/debug/pprof/heap?gc=1&debug=1")
