@@ -43,14 +43,18 @@ func (c *Config) enter(d *Decision, ch *Chain, r *Request, now time.Time, rnd Ra
 	mergeInline(r)
 	r.OriginalPath, r.Path, r.Authority, r.GRPC = r.Head.Path, r.Head.Path, r.Head.Authority, r.Head.Path != "" && isGRPC(&r.Head.Header)
 	d.resp.head = r.Head.Method == "HEAD"
-	if reply := h.sane(r); reply != nil {
-		return nil, reply
-	}
-	r.Path, r.Authority = r.Head.Path, r.Head.Authority
 	routes := h.Inline
 	if routes == nil {
 		routes = c.Routes[h.RouteConfig]
 	}
+	if reply := h.sane(r); reply != nil {
+		// Envoy looks for a route for such an answer too, which it finds where the client says how it came.
+		if routes != nil && r.Head.Header.Value("x-forwarded-proto") != "" {
+			d.selectRoute(routes, r)
+		}
+		return nil, reply
+	}
+	r.Path, r.Authority = r.Head.Path, r.Head.Authority
 	if routes == nil {
 		h.mutateRequest(r, nil, rnd)
 	} else {
