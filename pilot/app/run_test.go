@@ -265,6 +265,32 @@ func TestOnDemand(t *testing.T) {
 	}
 }
 
+// Hardly anybody asks for workloads as a type of their own: they are made for those who do.
+func TestWorkloadsAsATypeOfTheirOwn(t *testing.T) {
+	dir := t.TempDir()
+	addr := start(t, dir)
+	for range 2 { // the second client comes after the first one has gone
+		c := connect(t, addr.GRPC.String())
+		c.send(&discovery.DeltaDiscoveryRequest{TypeUrl: registry.WorkloadType})
+		if r := c.next(registry.WorkloadType); len(r.GetResources()) != 0 {
+			t.Errorf("before there is any: %v", r)
+		}
+		write(t, dir, "web.yaml", podsAndService)
+		if w := unmarshal(t, c.next(registry.WorkloadType), webUID, &workload.Workload{}); w.GetName() != "web-1" {
+			t.Errorf("workload %v", w)
+		}
+		if err := os.Remove(filepath.Join(dir, "web.yaml")); err != nil {
+			t.Fatal(err)
+		}
+		if r := c.next(registry.WorkloadType); len(r.GetRemovedResources()) != 1 {
+			t.Errorf("after the pod has gone: %v", r)
+		}
+		if err := c.stream.CloseSend(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func get(t *testing.T, url string) string {
 	t.Helper()
 	resp, err := http.Get(url)

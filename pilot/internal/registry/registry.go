@@ -63,7 +63,7 @@ type Registry struct {
 	policyList  coll.Collection[*ambient.Policy]
 	workloads   coll.Collection[*ambient.Workload]
 	addresses   coll.Collection[delta.Resource]
-	onlyPods    coll.Collection[delta.Resource]
+	places      coll.Collection[place]
 	authz       coll.Collection[delta.Resource]
 	statuses    coll.Collection[Status]
 	routing     routing
@@ -73,6 +73,11 @@ type Registry struct {
 		services coll.Index[*ambient.Service, string]
 		policies coll.Index[*ambient.Policy, string]
 	}
+	labels struct { // those with a selector, by namespace
+		services coll.Index[*ambient.Service, string]
+		policies coll.Index[*ambient.Policy, string]
+	}
+	feed        workloadFeed
 	byEntry     coll.Index[*ambient.Service, string]
 	byNamespace coll.Index[*securityv1.PeerAuthentication, string]
 }
@@ -160,6 +165,7 @@ func (r *Registry) derive() {
 	})
 	r.deriveServices()
 	r.derivePolicies()
+	r.derivePlaces()
 	r.deriveWorkloads()
 	r.deriveResources()
 	r.deriveRouting()
@@ -256,8 +262,13 @@ func selectorKey(namespace string, selector map[string]string) []string {
 	if len(selector) == 0 {
 		return nil
 	}
-	first := slices.Min(slices.Collect(maps.Keys(selector)))
+	first := indexLabel(selector)
 	return []string{labelKey(namespace, first, selector[first])}
+}
+
+// indexLabel is the label by which a selector is found.
+func indexLabel(selector map[string]string) string {
+	return slices.Min(slices.Collect(maps.Keys(selector)))
 }
 
 func labelKey(namespace, name, value string) string {
@@ -289,40 +300,6 @@ func (r *Registry) peerAuthsOf(f coll.Fetch, mesh ambient.Mesh, namespace string
 		out = append(out, coll.FetchIndex(f, r.byNamespace, namespace)...)
 	}
 	return out
-}
-
-// surroundings is what a workload of a namespace depends on; false when the namespace is not part of the mesh.
-func (r *Registry) surroundings(f coll.Fetch, namespace, node string) (ambient.Surroundings, bool) {
-	ns, ours := r.namespace(f, namespace)
-	if !ours {
-		return ambient.Surroundings{}, false
-	}
-	mesh := r.meshFor(f)
-	in := ambient.Surroundings{
-		Mesh:      mesh,
-		Namespace: ns,
-		PeerAuths: r.peerAuthsOf(f, mesh, namespace),
-		Waypoints: r.waypointsFor(f),
-		Services: func(set map[string]string) (out []*ambient.Service) {
-			for _, name := range slices.Sorted(maps.Keys(set)) {
-				out = append(out, coll.FetchIndex(f, r.bySelector.services, labelKey(namespace, name, set[name]))...)
-			}
-			return out
-		},
-		Policies: func(set map[string]string) (out []*ambient.Policy) {
-			for _, name := range slices.Sorted(maps.Keys(set)) {
-				out = append(out, coll.FetchIndex(f, r.bySelector.policies, labelKey(namespace, name, set[name]))...)
-				if namespace != mesh.RootNamespace {
-					out = append(out, coll.FetchIndex(f, r.bySelector.policies, labelKey(mesh.RootNamespace, name, set[name]))...)
-				}
-			}
-			return out
-		},
-	}
-	if node != "" {
-		in.Node, _ = coll.FetchOne(f, r.nodes, node)
-	}
-	return in, true
 }
 
 func (r *Registry) deriveWorkloads() {

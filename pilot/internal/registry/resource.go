@@ -45,11 +45,6 @@ func (r *Registry) deriveResources() {
 		return d, true
 	}, same)
 	r.addresses = coll.Join("addresses", workloads, services)
-	r.onlyPods = coll.Map("workload resources", r.workloads, name, func(_ coll.Fetch, w *ambient.Workload) (delta.Resource, bool) {
-		d := encode(WorkloadType, w.Proto.Uid, w.Proto, true)
-		d.Aliases = workloadAliases(w.Proto)
-		return d, true
-	}, same)
 	own := coll.Map("authorizations/policies", r.policyList, name, func(_ coll.Fetch, p *ambient.Policy) (delta.Resource, bool) {
 		if p.Proto == nil {
 			return delta.Resource{}, false
@@ -145,11 +140,12 @@ type Publisher interface {
 
 // PublishTo hands over everything now and every change from now on, until stop is called.
 func (r *Registry) PublishTo(p Publisher) (stop func()) {
-	stops := []func(){r.publishScopes(p)}
+	r.setFeed(func(w *workloadFeed) { w.publisher = p })
+	stops := []func(){r.publishScopes(p), func() { r.setFeed(func(w *workloadFeed) { w.publisher = nil }) }}
 	for _, c := range []struct {
 		typeURL string
 		of      coll.Collection[delta.Resource]
-	}{{AuthorizationType, r.authz}, {AddressType, r.addresses}, {WorkloadType, r.onlyPods}} {
+	}{{AuthorizationType, r.authz}, {AddressType, r.addresses}} {
 		stops = append(stops, c.of.Register(func(events []coll.Event[delta.Resource]) {
 			var changed []delta.Resource
 			var removed []string

@@ -46,6 +46,8 @@ func ScopeOf(node *corev3.Node, _ server.Peer, typeURL string) string {
 	switch typeURL {
 	case ListenerType, ClusterType, RouteType, EndpointType:
 		return nodeScope(node).key
+	case WorkloadType:
+		return workloadScope
 	}
 	return ""
 }
@@ -165,7 +167,19 @@ func (s scopes) ScopeOf(node *corev3.Node, peer server.Peer, typeURL string) str
 }
 
 // Open implements server.Scopes.
-func (s scopes) Open(key string) { s.r.proxies.scopes.Set(parseScope(key)) }
+func (s scopes) Open(key string) {
+	if key == workloadScope {
+		s.r.setFeed(func(w *workloadFeed) { w.wanted = true })
+		return
+	}
+	s.r.proxies.scopes.Set(parseScope(key))
+}
 
 // Close implements server.Scopes.
-func (s scopes) Close(key string) { s.r.proxies.scopes.Delete(key) }
+func (s scopes) Close(key string) {
+	if key == workloadScope {
+		s.r.setFeed(func(w *workloadFeed) { w.wanted = false })
+		return
+	}
+	s.r.proxies.scopes.Delete(key)
+}
