@@ -79,6 +79,16 @@ func (p *Progress) Note(text string) { p.say("  " + text) }
 // Finished says that all is done.
 func (p *Progress) Finished(what string) { p.say("✔ " + what) }
 
+// Failed ends the line that is rewritten, so that an error is not written into it.
+func (p *Progress) Failed() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.live && p.last != "" {
+		fmt.Fprintln(p.out)
+	}
+	p.last = ""
+}
+
 func (p *Progress) say(line string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

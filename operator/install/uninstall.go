@@ -174,7 +174,7 @@ func ours(u *unstructured.Unstructured) bool {
 }
 
 // Remove removes what was found. The node agents go first and may still use their accounts, then the node proxies, then gateways, then
-// control planes; each ends before the next begins, so that nobody makes again what was removed.
+// control planes, then what these deployed; each ends before the next begins, so that nobody makes again what was removed.
 func (c *Cluster) Remove(ctx context.Context, r *Removal, o Options) error {
 	var rest []*unstructured.Unstructured
 	stages := map[int][]*unstructured.Unstructured{}
@@ -208,7 +208,7 @@ func (c *Cluster) Remove(ctx context.Context, r *Removal, o Options) error {
 	return c.gone(ctx, rest)
 }
 
-const lastStage = 4
+const lastStage = 5
 
 // stage is when an object is removed; -1 is after all workloads.
 func stage(u *unstructured.Unstructured) int {
@@ -218,12 +218,14 @@ func stage(u *unstructured.Unstructured) int {
 		return 0 // a webhook without its server would stop others
 	case kind != "Deployment" && kind != "DaemonSet":
 		return -1
+	case u.GetLabels()[labelManaged] != "":
+		return lastStage // the control plane would deploy them again
 	case component == render.CNI:
 		return 1
 	case component == render.Ztunnel:
 		return 2
 	case component == render.Pilot || component == render.IstiodRemote:
-		return lastStage
+		return 4
 	}
 	return 3
 }

@@ -92,7 +92,7 @@ func (f *flags) run(cmd *cobra.Command, g *cli.Globals, build telemetry.Build) e
 	}
 	progress := install.NewProgress(out, cli.IsTerminal(out))
 	if err := cluster.Install(cmd.Context(), what, install.Options{DryRun: f.dryRun, Timeout: f.timeout, Report: progress}); err != nil {
-		progress.Note("")
+		progress.Failed()
 		return err
 	}
 	if f.dryRun {
