@@ -26,11 +26,11 @@ import (
 const apiInterval = 2 * time.Second
 
 func gateways() schema.GroupVersionResource {
-	return gatewayv1.SchemeGroupVersion.WithResource("gateways")
+	return schema.GroupVersionResource{Group: gatewayv1.GroupName, Version: "v1", Resource: "gateways"}
 }
 
 func gatewayClasses() schema.GroupVersionResource {
-	return gatewayv1.SchemeGroupVersion.WithResource("gatewayclasses")
+	return schema.GroupVersionResource{Group: gatewayv1.GroupName, Version: "v1", Resource: "gatewayclasses"}
 }
 
 // waitForAPI returns once Gateways and GatewayClasses are served.
