@@ -214,7 +214,8 @@ func TestTCP(t *testing.T) {
 func TestServerNamesInLists(t *testing.T) {
 	c := &treeNode{input: inputServerName, exact: map[string]*treeNode{"a.test": {chain: &Chain{Name: "exact"}}}, other: &treeNode{
 		input: inputServerName, suffixes: []suffixNode{
-			{text: ".deep.test", node: &treeNode{chain: &Chain{Name: "deep"}}}, {text: ".test", node: &treeNode{chain: &Chain{Name: "wild"}}},
+			{text: ".deep.test", node: &treeNode{chain: &Chain{Name: "deep"}}},
+			{text: ".test", node: &treeNode{chain: &Chain{Name: "wild"}}},
 			{text: "last", exact: true, node: &treeNode{chain: &Chain{Name: "last"}}},
 		}, other: &treeNode{chain: &Chain{Name: "other"}},
 	}}

@@ -155,7 +155,9 @@ func TestTLSInsideOfTheTunnel(t *testing.T) {
 	if err := os.WriteFile(root, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: b.ca.Root.Raw}), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	server := secureServer(func(w http.ResponseWriter, state tls.ConnectionState, r *http.Request) { fmt.Fprint(w, r.Proto, " for ", state.ServerName) })
+	server := secureServer(func(w http.ResponseWriter, state tls.ConnectionState, r *http.Request) {
+		fmt.Fprint(w, r.Proto, " for ", state.ServerName)
+	})
 	pod := b.rawBackend("reviews", func(c net.Conn) {
 		secured := tls.Server(c, &tls.Config{Certificates: []tls.Certificate{own.Certificate}, NextProtos: []string{"http/1.1"}})
 		l := &single{conn: make(chan net.Conn, 1), ended: make(chan struct{})}
