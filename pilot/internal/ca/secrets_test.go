@@ -2,7 +2,10 @@ package ca_test
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/x509"
+	"encoding/pem"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -161,5 +164,31 @@ func TestAPlugInComesLaterAndIsReplaced(t *testing.T) {
 	look()
 	if now := string(a.RootPEM()); now == first || now == own {
 		t.Error("the replacement is not taken")
+	}
+}
+
+func TestThePluggedInListOfRevokedCertificates(t *testing.T) {
+	secret := plugIn(t)
+	issuer, err := certs.ParsePEM(secret.Data["ca-cert.pem"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(secret.Data["ca-key.pem"])
+	key, err := x509.ParseECPrivateKey(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	issuer[0].KeyUsage |= x509.KeyUsageCRLSign
+	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour)}, issuer[0], key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret.Data["ca-crl.pem"] = pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der})
+	if got := openSecrets(t, fake.NewClientset(secret), asIs).CRL(); string(got) != string(secret.Data["ca-crl.pem"]) {
+		t.Errorf("list %q", got)
+	}
+	secret.Data["ca-crl.pem"] = []byte("broken")
+	if _, err := ca.OpenSecrets(t.Context(), fake.NewClientset(secret), system, ca.Options{}); err == nil || !strings.Contains(err.Error(), "ca-crl.pem") {
+		t.Errorf("a broken list: %v", err)
 	}
 }

@@ -113,14 +113,14 @@ type term struct {
 	ended   chan struct{}      // closed when run has returned
 	outer   context.Context    //nolint:containedctx // the context of Elector.Run: leadership ends with either
 	run     func(context.Context) error
-	log     *slog.Logger
-	name    string
+	log     *slog.Logger // with the lock's name
+	plain   *slog.Logger // for the election, which names the lock itself
 	backoff time.Duration
 }
 
 func (e *Elector) newTerm(ctx context.Context, lock string, run func(context.Context) error) *term {
 	t := &term{
-		begun: make(chan struct{}), ended: make(chan struct{}), outer: ctx, run: run, name: lock,
+		begun: make(chan struct{}), ended: make(chan struct{}), outer: ctx, run: run, plain: e.config.Log,
 		log: e.config.Log.With("lock", lock), backoff: e.config.Timing.Retry,
 	}
 	t.lock = &priorityLock{
@@ -137,7 +137,7 @@ func (e *Elector) newTerm(ctx context.Context, lock string, run func(context.Con
 // elect takes part in the election until the lock is lost or ctx has ended and everything has stopped.
 func (t *term) elect(ctx context.Context, election func(context.Context)) {
 	// The election outlives ctx: the lock may be given back only after run has returned.
-	own, cancel := context.WithCancel(klog.NewContext(context.WithoutCancel(ctx), logr.FromSlogHandler(t.log.Handler())))
+	own, cancel := context.WithCancel(klog.NewContext(context.WithoutCancel(ctx), logr.FromSlogHandler(t.plain.Handler())))
 	defer cancel()
 	t.cancel = cancel
 	t.lock.lost = cancel
