@@ -137,11 +137,8 @@ func absolute(h *httpmsg.Head, target string) error {
 		return bad("malformed authority in the request target")
 	}
 	h.Authority, h.Path = rest[:end], rest[end:]
-	switch {
-	case h.Path == "":
-		h.Path = "/"
-	case h.Path[0] != '/':
-		h.Path = "/" + h.Path
+	if h.Path == "" {
+		h.Path = "/" // one that begins otherwise is no path, which is for the handler to say
 	}
 	return nil
 }

@@ -129,7 +129,7 @@ func TestExchanges(t *testing.T) {
 		},
 		{
 			"absolute form overrides host", "GET https://b:1?q HTTP/1.1\r\nhost: x\r\n\r\n" + last,
-			"HTTP/1.1 200 OK\r\nat: GET https://b:1 /?q -1 <nil>\r\ncontent-length: 0\r\n\r\n" + lastReply,
+			"HTTP/1.1 200 OK\r\nat: GET https://b:1 ?q -1 <nil>\r\ncontent-length: 0\r\n\r\n" + lastReply,
 		},
 		{
 			"absolute form overrides a malformed host", "GET http://b/ HTTP/1.1\r\nhost: a b\r\n\r\n" + last,

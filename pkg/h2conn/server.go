@@ -198,9 +198,6 @@ func (s *server) request(f h2.Frame, fields []h2.HeaderField, bad error) error {
 	if why := parseRequest(fields, &st.req, f.EndStream(), s.cfg.AnyPath); why != "" {
 		return h2.StreamError{StreamID: id, Code: h2.ProtocolError, Reason: string(why)}
 	}
-	if v, ok := st.req.Header.Get("expect"); ok && v != "" {
-		return s.refuse(id, 417)
-	}
 	s.open(st, id, f.EndStream())
 	return nil
 }
