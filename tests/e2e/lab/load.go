@@ -9,9 +9,10 @@ import (
 
 // Load is a stream of requests from a pod, one after the other, that goes on until it is stopped.
 type Load struct {
-	cancel context.CancelFunc
-	done   chan struct{}
-	out    string
+	cancel  context.CancelFunc
+	done    chan struct{}
+	out     string
+	trouble error // of stopping it
 }
 
 // Outcome counts the requests of a load.
@@ -38,14 +39,18 @@ func (c *Cluster) StartLoad(ctx context.Context, namespace, pod, url string) *Lo
 	l := &Load{done: make(chan struct{})}
 	script := fmt.Sprintf(loadScript, stop, url)
 	l.cancel = func() {
+		defer cancel()
 		// The loop ends after its last request; only then is all of its output here.
-		if _, err := c.Exec(ctx, namespace, pod, "touch", stop); err == nil {
-			select {
-			case <-l.done:
-			case <-time.After(time.Minute):
-			}
+		stopping, done := context.WithTimeout(ctx, time.Minute)
+		defer done()
+		l.trouble = Eventually(stopping, "the load is told to stop", func(ctx context.Context) error {
+			_, err := c.Exec(ctx, namespace, pod, "touch", stop)
+			return err
+		})
+		select {
+		case <-l.done:
+		case <-time.After(time.Minute):
 		}
-		cancel()
 	}
 	go func() {
 		defer close(l.done)
@@ -63,6 +68,9 @@ func (l *Load) Stop() Outcome {
 	l.cancel()
 	<-l.done
 	var o Outcome
+	if l.trouble != nil {
+		o.Failures = append(o.Failures, l.trouble.Error())
+	}
 	for line := range strings.SplitSeq(l.out, "\n") {
 		switch {
 		case line == "ok":
