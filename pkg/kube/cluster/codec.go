@@ -25,7 +25,7 @@ func builtinCodecs() (runtime.NegotiatedSerializer, error) {
 			return nil, fmt.Errorf("register the kinds of Kubernetes: %w", err)
 		}
 	}
-	return serializer.NewCodecFactory(scheme).WithoutConversion(), nil
+	return newPrunedCodecs(scheme, serializer.NewCodecFactory(scheme).WithoutConversion()), nil
 }
 
 // servedCodecs decode custom resources, which come as JSON, into items.
