@@ -90,7 +90,7 @@ func (d *daemon) enrol(ctx context.Context, g *group) error {
 	if err := d.rules.Install(d.agent.EnrolledAddresses()); err != nil {
 		return err
 	}
-	d.agent.Restore() //nolint:contextcheck // the agent has its own
+	d.agent.Restore()
 	g.run(func() error { return d.proxies.Serve(ctx) })
 	d.ready.Store(true)
 	d.agent.Run(ctx)
@@ -139,7 +139,7 @@ func (d *daemon) connect() error {
 }
 
 func (d *daemon) assembleAgent(ctx context.Context, metrics *nodeagent.Metrics, selection nodeagent.Selection) error {
-	backend, rules, err := d.choose(ctx)
+	backend, rules, err := d.choose() //nolint:contextcheck // runs of binaries have a bound of their own
 	if err != nil {
 		return err
 	}

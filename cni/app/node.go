@@ -1,7 +1,6 @@
 package app
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -39,7 +38,7 @@ func (c Config) openHost() (*os.File, error) {
 func (c Config) xtablesLock() string { return filepath.Join(filepath.Dir(c.StateFile), "xtables.lock") }
 
 // choose decides on the back end for pods and the one for the node. What the others have left is cleared.
-func (d *daemon) choose(ctx context.Context) (redirect.Chosen, nodeRules, error) {
+func (d *daemon) choose() (redirect.Chosen, nodeRules, error) {
 	lock := d.cfg.xtablesLock()
 	if err := os.MkdirAll(filepath.Dir(lock), 0o755); err != nil {
 		return redirect.Chosen{}, nil, fmt.Errorf("directory of the agent's files: %w", err)
@@ -50,7 +49,7 @@ func (d *daemon) choose(ctx context.Context) (redirect.Chosen, nodeRules, error)
 		want = redirect.NFT
 		if nftErr != nil {
 			want = redirect.IPTables
-			d.cfg.Log.WarnContext(ctx, "redirection by iptables", "reason", nftErr)
+			d.cfg.Log.Warn("redirection by iptables", "reason", nftErr)
 		}
 	}
 	byNFT, nodeByNFT := redirect.Backend(nft.Backend{}), nodeRules(host.New(d.hostNS, d.cfg.Redirect))
@@ -71,7 +70,7 @@ func (d *daemon) choose(ctx context.Context) (redirect.Chosen, nodeRules, error)
 	default:
 		return redirect.Chosen{}, nil, fmt.Errorf("redirection by %q: there are nft and iptables", want)
 	}
-	d.cfg.Log.InfoContext(ctx, "redirection by iptables", "binaries", tool.Kind)
+	d.cfg.Log.Info("redirection by iptables", "binaries", tool.Kind)
 	all := d.iptablesBackends(tool)
 	before := all[1:]
 	if nftErr == nil {
@@ -85,7 +84,7 @@ func (d *daemon) choose(ctx context.Context) (redirect.Chosen, nodeRules, error)
 	case err == nil:
 		return backend, own, nil
 	case nftErr == nil:
-		d.cfg.Log.WarnContext(ctx, "the node's own rules are made by nft", "reason", err)
+		d.cfg.Log.Warn("the node's own rules are made by nft", "reason", err)
 		return backend, nodeByNFT, nil
 	}
 	return redirect.Chosen{}, nil, errors.Join(err, nftErr)

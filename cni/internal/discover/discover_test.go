@@ -37,11 +37,13 @@ func TestPodUID(t *testing.T) {
 	}
 }
 
-// procfs is a directory that looks like one: a process per entry, with the cgroup and the network namespace given.
-func procfs(t *testing.T, processes map[string]struct {
+type process struct {
 	cgroup string
 	ns     *os.File
-}) string {
+}
+
+// procfs is a directory that looks like one: a process per entry, with the cgroup and the network namespace given.
+func procfs(t *testing.T, processes map[string]process) string {
 	t.Helper()
 	dir := t.TempDir()
 	for pid, p := range processes {
@@ -78,10 +80,6 @@ func TestOnlyThePodsOwnNamespaceIsTaken(t *testing.T) {
 	podID, err := netns.Identify(pod)
 	if err != nil {
 		t.Fatal(err)
-	}
-	type process = struct {
-		cgroup string
-		ns     *os.File
 	}
 	group := "0::/kubepods/pod" + uid + "/1"
 	ip := netip.MustParseAddr("10.5.0.2")

@@ -251,7 +251,7 @@ func (a *Agent) Run(ctx context.Context) {
 	defer ticker.Stop()
 	defer inspection.Stop()
 	for {
-		a.Restore() //nolint:contextcheck // the agent has its own
+		a.Restore()
 		a.forgetOrphans()
 		a.lookAfterOlder()
 		select {

@@ -99,7 +99,7 @@ func (t Tool) run(ns *os.File, input, name string, args ...string) (string, erro
 	err := netns.Do(ns, func() error { // a child inherits the network namespace of the thread that starts it
 		cmd := exec.CommandContext(ctx, name, args...) //nolint:gosec // one of our own names
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), &out, &problem
-		cmd.Env = append(os.Environ(), "XTABLES_LOCKFILE="+t.lockFile)
+		cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "XTABLES_LOCKFILE=" + t.lockFile}
 		return cmd.Run()
 	})
 	if err != nil {
