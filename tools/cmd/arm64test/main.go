@@ -43,7 +43,7 @@ func run(ctx context.Context, args []string) error {
 	f.StringVar(&o.out, "out", "out/arm64", "where results and what is fetched go")
 	f.StringVar(&o.kernel, "kernel", "linux-image-cloud-arm64", "Debian's package of the kernel")
 	f.StringVar(&o.release, "debian", "bookworm", "release of Debian")
-	f.StringVar(&packages, "packages", "pkg/netx,pkg/hbone,ztunnel/internal/proxy,ztunnel/internal/inpod,cni/redirect", "directories of the tests to run in the machine; empty: no machine")
+	f.StringVar(&packages, "packages", "pkg/netx,ztunnel/internal/proxy,ztunnel/internal/inpod,cni/redirect", "directories of the tests to run in the machine; empty: no machine")
 	f.DurationVar(&o.timeout, "timeout", 30*time.Minute, "of the machine")
 	f.IntVar(&o.memory, "memory", 1536, "of the machine, in MiB")
 	f.IntVar(&o.processors, "processors", 2, "of the machine")
