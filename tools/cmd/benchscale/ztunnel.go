@@ -68,8 +68,12 @@ func (z *ztunnel) open(addr string) error {
 	encoder := hpack.NewEncoder(&headers)
 	var err error
 	for _, h := range [][2]string{
-		{":method", "POST"}, {":scheme", "http"}, {":authority", addr}, {":path", discovery.AggregatedDiscoveryService_DeltaAggregatedResources_FullMethodName},
-		{"content-type", "application/grpc"}, {"te", "trailers"},
+		{":method", "POST"},
+		{":scheme", "http"},
+		{":authority", addr},
+		{":path", discovery.AggregatedDiscoveryService_DeltaAggregatedResources_FullMethodName},
+		{"content-type", "application/grpc"},
+		{"te", "trailers"},
 	} {
 		err = errors.Join(err, encoder.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]}))
 	}
