@@ -83,10 +83,10 @@ func (c *checker) exportTo(list []string) {
 
 // destinationHost is the name of a service: short, or whole, perhaps with a wildcard.
 func (c *checker) destinationHost(field, host string) {
-	switch {
-	case host == "":
+	switch host {
+	case "":
 		c.bad(field, "required: name a service, such as reviews or reviews.default.svc.cluster.local")
-	case host == "*":
+	case "*":
 	default:
 		c.host(field, host)
 	}
