@@ -96,6 +96,11 @@ tidy-check: ## fail when a module file is not tidy
 bench: envoy ## measure, as ratios against a peer or a limit in the same run
 	@short=0; for b in benchl4 benchwds benchxds benchl7; do go run ./tools/cmd/$$b || short=1; done; exit $$short
 
+.PHONY: bench-scale
+bench-scale: ## measure the control plane beside a real API server with 10 000 and 50 000 pods, against recorded figures
+	go run ./tools/cmd/kindnode binaries -only etcd,kube-apiserver -out $(OUT)/k8s/bin
+	go run ./tools/cmd/benchscale
+
 .PHONY: docker docker.all docker.save push docker.push
 docker docker.all: ## container images for DOCKER_ARCHITECTURES as HUB/name:TAG, in out/images
 	$(IMAGEBUILD)
