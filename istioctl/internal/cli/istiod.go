@@ -115,5 +115,8 @@ func (i *Istiod) forward(ctx context.Context, pod string, port int) (local uint1
 		close(end)
 		return 0, nil, errors.Join(errors.New("no port"), err)
 	}
-	return ports[0].Local, func() { close(end); <-failed }, nil
+	return ports[0].Local, func() {
+		close(end)
+		_ = <-failed // it ends because it was told to
+	}, nil
 }

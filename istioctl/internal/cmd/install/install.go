@@ -20,8 +20,8 @@ import (
 type flags struct {
 	cli.Installation
 	yes, dryRun, verify bool
-	timeout                     time.Duration
-	upgrade                     bool
+	timeout             time.Duration
+	upgrade             bool
 }
 
 // New returns the command install.
