@@ -4,13 +4,13 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"sigs.k8s.io/yaml"
 )
@@ -120,17 +120,17 @@ func dropReleaseLabels(metadata map[string]any) {
 	}
 }
 
-// locate returns the directory and the version of a module of this build.
+// locate returns the directory and the version of a module of this build; one that is not in the module cache is downloaded.
 func locate(module string) (dir, version string, err error) {
-	cmd := exec.Command("go", "list", "-m", "-f", "{{.Dir}} {{.Version}}", module)
+	cmd := exec.Command("go", "mod", "download", "-json", module)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return "", "", fmt.Errorf("go list -m %s: %w", module, err)
+		return "", "", fmt.Errorf("go mod download %s: %w", module, err)
 	}
-	dir, version, ok := strings.Cut(strings.TrimSpace(string(out)), " ")
-	if !ok || dir == "" {
-		return "", "", fmt.Errorf("%s is not in the module cache; run go mod download", module)
+	var found struct{ Dir, Version string }
+	if err := json.Unmarshal(out, &found); err != nil {
+		return "", "", fmt.Errorf("go mod download %s: %w", module, err)
 	}
-	return dir, version, nil
+	return found.Dir, found.Version, nil
 }
