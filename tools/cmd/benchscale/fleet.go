@@ -28,8 +28,9 @@ type fleet struct {
 
 	syncBytes atomic.Int64
 	synced    chan struct{} // one for each client that has its first state
-	arrived   []change      // by number
-	complete  chan int      // numbers of changes that all clients have
+	made      int
+	arrived   []change // by number
+	complete  chan int // numbers of changes that all clients have
 }
 
 // change is one, as clients saw it.
@@ -38,19 +39,24 @@ type change struct {
 	at      []atomic.Int64 // by client, since the fleet began; 0 is not yet
 }
 
+// newFleet is for as many clients and changes at most.
 func newFleet(clients, changes int) *fleet {
-	f := &fleet{failed: make(chan error, clients), synced: make(chan struct{}, clients), arrived: make([]change, changes), complete: make(chan int, changes), began: time.Now()}
-	for i := range f.arrived {
-		f.arrived[i].missing.Store(int64(clients))
-		f.arrived[i].at = make([]atomic.Int64, clients)
-	}
-	return f
+	return &fleet{failed: make(chan error, clients), synced: make(chan struct{}, clients), arrived: make([]change, changes), complete: make(chan int, changes), began: time.Now()}
 }
 
-// connect adds all clients, at once, and returns when all have their first state.
+// next returns the number of a change that is about to be made. It is called from one goroutine.
+func (f *fleet) next() int {
+	n := f.made
+	f.made++
+	f.arrived[n].at = make([]atomic.Int64, len(f.clients))
+	f.arrived[n].missing.Store(int64(len(f.clients)))
+	return n
+}
+
+// connect adds clients, all at once, and returns when they have their first state.
 func (f *fleet) connect(ctx context.Context, addr string, n int) error {
-	for i := range n {
-		first := true
+	for range n {
+		i, first := len(f.clients), true
 		z, err := dial(addr, func(message []byte, size int) {
 			if first {
 				first = false
@@ -95,6 +101,9 @@ func (f *fleet) scan(client int, message []byte) {
 			continue
 		}
 		c := &f.arrived[n]
+		if client >= len(c.at) {
+			continue // from before this client was there
+		}
 		if c.at[client].CompareAndSwap(0, int64(time.Since(f.began))) && c.missing.Add(-1) == 0 {
 			f.complete <- n
 		}

@@ -13,7 +13,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -24,8 +23,8 @@ import (
 
 // options of a run.
 type options struct {
-	services      string
-	pods, clients int
+	layouts       string
+	like, clients int
 	lone, churn   int
 	rate          float64
 	program       string
@@ -34,9 +33,9 @@ type options struct {
 
 func main() {
 	var o options
-	flag.StringVar(&o.services, "services", "1000,5000", "numbers of services, one layout each")
-	flag.IntVar(&o.pods, "pods", 10, "pods of each service")
-	flag.IntVar(&o.clients, "clients", 200, "simulated ztunnels")
+	flag.StringVar(&o.layouts, "layouts", "1000x10,5000x5,5000x10", "services x pods of each; one with as many services as that before only adds pods")
+	flag.IntVar(&o.like, "like", peerClients, "simulated ztunnels of the measurement that is compared")
+	flag.IntVar(&o.clients, "clients", 200, "simulated ztunnels in the end")
 	flag.IntVar(&o.lone, "lone", 200, "changes made one after the other")
 	flag.IntVar(&o.churn, "churn", 1000, "changes made at -rate")
 	flag.Float64Var(&o.rate, "rate", 50, "changes per second under churn")
@@ -65,15 +64,20 @@ func run(ctx context.Context, o options, out io.Writer) (bool, error) {
 			return false, fmt.Errorf("build the control plane: %w\n%s", err, output)
 		}
 	}
+	layouts, err := parse(o.layouts)
+	if err != nil {
+		return false, err
+	}
 	ok := true
-	for text := range strings.SplitSeq(o.services, ",") {
-		services, err := strconv.Atoi(text)
-		if err != nil {
-			return false, fmt.Errorf("-services: %w", err)
+	var b *bed
+	for _, l := range layouts {
+		if b, err = b.grow(ctx, bin, root, l); err != nil {
+			return false, fmt.Errorf("create %s: %w", l, err)
 		}
-		m, err := measure(ctx, o, bin, root, services)
+		defer b.server.Stop() // again is allowed
+		m, err := measure(ctx, o, b)
 		if err != nil {
-			return false, fmt.Errorf("measure %d services: %w", services, err)
+			return false, fmt.Errorf("measure %s: %w", l, err)
 		}
 		if err := m.print(out); err != nil {
 			return false, err
@@ -83,12 +87,30 @@ func run(ctx context.Context, o options, out io.Writer) (bool, error) {
 	return ok, nil
 }
 
-// peer is what was recorded for istiod with as many services; the larger layout had 5 pods of each service, which is half of ours.
+// layout is the size of a mesh.
+type layout struct{ services, pods int }
+
+func (l layout) String() string { return fmt.Sprintf("%dx%d", l.services, l.pods) }
+
+func parse(text string) (out []layout, err error) {
+	for part := range strings.SplitSeq(text, ",") {
+		var l layout
+		if _, err := fmt.Sscanf(part, "%dx%d", &l.services, &l.pods); err != nil || l.services < 1 || l.pods < 1 {
+			return nil, fmt.Errorf("-layouts: %q is not services x pods, such as 1000x10", part)
+		}
+		out = append(out, l)
+	}
+	return out, nil
+}
+
+// peerClients is how many the peer's figures are with.
+const peerClients = 50
+
+// peer is what was recorded for istiod.
 type peer struct {
-	pods                 int
 	startCPU             time.Duration
 	heap, rss, rssServed float64 // MiB
-	clientCPU            time.Duration
+	syncCPU              time.Duration
 	loneP50, loneP99     time.Duration
 	churnP50, churnP99   time.Duration
 	churnCPU             time.Duration // per 1000 changes
@@ -96,68 +118,91 @@ type peer struct {
 	tunedLoneP99, tunedChurnP99, tunedChurnCPU time.Duration
 }
 
-// recorded returns the peer's figures for the nearest layout.
-func recorded(services int) (peer, string) {
+// recorded returns the peer's figures for a layout, if there are any.
+func recorded(l layout) (peer, bool) {
 	const ms = time.Millisecond
-	if services < 3000 {
+	switch l {
+	case layout{1000, 10}:
 		return peer{
-			pods: 10, startCPU: 6600 * ms, heap: 234, rss: 478, rssServed: 696, clientCPU: 3200 * ms / 50, loneP50: 105 * ms, loneP99: 118 * ms,
+			startCPU: 6600 * ms, heap: 234, rss: 478, rssServed: 696, syncCPU: 3200 * ms, loneP50: 105 * ms, loneP99: 118 * ms,
 			churnP50: 5100 * ms, churnP99: 9900 * ms, churnCPU: 2500 * ms,
-		}, "1000 services x 10 pods, 50 clients"
+		}, true
+	case layout{5000, 5}:
+		return peer{
+			startCPU: 9900 * ms, heap: 552, rss: 981, rssServed: 1786, syncCPU: 11200 * ms, loneP50: 105 * ms, loneP99: 135 * ms,
+			churnP50: 1700 * ms, churnP99: 7400 * ms, churnCPU: 2200 * ms,
+			tunedLoneP99: 9700 * time.Microsecond, tunedChurnP99: 27 * ms, tunedChurnCPU: 9300 * ms,
+		}, true
 	}
-	return peer{
-		pods: 5, startCPU: 9900 * ms, heap: 552, rss: 981, rssServed: 1786, clientCPU: 11200 * ms / 50, loneP50: 105 * ms, loneP99: 135 * ms,
-		churnP50: 1700 * ms, churnP99: 7400 * ms, churnCPU: 2200 * ms,
-		tunedLoneP99: 9700 * time.Microsecond, tunedChurnP99: 27 * ms, tunedChurnCPU: 9300 * ms,
-	}, "5000 services x 5 pods, 50 clients"
+	return peer{}, false
 }
 
 // print writes the table for people.
 func (m *measurement) print(out io.Writer) error {
-	p, name := recorded(m.services)
+	p, known := recorded(m.layout)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	row := func(what, format string, args ...any) {
-		fmt.Fprintf(w, what+"\t"+format+"\n", args...)
+	row := func(what, ours, format string, args ...any) {
+		beside := ""
+		if known && format != "" {
+			beside = "peer: " + fmt.Sprintf(format, args...)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\n", what, ours, beside)
 	}
-	seconds := func(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds()) }
-	row("layout", "%d services x %d pods, %d clients\tpeer: %s", m.services, m.pods, m.clients, name)
-	row("load of the machine (1 min), before and after", "%s, %s\tpeer: 2 shared cores, other times", m.loadBefore, m.loadAfter)
-	row("objects created through the API", "%d in %s\t", m.objects, seconds(m.created))
-	row("start to ready", "%s (%s CPU)\tpeer: %s CPU", seconds(m.start), seconds(m.startCPU), seconds(p.startCPU))
-	row("RSS, heap after GC", "%.0f, %.0f MiB\tpeer: %.0f, %.0f MiB", m.rss, m.heap, p.rss, p.heap)
-	row("first state of all clients", "%s (%s CPU), %.1f MB each\tpeer: %s CPU for as many", seconds(m.sync), seconds(m.syncCPU), float64(m.syncBytes)/1e6, seconds(p.clientCPU*time.Duration(m.clients)))
-	row("RSS with clients, highest", "%.0f, %.0f MiB\tpeer: %.0f MiB with 50 clients", m.rssServed, m.rssPeak, p.rssServed)
-	row("lone change acknowledged → at a client, p50, p99", "%v, %v\tpeer: %v, %v", m.lone.at(50), m.lone.at(99), p.loneP50, p.loneP99)
-	row("lone change acknowledged → at the last client, p50, p99", "%v, %v\t", m.loneLast.at(50), m.loneLast.at(99))
-	row(fmt.Sprintf("the same, %.0f changes/s (%.0f were made)", m.rate, m.achieved), "%v, %v\tpeer: %v, %v", m.churned.at(50), m.churned.at(99), p.churnP50, p.churnP99)
-	row("CPU per 1000 changes", "%s\tpeer: %s with 50 clients", seconds(m.churnCPU), seconds(p.churnCPU))
-	if p.tunedLoneP99 > 0 {
-		row("", "\tpeer tuned to 1 ms: lone p99 %v, churn p99 %v, %s CPU", p.tunedLoneP99, p.tunedChurnP99, seconds(p.tunedChurnCPU))
+	row("services x pods", m.layout.String(), "recorded with %d clients on 2 shared cores", peerClients)
+	row("load of the machine (1 min), before and after", m.loadBefore+", "+m.loadAfter, "")
+	row("start to ready (CPU)", fmt.Sprintf("%s (%s)", seconds(m.start), seconds(m.startCPU)), "(%s)", seconds(p.startCPU))
+	row("RSS, heap after GC", fmt.Sprintf("%.0f, %.0f MiB", m.rss, m.heap), "%.0f, %.0f MiB", p.rss, p.heap)
+	for i, s := range m.served {
+		name := fmt.Sprintf("%d clients: ", s.clients)
+		beside := known && i == 0
+		known := known
+		row = func(what, ours, format string, args ...any) {
+			text := ""
+			if known && beside && format != "" {
+				text = "peer: " + fmt.Sprintf(format, args...)
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\n", name+what, ours, text)
+		}
+		row(fmt.Sprintf("first state of %d more, %.1f MB each (CPU)", s.added, float64(s.syncBytes)/1e6), fmt.Sprintf("%s (%s)", seconds(s.sync), seconds(s.syncCPU)), "(%s)", seconds(p.syncCPU))
+		row("RSS, highest so far", fmt.Sprintf("%.0f, %.0f MiB", s.rss, s.peak), "%.0f MiB", p.rssServed)
+		row("lone change acknowledged → at a client, p50, p99", fmt.Sprintf("%v, %v", s.lone.at(50), s.lone.at(99)), "%v, %v", p.loneP50, p.loneP99)
+		row("… → at the last client, p50, p99", fmt.Sprintf("%v, %v", s.loneLast.at(50), s.loneLast.at(99)), "")
+		row(fmt.Sprintf("the same at %.0f changes/s", s.achieved), fmt.Sprintf("%v, %v", s.churned.at(50), s.churned.at(99)), "%v, %v", p.churnP50, p.churnP99)
+		row("CPU per 1000 of these changes", seconds(s.churnCPU), "%s", seconds(p.churnCPU))
+		if p.tunedLoneP99 > 0 {
+			row("", "", "with a debounce of 1 ms: lone p99 %v, under churn p99 %v, CPU %s", p.tunedLoneP99, p.tunedChurnP99, seconds(p.tunedChurnCPU))
+		}
 	}
 	return w.Flush()
 }
 
-// report prints the ratios; it returns whether all targets are met.
+// report prints the ratios to the peer's figures of the same layout with as many clients; it returns whether all targets are met.
 func (m *measurement) report(out io.Writer) bool {
-	p, _ := recorded(m.services)
+	p, known := recorded(m.layout)
+	s := m.served[0]
+	if !known || s.clients != peerClients {
+		return true
+	}
 	ok := true
 	line := func(name string, value, target float64) {
-		ok = bench.Report(out, fmt.Sprintf("scale-%d-%s", m.services, name), value, target) && ok
+		ok = bench.Report(out, fmt.Sprintf("scale-%s-%s", m.layout, name), value, target) && ok
 	}
 	line("start-cpu", ratio(m.startCPU, p.startCPU), 0.25)
 	line("heap", m.heap/p.heap, 0.2)
-	line("clients-cpu", ratio(m.syncCPU, p.clientCPU*time.Duration(m.clients)), 0.15)
-	line("clients-rss", max(0, m.rssServed-m.rss)/(p.rssServed-p.rss), 0.1)
-	line("lone-p99", ratio(m.lone.at(99), p.loneP99), 0.1)
-	line("churn-p99", ratio(m.churned.at(99), p.churnP99), 0.01)
-	line("churn-cpu", ratio(m.churnCPU, p.churnCPU), 1)
+	line("clients-cpu", ratio(s.syncCPU, p.syncCPU), 0.15)
+	line("clients-rss", max(0, s.rss-m.rss)/(p.rssServed-p.rss), 0.1)
+	line("lone-p99", ratio(s.lone.at(99), p.loneP99), 0.1)
+	line("churn-p99", ratio(s.churned.at(99), p.churnP99), 0.01)
+	line("churn-cpu", ratio(s.churnCPU, p.churnCPU), 1)
 	if p.tunedLoneP99 > 0 {
-		line("lone-p99-tuned", ratio(m.lone.at(99), p.tunedLoneP99), 1)
-		line("churn-p99-tuned", ratio(m.churned.at(99), p.tunedChurnP99), 1)
-		line("churn-cpu-tuned", ratio(m.churnCPU, p.tunedChurnCPU), 0.25)
+		line("lone-p99-tuned", ratio(s.lone.at(99), p.tunedLoneP99), 1)
+		line("churn-p99-tuned", ratio(s.churned.at(99), p.tunedChurnP99), 1)
+		line("churn-cpu-tuned", ratio(s.churnCPU, p.tunedChurnCPU), 0.25)
 	}
 	return ok
 }
+
+func seconds(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds()) }
 
 func ratio(a, b time.Duration) float64 { return float64(a) / float64(b) }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -12,53 +13,70 @@ import (
 	"github.com/isthmus-mesh/isthmus/pkg/kube/apiserver"
 )
 
+// bed is an API server with the objects of a layout.
+type bed struct {
+	server *apiserver.Server
+	mesh   *mesh
+}
+
+// grow returns a bed with the layout: b with more objects, or a new one.
+func (b *bed) grow(ctx context.Context, bin, root string, l layout) (*bed, error) {
+	if b == nil || b.mesh.services != l.services || b.mesh.pods > l.pods {
+		if b != nil {
+			b.server.Stop()
+		}
+		crds, err := filepath.Glob(filepath.Join(root, "operator", "crds", "*.yaml"))
+		if err != nil {
+			return nil, err
+		}
+		server, err := apiserver.Start(ctx, apiserver.Config{Bin: bin, CRDs: crds, Flags: []string{
+			"--enable-priority-and-fairness=false", "--max-mutating-requests-inflight=1000", "--max-requests-inflight=2000",
+		}})
+		if err != nil {
+			return nil, err
+		}
+		objects, err := newMesh(server.REST())
+		if err != nil {
+			server.Stop()
+			return nil, err
+		}
+		b = &bed{server: server, mesh: objects}
+	}
+	if err := b.mesh.grow(ctx, l); err != nil {
+		b.server.Stop()
+		return nil, err
+	}
+	return b, nil
+}
+
 // measurement is what has been measured with one layout.
 type measurement struct {
-	services, pods, clients int
-	loadBefore, loadAfter   string
-	objects                 int
-	created                 time.Duration
+	layout
+	loadBefore, loadAfter string
 
-	start, startCPU    time.Duration
-	heap               float64 // MiB, as all memory here
-	rss                float64
-	sync, syncCPU      time.Duration
-	syncBytes          int64
-	rssServed, rssPeak float64
+	start, startCPU time.Duration
+	heap, rss       float64 // MiB, as all memory here
+	served          []*serving
+}
 
+// serving is what has been measured with a number of clients.
+type serving struct {
+	clients, added int
+	sync, syncCPU  time.Duration // of those that were added
+	syncBytes      int64
+	rss, peak      float64
 	lone, loneLast durations
 	churned        durations
-	rate, achieved float64
+	achieved       float64       // changes per second
 	churnCPU       time.Duration // per 1000 changes
 }
 
-func measure(ctx context.Context, o options, bin, root string, services int) (*measurement, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, time.Hour, errTimeout)
+func measure(ctx context.Context, o options, b *bed) (*measurement, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, 15*time.Minute, errTimeout)
 	defer cancel()
-	crds, err := filepath.Glob(filepath.Join(root, "operator", "crds", "*.yaml"))
-	if err != nil {
-		return nil, err
-	}
-	server, err := apiserver.Start(ctx, apiserver.Config{Bin: bin, CRDs: crds, Flags: []string{
-		"--enable-priority-and-fairness=false", "--max-mutating-requests-inflight=1000", "--max-requests-inflight=2000",
-	}})
-	if err != nil {
-		return nil, err
-	}
-	defer server.Stop()
-	m := &measurement{services: services, pods: o.pods, clients: o.clients, rate: o.rate, loadBefore: load()}
-	objects, err := newMesh(server.REST(), services, o.pods)
-	if err != nil {
-		return nil, err
-	}
+	m := &measurement{layout: b.mesh.layout, loadBefore: load()}
 	begin := time.Now()
-	if m.objects, err = objects.create(ctx); err != nil {
-		return nil, err
-	}
-	m.created = time.Since(begin)
-
-	begin = time.Now()
-	p, err := startPilot(ctx, o.program, server.Dir(), server.REST())
+	p, err := startPilot(ctx, o.program, b.server.Dir(), b.server.REST())
 	if err != nil {
 		return nil, err
 	}
@@ -73,47 +91,55 @@ func measure(ctx context.Context, o options, bin, root string, services int) (*m
 	if m.rss, _, err = p.rss(); err != nil {
 		return nil, err
 	}
-	if err := p.profile(ctx, "/debug/pprof/heap?gc=1", o.profiles, fmt.Sprintf("heap-%d.pb.gz", services)); err != nil {
+	if err := p.profile(ctx, "/debug/pprof/heap?gc=1", o.profiles, fmt.Sprintf("heap-%s.pb.gz", m.layout)); err != nil {
 		return nil, err
 	}
-	err = m.serve(ctx, o, p, objects)
+	stages := []int{min(o.like, o.clients), o.clients}
+	f := newFleet(o.clients, len(stages)*(warmUps+o.lone+o.churn))
+	defer f.close()
+	for _, clients := range slices.Compact(stages) {
+		s := &serving{clients: clients, added: clients - len(f.clients)}
+		if err := s.measure(ctx, o, f, p, b.mesh); err != nil {
+			return nil, fmt.Errorf("with %d clients: %w\n%s", clients, err, p.output())
+		}
+		m.served = append(m.served, s)
+	}
 	m.loadAfter = load()
-	return m, err
+	return m, nil
 }
 
 // warmUps are changes before those that are measured.
 const warmUps = 20
 
-func (m *measurement) serve(ctx context.Context, o options, p *pilot, objects *mesh) error {
-	f := newFleet(o.clients, warmUps+o.lone+o.churn)
-	defer f.close()
+func (s *serving) measure(ctx context.Context, o options, f *fleet, p *pilot, objects *mesh) error {
 	before, err := p.cpu()
 	if err != nil {
 		return err
 	}
 	begin := time.Now()
-	if err := f.connect(ctx, p.grpc, o.clients); err != nil {
-		return fmt.Errorf("%w\n%s", err, p.output())
+	if err := f.connect(ctx, p.grpc, s.added); err != nil {
+		return err
 	}
-	m.sync = time.Since(begin)
+	s.sync = time.Since(begin)
 	after, err := p.cpu()
 	if err != nil {
 		return err
 	}
-	m.syncCPU, m.syncBytes = after-before, f.syncBytes.Load()
-	if m.rssServed, m.rssPeak, err = p.rss(); err != nil {
+	s.syncCPU, s.syncBytes = after-before, f.syncBytes.Load()
+	if s.rss, s.peak, err = p.rss(); err != nil {
 		return err
 	}
-	if err := m.makeLone(ctx, f, objects, o.lone); err != nil {
+	if err := s.makeLone(ctx, f, objects, o.lone); err != nil {
 		return err
 	}
-	return m.makeChurn(ctx, f, p, objects, o)
+	return s.makeChurn(ctx, f, p, objects, o)
 }
 
 // makeLone makes changes one after the other, each when all clients have the one before.
-func (m *measurement) makeLone(ctx context.Context, f *fleet, objects *mesh, n int) error {
+func (s *serving) makeLone(ctx context.Context, f *fleet, objects *mesh, n int) error {
 	for i := range warmUps + n {
-		if err := objects.change(ctx, i, marker(i)); err != nil {
+		c := f.next()
+		if err := objects.change(ctx, c, marker(c)); err != nil {
 			return fmt.Errorf("change a pod: %w", err)
 		}
 		acknowledged := time.Since(f.began)
@@ -123,45 +149,46 @@ func (m *measurement) makeLone(ctx context.Context, f *fleet, objects *mesh, n i
 		if i < warmUps {
 			continue
 		}
-		each, last := f.latencies(i, acknowledged)
-		m.lone = append(m.lone, each...)
-		m.loneLast = append(m.loneLast, last)
+		each, last := f.latencies(c, acknowledged)
+		s.lone = append(s.lone, each...)
+		s.loneLast = append(s.loneLast, last)
 	}
 	return nil
 }
 
 // makeChurn makes changes at a rate, whether clients have those before or not.
-func (m *measurement) makeChurn(ctx context.Context, f *fleet, p *pilot, objects *mesh, o options) error {
+func (s *serving) makeChurn(ctx context.Context, f *fleet, p *pilot, objects *mesh, o options) error {
 	before, err := p.cpu()
 	if err != nil {
 		return err
 	}
 	profiled := make(chan error, 1)
 	go func() {
-		profiled <- p.profile(ctx, fmt.Sprintf("/debug/pprof/profile?seconds=%d", max(1, int(float64(o.churn)/o.rate))), o.profiles, fmt.Sprintf("churn-%d.pb.gz", m.services))
+		profiled <- p.profile(ctx, fmt.Sprintf("/debug/pprof/profile?seconds=%d", max(1, int(float64(o.churn)/o.rate))), o.profiles, fmt.Sprintf("churn-%s-%d.pb.gz", objects.layout, s.clients))
 	}()
-	first := warmUps + o.lone
-	acknowledged := make([]time.Duration, o.churn)
+	acknowledged := make(map[int]*time.Duration, o.churn)
 	errs := make(chan error, o.churn)
 	ticker := time.NewTicker(time.Duration(float64(time.Second) / o.rate))
 	defer ticker.Stop()
 	begin := time.Now()
 	var wg sync.WaitGroup
-	for i := range o.churn {
+	for range o.churn {
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
+		c, at := f.next(), new(time.Duration)
+		acknowledged[c] = at
 		wg.Go(func() {
-			if err := objects.change(ctx, first+i, marker(first+i)); err != nil {
+			if err := objects.change(ctx, c, marker(c)); err != nil {
 				errs <- fmt.Errorf("change a pod: %w", err)
 			}
-			acknowledged[i] = time.Since(f.began)
+			*at = time.Since(f.began)
 		})
 	}
 	wg.Wait()
-	m.achieved = float64(o.churn) / time.Since(begin).Seconds()
+	s.achieved = float64(o.churn) / time.Since(begin).Seconds()
 	select {
 	case err := <-errs:
 		return err
@@ -177,10 +204,10 @@ func (m *measurement) makeChurn(ctx context.Context, f *fleet, p *pilot, objects
 	if err != nil {
 		return err
 	}
-	m.churnCPU = (after - before) * 1000 / time.Duration(o.churn)
-	for i := range o.churn {
-		each, _ := f.latencies(first+i, acknowledged[i])
-		m.churned = append(m.churned, each...)
+	s.churnCPU = (after - before) * 1000 / time.Duration(o.churn)
+	for c, at := range acknowledged {
+		each, _ := f.latencies(c, *at)
+		s.churned = append(s.churned, each...)
 	}
 	return nil
 }

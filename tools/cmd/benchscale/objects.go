@@ -26,11 +26,11 @@ const (
 
 // mesh creates the objects of a layout. All of it follows from the numbers.
 type mesh struct {
-	client         kubernetes.Interface
-	services, pods int
+	layout
+	client kubernetes.Interface
 }
 
-func newMesh(config *rest.Config, services, pods int) (*mesh, error) {
+func newMesh(config *rest.Config) (*mesh, error) {
 	config = rest.CopyConfig(config)
 	config.QPS = -1 // no limit
 	config.ContentType = "application/vnd.kubernetes.protobuf"
@@ -38,38 +38,48 @@ func newMesh(config *rest.Config, services, pods int) (*mesh, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &mesh{client: client, services: services, pods: pods}, nil
+	return &mesh{client: client}, nil
 }
 
 func namespaceOf(service int) string { return fmt.Sprintf("ns-%d", service/servicesPerNamespace) }
 
 func podName(service, pod int) string { return fmt.Sprintf("svc-%d-7d9f8b6c5-%05d", service, pod) }
 
-// create returns the number of objects.
-func (m *mesh) create(ctx context.Context) (int, error) {
-	nodes := (m.services*m.pods + podsPerNode - 1) / podsPerNode
-	namespaces := (m.services + servicesPerNamespace - 1) / servicesPerNamespace
-	system := []string{"istio-system"}
-	for i := range namespaces {
-		system = append(system, fmt.Sprintf("ns-%d", i))
+// grow creates what a layout has more than what there is, which has no services or as many.
+func (m *mesh) grow(ctx context.Context, to layout) error {
+	from := m.layout
+	m.layout = to
+	if from.services == 0 {
+		namespaces := []string{"istio-system"}
+		for i := range (to.services + servicesPerNamespace - 1) / servicesPerNamespace {
+			namespaces = append(namespaces, fmt.Sprintf("ns-%d", i))
+		}
+		if err := parallel(ctx, len(namespaces), func(i int) error { return m.namespace(ctx, namespaces[i]) }); err != nil {
+			return fmt.Errorf("create namespaces: %w", err)
+		}
+		if err := parallel(ctx, to.services, func(i int) error { return m.service(ctx, i) }); err != nil {
+			return fmt.Errorf("create services: %w", err)
+		}
 	}
-	if err := parallel(ctx, len(system), func(i int) error { return m.namespace(ctx, system[i]) }); err != nil {
-		return 0, fmt.Errorf("create namespaces: %w", err)
+	first, more := from.pods, to.pods-from.pods
+	oldNodes, nodes := m.nodes(from.pods), m.nodes(to.pods)
+	if err := parallel(ctx, nodes-oldNodes, func(i int) error { return m.node(ctx, oldNodes+i) }); err != nil {
+		return fmt.Errorf("create nodes: %w", err)
 	}
-	if err := parallel(ctx, nodes, func(i int) error { return m.node(ctx, i) }); err != nil {
-		return 0, fmt.Errorf("create nodes: %w", err)
+	if err := parallel(ctx, to.services*more, func(i int) error { return m.pod(ctx, i/more, first+i%more) }); err != nil {
+		return fmt.Errorf("create pods: %w", err)
 	}
-	if err := parallel(ctx, m.services, func(i int) error { return m.service(ctx, i) }); err != nil {
-		return 0, fmt.Errorf("create services: %w", err)
+	if err := parallel(ctx, to.services, func(i int) error { return m.slice(ctx, i, first) }); err != nil {
+		return fmt.Errorf("create endpoint slices: %w", err)
 	}
-	if err := parallel(ctx, m.services*m.pods, func(i int) error { return m.pod(ctx, i/m.pods, i%m.pods) }); err != nil {
-		return 0, fmt.Errorf("create pods: %w", err)
-	}
-	if err := parallel(ctx, m.services, func(i int) error { return m.slice(ctx, i) }); err != nil {
-		return 0, fmt.Errorf("create endpoint slices: %w", err)
-	}
-	return len(system) + nodes + m.services*(2+m.pods), nil
+	return nil
 }
+
+// nodes is how many there are for that many pods of each service.
+func (m *mesh) nodes(pods int) int { return (m.services*pods + podsPerNode - 1) / podsPerNode }
+
+// number of a pod among all, which does not change when there are more of each service.
+func (m *mesh) number(service, pod int) int { return pod*m.services + service }
 
 // parallel calls do for each of n, several at once, until one fails.
 func parallel(ctx context.Context, n int, do func(int) error) error {
@@ -121,8 +131,8 @@ func (m *mesh) service(ctx context.Context, i int) error {
 }
 
 // address is that of a pod, which is unique.
-func address(service, pod, pods int) netip.Addr {
-	n := service*pods + pod
+func (m *mesh) address(service, pod int) netip.Addr {
+	n := m.number(service, pod)
 	return netip.AddrFrom4([4]byte{10, byte(128 + n>>16), byte(n >> 8), byte(n)})
 }
 
@@ -137,7 +147,7 @@ func (m *mesh) pod(ctx context.Context, service, index int) error {
 			OwnerReferences: []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: app + "-7d9f8b6c5", UID: types.UID(app), Controller: &yes, BlockOwnerDeletion: &yes}},
 		},
 		Spec: corev1.PodSpec{
-			ServiceAccountName: app, NodeName: fmt.Sprintf("node-%d", (service*m.pods+index)/podsPerNode),
+			ServiceAccountName: app, NodeName: fmt.Sprintf("node-%d", m.number(service, index)/podsPerNode),
 			Volumes: []corev1.Volume{{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: app}}}}, {Name: "tmp"}},
 			Containers: []corev1.Container{{
 				Name: "app", Image: "registry.example.com/team/" + app + ":v1.2.3",
@@ -152,7 +162,7 @@ func (m *mesh) pod(ctx context.Context, service, index int) error {
 	if err != nil {
 		return err
 	}
-	ip := address(service, index, m.pods).String()
+	ip := m.address(service, index).String()
 	now := metav1.Now()
 	created.Status = corev1.PodStatus{Phase: corev1.PodRunning, PodIP: ip, PodIPs: []corev1.PodIP{{IP: ip}}, HostIP: "10.0.0.1", StartTime: &now}
 	for _, condition := range []corev1.PodConditionType{corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady, corev1.PodScheduled} {
@@ -163,16 +173,17 @@ func (m *mesh) pod(ctx context.Context, service, index int) error {
 	return err
 }
 
-func (m *mesh) slice(ctx context.Context, service int) error {
+// slice has the pods of a service from the first on.
+func (m *mesh) slice(ctx context.Context, service, first int) error {
 	name, port, portName, protocol, ready := fmt.Sprintf("svc-%d", service), int32(8080), "http", corev1.ProtocolTCP, true
 	slice := &discoveryv1.EndpointSlice{
-		ObjectMeta:  metav1.ObjectMeta{Name: name + "-abcde", Labels: map[string]string{discoveryv1.LabelServiceName: name, discoveryv1.LabelManagedBy: "endpointslice-controller.k8s.io"}},
+		ObjectMeta:  metav1.ObjectMeta{Name: fmt.Sprintf("%s-%05d", name, first), Labels: map[string]string{discoveryv1.LabelServiceName: name, discoveryv1.LabelManagedBy: "endpointslice-controller.k8s.io"}},
 		AddressType: discoveryv1.AddressTypeIPv4, Ports: []discoveryv1.EndpointPort{{Name: &portName, Port: &port, Protocol: &protocol}},
 	}
-	for i := range m.pods {
-		node := fmt.Sprintf("node-%d", (service*m.pods+i)/podsPerNode)
+	for i := first; i < m.pods; i++ {
+		node := fmt.Sprintf("node-%d", m.number(service, i)/podsPerNode)
 		slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{
-			Addresses: []string{address(service, i, m.pods).String()}, Conditions: discoveryv1.EndpointConditions{Ready: &ready}, NodeName: &node,
+			Addresses: []string{m.address(service, i).String()}, Conditions: discoveryv1.EndpointConditions{Ready: &ready}, NodeName: &node,
 			TargetRef: &corev1.ObjectReference{Kind: "Pod", Namespace: namespaceOf(service), Name: podName(service, i)},
 		})
 	}

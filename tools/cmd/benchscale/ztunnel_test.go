@@ -26,6 +26,10 @@ func TestTheNonceIsFound(t *testing.T) {
 
 func TestChangesAreFoundInAnyPieces(t *testing.T) {
 	f := newFleet(1, 3)
+	f.clients = []*ztunnel{nil}
+	for range 3 {
+		f.next()
+	}
 	f.scan(0, []byte("x"+marker(2)+"y"+marker(0)+marker(7)+markerPrefix+"12"))
 	if f.arrived[0].missing.Load() != 0 || f.arrived[1].missing.Load() != 1 || f.arrived[2].missing.Load() != 0 {
 		t.Error("changes are not told apart")
