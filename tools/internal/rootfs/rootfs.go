@@ -219,7 +219,10 @@ func (t *Tree) Tar(at time.Time) ([]byte, error) {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	return out.Bytes(), w.Close()
+	if err := w.Close(); err != nil { // writes the end
+		return nil, err
+	}
+	return out.Bytes(), nil
 }
 
 func (t *Tree) parents() {
