@@ -12,7 +12,6 @@ import (
 
 func TestTarIsWhole(t *testing.T) {
 	tree := rootfs.New()
-	tree.Merge()
 	tree.Data("/etc/x", 0o600, []byte("hello"))
 	tree.Link("/bin/y", "/etc/x")
 	first, err := tree.Tar(time.Unix(1, 0))
