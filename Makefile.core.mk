@@ -16,12 +16,13 @@ OUT := $(CURDIR)/out
 VERSION ?= dev
 REVISION := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
-# Modules that build, in the order in which they depend on each other. tests/e2e joins when it does.
-MODULES := pkg pkg/kube ztunnel waypoint pilot cni samples sandbox istioctl tools
+# Modules, in the order in which they depend on each other.
+MODULES := pkg pkg/kube ztunnel waypoint pilot cni samples sandbox operator istioctl tools tests/e2e tests/e2e/apps tests/e2e/conformance
 PROTOS := pkg/api/workload/workload.proto pkg/api/security/authorization.proto pkg/api/zds/zds.proto
 
 # What `go build` puts into bin/: product binaries, then the sample workloads.
-BINARIES := ./pilot/cmd/pilot-discovery ./ztunnel/cmd/ztunnel ./waypoint/cmd/waypoint ./cni/cmd/install-cni ./cni/cmd/istio-cni ./istioctl/cmd/istioctl
+BINARIES := ./pilot/cmd/pilot-discovery ./ztunnel/cmd/ztunnel ./waypoint/cmd/waypoint ./cni/cmd/install-cni ./cni/cmd/istio-cni ./istioctl/cmd/istioctl \
+	./operator/cmd/operator
 SAMPLES := ./samples/bookinfo/cmd/productpage ./samples/bookinfo/cmd/details ./samples/bookinfo/cmd/reviews \
 	./samples/bookinfo/cmd/ratings ./samples/httpbin/cmd/httpbin ./samples/curl/cmd/sleep ./samples/tcp-echo/cmd/tcp-echo ./samples/udp-echo/cmd/udp-echo
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)
@@ -83,10 +84,12 @@ gen: ## regenerate what is generated
 	@mkdir -p $(BIN)
 	go build -o $(BIN)/protogen ./tools/cmd/protogen
 	$(BIN)/protogen $(PROTOS)
+	go run ./tools/cmd/crdsync
+	cd operator/charts && go generate .
 
 .PHONY: gen-check
 gen-check: gen ## fail when generated code differs from its source
-	@git diff --exit-code -- '*.pb.go' || { echo "generated code is stale: run make gen and commit the result"; exit 1; }
+	@git diff --exit-code -- '*.pb.go' operator || { echo "generated code is stale: run make gen and commit the result"; exit 1; }
 
 .PHONY: tidy-check
 tidy-check: ## fail when a module file is not tidy

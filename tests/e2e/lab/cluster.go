@@ -37,10 +37,10 @@ type Settings struct {
 
 // FromEnvironment reads the settings that the driver of the suites passes on.
 func FromEnvironment() Settings {
+	get := func(name, otherwise string) string { return or(os.Getenv(name), otherwise) } //nolint:forbidigo // the one place
 	return Settings{
-		Kubeconfig: os.Getenv("KUBECONFIG"), Istioctl: or(os.Getenv("ISTIOCTL"), "istioctl"), DockerHost: os.Getenv("DOCKER_HOST"),
-		Samples: or(os.Getenv("SAMPLES"), "../../../samples"), Artifacts: os.Getenv("ARTIFACTS"),
-		Hub: or(os.Getenv("HUB"), "docker.io/isthmus"), Tag: or(os.Getenv("TAG"), "dev"),
+		Kubeconfig: get("KUBECONFIG", ""), Istioctl: get("ISTIOCTL", "istioctl"), DockerHost: get("DOCKER_HOST", ""),
+		Samples: get("SAMPLES", "../../../samples"), Artifacts: get("ARTIFACTS", ""), Hub: get("HUB", "docker.io/isthmus"), Tag: get("TAG", "dev"),
 	}
 }
 
@@ -88,7 +88,7 @@ func Open(ctx context.Context, s Settings) (*Cluster, error) {
 // RunIstioctl runs istioctl against the cluster and returns what it printed, on both outputs.
 func (c *Cluster) RunIstioctl(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, c.Istioctl, args...)
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig, "NO_COLOR=1")
+	cmd.Env = append(cmd.Environ(), "KUBECONFIG="+c.Kubeconfig, "NO_COLOR=1")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return string(out), fmt.Errorf("istioctl %v: %w\n%s", args, err, out)

@@ -44,7 +44,7 @@ func (c *Cluster) StartLoad(ctx context.Context, namespace, pod, url string) *Lo
 		stopping, done := context.WithTimeout(ctx, time.Minute)
 		defer done()
 		l.trouble = Eventually(stopping, "the load is told to stop", func(ctx context.Context) error {
-			_, err := c.Exec(ctx, namespace, pod, "touch", stop)
+			_, err := c.Exec(ctx, namespace, pod, "sh", "-c", ": > "+stop)
 			return err
 		})
 		select {

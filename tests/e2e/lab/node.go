@@ -3,7 +3,6 @@ package lab
 import (
 	"context"
 	"fmt"
-	"os"
 	"os/exec"
 
 	corev1 "k8s.io/api/core/v1"
@@ -74,7 +73,7 @@ func (c *Cluster) readySince(ctx context.Context, name string) (metav1.Time, err
 // Docker runs a command of the engine in which the nodes live.
 func (c *Cluster) Docker(ctx context.Context, args ...string) error {
 	cmd := exec.CommandContext(ctx, "docker", args...)
-	cmd.Env = os.Environ()
+	cmd.Env = cmd.Environ()
 	if c.DockerHost != "" {
 		cmd.Env = append(cmd.Env, "DOCKER_HOST="+c.DockerHost)
 	}

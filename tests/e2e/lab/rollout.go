@@ -14,10 +14,14 @@ type Workload struct{ Kind, Namespace, Name string }
 
 func (w Workload) String() string { return fmt.Sprintf("%s %s/%s", w.Kind, w.Namespace, w.Name) }
 
-// The mesh's own workloads.
-func Istiod() Workload  { return Workload{"Deployment", SystemNamespace, "istiod"} }
+// Istiod is the control plane.
+func Istiod() Workload { return Workload{"Deployment", SystemNamespace, "istiod"} }
+
+// Ztunnel are the node proxies.
 func Ztunnel() Workload { return Workload{"DaemonSet", SystemNamespace, "ztunnel"} }
-func CNI() Workload     { return Workload{"DaemonSet", SystemNamespace, "istio-cni-node"} }
+
+// CNI are the node agents.
+func CNI() Workload { return Workload{"DaemonSet", SystemNamespace, "istio-cni-node"} }
 
 // Deployment names a Deployment.
 func Deployment(namespace, name string) Workload { return Workload{"Deployment", namespace, name} }

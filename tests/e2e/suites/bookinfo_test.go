@@ -7,8 +7,8 @@ import (
 	"strconv"
 	"strings"
 
-	. "github.com/onsi/ginkgo/v2" //nolint:revive // the language of the suites
-	. "github.com/onsi/gomega"    //nolint:revive // likewise
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
 
 	"github.com/isthmus-mesh/isthmus/tests/e2e/lab"
 )

@@ -5,8 +5,8 @@ package suites
 import (
 	"context"
 
-	. "github.com/onsi/ginkgo/v2" //nolint:revive // the language of the suites
-	. "github.com/onsi/gomega"    //nolint:revive // likewise
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )

@@ -6,8 +6,8 @@ import (
 	"context"
 	"time"
 
-	. "github.com/onsi/ginkgo/v2" //nolint:revive // the language of the suites
-	. "github.com/onsi/gomega"    //nolint:revive // likewise
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
 
 	"github.com/isthmus-mesh/isthmus/tests/e2e/lab"
 )
@@ -70,7 +70,7 @@ var _ = Describe("Under load", Ordered, func() {
 		var out string
 		Eventually(ctx, func() (string, error) {
 			var err error
-			out, err = cluster.Exec(ctx, ns, client.Name, "cat", "/tmp/out")
+			out, err = cluster.Exec(ctx, ns, client.Name, "sh", "-c", "cat /tmp/out")
 			return out, err
 		}).WithTimeout(patience).Should(HaveSuffix("done\n"))
 		Expect(out).To(Equal("done\n"))

@@ -11,7 +11,7 @@ import (
 	"fmt"
 	"time"
 
-	. "github.com/onsi/gomega" //nolint:revive // the language of the suites
+	. "github.com/onsi/gomega"
 )
 
 // signer issues tokens.
