@@ -292,7 +292,7 @@ func TestParameters(t *testing.T) {
 	problem("spec.replicas")
 	b.until("the autoscaler goes", func() error {
 		if _, err := hpa.Get(t.Context(), "wp", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
-			return fmt.Errorf("still there: %v", err)
+			return fmt.Errorf("still there: %w", err)
 		}
 		return nil
 	})

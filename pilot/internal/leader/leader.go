@@ -171,7 +171,7 @@ func (t *term) lead(ctx context.Context) {
 	defer close(t.ended)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(t.outer, cancel)()
+	defer context.AfterFunc(t.outer, cancel)() //nolint:contextcheck // the second of its ends
 	t.log.Info("this replica leads")
 	for wait := t.backoff; ctx.Err() == nil; wait = min(2*wait, time.Minute) {
 		err := t.run(ctx)
