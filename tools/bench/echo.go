@@ -52,7 +52,9 @@ func Echo(ctx context.Context, n, size, rounds int) ([]time.Duration, error) {
 		}
 	}
 	for range n {
-		<-answers // of the messages that opened the streams
+		if err := <-answers; err != nil { // of the messages that opened the streams
+			return nil, err
+		}
 	}
 	return rally(peers, answers, size, rounds)
 }
