@@ -25,14 +25,17 @@ func (s starter) StartPod(ctx context.Context, pod proxy.Pod) (inpod.Instance, e
 // nameServers starts a DNS server with each pod's proxy. It implements proxy.Companion.
 type nameServers struct {
 	config dns.Config
-	node   string
 }
 
 // StartPod implements proxy.Companion.
-func (n nameServers) StartPod(ctx context.Context, pod proxy.Pod, _ *proxy.Local) (io.Closer, error) {
+func (n nameServers) StartPod(ctx context.Context, pod proxy.Pod, local *proxy.Local) (io.Closer, error) {
 	config := n.config
-	config.Identify = func(namespace, name, serviceAccount string) *l4.Workload {
-		return config.Store.Load().LocalWorkload(n.node, namespace, name, serviceAccount)
+	config.Identify = func(ctx context.Context) *l4.Workload {
+		_, w, err := local.Workload(ctx)
+		if err != nil {
+			return nil
+		}
+		return w
 	}
 	server, err := dns.Start(ctx, config, dns.Pod{Namespace: pod.Info.Namespace, Name: pod.Info.Name, ServiceAccount: pod.Info.ServiceAccount}, pod.Net)
 	if err != nil {

@@ -174,7 +174,7 @@ func (n *node) nameServers() (proxy.Companion, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nameServers{node: n.cfg.NodeName, config: dns.Config{
+	return nameServers{config: dns.Config{
 		Settings: dns.Settings{Domain: n.cfg.ClusterDomain, PreferredNamespace: n.cfg.PreferredServiceNamespace, IPv6: n.cfg.IPv6},
 		Store:    n.store, Forwarder: dns.NewForwarder(upstreams), Metrics: metrics, Log: telemetry.Scoped(n.cfg.Log, "dns"),
 	}}, nil

@@ -117,6 +117,6 @@ func (i *Istiod) forward(ctx context.Context, pod string, port int) (local uint1
 	}
 	return ports[0].Local, func() {
 		close(end)
-		_ = <-failed // it ends because it was told to
+		<-failed // it ends because it was told to
 	}, nil
 }

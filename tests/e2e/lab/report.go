@@ -53,11 +53,18 @@ func (c *Cluster) BugReport(ctx context.Context, dir string) error {
 // reported are the kinds that are written down. Secrets are not.
 func reported() []schema.GroupVersionResource {
 	return []schema.GroupVersionResource{
-		{Version: "v1", Resource: "pods"}, {Version: "v1", Resource: "services"}, {Version: "v1", Resource: "events"}, {Version: "v1", Resource: "nodes"},
-		{Version: "v1", Resource: "namespaces"}, {Group: "apps", Version: "v1", Resource: "deployments"}, {Group: "apps", Version: "v1", Resource: "daemonsets"},
+		{Version: "v1", Resource: "pods"},
+		{Version: "v1", Resource: "services"},
+		{Version: "v1", Resource: "events"},
+		{Version: "v1", Resource: "nodes"},
+		{Version: "v1", Resource: "namespaces"},
+		{Group: "apps", Version: "v1", Resource: "deployments"},
+		{Group: "apps", Version: "v1", Resource: "daemonsets"},
 		{Group: "discovery.k8s.io", Version: "v1", Resource: "endpointslices"},
-		{Group: "gateway.networking.k8s.io", Version: "v1", Resource: "gateways"}, {Group: "gateway.networking.k8s.io", Version: "v1", Resource: "httproutes"},
-		{Group: "security.istio.io", Version: "v1", Resource: "authorizationpolicies"}, {Group: "networking.istio.io", Version: "v1", Resource: "serviceentries"},
+		{Group: "gateway.networking.k8s.io", Version: "v1", Resource: "gateways"},
+		{Group: "gateway.networking.k8s.io", Version: "v1", Resource: "httproutes"},
+		{Group: "security.istio.io", Version: "v1", Resource: "authorizationpolicies"},
+		{Group: "networking.istio.io", Version: "v1", Resource: "serviceentries"},
 	}
 }
 

@@ -30,8 +30,9 @@ type Config struct {
 	Forwarder *Forwarder
 	Metrics   *Metrics
 	Log       *slog.Logger
-	// Identify finds the workload that a pod is. Nil: not known yet, its queries are then refused with SERVFAIL.
-	Identify func(namespace, name, serviceAccount string) *l4.Workload
+	// Identify finds the workload that the pod is; it may wait a little, as a pod may ask before the control plane has told of it.
+	// Nil: it stays unknown, and the query is refused with SERVFAIL.
+	Identify func(ctx context.Context) *l4.Workload
 }
 
 // Pod says whose queries a server answers.
@@ -123,7 +124,7 @@ func (s *Server) answer(ctx context.Context, protocol string, query *dns.Msg) *d
 		return rcode(query, dns.RcodeFormatError)
 	}
 	question := query.Question[0]
-	client := s.config.Identify(s.pod.Namespace, s.pod.Name, s.pod.ServiceAccount)
+	client := s.config.Identify(ctx)
 	labels := []string{dns.TypeToString[question.Qtype], protocol, "unknown", "unknown"}
 	if client != nil {
 		labels[2], labels[3] = orUnknown(client.CanonicalName), orUnknown(client.CanonicalRevision)

@@ -81,11 +81,11 @@ func startServer(t *testing.T) (ask func(network, name string, kind uint16) *dns
 	server, err := Start(t.Context(), Config{
 		Settings: Settings{Domain: "cluster.local", IPv6: true}, Store: store, Metrics: metrics, Log: slog.New(slog.DiscardHandler),
 		Forwarder: NewForwarder([]netip.AddrPort{netip.MustParseAddrPort(podtest.ServerIP + ":53")}),
-		Identify: func(namespace, name, serviceAccount string) *l4.Workload {
+		Identify: func(context.Context) *l4.Workload {
 			if !known.Load() {
 				return nil
 			}
-			return &l4.Workload{Namespace: namespace, Name: name, ServiceAccount: serviceAccount}
+			return &l4.Workload{Namespace: "shop", Name: "curl"}
 		},
 	}, Pod{Namespace: "shop", Name: "curl"}, pod)
 	if err != nil {
