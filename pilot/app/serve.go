@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,6 +25,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/pilot/internal/debug"
 	"github.com/isthmus-mesh/isthmus/pilot/internal/meshconfig"
 	"github.com/isthmus-mesh/isthmus/pilot/internal/registry"
+	envoyxds "github.com/isthmus-mesh/isthmus/pilot/translate/envoy"
 	l7policy "github.com/isthmus-mesh/isthmus/pilot/translate/policy"
 	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
 	"github.com/isthmus-mesh/isthmus/pkg/xds/server"
@@ -156,7 +158,7 @@ func (p *plane) debugServer() *debug.Server {
 // applyMesh puts a new version of the mesh configuration in force.
 func (p *plane) applyMesh(s meshconfig.Settings) {
 	p.settings.Store(&s)
-	for _, problem := range l7policy.AccessLogProblems(s.Proto) {
+	for _, problem := range slices.Concat(l7policy.AccessLogProblems(s.Proto), envoyxds.OptionProblems(s.Proto)) {
 		telemetry.Scoped(p.cfg.Log, "config").Warn("part of the mesh configuration has no effect", "problem", problem)
 	}
 	p.registry.SetMesh(p.mesh(s))

@@ -1,11 +1,16 @@
 package envoy
 
 import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
+	meshapi "istio.io/api/mesh/v1alpha1"
 )
 
 // Keys of meshConfig.defaultConfig.proxyMetadata by which what is safer than in Istio is switched off (docs/differences.md). Any other
@@ -22,6 +27,28 @@ const (
 	// OptionHeadersTimeout is how long gateways wait for the end of a request's head; 0s is without limit.
 	OptionHeadersTimeout = "ISTHMUS_REQUEST_HEADERS_TIMEOUT"
 )
+
+// OptionProblems says which options of a mesh configuration are not understood; the safe behaviour holds.
+func OptionProblems(mesh *meshapi.MeshConfig) []string {
+	var out []string
+	known := map[string]string{OptionEndpointIdentity: "trust-domain", OptionLocalEndpoints: "allow", OptionFoldedHeaders: "unfold", OptionHTTP2Paths: "any"}
+	set := mesh.GetDefaultConfig().GetProxyMetadata()
+	for _, key := range slices.Sorted(maps.Keys(set)) {
+		value := set[key]
+		want, choice := known[key]
+		switch {
+		case choice && value != want:
+			out = append(out, fmt.Sprintf("defaultConfig.proxyMetadata.%s: %q is not %q, the only value that changes anything", key, value, want))
+		case key == OptionHeadersTimeout:
+			if d, err := time.ParseDuration(value); err != nil || d < 0 {
+				out = append(out, fmt.Sprintf("defaultConfig.proxyMetadata.%s: %q is not a duration such as 10s", key, value))
+			}
+		case !choice && strings.HasPrefix(key, "ISTHMUS_"):
+			out = append(out, fmt.Sprintf("defaultConfig.proxyMetadata.%s: there is no such option", key))
+		}
+	}
+	return out
+}
 
 // defaultHeadersTimeout is that of gateways.
 const defaultHeadersTimeout = 60 * time.Second
