@@ -100,8 +100,11 @@ func (i *Istiod) forward(ctx context.Context, pod string, port int) (local uint1
 	if err != nil {
 		return 0, nil, err
 	}
-	failed := make(chan error, 1)
-	go func() { failed <- forwarder.ForwardPorts() }()
+	failed, ended := make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(ended)
+		failed <- forwarder.ForwardPorts()
+	}()
 	select {
 	case <-ready:
 	case err := <-failed:
@@ -117,6 +120,6 @@ func (i *Istiod) forward(ctx context.Context, pod string, port int) (local uint1
 	}
 	return ports[0].Local, func() {
 		close(end)
-		<-failed // it ends because it was told to
+		<-ended
 	}, nil
 }
