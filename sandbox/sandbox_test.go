@@ -374,12 +374,14 @@ func TestDownLeavesNothingAfterAKill(t *testing.T) {
 	if _, err := sandbox.Up(t.Context(), sandbox.Options{StateDir: c.StateDir(), BinDir: ".", Profile: sandbox.ProfileNone}); err == nil || !strings.Contains(err.Error(), "already") {
 		t.Errorf("a second one in the same place: %v", err)
 	}
-	inside := pods(t, c, "web-")[0]
-	ns, err := c.PodNetNS(t.Context(), "default", inside.Name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ns.Close()
+	eventually(t, "a pod has its network", func() bool {
+		ns, err := c.PodNetNS(t.Context(), "default", pods(t, c, "web-")[0].Name)
+		if err != nil {
+			return false
+		}
+		ns.Close()
+		return true
+	})
 	text, err := os.ReadFile(filepath.Join(c.StateDir(), "supervisor.json"))
 	if err != nil {
 		t.Fatal(err)
