@@ -414,3 +414,47 @@ func TestStateOfTheWorldWaitsForNamedResources(t *testing.T) {
 	s.PublishScope("a", of(routeType, "r@1"))
 	expectLines(t, p.got, "rds: r@1")
 }
+
+// A client that comes back while its scope is being published for the first time is never told that what it has is gone.
+func TestNoScopeServesBeforeItIsWhole(t *testing.T) {
+	s, addr := serve(t, server.Config{Scopes: &byNode{}})
+	many := make([]string, 3000)
+	for i := range many {
+		many[i] = fmt.Sprintf("c%d@1", i)
+	}
+	client := dial(t, addr)
+	for round := range 30 {
+		scope := fmt.Sprintf("s%d", round)
+		ctx, cancel := context.WithTimeout(t.Context(), deadline)
+		stream, err := client.DeltaAggregatedResources(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ask := func(r *discovery.DeltaDiscoveryRequest) {
+			if err := stream.Send(r); err != nil {
+				t.Error(err)
+			}
+		}
+		ask(&discovery.DeltaDiscoveryRequest{Node: scopedNode(scope), TypeUrl: clusterType, InitialResourceVersions: map[string]string{"c1": "1"}})
+		eventually(t, "it is there", func() bool { return len(s.Clients()) == 1 })
+		published := make(chan struct{})
+		go func() {
+			defer close(published)
+			s.PublishScope(scope, of(clusterType, many...), of(endpointType, "c1@1"))
+		}()
+		ask(&discovery.DeltaDiscoveryRequest{TypeUrl: endpointType, ResourceNamesSubscribe: []string{"c1"}, InitialResourceVersions: map[string]string{"c1": "1"}})
+		for answered := false; !answered; {
+			r, err := stream.Recv()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if gone := r.GetRemovedResources(); len(gone) > 0 {
+				t.Fatalf("round %d: %s are said to be gone: %q", round, short(r.GetTypeUrl()), gone)
+			}
+			answered = r.GetTypeUrl() == endpointType
+		}
+		<-published
+		cancel()
+		eventually(t, "it is gone", func() bool { return len(s.Clients()) == 0 })
+	}
+}
