@@ -13,8 +13,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// BugReport writes what explains a failure into a directory: logs of all containers, the present and the former ones, events, objects
-// of the kinds that matter, and what the mesh's components know.
+// BugReport writes what explains a failure into a directory: logs of all containers, the present and the former ones, events, and
+// objects of the kinds that matter. What could not be collected is listed in not-collected.txt.
 func (c *Cluster) BugReport(ctx context.Context, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("make the report's directory: %w", err)
@@ -68,7 +68,7 @@ func reported() []schema.GroupVersionResource {
 	}
 }
 
-// reportPod writes logs, and for the mesh's own pods what they know.
+// reportPod writes the logs of a pod's containers.
 func (c *Cluster) reportPod(ctx context.Context, dir string, p *corev1.Pod) (problems []string) {
 	write := func(name string, data []byte, err error) {
 		if err == nil {
