@@ -259,22 +259,29 @@ func TestMetrics(t *testing.T) {
 	engines(t, func(t *testing.T, g *gateway) {
 		g.ready(t)
 		g.answers(t, "/a", "v1 /a")
+		wanted := []string{"envoy_cluster_upstream_rq_total{cluster_name=\"" + reviews + "\"} 1"}
+		if g.cfg.Envoy == nil {
+			wanted = append(wanted, `reporter="source"`, `source_workload="gw"`, `source_workload_namespace="edge"`, `destination_workload="reviews-v1"`,
+				`destination_service="reviews.default.svc.cluster.local"`, `response_code="200"`)
+		}
 		for _, url := range []string{"http://" + g.cfg.MetricsAddr + "/stats/prometheus", "http://" + g.cfg.EngineMetricsAddr + "/stats/prometheus"} {
-			text, err := get(url, http.StatusOK)
-			if err != nil || !strings.Contains(text, "envoy_cluster_upstream_rq_total{cluster_name=\""+reviews+"\"} 1") {
-				t.Errorf("%s: %v\n%s", url, err, grep(text, "envoy_cluster_upstream_rq_total"))
-			}
-			if g.cfg.Envoy != nil {
-				continue
-			}
-			for _, want := range []string{
-				`reporter="source"`, `source_workload="gw"`, `source_workload_namespace="edge"`, `destination_workload="reviews-v1"`,
-				`destination_service="reviews.default.svc.cluster.local"`, `response_code="200"`,
-			} {
-				if i := strings.Index(text, "istio_requests_total{"); i < 0 || !strings.Contains(strings.SplitN(text[i:], "\n", 2)[0], want) {
-					t.Errorf("no istio_requests_total with %s", want)
+			// A request is counted when it has ended on both sides, which may be after the client has its answer.
+			eventually(t, "metrics of "+url, func() error {
+				text, err := get(url, http.StatusOK)
+				if err != nil {
+					return err
 				}
-			}
+				for _, want := range wanted {
+					line := text
+					if !strings.HasPrefix(want, "envoy_") {
+						line = grep(text, "istio_requests_total{")
+					}
+					if !strings.Contains(line, want) {
+						return fmt.Errorf("no %s in %s", want, line)
+					}
+				}
+				return nil
+			})
 		}
 		text, err := get("http://"+g.cfg.MetricsAddr+"/stats/prometheus", http.StatusOK)
 		if err != nil || !strings.Contains(text, `istio_build{component="proxy",tag="1.2.3"} 1`) {
