@@ -25,6 +25,9 @@ type Config struct {
 	SecureGRPCAddr string
 	// MonitoringAddr serves /metrics, /version and debug.
 	MonitoringAddr string
+	// ControlAddr serves the log levels, Levels, to this machine only; empty is nowhere.
+	ControlAddr string
+	Levels      *telemetry.Levels
 
 	// HTTPSAddr serves the webhooks of the API server; nothing listens there without one.
 	HTTPSAddr string

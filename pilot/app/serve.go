@@ -40,6 +40,16 @@ func (p *plane) serveState(ctx context.Context, g *group) error {
 	p.addresses.HTTP, p.addresses.Monitoring = opened[0].Addr(), opened[1].Addr()
 	p.serveHTTP(ctx, g, opened[0], p.statusHandler())
 	p.serveHTTP(ctx, g, opened[1], p.monitoringHandler())
+	if p.cfg.ControlAddr == "" || p.cfg.Levels == nil {
+		return nil
+	}
+	control, err := listen(ctx, p.cfg.ControlAddr)
+	if err != nil {
+		// Nothing depends on it, and two control planes on one machine are no mistake.
+		p.cfg.Log.Warn("log levels cannot be changed", "error", err)
+		return nil
+	}
+	p.serveHTTP(ctx, g, control[0], debug.Scopes(p.cfg.Levels))
 	return nil
 }
 

@@ -14,12 +14,17 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/isthmus-mesh/isthmus/istioctl/internal/cli"
+	admincmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/admin"
 	installcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/install"
 	manifestcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/manifest"
+	proxyconfigcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/proxyconfig"
+	proxystatuscmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/proxystatus"
 	sandboxcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/sandbox"
 	uninstallcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/uninstall"
 	verifycmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/verify"
 	versioncmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/version"
+	waypointcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/waypoints"
+	ztunnelconfigcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/ztunnelconfig"
 	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
 	"github.com/isthmus-mesh/isthmus/sandbox"
 )
@@ -52,16 +57,27 @@ func root() *cobra.Command {
 			return fromEnvironment(cmd.Flags(), os.LookupEnv)
 		},
 	}
+	cmd.SuggestionsMinimumDistance = 2
 	build := telemetry.NewBuild(version, revision)
 	// The sandbox is no cluster, and has flags of its own.
 	cmd.AddCommand(sandboxcmd.New())
 	for _, sub := range []*cobra.Command{
 		installcmd.New(globals, build), installcmd.NewUpgrade(globals, build), uninstallcmd.New(globals, build),
-		manifestcmd.New(globals, build), verifycmd.New(globals, build), versioncmd.New(globals, build),
+		manifestcmd.New(globals, build), verifycmd.New(globals, build),
 	} {
 		globals.Add(sub.PersistentFlags())
 		cmd.AddCommand(sub)
 	}
+	// These look at a mesh wherever it runs.
+	for _, sub := range []*cobra.Command{
+		versioncmd.New(globals, build), proxyconfigcmd.New(globals), proxystatuscmd.New(globals), ztunnelconfigcmd.New(globals),
+		waypointcmd.New(globals), admincmd.New(globals),
+	} {
+		globals.Add(sub.PersistentFlags())
+		globals.AddMesh(sub.PersistentFlags())
+		cmd.AddCommand(sub)
+	}
+	cmd.SetFlagErrorFunc(cli.SuggestFlag)
 	return cmd
 }
 

@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 // TestScripts runs testdata/*.txt: what a person types, and what is answered, without a cluster.
 func TestScripts(t *testing.T) {
 	t.Parallel()
-	testscript.Run(t, testscript.Params{Dir: "testdata"})
+	testscript.Run(t, testscript.Params{Dir: "testdata", Setup: setup(t)})
 }
 
 // TestEnvironment: flags that are not given are taken from the environment.

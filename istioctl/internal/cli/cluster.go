@@ -2,12 +2,11 @@
 package cli
 
 import (
-	"fmt"
 	"os"
+	"time"
 
 	"github.com/spf13/pflag"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/isthmus-mesh/isthmus/operator/install"
 )
@@ -18,6 +17,9 @@ type Globals struct {
 	Namespace, IstioNamespace string
 	As, AsUID                 string
 	AsGroups                  []string
+	// Sandbox is looked at instead of a cluster; Timeout is for each answer. Only some commands have these.
+	Sandbox string
+	Timeout time.Duration
 }
 
 // Add adds the flags.
@@ -33,18 +35,8 @@ func (g *Globals) Add(f *pflag.FlagSet) {
 
 // REST returns how the cluster is reached.
 func (g *Globals) REST() (*rest.Config, error) {
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = g.Kubeconfig
-	overrides := &clientcmd.ConfigOverrides{CurrentContext: g.Context}
-	overrides.AuthInfo.Impersonate = g.As
-	overrides.AuthInfo.ImpersonateUID = g.AsUID
-	overrides.AuthInfo.ImpersonateGroups = g.AsGroups
-	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides).ClientConfig()
-	if err != nil {
-		return nil, fmt.Errorf("which cluster: %w; name its kubeconfig by --kubeconfig or $KUBECONFIG", err)
-	}
-	config.UserAgent = "istioctl"
-	return config, nil
+	config, _, err := g.cluster()
+	return config, err
 }
 
 // Connect returns the cluster as installations see it.

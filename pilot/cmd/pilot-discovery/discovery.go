@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -27,6 +29,9 @@ type options struct {
 	kubeconfig string
 	qps        float32
 	burst      int
+
+	controlAddress string
+	controlPort    int
 }
 
 func discovery(build telemetry.Build) *cobra.Command {
@@ -46,7 +51,8 @@ func discovery(build telemetry.Build) *cobra.Command {
 			if err := levels.Set(strings.TrimPrefix(o.logLevel, "default:")); err != nil {
 				return fmt.Errorf("--log_output_level: %w", err)
 			}
-			cfg.Log = log
+			cfg.Log, cfg.Levels = log, levels
+			cfg.ControlAddr = net.JoinHostPort(o.controlAddress, strconv.Itoa(o.controlPort))
 			klog.SetSlogLogger(telemetry.Scoped(log, "klog"))
 			if _, err := cgroup.ApplyMemoryLimit(os.DirFS("/")); err != nil {
 				log.Warn("the memory limit of this process is not known", "error", err)
@@ -94,6 +100,8 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.Float32Var(&o.qps, "kubernetesApiQPS", 0, "requests that are made to the API server per second (default 80)")
 	f.IntVar(&o.burst, "kubernetesApiBurst", 0, "requests that are made to the API server at once (default 160)")
 	f.StringVar(&o.logLevel, "log_output_level", "default:info", "log levels: level, or scope:level, comma-separated")
+	f.StringVar(&o.controlAddress, "ctrlz_address", "localhost", "address on which the log levels are shown and set; callers are not authenticated")
+	f.IntVar(&o.controlPort, "ctrlz_port", 9876, "port of --ctrlz_address")
 	f.BoolVar(&o.logJSON, "log_as_json", false, "log JSON objects")
 }
 

@@ -15,13 +15,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/isthmus-mesh/isthmus/istioctl/internal/cli"
+	"github.com/isthmus-mesh/isthmus/istioctl/internal/reach"
 	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
-)
-
-// Where the control plane tells its version, and who is connected, to its own machine.
-const (
-	monitoringPort = 15014
-	debugPort      = 8080
 )
 
 // report is what the command prints with -o.
@@ -89,30 +84,27 @@ func (f *flags) run(cmd *cobra.Command, g *cli.Globals, build telemetry.Build) e
 	return nil
 }
 
-// ask fills in what the cluster knows.
+// ask fills in what the mesh knows.
 func (r *report) ask(ctx context.Context, g *cli.Globals, revision string) error {
-	istiod, err := g.Istiod()
+	mesh, err := g.Mesh()
 	if err != nil {
 		return err
 	}
-	pods, err := istiod.Pods(ctx, revision)
+	pods, err := mesh.Istiod(ctx, g.IstioNamespace, revision)
 	if err != nil {
 		return err
-	}
-	if len(pods) == 0 {
-		return fmt.Errorf("no running pods in namespace %q", g.IstioNamespace)
 	}
 	for _, pod := range pods {
-		data, err := istiod.Get(ctx, pod, monitoringPort, "/version")
+		data, err := mesh.Get(ctx, pod, reach.MonitoringPort, "/version")
 		if err != nil {
 			return err
 		}
-		c := component{Component: pod}
+		c := component{Component: pod.Name}
 		if json.Unmarshal(data, &c.Info) != nil {
 			c.Info = telemetry.Build{Version: strings.TrimSpace(string(data))}
 		}
 		r.Mesh = append(r.Mesh, c)
-		if data, err = istiod.Get(ctx, pod, debugPort, "/debug/syncz"); err != nil {
+		if data, err = mesh.Get(ctx, pod, reach.DebugPort, "/debug/syncz"); err != nil {
 			return err
 		}
 		if err := r.proxies(data); err != nil {

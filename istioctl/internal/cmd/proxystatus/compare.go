@@ -1,0 +1,152 @@
+package proxystatus
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/isthmus-mesh/isthmus/istioctl/internal/cli"
+	"github.com/isthmus-mesh/isthmus/istioctl/internal/dump"
+	"github.com/isthmus-mesh/isthmus/istioctl/internal/reach"
+)
+
+// errDiffers is the end of a comparison that found a difference.
+var errDiffers = errors.New("the proxy does not have what the control plane wants it to have")
+
+// compare shows whether one proxy has what it should have.
+func (f *flags) compare(cmd *cobra.Command, name string) error {
+	mesh, err := f.g.Mesh()
+	if err != nil {
+		return err
+	}
+	pod, err := mesh.Find(cmd.Context(), name)
+	if err != nil {
+		return err
+	}
+	// The list is of all namespaces: the proxy may be in another than -n.
+	everywhere := *f
+	globals := *f.g
+	globals.Namespace = ""
+	everywhere.g = &globals
+	all, err := everywhere.read(cmd, mesh)
+	if err != nil {
+		return err
+	}
+	var status *dump.Sync
+	for i := range all {
+		if all[i].Name == pod.String() {
+			status = &all[i]
+		}
+	}
+	if status == nil {
+		return fmt.Errorf("%s is not connected to the control plane: look at its log, and whether it reaches istiod's port 15012", pod)
+	}
+	out := cmd.OutOrStdout()
+	if !f.output.IsTable() {
+		return cli.Encode(out, f.output.Format, status)
+	}
+	if status.ProxyType == "ztunnel" {
+		return printStates(out, status)
+	}
+	have, err := f.has(cmd, mesh, pod)
+	if err != nil {
+		return err
+	}
+	want, err := wants(cmd, mesh, f, status)
+	if err != nil {
+		return err
+	}
+	if want == nil {
+		err = printStates(out, status)
+	} else {
+		err = printComparison(out, dump.Compare(want, have))
+	}
+	for _, r := range have.Refusals() {
+		fmt.Fprintf(out, "%s %s is refused: %s\n", r.Type, r.Name, r.Details)
+		err = errDiffers
+	}
+	return err
+}
+
+// has is what the proxy has, or had when the file was made.
+func (f *flags) has(cmd *cobra.Command, mesh *reach.Mesh, pod reach.Pod) (*dump.Envoy, error) {
+	var data []byte
+	var err error
+	if f.file != "" {
+		data, err = cli.ReadFile(f.file, cmd.InOrStdin())
+	} else {
+		data, err = mesh.Get(cmd.Context(), pod, f.port, "/config_dump")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return dump.ReadEnvoy(data)
+}
+
+// wants is what the control plane would send now; nil when it does not say.
+func wants(cmd *cobra.Command, mesh *reach.Mesh, f *flags, status *dump.Sync) (*dump.Envoy, error) {
+	pods, err := mesh.Istiod(cmd.Context(), f.g.IstioNamespace, f.revision)
+	if err != nil {
+		return nil, err
+	}
+	for _, pod := range pods {
+		if pod.Name != status.ControlBy {
+			continue
+		}
+		data, err := mesh.Get(cmd.Context(), pod, reach.DebugPort, "/debug/config_dump?proxyID="+url.QueryEscape(status.Name))
+		var answer *reach.StatusError
+		if errors.As(err, &answer) && answer.Code == http.StatusNotFound {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		return dump.ReadEnvoy(data)
+	}
+	return nil, nil
+}
+
+// printStates says for each type whether the proxy has taken over what was sent last.
+func printStates(out io.Writer, status *dump.Sync) error {
+	var differs error
+	for _, name := range status.Ordered() {
+		t := status.Types[name]
+		if t.State == dump.Stale || t.State == dump.Refused {
+			differs = errDiffers
+		}
+		word := map[string]string{"CDS": "Clusters", "LDS": "Listeners", "RDS": "Routes", "EDS": "Endpoints", "WDS": "Workloads", "WADS": "Policies"}[name]
+		if word == "" {
+			word = name
+		}
+		if t.State == dump.Synced {
+			fmt.Fprintf(out, "%s Match: %s\n", word, t.Describe(time.Now()))
+			continue
+		}
+		fmt.Fprintf(out, "%s: %s\n", word, t.Describe(time.Now()))
+		if t.Error != "" {
+			fmt.Fprintf(out, "  %s\n", t.Error)
+		}
+	}
+	return differs
+}
+
+func printComparison(out io.Writer, sections []dump.Difference) error {
+	var differs error
+	for _, s := range sections {
+		if len(s.Lines) == 0 {
+			fmt.Fprintf(out, "%s Match\n", s.Section)
+			continue
+		}
+		differs = errDiffers
+		fmt.Fprintf(out, "%s Don't Match (-istiod, +proxy)\n", s.Section)
+		for _, line := range s.Lines {
+			fmt.Fprintln(out, "  "+line)
+		}
+	}
+	return differs
+}
