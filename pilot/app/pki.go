@@ -32,6 +32,7 @@ type pki struct {
 	serving   *ca.Serving
 	service   *ca.Server
 	callers   ca.Authenticator
+	offline   *ca.Offline          // nil without an API server
 	api       kubernetes.Interface // nil without an API server
 	changed   func()               // is called after the roots have changed
 	log       *slog.Logger
@@ -57,8 +58,10 @@ func (p *plane) newPKI(ctx context.Context) (*pki, error) {
 	if cfg.JWKSFile != "" {
 		callers = append(callers, ca.NewJWT(cfg.JWKSFile, cfg.JWTIssuer, cfg.TokenAudiences))
 	}
+	var offline *ca.Offline
 	if p.api != nil {
-		callers = append(callers, ca.NewTokenReview(p.api.AuthenticationV1().TokenReviews(), cfg.ClusterID, cfg.TokenAudiences))
+		offline = ca.NewOffline(p.api.Discovery().RESTClient(), cfg.TokenAudiences, pods{p.registry}, log)
+		callers = append(callers, ca.NewTokenReview(p.api.AuthenticationV1().TokenReviews(), cfg.ClusterID, cfg.TokenAudiences, offline))
 	}
 	if cfg.JWKSFile == "" && p.api == nil {
 		log.Warn("tokens are refused: there are no keys to verify them with; set --jwksFile")
@@ -67,7 +70,7 @@ func (p *plane) newPKI(ctx context.Context) (*pki, error) {
 		ClusterID: cfg.ClusterID, Trusted: cfg.TrustedNodeAccounts, Pods: pods{p.registry}, TrustDomains: trustDomains,
 	}
 	k := &pki{
-		cfg: cfg, authority: authority, callers: callers, api: p.api, changed: p.rootsChanged, log: log, serving: ca.NewServing(authority, serverNames(cfg)),
+		cfg: cfg, authority: authority, callers: callers, offline: offline, api: p.api, changed: p.rootsChanged, log: log, serving: ca.NewServing(authority, serverNames(cfg)),
 		service: &ca.Server{Authority: authority, Authenticator: callers, Nodes: nodes, TrustDomain: trustDomain, Metrics: metrics, Log: log},
 	}
 	return k, k.writeRoots()
@@ -115,6 +118,9 @@ func (k *pki) run(ctx context.Context) error {
 		}
 	}
 	following.Go(func() { k.authority.Follow(ctx, every, wake) })
+	if k.offline != nil {
+		following.Go(func() { k.offline.Run(ctx) })
+	}
 	for {
 		select {
 		case <-ctx.Done():

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	authenticationclient "k8s.io/client-go/kubernetes/typed/authentication/v1"
 )
@@ -21,24 +22,29 @@ const (
 	reviewTrust = 10 * time.Second
 	// reviewMemory is how many accepted tokens are remembered at most.
 	reviewMemory = 4096
-	// reviewTimeout is how long the API server may take.
+	// reviewTimeout is how long the API server may take, and awayTimeout while it has not answered lately: callers wait for it.
 	reviewTimeout = 10 * time.Second
+	awayTimeout   = time.Second
+	awayMemory    = 30 * time.Second
 
 	extraPodName  = "authentication.kubernetes.io/pod-name"
 	extraPodUID   = "authentication.kubernetes.io/pod-uid"
 	extraNodeName = "authentication.kubernetes.io/node-name"
 )
 
-// TokenReview accepts the tokens of ServiceAccounts that the API server accepts. It knows tokens by their hashes only.
+// TokenReview accepts the tokens of ServiceAccounts that the API server accepts. It knows tokens by their hashes only. While the API
+// server does not answer, and only then, it asks Offline.
 type TokenReview struct {
 	client    authenticationclient.TokenReviewInterface
 	audiences []string
 	clusterID string
+	offline   *Offline // may be nil
 	now       func() time.Time
 
 	mu       sync.Mutex
 	accepted map[tokenHash]accepted // guarded by mu
 	asking   map[tokenHash]*review  // guarded by mu: under way
+	away     time.Time              // guarded by mu: when the API server last did not answer; zero if it has answered since
 }
 
 type tokenHash [sha256.Size]byte
@@ -55,10 +61,11 @@ type review struct {
 	err    error
 }
 
-// NewTokenReview accepts tokens for any of the audiences from callers in the cluster.
-func NewTokenReview(client authenticationclient.TokenReviewInterface, clusterID string, audiences []string) *TokenReview {
+// NewTokenReview accepts tokens for any of the audiences from callers in the cluster. offline may be nil: then nobody is let in while
+// the API server is away.
+func NewTokenReview(client authenticationclient.TokenReviewInterface, clusterID string, audiences []string, offline *Offline) *TokenReview {
 	return &TokenReview{
-		client: client, audiences: audiences, clusterID: clusterID, now: time.Now,
+		client: client, audiences: audiences, clusterID: clusterID, offline: offline, now: time.Now,
 		accepted: map[tokenHash]accepted{}, asking: map[tokenHash]*review{},
 	}
 }
@@ -109,12 +116,24 @@ func (t *TokenReview) caller(ctx context.Context, token string) (Caller, error) 
 }
 
 func (t *TokenReview) ask(ctx context.Context, hash tokenHash, token string, r *review) {
-	ctx, cancel := context.WithTimeout(ctx, reviewTimeout)
+	ctx, cancel := context.WithTimeout(ctx, t.patience())
 	defer cancel()
 	defer close(r.done)
 	r.caller, r.err = t.review(ctx, token)
+	away := isAway(r.err)
+	if away && t.offline != nil {
+		caller, err := t.offline.verify(token)
+		if err != nil {
+			err = fmt.Errorf("%w; and without it: %w", r.err, err)
+		}
+		r.caller, r.err = caller, err
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.away = time.Time{}
+	if away {
+		t.away = t.now()
+	}
 	delete(t.asking, hash)
 	if r.err != nil {
 		delete(t.accepted, hash)
@@ -122,6 +141,33 @@ func (t *TokenReview) ask(ctx context.Context, hash tokenHash, token string, r *
 	}
 	t.rememberLocked(hash, r.caller)
 }
+
+// patience is how long to wait for the API server.
+func (t *TokenReview) patience() time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.offline != nil && !t.away.IsZero() && t.now().Sub(t.away) < awayMemory {
+		return awayTimeout
+	}
+	return reviewTimeout
+}
+
+// isAway tells whether a review failed because nobody answered it: no answer at all, or one that says that there will be none for now.
+// Any other answer is the API server's word.
+func isAway(err error) bool {
+	var asked *askError
+	if !errors.As(err, &asked) {
+		return false
+	}
+	var status apierrors.APIStatus
+	return !errors.As(asked.err, &status) || apierrors.IsServiceUnavailable(asked.err) || apierrors.IsServerTimeout(asked.err) || apierrors.IsTimeout(asked.err)
+}
+
+// askError says that the API server gave no review.
+type askError struct{ err error }
+
+func (e *askError) Error() string { return "ask the API server: " + e.err.Error() }
+func (e *askError) Unwrap() error { return e.err }
 
 func (t *TokenReview) rememberLocked(hash tokenHash, caller Caller) {
 	now := t.now()
@@ -144,7 +190,7 @@ func (t *TokenReview) review(ctx context.Context, token string) (Caller, error) 
 		Spec: authenticationv1.TokenReviewSpec{Token: token, Audiences: t.audiences},
 	}, metav1.CreateOptions{})
 	if err != nil {
-		return Caller{}, fmt.Errorf("ask the API server: %w", err)
+		return Caller{}, &askError{err}
 	}
 	s := answer.Status
 	switch {

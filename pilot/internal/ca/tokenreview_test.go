@@ -67,7 +67,7 @@ func TestTokenReview(t *testing.T) {
 				r.Status = status
 				return true, r, tt.err
 			})
-			caller, err := ca.NewTokenReview(api.AuthenticationV1().TokenReviews(), "Kubernetes", []string{"istio-ca"}).Authenticate(calling(token, tt.cluster))
+			caller, err := ca.NewTokenReview(api.AuthenticationV1().TokenReviews(), "Kubernetes", []string{"istio-ca"}, nil).Authenticate(calling(token, tt.cluster))
 			if tt.want != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), token) {
 					t.Errorf("error %v, want one with %q", err, tt.want)
@@ -94,7 +94,7 @@ func TestOneQuestionForAllThatWait(t *testing.T) {
 		}}
 		return true, r, nil
 	})
-	reviews := ca.NewTokenReview(api.AuthenticationV1().TokenReviews(), "Kubernetes", []string{"istio-ca"})
+	reviews := ca.NewTokenReview(api.AuthenticationV1().TokenReviews(), "Kubernetes", []string{"istio-ca"}, nil)
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {
