@@ -44,10 +44,7 @@ type Verdict struct {
 
 // Check decides: a DENY policy that matches refuses; else, if there are ALLOW policies, one must match; else it is allowed.
 func (s Set) Check(c Conn) Verdict {
-	asked := subject{
-		source: c.Source.Addr().Unmap(), destination: c.Destination.Addr().Unmap(), port: c.Destination.Port(),
-		known: !c.Identity.IsZero(), id: c.Identity,
-	}
+	asked := c.subject()
 	verdict := s.decide(asked)
 	for _, p := range s.dryRun {
 		if i := p.matchingRule(asked); i >= 0 {
@@ -58,6 +55,14 @@ func (s Set) Check(c Conn) Verdict {
 		}
 	}
 	return verdict
+}
+
+// subject prepares a connection for matching.
+func (c Conn) subject() subject {
+	return subject{
+		source: c.Source.Addr().Unmap(), destination: c.Destination.Addr().Unmap(), port: c.Destination.Port(),
+		known: !c.Identity.IsZero(), id: c.Identity,
+	}
 }
 
 func (s Set) decide(asked subject) Verdict {

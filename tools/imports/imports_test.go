@@ -46,7 +46,7 @@ func rules() []rule {
 	}
 	// Exported by a component: its pure core and app; everything else of it is its own.
 	exported := map[string][]string{
-		"pilot":    {"pilot/app", "pilot/translate"},
+		"pilot":    {"pilot/app", "pilot/translate", "pilot/simulate"},
 		"ztunnel":  {"ztunnel/app", "ztunnel/l4"},
 		"waypoint": {"waypoint/app", "waypoint/l7"},
 		"cni":      {"cni/app", "cni/redirect"},

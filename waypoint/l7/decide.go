@@ -38,7 +38,7 @@ func (c *Config) enter(d *Decision, ch *Chain, r *Request, now time.Time, rnd Ra
 	if h == nil {
 		h = ch.Terminate.HTTP
 	}
-	*d = Decision{manager: h, Mirrors: d.Mirrors[:0], IdleTimeout: h.StreamIdleTimeout, MaxDuration: h.MaxStreamDuration}
+	*d = Decision{manager: h, trace: d.trace, Mirrors: d.Mirrors[:0], IdleTimeout: h.StreamIdleTimeout, MaxDuration: h.MaxStreamDuration}
 	r.Now, r.Random, r.Remote = now, rnd.Uint64(), unmapped(r.Conn.Source)
 	mergeInline(r)
 	r.OriginalPath, r.Path, r.Authority, r.GRPC = r.Head.Path, r.Head.Path, r.Head.Authority, r.Head.Path != "" && isGRPC(&r.Head.Header)
@@ -188,6 +188,7 @@ func (d *Decision) one(f *filter, o *override, r *Request, rnd Rand) *Reply {
 		if o != nil && o.rbacSet {
 			check = o.rbac
 		}
+		d.noteRBAC(f.name, check, r)
 		if by, ok := check.Check(&r.Info); !ok {
 			reply := replyRBAC
 			reply.Details = rbac.Details(by)
@@ -198,7 +199,9 @@ func (d *Decision) one(f *filter, o *override, r *Request, rnd Rand) *Reply {
 		if o != nil {
 			per = o.jwt
 		}
-		if deny := f.jwt.Check(&r.Info, per); deny != nil {
+		deny := f.jwt.Check(&r.Info, per)
+		d.noteJWT(f.name, deny)
+		if deny != nil {
 			return &Reply{Status: deny.Status, Body: deny.Body, Header: deny.Header, GRPCStatus: -1, Details: deny.Details}
 		}
 	case f.cors:

@@ -54,6 +54,7 @@ type Decision struct {
 
 	weighted *weightedEntry
 	manager  *HTTPManager
+	trace    *[]Step // what filters say is noted here, for Explain
 	resp     responseState
 }
 
