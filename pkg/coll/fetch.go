@@ -1,6 +1,9 @@
 package coll
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Fetch is handed to the function of a Map, FlatMap or Singleton to read other collections: what it reads is recorded, and
 // the function runs again for this input when what it read changes. The zero Fetch reads without recording, for tests.
@@ -13,7 +16,7 @@ func FetchOne[T any](f Fetch, c Collection[T], key string) (T, bool) {
 	s := c.base()
 	if f.to != nil {
 		f.to.uses(s.graph, s.id, s.name, s.synced)
-		s.readers[key] = f.to.record(s.readers[key], func(d dependent) { forget(s.readers, key, d) })
+		f.to.record(keyed(s.readers, key))
 	}
 	return s.Get(key)
 }
@@ -26,11 +29,10 @@ func FetchAll[T any](f Fetch, c Collection[T], filter ...func(T) bool) []T {
 	pass := all(filter)
 	if f.to != nil {
 		f.to.uses(s.graph, s.id, s.name, s.synced)
-		d := f.to.who
-		if _, known := s.scanners[d]; !known {
-			f.to.release = append(f.to.release, func(d dependent) { delete(s.scanners, d) })
+		if f.to.record(&s.scanners) {
+			s.filters[f.to.who] = nil // those of the call before
 		}
-		s.scanners[d] = append(s.scanners[d], pass)
+		s.filters[f.to.who] = append(s.filters[f.to.who], pass)
 	}
 	values := s.List()
 	if pass == nil {
@@ -65,7 +67,7 @@ func FetchIndex[T any, K comparable](f Fetch, i Index[T, K], k K) []T {
 	x := i.index()
 	if f.to != nil {
 		f.to.uses(x.of.graph, x.of.id, x.of.name, x.of.synced)
-		x.readers[k] = f.to.record(x.readers[k], func(d dependent) { forget(x.readers, k, d) })
+		f.to.record(keyed(x.readers, k))
 	}
 	return x.Lookup(k)
 }
@@ -73,39 +75,21 @@ func FetchIndex[T any, K comparable](f Fetch, i Index[T, K], k K) []T {
 // FetchSingleton reads the value of a Singleton.
 func FetchSingleton[T any](f Fetch, c Collection[T]) (T, bool) { return FetchOne(f, c, SingletonKey) }
 
-// dependent is one input of one derived collection. All of this file is guarded by Graph.mu.
-type dependent struct {
-	by  invalidator
-	key string
-}
-
-type invalidator interface{ invalidate(inputKey string) }
-
-func (d dependent) invalidate() { d.by.invalidate(d.key) }
-
-// dependents is a set.
-type dependents map[dependent]struct{}
-
-func (ds dependents) invalidate() {
-	for d := range ds {
-		d.invalidate()
-	}
-}
-
-func forget[K comparable](readers map[K]dependents, k K, d dependent) {
-	if delete(readers[k], d); len(readers[k]) == 0 {
-		delete(readers, k)
-	}
-}
-
 // tracker records what one call of a function reads.
 type tracker struct {
-	who     dependent
-	order   int
-	name    string
-	graph   *Graph
-	release []func(dependent) // undo each recorded dependency
-	needs   map[int]func() bool
+	who   *reader
+	order int
+	name  string
+	graph *Graph
+	read  []*readers            // each once
+	many  map[*readers]struct{} // the same, when they are many
+	needs map[int]func() bool
+}
+
+// begin prepares for a call that is made for r.
+func (t *tracker) begin(r *reader) {
+	clear(t.read)
+	t.who, t.read, t.many = r, t.read[:0], nil
 }
 
 // uses checks that the read goes to a collection made earlier, in the same graph: that is why there are no cycles and why
@@ -120,14 +104,25 @@ func (t *tracker) uses(g *Graph, id int, name string, synced func() bool) {
 	t.needs[id] = synced
 }
 
-func (t *tracker) record(set dependents, undo func(dependent)) dependents {
-	if _, known := set[t.who]; known {
-		return set
+// record notes a read, and reports whether it is the first of this.
+func (t *tracker) record(s *readers) bool {
+	if t.many == nil {
+		if slices.Contains(t.read, s) {
+			return false
+		}
+		if len(t.read) == fewUses {
+			t.many = make(map[*readers]struct{}, 2*fewUses)
+			for _, r := range t.read {
+				t.many[r] = struct{}{}
+			}
+		}
 	}
-	if set == nil {
-		set = dependents{}
+	if t.many != nil {
+		if _, known := t.many[s]; known {
+			return false
+		}
+		t.many[s] = struct{}{}
 	}
-	set[t.who] = struct{}{}
-	t.release = append(t.release, undo)
-	return set
+	t.read = append(t.read, s)
+	return true
 }

@@ -19,7 +19,7 @@ func NewIndex[T any, K comparable](c Collection[T], fn func(T) []K) Index[T, K] 
 	s := c.base()
 	s.graph.mu.Lock()
 	defer s.graph.mu.Unlock()
-	x := &index[T, K]{of: s, fn: fn, buckets: map[K][]indexed[T]{}, readers: map[K]dependents{}}
+	x := &index[T, K]{of: s, fn: fn, buckets: map[K][]indexed[T]{}, readers: map[K]*readers{}}
 	x.update(s.snapshot())
 	s.indexes = append(s.indexes, x.update)
 	return x
@@ -35,7 +35,7 @@ type index[T any, K comparable] struct {
 	buckets map[K][]indexed[T] // sorted by primary key
 
 	// guarded by Graph.mu
-	readers map[K]dependents
+	readers map[K]*readers
 }
 
 type indexed[T any] struct {

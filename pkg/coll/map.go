@@ -29,8 +29,7 @@ func FlatMap[I, O any](name string, in Collection[I], key func(O) string, fn fun
 		key:    key,
 		fn:     fn,
 		inputs: map[string]*computed{},
-		owner:  map[string]string{},
-		rivals: map[string]map[string]*O{},
+		rivals: map[string]map[*computed]*held[O]{},
 		dirty:  map[string]struct{}{},
 		needs:  map[int]func() bool{},
 	}
@@ -62,19 +61,18 @@ type derived[I, O any] struct {
 
 	// guarded by Graph.mu
 	inputs map[string]*computed
-	owner  map[string]string        // output key → the input key whose value counts
-	rivals map[string]map[string]*O // output key → other input keys that make it → their values
-	dirty  map[string]struct{}      // input keys to compute again
+	rivals map[string]map[*computed]*held[O] // output key → the inputs that make it, but whose value does not count → their values
+	dirty  map[string]struct{}               // input keys to compute again
 
 	// guarded by needsMu: what fn has fetched so far, by collection
 	needsMu sync.Mutex
 	needs   map[int]func() bool
 }
 
-// computed is what one input made of itself, and what it read for that.
+// computed is one input, with the keys of what it made of itself.
 type computed struct {
+	reader
 	outputs []string
-	release []func(dependent)
 }
 
 func (d *derived[I, O]) feed(events []Event[I]) {
@@ -106,105 +104,103 @@ func (d *derived[I, O]) hasSynced() bool {
 func (d *derived[I, O]) process() {
 	dirty := d.dirty
 	d.dirty = map[string]struct{}{}
-	next := map[string]*O{}
+	next := make(map[string]*held[O], len(dirty))
+	t := &tracker{order: d.id, name: d.name, graph: d.graph, needs: map[int]func() bool{}}
 	for _, k := range slices.Sorted(maps.Keys(dirty)) {
-		d.recompute(k, next)
+		d.recompute(k, t, next)
 	}
+	d.needsMu.Lock()
+	maps.Copy(d.needs, t.needs)
+	d.needsMu.Unlock()
 	d.commit(next)
 }
 
-func (d *derived[I, O]) recompute(inputKey string, next map[string]*O) {
-	old := d.inputs[inputKey]
-	if old != nil {
-		for _, release := range old.release {
-			release(dependent{d, inputKey})
+func (d *derived[I, O]) recompute(inputKey string, t *tracker, next map[string]*held[O]) {
+	in, c := d.from.find(inputKey), d.inputs[inputKey]
+	if c == nil {
+		if in == nil {
+			return
 		}
+		c = &computed{reader: reader{of: d, key: inputKey}}
+		d.inputs[inputKey] = c
 	}
-	made, release := d.call(inputKey)
-	now := &computed{release: release}
+	t.begin(&c.reader)
+	var made []O
+	if in != nil {
+		made = d.fn(Fetch{t}, *in)
+	}
+	c.setUses(t.read)
+	old := c.outputs
+	var outputs []string
 	for _, o := range made {
 		k := d.key(o)
-		if !slices.Contains(now.outputs, k) {
-			now.outputs = append(now.outputs, k)
-			d.claim(k, inputKey, &o, next)
+		if slices.Contains(outputs, k) {
+			continue
+		}
+		if outputs == nil {
+			outputs = make([]string, 0, len(made))
+		}
+		outputs = append(outputs, k)
+		d.claim(k, &held[O]{value: o, by: c}, next)
+	}
+	for _, k := range old {
+		if !slices.Contains(outputs, k) {
+			d.yield(k, c, next)
 		}
 	}
-	if old != nil {
-		for _, k := range old.outputs {
-			if !slices.Contains(now.outputs, k) {
-				d.yield(k, inputKey, next)
-			}
-		}
-	}
-	if len(now.outputs) == 0 && len(now.release) == 0 {
+	if c.outputs = outputs; len(outputs) == 0 && len(c.uses) == 0 {
 		delete(d.inputs, inputKey)
-		return
 	}
-	d.inputs[inputKey] = now
 }
 
-// call runs fn for one input, if that still exists, and returns what it made and how to forget what it read.
-func (d *derived[I, O]) call(inputKey string) ([]O, []func(dependent)) {
-	in := d.from.values[inputKey]
-	if in == nil {
-		return nil, nil
-	}
-	t := &tracker{who: dependent{d, inputKey}, order: d.id, name: d.name, graph: d.graph, needs: map[int]func() bool{}}
-	made := d.fn(Fetch{t}, *in)
-	d.needsMu.Lock()
-	defer d.needsMu.Unlock()
-	maps.Copy(d.needs, t.needs)
-	return made, t.release
-}
-
-// claim records that inputKey makes the output k. Of several claims the one of the smallest input key counts.
-func (d *derived[I, O]) claim(k, inputKey string, v *O, next map[string]*O) {
-	holder, held := d.owner[k]
-	switch {
-	case held && holder < inputKey:
-		d.rival(k, inputKey, v)
-		return
-	case held && holder > inputKey:
-		d.rival(k, holder, d.current(k, next))
-		delete(d.rivals[k], inputKey)
-	}
-	d.owner[k] = inputKey
-	next[k] = v
-}
-
-// yield records that inputKey no longer makes the output k: the next claim, if there is one, takes its place.
-func (d *derived[I, O]) yield(k, inputKey string, next map[string]*O) {
-	if d.owner[k] != inputKey {
-		d.dropRival(k, inputKey)
-		return
-	}
-	if len(d.rivals[k]) == 0 {
-		delete(d.owner, k)
-		next[k] = nil
-		return
-	}
-	heir := slices.Min(slices.Collect(maps.Keys(d.rivals[k])))
-	d.owner[k] = heir
-	next[k] = d.rivals[k][heir]
-	d.dropRival(k, heir)
-}
-
-func (d *derived[I, O]) current(k string, next map[string]*O) *O {
+// current is the value of an output that counts as of now, in the middle of a flush; nil when there is none.
+func (d *derived[I, O]) current(k string, next map[string]*held[O]) *held[O] {
 	if v, ok := next[k]; ok {
 		return v
 	}
 	return d.values[k]
 }
 
-func (d *derived[I, O]) rival(k, inputKey string, v *O) {
-	if d.rivals[k] == nil {
-		d.rivals[k] = map[string]*O{}
+// claim records that an input makes the output k. Of several claims the one of the smallest input key counts.
+func (d *derived[I, O]) claim(k string, v *held[O], next map[string]*held[O]) {
+	if h := d.current(k, next); h != nil && h.by != v.by {
+		if h.by.key < v.by.key {
+			d.rival(k, v)
+			return
+		}
+		d.rival(k, &held[O]{value: h.value, by: h.by}) // a copy: if v is equal, h stays in its place and is then another's
+		d.dropRival(k, v.by)
 	}
-	d.rivals[k][inputKey] = v
+	next[k] = v
 }
 
-func (d *derived[I, O]) dropRival(k, inputKey string) {
-	if delete(d.rivals[k], inputKey); len(d.rivals[k]) == 0 {
+// yield records that an input no longer makes the output k: the next claim, if there is one, takes its place.
+func (d *derived[I, O]) yield(k string, c *computed, next map[string]*held[O]) {
+	if h := d.current(k, next); h == nil || h.by != c {
+		d.dropRival(k, c)
+		return
+	}
+	var heir *held[O]
+	for _, r := range d.rivals[k] {
+		if heir == nil || r.by.key < heir.by.key {
+			heir = r
+		}
+	}
+	next[k] = heir
+	if heir != nil {
+		d.dropRival(k, heir.by)
+	}
+}
+
+func (d *derived[I, O]) rival(k string, v *held[O]) {
+	if d.rivals[k] == nil {
+		d.rivals[k] = map[*computed]*held[O]{}
+	}
+	d.rivals[k][v.by] = v
+}
+
+func (d *derived[I, O]) dropRival(k string, c *computed) {
+	if delete(d.rivals[k], c); len(d.rivals[k]) == 0 {
 		delete(d.rivals, k)
 	}
 }

@@ -10,8 +10,8 @@ type Static[T any] struct {
 
 	// guarded by stageMu: writes that wait for a flush; the last one of a key counts
 	stageMu sync.Mutex
-	pending map[string]*T // nil: delete
-	reset   bool          // what is not in pending goes
+	pending map[string]*held[T] // nil: delete
+	reset   bool                // what is not in pending goes
 	ready   bool
 }
 
@@ -19,7 +19,7 @@ type Static[T any] struct {
 func NewStatic[T any](g *Graph, name string, key func(T) string, opts ...Option) *Static[T] {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	s := &Static[T]{store: newStore[T](g, name, opts), key: key, pending: map[string]*T{}}
+	s := &Static[T]{store: newStore[T](g, name, opts), key: key, pending: map[string]*held[T]{}}
 	s.synced = func() bool {
 		s.stageMu.Lock()
 		defer s.stageMu.Unlock()
@@ -43,7 +43,7 @@ func (s *Static[T]) Reset(values []T) {
 	clear(s.pending)
 	s.reset = true
 	for _, v := range values {
-		s.pending[s.key(v)] = &v
+		s.pending[s.key(v)] = &held[T]{value: v}
 	}
 	s.stageMu.Unlock()
 	s.graph.stage(s)
@@ -58,7 +58,7 @@ func (s *Static[T]) Stage(upserts []T, deletes []string) {
 		s.pending[k] = nil
 	}
 	for _, v := range upserts {
-		s.pending[s.key(v)] = &v
+		s.pending[s.key(v)] = &held[T]{value: v}
 	}
 	s.stageMu.Unlock()
 	s.graph.stage(s)
@@ -75,7 +75,7 @@ func (s *Static[T]) MarkSynced() {
 func (s *Static[T]) process() {
 	s.stageMu.Lock()
 	next, reset := s.pending, s.reset
-	s.pending, s.reset = map[string]*T{}, false
+	s.pending, s.reset = map[string]*held[T]{}, false
 	s.stageMu.Unlock()
 	if reset {
 		for k := range s.values {

@@ -16,34 +16,44 @@ type store[T any] struct {
 	id     int
 	equal  func(a, b T) bool
 	synced func() bool
+	parts  []*store[T] // of a union, which has no values of its own
 
 	// guarded by mu for readers; written only by the flush, which also holds graph.mu
 	mu     sync.RWMutex
-	values map[string]*T
+	values map[string]*held[T]
 
 	// guarded by graph.mu
 	inDirty    bool
-	events     []Event[T]                   // of this flush, until delivered
-	downstream []func([]Event[T])           // collections made from this one
-	indexes    []func([]Event[T])           // brought up to date with every commit
-	readers    map[string]dependents        // fetched one key
-	scanners   map[dependent][]func(T) bool // fetched with filters; a nil filter is everything
-	subs       []*subscriber[T]             // in order of registration
+	events     []Event[T]                 // of this flush, until delivered
+	downstream []func([]Event[T])         // collections made from this one
+	indexes    []func([]Event[T])         // brought up to date with every commit
+	readers    map[string]*readers        // fetched one key
+	scanners   readers                    // fetched with filters
+	filters    map[*reader][]func(T) bool // of the scanners; a nil filter is everything
+	subs       []*subscriber[T]           // in order of registration
+}
+
+// held is a value, and the input that made it if the collection is derived.
+type held[T any] struct {
+	value T
+	by    *computed // guarded by graph.mu
 }
 
 type subscriber[T any] struct{ fn func([]Event[T]) }
 
 // newStore must be called with graph.mu held.
 func newStore[T any](g *Graph, name string, opts []Option) *store[T] {
-	return &store[T]{
-		graph:    g,
-		name:     name,
-		id:       g.adopt(),
-		equal:    equalFunc[T](opts),
-		values:   map[string]*T{},
-		readers:  map[string]dependents{},
-		scanners: map[dependent][]func(T) bool{},
+	s := &store[T]{
+		graph:   g,
+		name:    name,
+		id:      g.adopt(),
+		equal:   equalFunc[T](opts),
+		values:  map[string]*held[T]{},
+		readers: map[string]*readers{},
+		filters: map[*reader][]func(T) bool{},
 	}
+	s.scanners.left = func(r *reader) { delete(s.filters, r) }
+	return s
 }
 
 func (s *store[T]) base() *store[T] { return s }
@@ -57,27 +67,59 @@ func (s *store[T]) WaitSynced(ctx context.Context) error {
 }
 
 func (s *store[T]) Get(key string) (T, bool) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if v := s.values[key]; v != nil {
+	if v := s.find(key); v != nil {
 		return *v, true
 	}
 	var zero T
 	return zero, false
 }
 
+// find returns the value of a key, nil if there is none.
+func (s *store[T]) find(key string) *T {
+	for _, p := range s.parts {
+		if v := p.find(key); v != nil {
+			return v
+		}
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if h := s.values[key]; h != nil {
+		return &h.value
+	}
+	return nil
+}
+
 func (s *store[T]) Len() int {
+	if s.parts != nil {
+		return len(s.keys())
+	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return len(s.values)
 }
 
+// keys returns all of them in order.
+func (s *store[T]) keys() []string {
+	if s.parts == nil {
+		s.mu.RLock()
+		defer s.mu.RUnlock()
+		return slices.Sorted(maps.Keys(s.values))
+	}
+	var all []string
+	for _, p := range s.parts {
+		all = append(all, p.keys()...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
 func (s *store[T]) List() []T {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	out := make([]T, 0, len(s.values))
-	for _, k := range slices.Sorted(maps.Keys(s.values)) {
-		out = append(out, *s.values[k])
+	keys := s.keys()
+	out := make([]T, 0, len(keys))
+	for _, k := range keys {
+		if v := s.find(k); v != nil { // else it went meanwhile
+			out = append(out, *v)
+		}
 	}
 	return out
 }
@@ -99,29 +141,69 @@ func (s *store[T]) Register(fn func([]Event[T])) (unregister func()) {
 
 // snapshot returns the current state as events. Callers hold graph.mu.
 func (s *store[T]) snapshot() []Event[T] {
-	events := make([]Event[T], 0, len(s.values))
-	for _, k := range slices.Sorted(maps.Keys(s.values)) {
-		events = append(events, Event[T]{Kind: Added, Key: k, New: s.values[k]})
+	keys := s.keys()
+	events := make([]Event[T], 0, len(keys))
+	for _, k := range keys {
+		events = append(events, Event[T]{Kind: Added, Key: k, New: s.find(k)})
 	}
 	return events
 }
 
 // commit applies new values (nil: gone), drops those that change nothing, and wakes whatever depends on the rest.
 // Callers hold graph.mu.
-func (s *store[T]) commit(next map[string]*T) {
-	events := s.diff(next)
-	if len(events) == 0 {
-		return
-	}
+func (s *store[T]) commit(next map[string]*held[T]) {
+	events := make([]Event[T], 0, len(next))
 	s.mu.Lock()
-	for _, e := range events {
-		if e.New == nil {
-			delete(s.values, e.Key)
-		} else {
-			s.values[e.Key] = e.New
+	for k, now := range next {
+		before := s.values[k]
+		e, changed := s.change(k, before.pointer(), now.pointer())
+		switch {
+		case changed && now == nil:
+			delete(s.values, k)
+		case changed:
+			s.values[k] = now
+		case now != nil:
+			before.by = now.by // an equal value that another input makes
+		}
+		if changed {
+			events = append(events, e)
 		}
 	}
 	s.mu.Unlock()
+	s.announce(events)
+}
+
+func (h *held[T]) pointer() *T {
+	if h == nil {
+		return nil
+	}
+	return &h.value
+}
+
+// change compares two values of a key, nil being none.
+func (s *store[T]) change(k string, before, now *T) (e Event[T], changed bool) {
+	e = Event[T]{Key: k, Old: before, New: now}
+	switch {
+	case before == now:
+		return e, false
+	case before == nil:
+		e.Kind = Added
+	case now == nil:
+		e.Kind = Deleted
+	case !s.equal(*before, *now):
+		e.Kind = Updated
+	default:
+		return e, false
+	}
+	return e, true
+}
+
+// announce wakes whatever depends on changes that have been made. Callers hold graph.mu.
+func (s *store[T]) announce(events []Event[T]) {
+	if len(events) == 0 {
+		return
+	}
+	slices.SortFunc(events, func(a, b Event[T]) int { return strings.Compare(a.Key, b.Key) })
 	for _, update := range s.indexes {
 		update(events)
 	}
@@ -134,30 +216,12 @@ func (s *store[T]) commit(next map[string]*T) {
 	}
 }
 
-func (s *store[T]) diff(next map[string]*T) []Event[T] {
-	events := make([]Event[T], 0, len(next))
-	for k, v := range next {
-		old := s.values[k]
-		switch {
-		case old == nil && v == nil:
-		case old == nil:
-			events = append(events, Event[T]{Kind: Added, Key: k, New: v})
-		case v == nil:
-			events = append(events, Event[T]{Kind: Deleted, Key: k, Old: old})
-		case !s.equal(*old, *v):
-			events = append(events, Event[T]{Kind: Updated, Key: k, Old: old, New: v})
-		}
-	}
-	slices.SortFunc(events, func(a, b Event[T]) int { return strings.Compare(a.Key, b.Key) })
-	return events
-}
-
 func (s *store[T]) invalidate(events []Event[T]) {
 	for _, e := range events {
 		s.readers[e.Key].invalidate()
-		for d, filters := range s.scanners {
+		for r, filters := range s.filters {
 			if matchesAny(filters, e) {
-				d.invalidate()
+				r.invalidate()
 			}
 		}
 	}

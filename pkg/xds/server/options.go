@@ -16,6 +16,11 @@ type Transport struct {
 	MaxConnectionAgeGrace time.Duration
 }
 
+// receiveWindow is how much a client may send before it is read. That it is fixed keeps gRPC from measuring each connection, which
+// it does by a ping beside every request: as many more packets as there are acknowledgements. Requests are small but for the first
+// one of a client that reconnects, which a window of this size does not hold up.
+const receiveWindow = 1 << 20
+
 // Options returns the options a grpc.Server needs to serve a Server: the codec that shares encoded bytes, no limit on
 // received messages (a reconnecting client names all it has: far more than gRPC's default of 4 MiB), and pings.
 // Other services may be registered on the same grpc.Server.
@@ -33,6 +38,8 @@ func Options(t Transport) []grpc.ServerOption {
 		grpc.MaxRecvMsgSize(math.MaxInt32),
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.MaxConcurrentStreams(100_000),
+		grpc.InitialWindowSize(receiveWindow),
+		grpc.InitialConnWindowSize(receiveWindow),
 		grpc.KeepaliveParams(params),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	}
