@@ -353,3 +353,38 @@ func TestOtherRevisionIgnored(t *testing.T) {
 		}
 	}
 }
+
+// TestTags: a Gateway that names a tag is the business of the revision to which the tag leads, at once when it leads to another one.
+func TestTags(t *testing.T) {
+	s := kubetest.New(t)
+	b := newBed(t, s, "canary")
+	b.namespace("istio-system", nil)
+	b.namespace("tags", nil)
+	for name, labels := range map[string]string{"prod": ", istio.io/rev: prod}", "next": ", istio.io/rev: next}", "plain": "}"} {
+		b.apply(manifest("tags", name, "istio-waypoint", labels))
+	}
+	b.apply(manifest("tags", "own", "istio-waypoint", ", istio.io/rev: canary}"))
+	b.hasImage("tags", "own", defaultImage)
+	absent := func(names ...string) {
+		t.Helper()
+		for _, name := range names {
+			if got := b.image("tags", name); !strings.Contains(got, "not found") {
+				t.Errorf("%s was deployed: %s", name, got)
+			}
+		}
+	}
+	absent("prod", "next", "plain")
+	service := `{apiVersion: v1, kind: Service, metadata: {name: istiod-revision-tag-prod, namespace: istio-system, labels: {istio.io/tag: prod, istio.io/rev: %s}}, spec: {ports: [{port: 15012}]}}`
+	b.apply(fmt.Sprintf(service, "canary"))
+	b.hasImage("tags", "prod", defaultImage)
+	absent("next", "plain")
+	b.apply(`{apiVersion: admissionregistration.k8s.io/v1, kind: MutatingWebhookConfiguration, metadata: {name: istio-revision-tag-next, labels: {istio.io/tag: next, istio.io/rev: canary}}}`)
+	b.hasImage("tags", "next", defaultImage)
+	absent("plain")
+	b.apply(`{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingWebhookConfiguration, metadata: {name: istiod-default-validator, labels: {istio.io/rev: canary}}}`)
+	b.hasImage("tags", "plain", defaultImage)
+
+	b.apply(fmt.Sprintf(service, "1-30"))
+	b.apply(manifest("tags", "late", "istio-waypoint", ", istio.io/rev: prod}"))
+	b.never("a Gateway of a tag that has moved was deployed", func() bool { return !strings.Contains(b.image("tags", "late"), "not found") })
+}

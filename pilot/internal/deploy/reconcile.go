@@ -46,7 +46,7 @@ func (r *run) reconcile(ctx context.Context, key types.NamespacedName) (again ti
 		r.forget(key)
 		return 0, nil // what it owned goes with it
 	}
-	if !deploy.IsOfRevision(r.revisionLabels(gw), r.cfg.Revision) {
+	if !deploy.IsOfRevision(r.revisionLabels(gw), r.cfg.Revision, r.tags()) {
 		return 0, nil
 	}
 	controller := r.controllerOf(string(gw.Spec.GatewayClassName))
@@ -159,8 +159,9 @@ func (r *run) values() (deploy.Values, error) {
 		}
 		return slices.Compare([]string{b.Name}, []string{a.Name})
 	})
+	tags := r.tags()
 	for _, cm := range defaults {
-		if deploy.IsOfRevision(cm.Labels, r.cfg.Revision) {
+		if deploy.IsOfRevision(cm.Labels, r.cfg.Revision, tags) {
 			out = out.WithClass(cm.Labels[deploy.LabelClassDefaults], cm.Data)
 		}
 	}

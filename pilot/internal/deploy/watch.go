@@ -74,6 +74,8 @@ type run struct {
 		gateway   cache.GenericLister
 		class     cache.GenericLister
 		namespace cache.GenericLister
+		mutating  cache.GenericLister
+		validator cache.GenericLister
 	}
 
 	mu      sync.Mutex
@@ -110,7 +112,9 @@ func (r *run) watch(ctx context.Context) error {
 
 	gateway, class := f.gateways.ForResource(gateways()), f.gateways.ForResource(gatewayClasses())
 	namespace := f.metadata.ForResource(schema.GroupVersionResource{Version: "v1", Resource: "namespaces"})
+	mutating, validating := f.metadata.ForResource(webhooks("mutatingwebhookconfigurations")), f.metadata.ForResource(webhooks("validatingwebhookconfigurations"))
 	f.gateway, f.class, f.namespace = gateway.Lister(), class.Lister(), namespace.Lister()
+	f.mutating, f.validator = mutating.Lister(), validating.Lister()
 	apps, core := f.managed.Apps().V1(), f.managed.Core().V1()
 	for _, i := range []struct {
 		informer cache.SharedIndexInformer
@@ -121,6 +125,9 @@ func (r *run) watch(ctx context.Context) error {
 		{namespace.Informer(), r.onNamespace},
 		{f.metadata.ForResource(schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}).Informer(), r.onConfigMap},
 		{f.system.Core().V1().ConfigMaps().Informer(), r.onSystemConfigMap},
+		{f.system.Core().V1().Services().Informer(), r.onTag},
+		{mutating.Informer(), r.onTag},
+		{validating.Informer(), r.onTag},
 		{apps.Deployments().Informer(), r.onManaged},
 		{core.Services().Informer(), r.onManaged},
 		{core.ServiceAccounts().Informer(), r.onManaged},

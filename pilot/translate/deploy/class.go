@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -94,14 +95,11 @@ func Managed(gw *gatewayv1.Gateway) bool {
 	return false
 }
 
-// IsOfRevision tells whether a Gateway is the business of a revision's control plane. One that names none is the default one's,
-// or the only one's.
-func IsOfRevision(labels map[string]string, revision string) bool {
-	named := labels[LabelRevision]
-	if revision == "" || revision == defaultRevision {
-		return named == "" || named == defaultRevision
-	}
-	return named == revision
+// IsOfRevision tells whether what bears the labels is the business of a revision's control plane: it names the revision, or a tag that
+// leads to it. What names none is the business of whom the tag "default" leads to, or else of the default revision.
+func IsOfRevision(labels map[string]string, revision string, tags map[string]string) bool {
+	named := cmp.Or(labels[LabelRevision], defaultRevision)
+	return cmp.Or(tags[named], named) == cmp.Or(revision, defaultRevision)
 }
 
 const defaultRevision = "default"

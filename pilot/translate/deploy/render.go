@@ -22,6 +22,7 @@ const (
 	LabelManaged      = "gateway.istio.io/managed"
 	// LabelRevision is of Gateways: whose business they are.
 	LabelRevision = "istio.io/rev"
+	LabelTag      = "istio.io/tag"
 	// LabelClassDefaults is of ConfigMaps in the control plane's namespace with parameters for all Gateways of a class.
 	LabelClassDefaults = "gateway.istio.io/defaults-for-class"
 	labelNetwork       = "topology.istio.io/network"

@@ -186,13 +186,30 @@ func TestManaged(t *testing.T) {
 }
 
 func TestRevision(t *testing.T) {
+	tags := map[string]string{"prod": "1-30", "default": "1-30", "next": "canary"}
 	for _, c := range []struct {
 		named, own string
+		tags       map[string]string
 		want       bool
 	}{
-		{"", "", true}, {"", "default", true}, {"default", "", true}, {"canary", "default", false}, {"canary", "canary", true}, {"", "canary", false}, {"default", "canary", false},
+		{"", "", nil, true},
+		{"", "default", nil, true},
+		{"default", "", nil, true},
+		{"canary", "default", nil, false},
+		{"canary", "canary", nil, true},
+		{"", "canary", nil, false},
+		{"default", "canary", nil, false},
+		{"prod", "1-30", nil, false},
+		{"prod", "1-30", tags, true},
+		{"prod", "canary", tags, false},
+		{"prod", "", tags, false},
+		{"next", "canary", tags, true},
+		{"canary", "canary", tags, true},
+		{"", "1-30", tags, true},
+		{"", "", tags, false},
+		{"default", "default", tags, false},
 	} {
-		if got := deploy.IsOfRevision(map[string]string{deploy.LabelRevision: c.named}, c.own); got != c.want {
+		if got := deploy.IsOfRevision(map[string]string{deploy.LabelRevision: c.named}, c.own, c.tags); got != c.want {
 			t.Errorf("%+v: %t", c, got)
 		}
 	}
