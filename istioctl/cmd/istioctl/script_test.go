@@ -2,22 +2,19 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/isthmus-mesh/isthmus/istioctl/internal/cli"
 )
 
 // TestMain makes this test binary istioctl, for the scripts.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"istioctl": func() {
-		err := root().ExecuteContext(context.Background())
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "Error:", err)
-			os.Exit(1)
-		}
+		os.Exit(run(context.Background(), os.Args[1:]))
 	}})
 }
 
@@ -38,7 +35,7 @@ func TestEnvironment(t *testing.T) {
 		t.Fatal(err)
 	}
 	env := map[string]string{"ISTIOCTL_ISTIONAMESPACE": "mesh", "ISTIOCTL_REVISION": "env", "ISTIOCTL_READINESS_TIMEOUT": "soon"}
-	err = fromEnvironment(cmd.Flags(), func(name string) (string, bool) { v, ok := env[name]; return v, ok })
+	err = cli.FromEnvironment(cmd.Flags(), func(name string) (string, bool) { v, ok := env[name]; return v, ok })
 	if err == nil || !strings.Contains(err.Error(), "ISTIOCTL_READINESS_TIMEOUT") {
 		t.Errorf("error %v, want one of ISTIOCTL_READINESS_TIMEOUT", err)
 	}

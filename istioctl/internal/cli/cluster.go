@@ -2,11 +2,15 @@
 package cli
 
 import (
+	"flag"
 	"os"
+	"strconv"
 	"time"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 
 	"github.com/isthmus-mesh/isthmus/operator/install"
 )
@@ -17,9 +21,13 @@ type Globals struct {
 	Namespace, IstioNamespace string
 	As, AsUID                 string
 	AsGroups                  []string
+	// Verbose is how much is told of the requests to the API server, as in klog.
+	Verbose int
 	// Sandbox is looked at instead of a cluster; Timeout is for each answer. Only some commands have these.
 	Sandbox string
 	Timeout time.Duration
+
+	progress *Progress // nil before Begin, and where nobody watches
 }
 
 // Add adds the flags.
@@ -31,6 +39,18 @@ func (g *Globals) Add(f *pflag.FlagSet) {
 	f.StringVar(&g.As, "as", "", "user to act as")
 	f.StringVar(&g.AsUID, "as-uid", "", "UID of the user to act as")
 	f.StringArrayVar(&g.AsGroups, "as-group", nil, "group to act as; may be repeated")
+	f.IntVar(&g.Verbose, "vklog", 0, "how much to tell of the requests to the API server: 6 for each, 9 with what was said")
+}
+
+// Begin is called before a command runs, with all flags set.
+func (g *Globals) Begin(cmd *cobra.Command) error {
+	g.progress = NewProgress(cmd.ErrOrStderr())
+	if g.Verbose == 0 {
+		return nil
+	}
+	flags := flag.NewFlagSet("", flag.ContinueOnError)
+	klog.InitFlags(flags)
+	return flags.Set("v", strconv.Itoa(g.Verbose))
 }
 
 // REST returns how the cluster is reached.

@@ -1,18 +1,8 @@
 package cli
 
-// ExitError ends a command with an exit code of its own. Whoever returns one has printed what there is to say, unless Err says more.
-type ExitError struct {
-	Code int
-	Err  error
-}
+import "fmt"
 
-// Error is empty when everything has been said.
-func (e *ExitError) Error() string {
-	if e.Err == nil {
-		return ""
-	}
-	return e.Err.Error()
-}
+// ExitError is the exit code that the program is to end with. Whoever returns it has said what there is to say.
+type ExitError struct{ Code int }
 
-// Unwrap is the cause.
-func (e *ExitError) Unwrap() error { return e.Err }
+func (e *ExitError) Error() string { return fmt.Sprintf("exit code %d", e.Code) }

@@ -27,6 +27,7 @@ func (g *Globals) Mesh() (*reach.Mesh, error) {
 	mesh, err := g.place()
 	if err == nil {
 		mesh.Timeout = g.Timeout
+		mesh.Progress = g.progress.Begin
 	}
 	return mesh, err
 }

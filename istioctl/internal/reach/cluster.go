@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 
 	corev1 "k8s.io/api/core/v1"
@@ -138,6 +139,18 @@ func (c *cluster) selector(ctx context.Context, kind, namespace, name string) (s
 func (c *cluster) dial(ctx context.Context, pod Pod, port int) (net.Conn, error) {
 	url := c.client.CoreV1().RESTClient().Post().Resource("pods").Namespace(pod.Namespace).Name(pod.Name).SubResource("portforward").URL()
 	return forward(ctx, c.config, url, port)
+}
+
+func (c *cluster) logs(ctx context.Context, pod Pod, which Logs) (io.ReadCloser, error) {
+	options := &corev1.PodLogOptions{Container: which.Container, Previous: which.Previous, Timestamps: false}
+	if !which.Since.IsZero() {
+		options.SinceTime = &metav1.Time{Time: which.Since}
+	}
+	if which.Most > 0 {
+		options.LimitBytes = &which.Most
+	}
+	out, err := c.client.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name, options).Stream(ctx)
+	return out, found(err)
 }
 
 func (c *cluster) on(kind Kind, namespace string) dynamic.ResourceInterface {

@@ -15,6 +15,9 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/isthmus-mesh/isthmus/pkg/kube"
 )
 
 // The ports on which a component answers to its own machine.
@@ -40,6 +43,16 @@ type Pod struct {
 
 // String is name.namespace, which commands take.
 func (p Pod) String() string { return p.Name + "." + p.Namespace }
+
+// Logs says which part of a pod's log is meant.
+type Logs struct {
+	// Container is the first if empty; Previous is the one before its last restart.
+	Container string
+	Previous  bool
+	Since     time.Time
+	// Most is how many bytes are asked for at most; 0 for all.
+	Most int64
+}
 
 // Kind is a kind of objects.
 type Kind struct {
@@ -68,6 +81,10 @@ type place interface {
 	// dial connects to a port on the loopback address of a pod.
 	dial(ctx context.Context, pod Pod, port int) (net.Conn, error)
 
+	// each hands over the objects of a kind, as JSON.
+	each(ctx context.Context, kind kube.Kind, namespace string, take func([]byte)) error
+	// logs is what a container of a pod has logged.
+	logs(ctx context.Context, pod Pod, which Logs) (io.ReadCloser, error)
 	list(ctx context.Context, kind Kind, namespace string) ([]unstructured.Unstructured, error)
 	get(ctx context.Context, kind Kind, namespace, name string) (*unstructured.Unstructured, error)
 	apply(ctx context.Context, kind Kind, object *unstructured.Unstructured) error
@@ -82,6 +99,16 @@ type Mesh struct {
 	Default string
 	// Timeout is how long one answer may take.
 	Timeout time.Duration
+	// Progress, unless it is nil, is told what is waited for, and that it came. It may be called from several goroutines at a time.
+	Progress func(what string) (done func())
+}
+
+// begin tells Progress.
+func (m *Mesh) begin(format string, args ...any) (done func()) {
+	if m.Progress == nil {
+		return func() {}
+	}
+	return m.Progress(fmt.Sprintf(format, args...))
 }
 
 // defaultTimeout bounds each answer: a dump of a big proxy through a slow API takes seconds.
@@ -134,6 +161,7 @@ func (m *Mesh) Put(ctx context.Context, pod Pod, port int, path string, body []b
 func (m *Mesh) do(ctx context.Context, method string, pod Pod, port int, path string, body []byte) ([]byte, error) {
 	ctx, cancel := m.bound(ctx)
 	defer cancel()
+	defer m.begin("%s %s on port %d of pod %s", method, path, port, pod)()
 	data, err := m.exchange(ctx, method, pod, port, path, body)
 	if err != nil {
 		return nil, fmt.Errorf("%s %s on port %d of pod %s: %w", method, path, port, pod, late(ctx, err))
@@ -173,10 +201,38 @@ func (m *Mesh) exchange(ctx context.Context, method string, pod Pod, port int, p
 	return data, nil
 }
 
+// Logs returns what a pod has logged. The caller closes it; ctx bounds the whole time.
+func (m *Mesh) Logs(ctx context.Context, pod Pod, which Logs) (io.ReadCloser, error) {
+	out, err := m.place.logs(ctx, pod, which)
+	if err != nil {
+		return nil, fmt.Errorf("log of %s: %w", pod, late(ctx, err))
+	}
+	return out, nil
+}
+
+// Dial connects to a port on the loopback address of a pod. ctx bounds the connecting.
+func (m *Mesh) Dial(ctx context.Context, pod Pod, port int) (net.Conn, error) {
+	conn, err := m.place.dial(ctx, pod, port)
+	if err != nil {
+		return nil, fmt.Errorf("port %d of pod %s: %w", port, pod, late(ctx, err))
+	}
+	return conn, nil
+}
+
+// Kubernetes is the cluster's API; ok is false for a sandbox, which has none.
+func (m *Mesh) Kubernetes() (client kubernetes.Interface, ok bool) {
+	c, ok := m.place.(*cluster)
+	if !ok {
+		return nil, false
+	}
+	return c.client, true
+}
+
 // Pods returns the pods that a selector selects and that run, by name. An empty namespace is all.
 func (m *Mesh) Pods(ctx context.Context, namespace, selector string) ([]Pod, error) {
 	ctx, cancel := m.bound(ctx)
 	defer cancel()
+	defer m.begin("list the pods with %s", selector)()
 	all, err := m.place.pods(ctx, namespace, selector)
 	if err != nil {
 		return nil, fmt.Errorf("list the pods with %s: %w", selector, late(ctx, err))
@@ -203,6 +259,7 @@ func (m *Mesh) Istiod(ctx context.Context, namespace, revision string) ([]Pod, e
 func (m *Mesh) List(ctx context.Context, kind Kind, namespace string) ([]unstructured.Unstructured, error) {
 	ctx, cancel := m.bound(ctx)
 	defer cancel()
+	defer m.begin("list %s", kind.Plural)()
 	out, err := m.place.list(ctx, kind, namespace)
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", kind.Plural, late(ctx, err))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +15,8 @@ import (
 	"go.uber.org/goleak"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/isthmus-mesh/isthmus/pkg/kube"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -66,6 +69,10 @@ func (v *village) dial(ctx context.Context, pod Pod, port int) (net.Conn, error)
 func (v *village) list(context.Context, Kind, string) ([]unstructured.Unstructured, error) {
 	return nil, ErrNotFound
 }
+
+func (v *village) each(context.Context, kube.Kind, string, func([]byte)) error { return ErrNotFound }
+
+func (v *village) logs(context.Context, Pod, Logs) (io.ReadCloser, error) { return nil, ErrNotFound }
 
 func (v *village) get(context.Context, Kind, string, string) (*unstructured.Unstructured, error) {
 	return nil, ErrNotFound

@@ -1,9 +1,12 @@
+//go:build linux
+
 package reach
 
 import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 
@@ -12,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"github.com/isthmus-mesh/isthmus/pkg/kube"
 	"github.com/isthmus-mesh/isthmus/sandbox"
 )
 
@@ -118,6 +122,22 @@ func (l *local) objects(ctx context.Context, kind, namespace string) ([]unstruct
 		}
 	}
 	return out, nil
+}
+
+// logs are whole: the sandbox neither keeps those of before a restart nor cuts any.
+func (l *local) logs(ctx context.Context, pod Pod, which Logs) (io.ReadCloser, error) {
+	if which.Previous {
+		return nil, ErrNotFound
+	}
+	return l.client.Logs(ctx, pod.Namespace, pod.Name, which.Container, false, which.Since)
+}
+
+func (l *local) each(ctx context.Context, kind kube.Kind, namespace string, take func([]byte)) error {
+	all, err := l.client.List(ctx, called(Kind{Group: kind.GVK.Group, Name: kind.GVK.Kind}), namespace)
+	for _, raw := range all {
+		take(raw)
+	}
+	return err
 }
 
 func (l *local) find(ctx context.Context, kind, namespace, name string) (*unstructured.Unstructured, error) {

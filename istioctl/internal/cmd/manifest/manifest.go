@@ -19,7 +19,7 @@ import (
 
 // New returns the command.
 func New(g *cli.Globals, build telemetry.Build) *cobra.Command {
-	cmd := &cobra.Command{Use: "manifest", Short: "Print what an installation consists of"}
+	cmd := &cobra.Command{Use: "manifest", Example: "  istioctl manifest generate --set profile=ambient | kubectl apply --server-side -f -", Short: "Print what an installation consists of"}
 	cmd.AddCommand(generate(g, build), translate(g, build), gatewayAPI())
 	return cmd
 }
@@ -116,7 +116,8 @@ func gatewayAPI() *cobra.Command {
 func translate(g *cli.Globals, build telemetry.Build) *cobra.Command {
 	f := &flags{}
 	cmd := &cobra.Command{
-		Use: "translate", Short: "Write Helm values for an installation, and print the commands that use them", Args: cobra.NoArgs,
+		Use: "translate", Example: "  istioctl manifest translate --set profile=ambient -o helm",
+		Short: "Write Helm values for an installation, and print the commands that use them", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			op, err := f.Read(cmd.InOrStdin())
 			if err != nil {

@@ -1,3 +1,5 @@
+//go:build linux
+
 package sandbox
 
 import (
@@ -20,6 +22,7 @@ func status(s *shared) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use: "status", Short: "Show nodes, pods, services, and what is wrong", Args: cobra.NoArgs,
+		Example: "  istioctl sandbox status",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := s.connect()
 			if err != nil {
@@ -105,6 +108,7 @@ func get(s *shared) *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
 		Use: "get KIND [NAME]", Short: "Show objects", Args: cobra.RangeArgs(1, 2),
+		Example: "  istioctl sandbox get pods -A\n  istioctl sandbox get gateway waypoint -o yaml",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			kind, name, _ := strings.Cut(args[0], "/")
 			if len(args) == 2 {

@@ -1,3 +1,5 @@
+//go:build linux
+
 package sandbox
 
 import (
@@ -26,6 +28,7 @@ func apply(s *shared) *cobra.Command {
 	var files []string
 	cmd := &cobra.Command{
 		Use: "apply -f FILE", Short: "Apply manifests", Args: cobra.NoArgs,
+		Example: "  istioctl sandbox apply -f samples/bookinfo/networking/virtual-service-all-v1.yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return s.manifests(cmd, files, (*sandbox.Client).ApplyTo)
 		},
@@ -38,6 +41,7 @@ func remove(s *shared) *cobra.Command {
 	var files []string
 	cmd := &cobra.Command{
 		Use: "delete (-f FILE | KIND NAME...)", Short: "Delete objects",
+		Example: "  istioctl sandbox delete -f deny.yaml\n  istioctl sandbox delete authorizationpolicy no-curl",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(files) > 0 {
 				return s.manifests(cmd, files, (*sandbox.Client).DeleteFrom)
@@ -108,6 +112,10 @@ func label(s *shared, use string) *cobra.Command {
 	what := map[string]string{"label": "labels", "annotate": "annotations"}[use]
 	return &cobra.Command{
 		Use: use + " KIND NAME KEY=VALUE... KEY-...", Short: "Set " + what + " of an object, or take them away with KEY-",
+		Example: map[string]string{
+			"label":    "  istioctl sandbox label namespace default istio.io/dataplane-mode=ambient",
+			"annotate": "  istioctl sandbox annotate service reviews networking.istio.io/traffic-distribution=PreferClose",
+		}[use],
 		Args: cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			kind, rest, err := kindAndNames(args)
@@ -147,6 +155,7 @@ func scale(s *shared) *cobra.Command {
 	replicas := -1
 	cmd := &cobra.Command{
 		Use: "scale KIND NAME --replicas N", Short: "Set the number of a workload's pods", Args: cobra.RangeArgs(1, 2),
+		Example: "  istioctl sandbox scale deployment reviews-v1 --replicas 3",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			kind, names, err := kindAndNames(args)
 			if err != nil {
@@ -172,9 +181,10 @@ func scale(s *shared) *cobra.Command {
 }
 
 func rollout(s *shared) *cobra.Command {
-	cmd := &cobra.Command{Use: "rollout", Short: "Replace the pods of a workload"}
+	cmd := &cobra.Command{Use: "rollout", Short: "Replace the pods of a workload", Example: "  istioctl sandbox rollout restart deployment reviews-v1"}
 	cmd.AddCommand(&cobra.Command{
 		Use: "restart KIND NAME", Short: "Replace the pods of a workload, as its update strategy says", Args: cobra.RangeArgs(1, 2),
+		Example: "  istioctl sandbox rollout restart daemonset ztunnel -n istio-system",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			kind, names, err := kindAndNames(args)
 			if err != nil {

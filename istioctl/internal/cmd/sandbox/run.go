@@ -1,3 +1,5 @@
+//go:build linux
+
 package sandbox
 
 import (
@@ -7,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/isthmus-mesh/isthmus/istioctl/internal/cli"
 	"github.com/isthmus-mesh/isthmus/sandbox"
 )
 
@@ -35,7 +38,7 @@ func execute(s *shared) *cobra.Command {
 			}
 			code, err := client.Exec(cmd.Context(), s.namespace, args[0], container, argv, streams)
 			if err == nil && code != 0 {
-				return &ExitError{code}
+				return &cli.ExitError{Code: code}
 			}
 			return err
 		},
@@ -52,6 +55,7 @@ func logs(s *shared) *cobra.Command {
 	var since time.Duration
 	cmd := &cobra.Command{
 		Use: "logs POD", Short: "Print the output of a container of a pod, named as POD or deploy/NAME", Args: cobra.ExactArgs(1),
+		Example: "  istioctl sandbox logs -n istio-system daemonset/ztunnel -f",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := s.connect()
 			if err != nil {

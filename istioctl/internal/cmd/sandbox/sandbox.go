@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package sandbox has the commands that run the mesh on this machine without a cluster.
 //
 // sandbox.go has what they share, up.go starts and ends, objects.go changes objects, look.go looks at them, run.go runs
@@ -17,10 +19,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/sandbox"
 )
 
-// ExitError is the exit code of a command that ran in a pod, to be this program's.
-type ExitError struct{ Code int }
-
-func (e *ExitError) Error() string { return fmt.Sprintf("exit code %d", e.Code) }
+// Main is the sandbox's supervisor, if the program was started as one; then handled is true.
+func Main(args []string) (handled bool, exit int) { return sandbox.Main(args) }
 
 // shared are the flags of every command.
 type shared struct {
@@ -35,6 +35,7 @@ func New() *cobra.Command {
 		Short: "Run the mesh on this machine, without a cluster",
 		Long: "Run the mesh on this machine, without a cluster: nodes and pods are Linux namespaces, images are local programs,\n" +
 			"manifests are ordinary Kubernetes YAML. It needs root.",
+		Example: "  istioctl sandbox up -f samples/bookinfo/platform/kube/bookinfo.yaml\n  istioctl sandbox status\n  istioctl sandbox down",
 	}
 	f := cmd.PersistentFlags()
 	f.StringVar(&s.name, "name", "default", "name of the sandbox")

@@ -1,3 +1,5 @@
+//go:build linux
+
 package sandbox
 
 import (
@@ -93,6 +95,7 @@ func besideMe() string {
 func down(s *shared) *cobra.Command {
 	return &cobra.Command{
 		Use: "down", Short: "End a sandbox and take everything of it away", Args: cobra.NoArgs,
+		Example: "  istioctl sandbox down",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := sandbox.Down(cmd.Context(), s.dir()); err != nil {
 				return err

@@ -21,8 +21,9 @@ func New(g *cli.Globals, build telemetry.Build) *cobra.Command {
 		Short: "Look whether the installed mesh is complete and ready",
 		Long: "Look whether what is installed is ready; with -f or -s, also whether it is all that they describe. Exits with 1, and says what is\n" +
 			"the matter, when not.",
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return run(cmd, f, g, build) },
+		Example: "  istioctl verify-install\n  istioctl verify-install --set profile=ambient",
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return run(cmd, f, g, build) },
 	}
 	f.Add(cmd.Flags())
 	return cmd

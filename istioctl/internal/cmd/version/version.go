@@ -50,7 +50,8 @@ func New(g *cli.Globals, build telemetry.Build) *cobra.Command {
 	f := &flags{}
 	cmd := &cobra.Command{
 		Use: "version", Short: "Print the versions of this program, the control plane and the proxies", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd, g, build) },
+		Example: "  istioctl version\n  istioctl version --remote=false -o yaml",
+		RunE:    func(cmd *cobra.Command, _ []string) error { return f.run(cmd, g, build) },
 	}
 	// Without -o the output is short anyhow.
 	cmd.Flags().BoolP("short", "s", false, "print versions only")
