@@ -195,10 +195,11 @@ func (r *Registry) endpointsOf(f coll.Fetch, t target) []envoy.Endpoint {
 	mesh := r.meshFor(f)
 	all := t.service.Proto.GetLoadBalancing().GetHealthPolicy() == workload.LoadBalancing_ALLOW_ALL
 	var out []envoy.Endpoint
-	for _, w := range coll.FetchIndex(f, r.routing.workloadsByService, t.service.Key()) {
-		if !healthy(w) && !all || !hasLabels(w.Labels, t.subset.GetLabels()) {
+	for _, kept := range coll.FetchIndex(f, r.routing.workloadsByService, t.service.Key()) {
+		if kept.unhealthy && !all || !hasLabels(kept.labels, t.subset.GetLabels()) {
 			continue
 		}
+		w := kept.decode()
 		port := targetPort(w.Proto.Services[t.service.Key()], t.port)
 		address := firstAddress(w.Proto)
 		if port == 0 || address == "" {
@@ -222,8 +223,11 @@ func (r *Registry) endpointsOf(f coll.Fetch, t target) []envoy.Endpoint {
 func (r *Registry) sidecarIdentities(f coll.Fetch, t target) []string {
 	mesh := r.meshFor(f)
 	var out []string
-	for _, w := range coll.FetchIndex(f, r.routing.workloadsByService, t.service.Key()) {
-		if w.Sidecar && w.Proto.TunnelProtocol != workload.TunnelProtocol_HBONE {
+	for _, kept := range coll.FetchIndex(f, r.routing.workloadsByService, t.service.Key()) {
+		if !kept.sidecar {
+			continue
+		}
+		if w := kept.decode(); w.Proto.TunnelProtocol != workload.TunnelProtocol_HBONE {
 			out = append(out, identityOf(mesh, w.Proto))
 		}
 	}
@@ -244,9 +248,13 @@ func (r *Registry) byWaypoint(f coll.Fetch, t target) ([]envoy.Endpoint, bool) {
 	mesh := r.meshFor(f)
 	var out []envoy.Endpoint
 	for _, s := range r.waypointServices(f, t.service.Proto.GetWaypoint()) {
-		for _, w := range coll.FetchIndex(f, r.routing.workloadsByService, s.Key()) {
+		for _, kept := range coll.FetchIndex(f, r.routing.workloadsByService, s.Key()) {
+			if kept.unhealthy {
+				continue
+			}
+			w := kept.decode()
 			address, err := netip.ParseAddr(firstAddress(w.Proto))
-			if err != nil || !healthy(w) {
+			if err != nil {
 				continue
 			}
 			port := targetPort(w.Proto.Services[s.Key()], t.service.Proto.GetWaypoint().GetHboneMtlsPort())
@@ -276,8 +284,6 @@ func (r *Registry) waypointServices(f coll.Fetch, at *workload.GatewayAddress) [
 	}
 	return coll.FetchIndex(f, r.routing.servicesByAddress, at.GetAddress().GetNetwork()+"/"+ip.String())
 }
-
-func healthy(w *ambient.Workload) bool { return w.Proto.Status != workload.WorkloadStatus_UNHEALTHY }
 
 func identityOf(mesh ambient.Mesh, w *workload.Workload) string {
 	return "spiffe://" + cmp.Or(w.TrustDomain, mesh.TrustDomain) + "/ns/" + w.Namespace + "/sa/" + w.ServiceAccount

@@ -139,7 +139,7 @@ func (r *Registry) boundWorkloads(f coll.Fetch, p proxy) []envoy.WaypointWorkloa
 	enforced := r.policiesFor(f, policy.Target{Proxy: policy.Waypoint, Namespace: p.namespace, Gateway: p.gateway}, []string{p.namespace}, true)
 	out := make([]envoy.WaypointWorkload, 0, len(bound))
 	for _, w := range bound {
-		out = append(out, envoy.WaypointWorkload{Addresses: workloadAddresses(w.Proto), HTTPFilters: enforced.http, NetworkFilters: enforced.network})
+		out = append(out, envoy.WaypointWorkload{Addresses: workloadAddresses(w.decode().Proto), HTTPFilters: enforced.http, NetworkFilters: enforced.network})
 	}
 	return out
 }

@@ -17,7 +17,14 @@ func (r *Registry) NodeHasServiceAccount(node, namespace, account string) bool {
 }
 
 // Workloads returns all workloads, by uid.
-func (r *Registry) Workloads() []*ambient.Workload { return r.workloads.List() }
+func (r *Registry) Workloads() []*ambient.Workload {
+	list := r.workloads.List()
+	out := make([]*ambient.Workload, 0, len(list))
+	for _, a := range list {
+		out = append(out, a.decode())
+	}
+	return out
+}
 
 // Services returns all services, by namespace and hostname.
 func (r *Registry) Services() []*ambient.Service { return r.serviceList.List() }

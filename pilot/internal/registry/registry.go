@@ -61,8 +61,8 @@ type Registry struct {
 	waypoints   coll.Collection[*ambient.Waypoint]
 	serviceList coll.Collection[*ambient.Service]
 	policyList  coll.Collection[*ambient.Policy]
-	workloads   coll.Collection[*ambient.Workload]
-	addresses   coll.Collection[delta.Resource]
+	workloads   coll.Collection[*address]
+	addresses   coll.Collection[*address] // workloads and services
 	places      coll.Collection[place]
 	authz       coll.Collection[delta.Resource]
 	statuses    coll.Collection[Status]
@@ -80,6 +80,7 @@ type Registry struct {
 	feed        workloadFeed
 	byEntry     coll.Index[*ambient.Service, string]
 	byNamespace coll.Index[*securityv1.PeerAuthentication, string]
+	nodeGroups  map[string]string // by node; guarded by the graph's lock
 }
 
 // identity is a service account on a node.
@@ -93,7 +94,7 @@ func WithoutAllocation() Option { return func(r *Registry) { r.alloc = nil } }
 
 // New returns an empty registry.
 func New(mesh Mesh, options ...Option) *Registry {
-	r := &Registry{graph: coll.NewGraph(), alloc: newAllocator(), inputs: map[schema.GroupKind]input{}}
+	r := &Registry{graph: coll.NewGraph(), alloc: newAllocator(), inputs: map[schema.GroupKind]input{}, nodeGroups: map[string]string{}}
 	for _, option := range options {
 		option(r)
 	}
@@ -303,38 +304,38 @@ func (r *Registry) peerAuthsOf(f coll.Fetch, mesh ambient.Mesh, namespace string
 }
 
 func (r *Registry) deriveWorkloads() {
-	key := (*ambient.Workload).Key
-	pods := coll.Map("workloads/pods", r.pods, key, func(f coll.Fetch, pod *corev1.Pod) (*ambient.Workload, bool) {
+	key := (*address).key
+	pods := coll.Map("workloads/pods", r.pods, key, func(f coll.Fetch, pod *corev1.Pod) (*address, bool) {
 		in, ours := r.surroundings(f, pod.Namespace, pod.Spec.NodeName)
 		if !ours {
 			return nil, false
 		}
-		w := ambient.PodWorkload(in, pod)
+		w := r.workloadAddress(ambient.PodWorkload(in, pod))
 		return w, w != nil
 	})
-	entries := coll.Map("workloads/entries", r.endpoints, key, func(f coll.Fetch, we *networkingv1.WorkloadEntry) (*ambient.Workload, bool) {
+	entries := coll.Map("workloads/entries", r.endpoints, key, func(f coll.Fetch, we *networkingv1.WorkloadEntry) (*address, bool) {
 		in, ours := r.surroundings(f, we.Namespace, "")
 		if !ours {
 			return nil, false
 		}
-		w := ambient.EntryWorkload(in, we)
+		w := r.workloadAddress(ambient.EntryWorkload(in, we))
 		return w, w != nil
 	})
-	inline := coll.FlatMap("workloads/inline", r.entries, key, func(f coll.Fetch, se *networkingv1.ServiceEntry) []*ambient.Workload {
+	inline := coll.FlatMap("workloads/inline", r.entries, key, func(f coll.Fetch, se *networkingv1.ServiceEntry) []*address {
 		in, ours := r.surroundings(f, se.Namespace, "")
 		if !ours {
 			return nil
 		}
-		return ambient.InlineWorkloads(in, se, coll.FetchIndex(f, r.byEntry, objectKey(se)))
+		return r.workloadAddresses(ambient.InlineWorkloads(in, se, coll.FetchIndex(f, r.byEntry, objectKey(se))))
 	})
-	endpoints := coll.FlatMap("workloads/slices", r.slices, key, func(f coll.Fetch, slice *discoveryv1.EndpointSlice) []*ambient.Workload {
+	endpoints := coll.FlatMap("workloads/slices", r.slices, key, func(f coll.Fetch, slice *discoveryv1.EndpointSlice) []*address {
 		mesh := r.meshFor(f)
 		name := slice.Labels[discoveryv1.LabelServiceName]
 		s, ok := coll.FetchOne(f, r.serviceList, slice.Namespace+"/"+mesh.Hostname(slice.Namespace, name))
 		if _, ours := r.namespace(f, slice.Namespace); !ours || !ok || s.Entry != "" {
 			return nil
 		}
-		return ambient.SliceWorkloads(mesh, slice, s)
+		return r.workloadAddresses(ambient.SliceWorkloads(mesh, slice, s))
 	})
 	r.workloads = coll.Join("workloads", pods, entries, inline, endpoints)
 }

@@ -2,7 +2,6 @@ package registry
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -31,20 +30,10 @@ const (
 func (r *Registry) deriveResources() {
 	name := func(d delta.Resource) string { return d.Name }
 	same := coll.WithEqual(sameResource)
-	workloads := coll.Map("addresses/workloads", r.workloads, name, func(_ coll.Fetch, w *ambient.Workload) (delta.Resource, bool) {
-		d := encode(AddressType, w.Proto.Uid, &workload.Address{Type: &workload.Address_Workload{Workload: w.Proto}}, true)
-		d.Aliases, d.Groups = workloadAliases(w.Proto), slices.Sorted(maps.Keys(w.Proto.Services))
-		if w.Proto.Node != "" {
-			d.Groups = append(d.Groups, nodeGroup(w.Proto.Node))
-		}
-		return d, true
-	}, same)
-	services := coll.Map("addresses/services", r.serviceList, name, func(_ coll.Fetch, s *ambient.Service) (delta.Resource, bool) {
-		d := encode(AddressType, s.Key(), &workload.Address{Type: &workload.Address_Service{Service: s.Proto}}, true)
-		d.Aliases = serviceAliases(s.Proto)
-		return d, true
-	}, same)
-	r.addresses = coll.Join("addresses", workloads, services)
+	services := coll.Map("addresses/services", r.serviceList, (*address).key, func(_ coll.Fetch, s *ambient.Service) (*address, bool) {
+		return serviceAddress(s), true
+	})
+	r.addresses = coll.Join("addresses", r.workloads, services)
 	own := coll.Map("authorizations/policies", r.policyList, name, func(_ coll.Fetch, p *ambient.Policy) (delta.Resource, bool) {
 		if p.Proto == nil {
 			return delta.Resource{}, false
@@ -61,9 +50,6 @@ func (r *Registry) deriveResources() {
 	}, same)
 	r.authz = coll.Join("authorizations", converted, own)
 }
-
-// nodeGroup cannot be asked for by a client: no name starts with a zero byte.
-func nodeGroup(node string) string { return "\x00node/" + node }
 
 // Implied returns the groups that an on-demand client gets unasked: the workloads of its own node.
 func Implied(node *corev3.Node, typeURL string) []string {
@@ -88,10 +74,12 @@ func encode(typeURL, name string, m proto.Message, versioned bool) delta.Resourc
 	}
 	d := delta.Resource{Name: name, Any: &anypb.Any{TypeUrl: typeURL, Value: content}}
 	if versioned {
-		d.Version = strconv.FormatUint(xxhash.Sum64(content), 16)
+		d.Version = versionOf(content)
 	}
 	return d
 }
+
+func versionOf(content []byte) string { return strconv.FormatUint(xxhash.Sum64(content), 16) }
 
 func sameResource(a, b delta.Resource) bool {
 	return a.Name == b.Name && a.Version == b.Version && string(a.Any.GetValue()) == string(b.Any.GetValue()) &&
@@ -141,27 +129,30 @@ type Publisher interface {
 // PublishTo hands over everything now and every change from now on, until stop is called.
 func (r *Registry) PublishTo(p Publisher) (stop func()) {
 	r.setFeed(func(w *workloadFeed) { w.publisher = p })
-	stops := []func(){r.publishScopes(p), func() { r.setFeed(func(w *workloadFeed) { w.publisher = nil }) }}
-	for _, c := range []struct {
-		typeURL string
-		of      coll.Collection[delta.Resource]
-	}{{AuthorizationType, r.authz}, {AddressType, r.addresses}} {
-		stops = append(stops, c.of.Register(func(events []coll.Event[delta.Resource]) {
-			var changed []delta.Resource
-			var removed []string
-			for _, e := range events {
-				if e.New != nil {
-					changed = append(changed, *e.New)
-				} else {
-					removed = append(removed, e.Key)
-				}
-			}
-			p.Publish(c.typeURL, changed, removed)
-		}))
+	stops := []func(){
+		r.publishScopes(p),
+		func() { r.setFeed(func(w *workloadFeed) { w.publisher = nil }) },
+		publish(p, AuthorizationType, r.authz, func(d delta.Resource) delta.Resource { return d }),
+		publish(p, AddressType, r.addresses, (*address).resource),
 	}
 	return func() {
 		for _, stop := range stops {
 			stop()
 		}
 	}
+}
+
+func publish[T any](p Publisher, typeURL string, of coll.Collection[T], resource func(T) delta.Resource) (stop func()) {
+	return of.Register(func(events []coll.Event[T]) {
+		var changed []delta.Resource
+		var removed []string
+		for _, e := range events {
+			if e.New != nil {
+				changed = append(changed, resource(*e.New))
+			} else {
+				removed = append(removed, e.Key)
+			}
+		}
+		p.Publish(typeURL, changed, removed)
+	})
 }

@@ -48,9 +48,9 @@ type routing struct {
 		requestAuths   coll.Index[*securityv1.RequestAuthentication, string]
 		targetedTokens coll.Index[*securityv1.RequestAuthentication, string]
 	}
-	workloadsByService coll.Index[*ambient.Workload, string]
-	workloadsByBinding coll.Index[*ambient.Workload, string]
-	workloadsByGateway coll.Index[*ambient.Workload, string] // those that serve one
+	workloadsByService coll.Index[*address, string]
+	workloadsByBinding coll.Index[*address, string]
+	workloadsByGateway coll.Index[*address, string] // those that serve one
 	servicesByBinding  coll.Index[*ambient.Service, string]
 	servicesByAddress  coll.Index[*ambient.Service, string]
 	ingressByWaypoint  coll.Index[*ambient.Service, bool] // true: gateways go through the service's waypoint
@@ -83,16 +83,11 @@ func (r *Registry) newRouting() {
 func (r *Registry) deriveRouting() {
 	x := &r.routing
 	x.byHost.services = coll.NewIndex(r.serviceList, func(s *ambient.Service) []string { return []string{s.Proto.Hostname} })
-	x.workloadsByService = coll.NewIndex(r.workloads, func(w *ambient.Workload) (keys []string) {
-		for key := range w.Proto.Services {
-			keys = append(keys, key)
-		}
-		return keys
-	})
-	x.workloadsByBinding = coll.NewIndex(r.workloads, func(w *ambient.Workload) []string { return boundTo(w.Binding) })
-	x.workloadsByGateway = coll.NewIndex(r.workloads, func(w *ambient.Workload) []string {
-		if name := w.Labels[labelGatewayName]; name != "" {
-			return []string{w.Proto.Namespace + "/" + name}
+	x.workloadsByService = coll.NewIndex(r.workloads, (*address).services)
+	x.workloadsByBinding = coll.NewIndex(r.workloads, func(w *address) []string { return boundTo(w.bound()) })
+	x.workloadsByGateway = coll.NewIndex(r.workloads, func(w *address) []string {
+		if name := w.labels[labelGatewayName]; name != "" {
+			return []string{w.decode().Proto.Namespace + "/" + name}
 		}
 		return nil
 	})

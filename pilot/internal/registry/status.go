@@ -120,7 +120,7 @@ func (r *Registry) ambientStatuses() []coll.Collection[Status] {
 		if !ok {
 			return Status{}, false
 		}
-		return fromConditions(groupNetworking, "v1", "WorkloadEntry", o, boundCondition(o, w.Binding))
+		return fromConditions(groupNetworking, "v1", "WorkloadEntry", o, boundCondition(o, w.bound()))
 	})
 	policies := statusOf("policies", r.policies, func(f coll.Fetch, o *securityv1.AuthorizationPolicy) (Status, bool) {
 		out := policyConditions(o, policy.AuthorizationPolicyConditions(r.meshConfig(f), o, finder{r, f}))
@@ -226,7 +226,7 @@ func (r *Registry) routingStatuses() []coll.Collection[Status] {
 func (r *Registry) gatewayState(f coll.Fetch, o *gatewayv1.Gateway) gateway.GatewayState {
 	s := gateway.GatewayState{Addresses: o.Status.Addresses, Reason: "no pod of the Gateway is ready"}
 	for _, w := range coll.FetchIndex(f, r.routing.workloadsByGateway, objectKey(o)) {
-		if healthy(w) {
+		if !w.unhealthy {
 			s.Ready, s.Reason = true, ""
 		}
 	}

@@ -3,7 +3,6 @@ package registry
 import (
 	"sync"
 
-	"github.com/isthmus-mesh/isthmus/pilot/translate/ambient"
 	"github.com/isthmus-mesh/isthmus/pkg/coll"
 	"github.com/isthmus-mesh/isthmus/pkg/xds/server"
 )
@@ -37,7 +36,7 @@ func (r *Registry) setFeed(change func(*workloadFeed)) {
 	var first sync.Once
 	empty := func() { p.PublishScope(workloadScope, server.Update{TypeURL: WorkloadType}) }
 	var order sync.Mutex
-	w.stop = r.workloads.Register(func(events []coll.Event[*ambient.Workload]) {
+	w.stop = r.workloads.Register(func(events []coll.Event[*address]) {
 		order.Lock()
 		defer order.Unlock()
 		first.Do(func() {})
@@ -48,17 +47,14 @@ func (r *Registry) setFeed(change func(*workloadFeed)) {
 	first.Do(empty)
 }
 
-func workloadUpdate(events []coll.Event[*ambient.Workload]) server.Update {
+func workloadUpdate(events []coll.Event[*address]) server.Update {
 	u := server.Update{TypeURL: WorkloadType}
 	for _, e := range events {
 		if e.New == nil {
 			u.Removed = append(u.Removed, e.Key)
 			continue
 		}
-		w := (*e.New).Proto
-		d := encode(WorkloadType, w.Uid, w, true)
-		d.Aliases = workloadAliases(w)
-		u.Changed = append(u.Changed, d)
+		u.Changed = append(u.Changed, (*e.New).asWorkload())
 	}
 	return u
 }
