@@ -13,9 +13,11 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/workqueue"
 
@@ -29,8 +31,8 @@ const (
 	writers = 8
 	// Requests per second to the API server, on average and at once: statuses must not keep it from anything else.
 	requestRate, requestBurst = 100, 200
-	// pageSize of the lists that are read at the start.
-	pageSize = 500
+	// pageSize of the lists that are read at the start. Small ones keep little in memory: values of JSON take several times the text.
+	pageSize = 100
 )
 
 // KubeConfig of a writer to the Kubernetes API.
@@ -48,6 +50,7 @@ type Kube struct {
 	log     *slog.Logger
 	now     func() time.Time
 	dynamic dynamic.Interface
+	core    corev1client.ServicesGetter
 	first   chan struct{} // closed with the first statuses
 
 	mu     sync.Mutex
@@ -80,7 +83,12 @@ func NewKube(cfg KubeConfig) (*Kube, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write statuses: %w", err)
 	}
-	k := &Kube{log: cfg.Log, now: cfg.Now, dynamic: client, first: make(chan struct{}), wanted: map[string]registry.Status{}}
+	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON
+	core, err := corev1client.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("write statuses: %w", err)
+	}
+	k := &Kube{log: cfg.Log, now: cfg.Now, dynamic: client, core: core, first: make(chan struct{}), wanted: map[string]registry.Status{}}
 	if k.now == nil {
 		k.now = time.Now
 	}
@@ -153,11 +161,22 @@ func (k *Kube) write(ctx context.Context, q queue) {
 	}
 }
 
+// get returns the status that an object is to have, if it is to have one.
+func (k *Kube) get(o object) (registry.Status, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s, ok := k.wanted[registry.Status{GroupVersionKind: o.GroupVersionKind, Namespace: o.namespace, Name: o.name}.Key()]
+	return s, ok
+}
+
+func (k *Kube) wants(o object) bool {
+	_, ok := k.get(o)
+	return ok
+}
+
 // content is what an object is to have; nil for nothing.
 func (k *Kube) content(o object) (map[string]any, error) {
-	k.mu.Lock()
-	s, ok := k.wanted[registry.Status{GroupVersionKind: o.GroupVersionKind, Namespace: o.namespace, Name: o.name}.Key()]
-	k.mu.Unlock()
+	s, ok := k.get(o)
 	if !ok {
 		return nil, nil
 	}
@@ -220,7 +239,11 @@ func (k *Kube) apply(ctx context.Context, o object, live *unstructured.Unstructu
 func (k *Kube) compareAll(ctx context.Context, q queue) {
 	for _, kind := range kinds() {
 		for ctx.Err() == nil {
-			err := k.compareKind(ctx, q, kind)
+			compare := k.compareKind
+			if kind.Group == "" {
+				compare = k.compareServices
+			}
+			err := compare(ctx, q, kind)
 			if err == nil || apierrors.IsNotFound(err) || ctx.Err() != nil {
 				break
 			}
@@ -243,14 +266,9 @@ func (k *Kube) compareKind(ctx context.Context, q queue, kind schema.GroupVersio
 		}
 		for i := range list.Items {
 			live := &list.Items[i]
-			o := object{kind, live.GetNamespace(), live.GetName()}
-			wanted, err := k.content(o)
-			if err != nil {
-				return err
-			}
 			status, _ := live.Object["status"].(map[string]any)
-			if _, changed := plan(o.Group, status, wanted, owns(live), k.now()); changed {
-				q.Add(o)
+			if err := k.compare(q, object{kind, live.GetNamespace(), live.GetName()}, status, owns(live)); err != nil {
+				return err
 			}
 		}
 		if options.Continue = list.GetContinue(); options.Continue == "" {
@@ -259,8 +277,49 @@ func (k *Kube) compareKind(ctx context.Context, q queue, kind schema.GroupVersio
 	}
 }
 
+// compareServices is compareKind for Services, of which there are many: they are read in a form that takes a fraction of the time and
+// memory. Of their status, conditions are all that is written here.
+func (k *Kube) compareServices(ctx context.Context, q queue, kind schema.GroupVersionKind) error {
+	options := metav1.ListOptions{Limit: pageSize}
+	for {
+		list, err := k.core.Services(metav1.NamespaceAll).List(ctx, options)
+		if err != nil {
+			return err
+		}
+		for i := range list.Items {
+			live := &list.Items[i]
+			o := object{kind, live.Namespace, live.Name}
+			if len(live.Status.Conditions) == 0 && !k.wants(o) {
+				continue
+			}
+			status, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&live.Status)
+			if err != nil {
+				return fmt.Errorf("read the status of %s: %w", o, err)
+			}
+			if err := k.compare(q, o, status, owns(live)); err != nil {
+				return err
+			}
+		}
+		if options.Continue = list.GetContinue(); options.Continue == "" {
+			return nil
+		}
+	}
+}
+
+// compare queues an object whose status is another one than it is to be.
+func (k *Kube) compare(q queue, o object, status map[string]any, owns bool) error {
+	wanted, err := k.content(o)
+	if err != nil {
+		return err
+	}
+	if _, changed := plan(o.Group, status, wanted, owns, k.now()); changed {
+		q.Add(o)
+	}
+	return nil
+}
+
 // owns tells whether anything of an object's status was written here.
-func owns(o *unstructured.Unstructured) bool {
+func owns(o metav1.Object) bool {
 	return slices.ContainsFunc(o.GetManagedFields(), func(f metav1.ManagedFieldsEntry) bool {
 		return f.Manager == fieldManager && f.Subresource == "status"
 	})
