@@ -105,7 +105,7 @@ func script(t *testing.T, reply string, after func(net.Conn)) string {
 			return
 		}
 		defer c.Close()
-		c.SetDeadline(time.Now().Add(10 * time.Second))
+		c.SetDeadline(time.Now().Add(30 * time.Second))
 		_, _ = c.Read(make([]byte, 4096))
 		_, _ = c.Write([]byte(reply))
 		if after != nil {
@@ -163,7 +163,7 @@ func waitDone(t *testing.T, k httpmsg.ClientConn) {
 	t.Helper()
 	select {
 	case <-k.Done():
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Error("the end of the connection went unnoticed")
 	}
 	if k.Free() != 0 {

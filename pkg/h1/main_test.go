@@ -49,7 +49,7 @@ func listen(t testing.TB, h httpmsg.Handler, cfg h1.ServerConfig) string {
 		cancel()
 		select {
 		case <-ended:
-		case <-time.After(10 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Error("connections did not end")
 		}
 	})
@@ -63,7 +63,7 @@ func dial(t testing.TB, addr string) *net.TCPConn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(60 * time.Second))
 	return c.(*net.TCPConn)
 }
 

@@ -41,7 +41,6 @@ type server struct {
 	wantGone atomic.Bool // the handler asked for Gone
 	raw      atomic.Bool // Tunnel was called: what comes is the handler's
 	wentAway sync.Once
-	draining atomic.Bool
 
 	mu        sync.Mutex // guards the rest
 	out       output
@@ -100,7 +99,7 @@ func (s *server) next() error {
 		s.in.arm(s.in.idle, false) // before waiting is set: nothing may overwrite the deadline by which drain wakes us
 	}
 	s.mu.Lock()
-	if s.draining.Load() {
+	if s.draining() {
 		s.mu.Unlock()
 		return io.EOF
 	}
@@ -110,7 +109,7 @@ func (s *server) next() error {
 	s.mu.Lock()
 	s.waiting = false
 	s.mu.Unlock()
-	if err != nil && s.draining.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
+	if err != nil && s.draining() && errors.Is(err, os.ErrDeadlineExceeded) {
 		if s.in.w == 0 {
 			return io.EOF
 		}
@@ -239,6 +238,16 @@ func (s *server) linger() {
 	_, _ = io.CopyN(io.Discard, s.nc, maxDiscard) // either way the end follows
 }
 
+// draining reports whether the shutdown has begun. It asks the channel itself: drainOn may be late.
+func (s *server) draining() bool {
+	select {
+	case <-s.cfg.Drain:
+		return true
+	default:
+		return false
+	}
+}
+
 // drainOn ends the connection when it is idle, or after the exchange under way.
 func (s *server) drainOn(ended <-chan struct{}) {
 	select {
@@ -248,7 +257,6 @@ func (s *server) drainOn(ended <-chan struct{}) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.draining.Store(true)
 	if s.waiting {
 		s.nc.SetReadDeadline(past())
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/h1"
@@ -334,39 +335,53 @@ func TestServerRefusesBody(t *testing.T) {
 }
 
 func TestServerTimeouts(t *testing.T) {
-	addr := listen(t, echo, h1.ServerConfig{IdleTimeout: 50 * time.Millisecond, HeaderTimeout: 20 * time.Millisecond})
-	idle, half := dial(t, addr), dial(t, addr)
-	_, _ = half.Write([]byte("GET / HT"))
-	if got, err := io.ReadAll(half); err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 408 ") {
-		t.Errorf("half a head: %q, %v", got, err)
-	}
-	if got, err := io.ReadAll(idle); err != nil || len(got) > 0 {
-		t.Errorf("idle: %q, %v", got, err)
-	}
-	// Neither limit concerns a body.
-	slow := dial(t, addr)
-	_, _ = slow.Write([]byte("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\n"))
-	time.AfterFunc(150*time.Millisecond, func() { _, _ = slow.Write([]byte("abc")) })
-	resp, err := http.ReadResponse(bufio.NewReader(slow), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, err := io.ReadAll(resp.Body); string(got) != "abc" {
-		t.Errorf("slow body: %q, %v", got, err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		connect := func() net.Conn {
+			ours, theirs := net.Pipe()
+			go func() {
+				_ = h1.Serve(t.Context(), theirs, echo, h1.ServerConfig{IdleTimeout: 50 * time.Millisecond, HeaderTimeout: 20 * time.Millisecond})
+			}()
+			t.Cleanup(func() { ours.Close() })
+			return ours
+		}
+		half := connect()
+		_, _ = half.Write([]byte("GET / HT"))
+		if got, err := io.ReadAll(half); err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 408 ") {
+			t.Errorf("half a head: %q, %v", got, err)
+		}
+		if got, err := io.ReadAll(connect()); err != nil || len(got) > 0 {
+			t.Errorf("idle: %q, %v", got, err)
+		}
+		// Neither limit concerns a body.
+		slow := connect()
+		_, _ = slow.Write([]byte("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\n"))
+		time.AfterFunc(150*time.Millisecond, func() { _, _ = slow.Write([]byte("abc")) })
+		resp, err := http.ReadResponse(bufio.NewReader(slow), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(resp.Body); string(got) != "abc" {
+			t.Errorf("slow body: %q, %v", got, err)
+		}
+	})
 }
 
 func TestServerDrain(t *testing.T) {
 	drain := make(chan struct{})
 	entered, leave := make(chan struct{}), make(chan struct{})
-	addr := listen(t, func(ctx context.Context, s httpmsg.ServerStream) {
+	handler := func(ctx context.Context, s httpmsg.ServerStream) {
 		if s.Request().Path == "/wait" {
 			close(entered)
 			<-leave
 		}
 		echo(ctx, s)
-	}, h1.ServerConfig{Drain: drain, IdleTimeout: time.Hour})
-	idle, used, busy, half := dial(t, addr), dial(t, addr), dial(t, addr), dial(t, addr)
+	}
+	cfg := h1.ServerConfig{Drain: drain, IdleTimeout: time.Hour}
+	addr := listen(t, handler, cfg)
+	idle, used, busy := dial(t, addr), dial(t, addr), dial(t, addr)
+	half, theirs := net.Pipe() // what has been written to it has been read
+	served := make(chan error, 1)
+	go func() { served <- h1.Serve(t.Context(), theirs, handler, cfg) }()
 	_, _ = used.Write([]byte("GET / HTTP/1.1\r\nhost: x\r\n\r\n"))
 	if _, err := http.ReadResponse(bufio.NewReader(used), nil); err != nil {
 		t.Fatal(err)
@@ -387,6 +402,7 @@ func TestServerDrain(t *testing.T) {
 			t.Errorf("%s: %q, %v", name, got, err)
 		}
 	}
+	<-served
 }
 
 func TestServerGone(t *testing.T) {
@@ -398,10 +414,14 @@ func TestServerGone(t *testing.T) {
 					echo(ctx, s)
 					return
 				}
+				limit := 30 * time.Second
+				if mode == "kept" {
+					limit = 300 * time.Millisecond
+				}
 				select {
 				case <-s.Gone():
 					gone <- true
-				case <-time.After(300 * time.Millisecond):
+				case <-time.After(limit):
 					gone <- false
 				}
 				_ = s.Respond(&httpmsg.Head{Status: 200}, true)
@@ -505,7 +525,7 @@ func TestUnfinishedRequest(t *testing.T) {
 	for _, framing := range []string{"content-length: 100\r\n\r\nabc", "transfer-encoding: chunked\r\n\r\n3\r\nab"} {
 		c := dial(t, addr)
 		_, _ = c.Write([]byte("POST / HTTP/1.1\r\nhost: x\r\n" + framing))
-		c.SetReadDeadline(time.Now().Add(5 * time.Second))
+		c.SetReadDeadline(time.Now().Add(30 * time.Second))
 		if got, err := io.ReadAll(c); err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 200 ") {
 			t.Errorf("%q %v", got, err)
 		}

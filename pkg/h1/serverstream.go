@@ -130,7 +130,7 @@ func (s *server) frame(b []byte, h *httpmsg.Head, end bool) ([]byte, bodyKind, i
 
 // connection writes what the response says about the connection.
 func (s *server) connection(b []byte, h *httpmsg.Head) []byte {
-	if s.draining.Load() || s.req.Expects && !s.informed {
+	if s.draining() || s.req.Expects && !s.informed {
 		s.close = true
 	}
 	switch {

@@ -290,12 +290,12 @@ func TestKeepalive(t *testing.T) {
 	k := dialClient(t, addr, h2conn.ClientConfig{Options: h2conn.Options{KeepaliveInterval: 20 * time.Millisecond, KeepaliveTimeout: 50 * time.Millisecond}})
 	select {
 	case <-k.Done():
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Error("a silent peer went unnoticed")
 	}
 	(<-silent).Close()
 
-	alive := dialClient(t, listen(t, echo, h2conn.ServerConfig{}), h2conn.ClientConfig{Options: h2conn.Options{KeepaliveInterval: 5 * time.Millisecond, KeepaliveTimeout: 1 * time.Second}})
+	alive := dialClient(t, listen(t, echo, h2conn.ServerConfig{}), h2conn.ClientConfig{Options: h2conn.Options{KeepaliveInterval: 5 * time.Millisecond, KeepaliveTimeout: 30 * time.Second}})
 	select {
 	case <-alive.Done():
 		t.Error("an idle peer was given up")

@@ -50,7 +50,7 @@ func accept(t testing.TB, serve func(context.Context, net.Conn)) string {
 		cancel()
 		select {
 		case <-ended:
-		case <-time.After(10 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Error("connections did not end")
 		}
 	})
@@ -166,7 +166,7 @@ type netConn = net.Conn
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); {
+	for end := time.Now().Add(30 * time.Second); !ok(); {
 		if time.Now().After(end) {
 			t.Fatal(what)
 		}

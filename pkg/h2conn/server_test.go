@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -280,7 +282,7 @@ func TestServerDrain(t *testing.T) {
 	for _, k := range []httpmsg.ClientConn{idle, busy} {
 		select {
 		case <-k.Done():
-		case <-time.After(5 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatal("no GOAWAY")
 		}
 		if _, err := k.Open(t.Context(), request("GET", "/", -1), true); !errors.Is(err, httpmsg.ErrNotSent) || k.Free() != 0 {
@@ -305,22 +307,29 @@ func TestServerDrain(t *testing.T) {
 }
 
 func TestServerIdle(t *testing.T) {
-	addr := listen(t, echo, h2conn.ServerConfig{IdleTimeout: 30 * time.Millisecond})
-	k := dialClient(t, addr, h2conn.ClientConfig{})
-	s, err := k.Open(t.Context(), request("GET", "/", -1), false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = s.Flush()
-	select {
-	case <-k.Done():
-		t.Error("closed while busy")
-	case <-time.After(100 * time.Millisecond):
-	}
-	s.Close()
-	select {
-	case <-k.Done():
-	case <-time.After(5 * time.Second):
-		t.Error("not closed")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		ours, theirs := net.Pipe()
+		served := make(chan error, 1)
+		go func() {
+			served <- h2conn.Serve(t.Context(), theirs, echo, h2conn.ServerConfig{IdleTimeout: 30 * time.Millisecond})
+		}()
+		k, err := h2conn.NewClient(ours, h2conn.ClientConfig{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := k.Open(t.Context(), request("GET", "/", -1), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = s.Flush()
+		select {
+		case <-k.Done():
+			t.Error("closed while busy")
+		case <-time.After(time.Second):
+		}
+		s.Close()
+		<-k.Done()
+		k.Close()
+		<-served
+	})
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -197,13 +198,19 @@ func TestOpenPublishes(t *testing.T) {
 
 // In one push clusters come first and go last, and what refers to them is in between.
 func TestMakeBeforeBreak(t *testing.T) {
-	s, addr := serve(t, server.Config{Scopes: &byNode{}})
+	var moving atomic.Bool // the clock by which it is not waited for ever
+	start := time.Now()
+	s, addr := serve(t, server.Config{Scopes: &byNode{}, Now: func() time.Time {
+		if moving.Load() {
+			return time.Now()
+		}
+		return start
+	}})
 	p := newDeltaPeer(t, addr, "a")
 	for typeURL, names := range map[string][]string{endpointType: {"c1", "c2"}, listenerType: nil, routeType: {"r"}} {
 		p.send(&discovery.DeltaDiscoveryRequest{TypeUrl: typeURL, ResourceNamesSubscribe: names})
 	}
-	eventually(t, "it is there", func() bool { return len(s.Clients()) == 1 })
-	<-time.After(20 * time.Millisecond) // the requests are under way; the order of first answers is not the point here
+	eventually(t, "it is there", func() bool { return len(s.Clients()) == 1 }) // its requests come when they come: the first answers are in no order
 	s.PublishScope("a", of(routeType, "r@1"), of(listenerType, "l@1"), of(endpointType, "c1@1"), of(clusterType, "c1@1"))
 	var first []string
 	for range 4 {
@@ -224,6 +231,7 @@ func TestMakeBeforeBreak(t *testing.T) {
 	silent(t, p.got)
 	p.send(&discovery.DeltaDiscoveryRequest{TypeUrl: endpointType, ResourceNamesSubscribe: []string{"c3"}})
 	expectLines(t, p.got, "eds: c3@1", "rds: r@9")
+	moving.Store(true)
 	s.PublishScope("a", of(routeType, "r@10"), of(endpointType, "c5@1"), of(clusterType, "c5@1"))
 	expectLines(t, p.got, "cds: c5@1", "rds: r@10") // it never asks, so it does not wait for long
 	s.PublishScope("a", of(routeType, "r@2"), of(listenerType, "l@2"), of(endpointType, "c2@1", "-c1"), of(clusterType, "c2@1", "-c1"))
@@ -236,7 +244,6 @@ func TestEndpointsFollowClusters(t *testing.T) {
 	p := newDeltaPeer(t, addr, "a")
 	p.send(&discovery.DeltaDiscoveryRequest{TypeUrl: endpointType, ResourceNamesSubscribe: []string{"c1", "c2"}})
 	eventually(t, "it is there", func() bool { return len(s.Clients()) == 1 })
-	<-time.After(20 * time.Millisecond)
 	s.PublishScope("a", of(clusterType, "c1@1", "c2@1"), of(endpointType, "c1@1", "c2@1", "c3@1"))
 	expectLines(t, p.got, "cds: c1@1 c2@1", "eds: c1@1 c2@1")
 	s.PublishScope("a", of(clusterType, "c2@2", "c3@1"))

@@ -34,7 +34,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const (
 	addressType = "type.googleapis.com/istio.workload.Address"
 	syncz       = "istio.io/debug/syncz"
-	deadline    = 10 * time.Second
+	deadline    = 30 * time.Second
 )
 
 func resource(name, version string, groups ...string) server.Resource {

@@ -72,7 +72,7 @@ func dial(t *testing.T, address, want string) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	conn.SetDeadline(time.Now().Add(30 * time.Second))
 	expect(t, conn, want)
 	return conn
 }
@@ -109,7 +109,7 @@ func TestSocketsFollowTheConfiguration(t *testing.T) {
 	_, _ = io.WriteString(second, "x")
 	expect(t, second, "x")
 	dial(t, s.at("c"), "c")
-	for deadline := time.Now().Add(5 * time.Second); ; {
+	for deadline := time.Now().Add(30 * time.Second); ; {
 		conn, err := net.Dial("tcp", a)
 		if err != nil {
 			break
@@ -138,7 +138,7 @@ func TestARenamedListenerTakesTheAddressOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	// For a moment both take connections.
-	for deadline := time.Now().Add(5 * time.Second); ; {
+	for deadline := time.Now().Add(30 * time.Second); ; {
 		conn, err := net.Dial("tcp", address)
 		if err != nil {
 			t.Fatalf("refused: %v", err)

@@ -433,7 +433,7 @@ func try(ctx context.Context, c *http.Client, method, path string, body io.Reade
 // until polls a condition.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); {
+	for deadline := time.Now().Add(30 * time.Second); !ok(); {
 		if time.Now().After(deadline) {
 			t.Fatalf("it did not happen that %s", what)
 		}

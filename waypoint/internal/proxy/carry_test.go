@@ -121,7 +121,7 @@ func TestSlowReadersHoldTheHostUp(t *testing.T) {
 	response.Body.Close()
 	select {
 	case <-stopped:
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("the pod was not told")
 	}
 	if sent > 64<<20 {
@@ -211,7 +211,7 @@ func TestMirror(t *testing.T) {
 			if c.host != host+"-shadow:9080" || c.path != "/m" || c.body != body {
 				t.Errorf("%s %s, %d bytes", c.host, c.path, len(c.body))
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatal("no copy came")
 		}
 	}
@@ -230,9 +230,10 @@ func TestMirrorsThatHangHoldNobodyUp(t *testing.T) {
 			t.Errorf("%d", status)
 		}
 	}
-	if s := b.server.Stats(); s.MirrorsSent != 1 || s.MirrorsDropped != 4 {
-		t.Errorf("%+v", s)
-	}
+	until(t, "one copy is sent, the others are not", func() bool {
+		s := b.server.Stats()
+		return s.MirrorsSent == 1 && s.MirrorsDropped == 4
+	})
 }
 
 func TestWebSocket(t *testing.T) {
@@ -366,7 +367,7 @@ func TestGRPC(t *testing.T) {
 	}
 	defer conn.Close()
 	client := grpc_health_v1.NewHealthClient(conn)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	if r, err := client.Check(ctx, &grpc_health_v1.HealthCheckRequest{}); err != nil || r.GetStatus() != grpc_health_v1.HealthCheckResponse_SERVING {
 		t.Fatalf("%v, %v", r, err)

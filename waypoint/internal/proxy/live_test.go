@@ -90,7 +90,7 @@ func TestPodsThatRestartUnderLoad(t *testing.T) {
 		b.endpoints(stable)
 		before := done.Load()
 		until(t, "requests go on", func() bool { return done.Load() > before+20 || t.Failed() })
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		_ = pod.app.Shutdown(ctx)
 		cancel()
 		pod.end()
@@ -292,7 +292,7 @@ func TestPoliciesCutOpenTCPConnections(t *testing.T) {
 
 func TestDrainWithOpenRequests(t *testing.T) {
 	for _, h2 := range []bool{false, true} {
-		b := newBed(t)
+		b := newBedWith(t, Limits{DrainGrace: 2 * time.Second}) // enough for another client to connect and ask
 		release := make(chan struct{})
 		pod := b.backend("reviews", func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/slow" {
@@ -310,7 +310,7 @@ func TestDrainWithOpenRequests(t *testing.T) {
 		}()
 		until(t, "the slow request is there", func() bool { return pod.requests.Load() == 1 })
 		gone := make(chan error, 1)
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
 		go func() { gone <- b.server.Drain(ctx) }()
 		until(t, "it drains", func() bool { return b.server.Stats().Draining })

@@ -58,7 +58,7 @@ func (b *bed) meshClient(h2 bool) (*meshClient, *http.Client) {
 // TestRestartUnderLoad scales the waypoint up and down while requests go on, as Kubernetes does: a replica that ends is told so
 // first, then it leaves the endpoints, and others hear of that later.
 func TestRestartUnderLoad(t *testing.T) {
-	b := newBedWith(t, Limits{DrainGrace: 300 * time.Millisecond})
+	b := newBedWith(t, Limits{DrainGrace: time.Second})
 	pod := b.backend("reviews", drained("ok"))
 	b.apply(pod)
 	one, c1 := b.meshClient(false)
@@ -96,7 +96,7 @@ func TestRestartUnderLoad(t *testing.T) {
 		old := running[0]
 		running = []*Server{fresh}
 		drain := make(chan error, 1)
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		go func() { drain <- old.Drain(ctx) }()
 		progress()
 		announce(running...)

@@ -380,7 +380,7 @@ func TestDestinationOfTheClient(t *testing.T) {
 // until polls a condition.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); {
+	for deadline := time.Now().Add(30 * time.Second); !ok(); {
 		if time.Now().After(deadline) {
 			t.Fatalf("it did not happen that %s", what)
 		}
@@ -418,11 +418,12 @@ func TestOutliersAreEjectedAndReadmitted(t *testing.T) {
 		request()
 		return m.State()[0].Stats.EjectionsActive == 1
 	})
-	before := sick.requests.Load()
+	before, ejections := sick.requests.Load(), m.State()[0].Stats.EjectionsTotal
 	for range 10 {
 		request()
 	}
-	if sick.requests.Load() != before {
+	// On a slow machine its time may be over by now.
+	if s := m.State()[0].Stats; sick.requests.Load() != before && s.EjectionsActive == 1 && s.EjectionsTotal == ejections {
 		t.Error("it still gets requests")
 	}
 	broken.Store(false)
