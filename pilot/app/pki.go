@@ -230,11 +230,7 @@ func (p pods) Pod(namespace, name string) (ca.Pod, bool) {
 	if !ok {
 		return ca.Pod{}, false
 	}
-	account := pod.Spec.ServiceAccountName
-	if account == "" {
-		account = "default"
-	}
-	return ca.Pod{UID: string(pod.UID), ServiceAccount: account, Node: pod.Spec.NodeName}, true
+	return ca.Pod{UID: string(pod.UID), ServiceAccount: pod.Account, Node: pod.Node}, true
 }
 
 // NodeHasServiceAccount implements ca.Pods.

@@ -16,6 +16,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/pilot/internal/meshconfig"
 	"github.com/isthmus-mesh/isthmus/pilot/internal/registry"
 	"github.com/isthmus-mesh/isthmus/pilot/internal/status"
+	"github.com/isthmus-mesh/isthmus/pilot/translate/ambient"
 	"github.com/isthmus-mesh/isthmus/pkg/kube"
 	"github.com/isthmus-mesh/isthmus/pkg/kube/cluster"
 	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
@@ -170,7 +171,7 @@ func (p *plane) newSource() error {
 		return nil
 	}
 	source, err := cluster.New(cluster.Config{
-		REST: p.cfg.Kubernetes, Kinds: cluster.MeshKinds(), Selectors: p.selectors, Log: log, OnError: p.problems.setObjects,
+		REST: p.cfg.Kubernetes, Kinds: cluster.MeshKinds(), Selectors: p.selectors, Reduce: ambient.Reduce, Log: log, OnError: p.problems.setObjects,
 	})
 	if err != nil {
 		return err

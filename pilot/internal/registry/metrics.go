@@ -4,7 +4,6 @@ import (
 	"errors"
 
 	"github.com/prometheus/client_golang/prometheus"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -29,7 +28,7 @@ func NewMetrics(registerer prometheus.Registerer, r *Registry) (*Metrics, error)
 	withoutIP := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "pilot_no_ip", Help: "Pods that have not ended and have no address."}, func() float64 {
 		n := 0
 		for _, p := range r.pods.List() {
-			if p.Status.PodIP == "" && p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed {
+			if len(p.IPs) == 0 && !p.Ended() {
 				n++
 			}
 		}

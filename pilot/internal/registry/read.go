@@ -1,19 +1,23 @@
 package registry
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/isthmus-mesh/isthmus/pilot/translate/ambient"
 )
 
 // Pod returns a pod.
-func (r *Registry) Pod(namespace, name string) (*corev1.Pod, bool) {
+func (r *Registry) Pod(namespace, name string) (*ambient.Pod, bool) {
 	return r.pods.Get(namespace + "/" + name)
 }
 
 // NodeHasServiceAccount reports whether a pod with the service account is on the node and has not failed.
 func (r *Registry) NodeHasServiceAccount(node, namespace, account string) bool {
-	return len(r.podIdentity.Lookup(identity{node, namespace, account})) > 0
+	return slices.ContainsFunc(r.podsByNode.Lookup(node), func(p *ambient.Pod) bool {
+		return p.Namespace == namespace && p.Account == account && p.Phase != corev1.PodFailed
+	})
 }
 
 // Workloads returns all workloads, by uid.

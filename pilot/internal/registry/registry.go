@@ -41,7 +41,7 @@ type Registry struct {
 
 	// sources
 	mesh        *coll.Static[Mesh]
-	pods        *coll.Static[*corev1.Pod]
+	pods        *coll.Static[*ambient.Pod]
 	services    *coll.Static[*corev1.Service]
 	nodes       *coll.Static[*corev1.Node]
 	namespaces  *coll.Static[*corev1.Namespace]
@@ -53,8 +53,8 @@ type Registry struct {
 	policies    *coll.Static[*securityv1.AuthorizationPolicy]
 	peerAuths   *coll.Static[*securityv1.PeerAuthentication]
 	inputs      map[schema.GroupKind]input
-	podIdentity coll.Index[*corev1.Pod, identity]
-	gatewayPods coll.Index[*corev1.Pod, string] // ready ones, by their Gateway
+	podsByNode  coll.Index[*ambient.Pod, string]
+	gatewayPods coll.Index[*ambient.Pod, string] // ready ones, by their Gateway
 
 	// derived
 	effective   coll.Collection[ambient.Mesh]
@@ -83,9 +83,6 @@ type Registry struct {
 	nodeGroups  map[string]string // by node; guarded by the graph's lock
 }
 
-// identity is a service account on a node.
-type identity struct{ node, namespace, account string }
-
 // Option changes what a registry does.
 type Option func(*Registry)
 
@@ -101,7 +98,7 @@ func New(mesh Mesh, options ...Option) *Registry {
 	r.mesh = coll.NewStatic(r.graph, "meshConfig", func(Mesh) string { return coll.SingletonKey }, coll.WithEqual(func(a, b Mesh) bool {
 		return a.Equal(b.Mesh) && proto.Equal(a.Config, b.Config) && slices.EqualFunc(a.DiscoverySelectors, b.DiscoverySelectors, sameSelector)
 	}))
-	r.pods = source[*corev1.Pod](r, "", "Pod")
+	r.pods = source[*ambient.Pod](r, "", "Pod")
 	r.services = source[*corev1.Service](r, "", "Service")
 	r.nodes = source[*corev1.Node](r, "", "Node")
 	r.namespaces = source[*corev1.Namespace](r, "", "Namespace")
@@ -172,12 +169,7 @@ func (r *Registry) derive() {
 	r.deriveRouting()
 	r.deriveProxies()
 	r.deriveStatuses()
-	r.podIdentity = coll.NewIndex(r.pods, func(p *corev1.Pod) []identity {
-		if p.Status.Phase == corev1.PodFailed {
-			return nil
-		}
-		return []identity{{p.Spec.NodeName, p.Namespace, cmp.Or(p.Spec.ServiceAccountName, "default")}}
-	})
+	r.podsByNode = coll.NewIndex(r.pods, func(p *ambient.Pod) []string { return []string{p.Node} })
 }
 
 func (r *Registry) meshFor(f coll.Fetch) ambient.Mesh {
@@ -215,17 +207,12 @@ func (r *Registry) waypointsFor(f coll.Fetch) ambient.Waypoints {
 }
 
 // readyGateway is the Gateway that a pod serves, for an index; none while the pod is not ready.
-func readyGateway(p *corev1.Pod) []string {
+func readyGateway(p *ambient.Pod) []string {
 	name := p.Labels["gateway.networking.k8s.io/gateway-name"]
-	if name == "" || p.DeletionTimestamp != nil {
+	if name == "" || p.DeletionTimestamp != nil || !p.Ready {
 		return nil
 	}
-	for _, c := range p.Status.Conditions {
-		if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
-			return []string{p.Namespace + "/" + name}
-		}
-	}
-	return nil
+	return []string{p.Namespace + "/" + name}
 }
 
 func (r *Registry) deriveServices() {
@@ -305,8 +292,8 @@ func (r *Registry) peerAuthsOf(f coll.Fetch, mesh ambient.Mesh, namespace string
 
 func (r *Registry) deriveWorkloads() {
 	key := (*address).key
-	pods := coll.Map("workloads/pods", r.pods, key, func(f coll.Fetch, pod *corev1.Pod) (*address, bool) {
-		in, ours := r.surroundings(f, pod.Namespace, pod.Spec.NodeName)
+	pods := coll.Map("workloads/pods", r.pods, key, func(f coll.Fetch, pod *ambient.Pod) (*address, bool) {
+		in, ours := r.surroundings(f, pod.Namespace, pod.Node)
 		if !ours {
 			return nil, false
 		}

@@ -4,6 +4,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/isthmus-mesh/isthmus/pilot/translate/ambient"
 	"github.com/isthmus-mesh/isthmus/pkg/coll"
 	"github.com/isthmus-mesh/isthmus/pkg/kube"
 )
@@ -36,7 +37,7 @@ func source[T interface {
 		stage: func(upserts []kube.Object, deletes []types.NamespacedName) {
 			typed := make([]T, 0, len(upserts))
 			for _, o := range upserts {
-				if t, ok := o.(T); ok {
+				if t, ok := ambient.Reduce(o).(T); ok {
 					typed = append(typed, t)
 				}
 			}

@@ -50,9 +50,8 @@ type Surroundings struct {
 }
 
 // PodWorkload translates a Pod; nil while it has no address, and once it has ended.
-func PodWorkload(in Surroundings, pod *corev1.Pod) *Workload {
-	ips := podIPs(pod)
-	if len(ips) == 0 || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+func PodWorkload(in Surroundings, pod *Pod) *Workload {
+	if len(pod.IPs) == 0 || pod.Ended() {
 		return nil
 	}
 	name := workloadName(pod)
@@ -61,11 +60,11 @@ func PodWorkload(in Surroundings, pod *corev1.Pod) *Workload {
 		Uid:               in.Mesh.ClusterID + "//Pod/" + pod.Namespace + "/" + pod.Name,
 		Name:              pod.Name,
 		Namespace:         pod.Namespace,
-		Addresses:         rawAddresses(ips),
+		Addresses:         rawAddresses(pod.IPs),
 		Network:           in.Mesh.networkOf(pod.Labels),
 		TrustDomain:       in.Mesh.wireTrustDomain(),
-		ServiceAccount:    cmp.Or(pod.Spec.ServiceAccountName, "default"),
-		Node:              pod.Spec.NodeName,
+		ServiceAccount:    pod.Account,
+		Node:              pod.Node,
 		CanonicalName:     canonical,
 		CanonicalRevision: revision,
 		WorkloadType:      workload.WorkloadType_POD,
@@ -73,10 +72,10 @@ func PodWorkload(in Surroundings, pod *corev1.Pod) *Workload {
 		ClusterId:         in.Mesh.ClusterID,
 		Locality:          podLocality(pod, in.Node),
 	}
-	if pod.Spec.HostNetwork {
+	if pod.HostNetwork {
 		w.NetworkMode = workload.NetworkMode_HOST_NETWORK
 	}
-	if !podReady(pod) || pod.DeletionTimestamp != nil {
+	if !pod.Ready || pod.DeletionTimestamp != nil {
 		w.Status = workload.WorkloadStatus_UNHEALTHY
 	}
 	setTunnel(w, pod.Labels)
@@ -111,31 +110,6 @@ func finish(in Surroundings, w *workload.Workload, labels map[string]string) *Wo
 	return out
 }
 
-func podIPs(pod *corev1.Pod) []netip.Addr {
-	var out []netip.Addr
-	add := func(text string) {
-		if ip, err := netip.ParseAddr(text); err == nil && !slices.Contains(out, ip) {
-			out = append(out, ip)
-		}
-	}
-	for _, ip := range pod.Status.PodIPs {
-		add(ip.IP)
-	}
-	if len(out) == 0 {
-		add(pod.Status.PodIP)
-	}
-	return out
-}
-
-func podReady(pod *corev1.Pod) bool {
-	for _, c := range pod.Status.Conditions {
-		if c.Type == corev1.PodReady {
-			return c.Status == corev1.ConditionTrue
-		}
-	}
-	return false
-}
-
 // setTunnel marks workloads that speak HBONE themselves.
 func setTunnel(w *workload.Workload, labels map[string]string) {
 	if slices.Contains(strings.Split(labels[labelTunnel], ","), "http") {
@@ -144,7 +118,7 @@ func setTunnel(w *workload.Workload, labels map[string]string) {
 }
 
 // workloadName is the name of the controller: of the Deployment when the owner is one of its ReplicaSets.
-func workloadName(pod *corev1.Pod) string {
+func workloadName(pod *Pod) string {
 	if name := pod.Labels[labelWorkloadName]; name != "" {
 		return name
 	}
@@ -174,7 +148,7 @@ func canonicalName(labels map[string]string, workloadName string) (name, revisio
 		cmp.Or(labels[labelCanonicalRevision], labels["app.kubernetes.io/version"], labels["version"], "latest")
 }
 
-func podLocality(pod *corev1.Pod, node *corev1.Node) *workload.Locality {
+func podLocality(pod *Pod, node *corev1.Node) *workload.Locality {
 	if text := pod.Labels[labelLocality]; text != "" {
 		return parseLocality(strings.ReplaceAll(text, ".", "/"))
 	}
@@ -198,8 +172,8 @@ func parseLocality(text string) *workload.Locality {
 }
 
 // containerPort finds a named TCP port, also of restartable init containers; 0 when there is none.
-func containerPort(pod *corev1.Pod, name string) uint32 {
-	for _, containers := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
+func containerPort(pod *Pod, name string) uint32 {
+	for _, containers := range [][]corev1.Container{pod.Containers, pod.InitContainers} {
 		for _, c := range containers {
 			for _, p := range c.Ports {
 				if p.Name == name && (p.Protocol == "" || p.Protocol == corev1.ProtocolTCP) {

@@ -25,6 +25,9 @@ type Config struct {
 	// Selectors choose namespaces by their labels: an object in a namespace that no selector matches is not delivered. No
 	// selectors choose all. It is called from Run's goroutine, at the start and after Refresh. Nil is all, always.
 	Selectors func() []labels.Selector
+	// Reduce, which may be nil, returns what is kept and delivered of an object that nobody else has seen. It is called from several
+	// goroutines. What it returns of a built-in kind is compared as a plain Go struct.
+	Reduce func(kube.Object) kube.Object
 	// Log must be set.
 	Log *slog.Logger
 	// OnError, which may be nil, gets everything that is wrong at present whenever that changes. An object that is invalid has

@@ -48,6 +48,7 @@ type follower struct {
 	queue   *queue
 	health  *health
 	metrics Metrics
+	reduce  func(kube.Object) kube.Object
 	// changed has an element when the CRD changed.
 	changed chan struct{}
 }
@@ -110,7 +111,7 @@ func (f *follower) reflect(ctx context.Context, version string) error {
 		return err
 	}
 	lw := &listWatch{follower: f, client: client, resource: f.kind.Resource}
-	store := &forwarder{kind: f.kind.GVK, queue: f.queue, strip: newStripper(), found: func() { f.health.found(f.name()) }, replaced: func() {
+	store := &forwarder{kind: f.kind.GVK, queue: f.queue, strip: newStripper(), reduce: f.reduce, found: func() { f.health.found(f.name()) }, replaced: func() {
 		if f.metrics.Relist != nil {
 			f.metrics.Relist(f.kind.GVK)
 		}

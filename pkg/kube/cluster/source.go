@@ -108,7 +108,7 @@ func (s *Source) startAll(ctx context.Context) {
 
 func (s *Source) newFollower(k kube.Kind) *follower {
 	return &follower{
-		kind: k, custom: isCustom(k.GVK), node: s.cfg.Node, clients: s.clients, queue: s.queue, health: s.health, metrics: s.cfg.Metrics, changed: make(chan struct{}, 1),
+		kind: k, custom: isCustom(k.GVK), node: s.cfg.Node, clients: s.clients, queue: s.queue, health: s.health, metrics: s.cfg.Metrics, reduce: s.cfg.Reduce, changed: make(chan struct{}, 1),
 	}
 }
 

@@ -15,6 +15,8 @@ type forwarder struct {
 	kind  schema.GroupVersionKind
 	queue *queue
 	strip *stripper
+	// reduce is applied to what strip has left; nil is nothing.
+	reduce func(kube.Object) kube.Object
 	// found is called whenever something was read, replaced when the kind was listed.
 	found, replaced func()
 }
@@ -49,14 +51,22 @@ func (f *forwarder) convert(in any) (*put, error) {
 		p := &put{name: types.NamespacedName{Namespace: o.Namespace, Name: o.Name}, object: o.object, errs: o.errs}
 		if o.object != nil {
 			f.strip.strip(o.object)
+			p.object = f.reduced(o.object)
 		}
 		return p, nil
 	case kube.Object:
 		f.strip.strip(o)
 		o.GetObjectKind().SetGroupVersionKind(f.kind)
-		return &put{name: kube.NameOf(o), object: o}, nil
+		return &put{name: kube.NameOf(o), object: f.reduced(o)}, nil
 	}
 	return nil, fmt.Errorf("the API server sent a %T for %s", in, f.kind.Kind)
+}
+
+func (f *forwarder) reduced(o kube.Object) kube.Object {
+	if f.reduce == nil {
+		return o
+	}
+	return f.reduce(o)
 }
 
 // Add implements cache.ReflectorStore.
