@@ -1,0 +1,106 @@
+package analyzers
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"time"
+
+	networkingapi "istio.io/api/networking/v1alpha3"
+	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+	corev1 "k8s.io/api/core/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/isthmus-mesh/isthmus/istioctl/internal/analysis"
+)
+
+func gatewaySecrets(s *analysis.Snapshot) (out analysis.Messages) {
+	if !s.Known("Secret") {
+		return nil
+	}
+	now := time.Now()
+	for r, gw := range analysis.All[*networkingv1.Gateway](s) {
+		pods := s.Select("", gw.Spec.GetSelector())
+		if len(pods) == 0 {
+			continue
+		}
+		for i, server := range gw.Spec.GetServers() {
+			settings := server.GetTls()
+			name := settings.GetCredentialName()
+			if name == "" {
+				continue
+			}
+			field := at("spec.servers", i) + ".tls.credentialName"
+			secret, _, ok := analysis.Find[*corev1.Secret](s, pods[0].Namespace, name)
+			switch {
+			case !ok:
+				out.Add(analysis.ReferencedResourceNotFound, r, field, "credentialName", name)
+			case !validCredential(secret, now) || settings.GetMode() == networkingapi.ServerTLSSettings_MUTUAL && !hasAuthority(s, secret):
+				out.Add(analysis.InvalidGatewayCredential, r, field, gw.Name, gw.Namespace)
+			}
+		}
+	}
+	for r, gw := range analysis.All[*gatewayv1.Gateway](s) {
+		for i, l := range gw.Spec.Listeners {
+			if l.TLS == nil {
+				continue
+			}
+			for j, ref := range l.TLS.CertificateRefs {
+				if ref.Kind != nil && *ref.Kind != "Secret" {
+					continue
+				}
+				namespace := gw.Namespace
+				if ref.Namespace != nil {
+					namespace = string(*ref.Namespace)
+				}
+				field := at(at("spec.listeners", i)+".tls.certificateRefs", j) + ".name"
+				secret, _, ok := analysis.Find[*corev1.Secret](s, namespace, string(ref.Name))
+				switch {
+				case !ok:
+					out.Add(analysis.ReferencedResourceNotFound, r, field, "certificate", namespace+"/"+string(ref.Name))
+				case !validCredential(secret, now):
+					out.Add(analysis.InvalidGatewayCredential, r, field, gw.Name, gw.Namespace)
+				}
+			}
+		}
+	}
+	return out
+}
+
+// validCredential tells whether a Secret has a certificate that is valid now and the key that belongs to it.
+func validCredential(secret *corev1.Secret, now time.Time) bool {
+	cert, key := entry(secret, "tls.crt"), entry(secret, "tls.key")
+	if len(cert) == 0 && len(key) == 0 {
+		cert, key = entry(secret, "cert"), entry(secret, "key")
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return false
+	}
+	leaf, err := x509.ParseCertificate(pair.Certificate[0])
+	return err == nil && now.Before(leaf.NotAfter) && now.After(leaf.NotBefore)
+}
+
+// hasAuthority tells whether clients' certificates can be checked: by the Secret itself, or the one beside it.
+func hasAuthority(s *analysis.Snapshot, secret *corev1.Secret) bool {
+	beside, _, _ := analysis.Find[*corev1.Secret](s, secret.Namespace, secret.Name+"-cacert")
+	for _, candidate := range []*corev1.Secret{secret, beside} {
+		if candidate == nil {
+			continue
+		}
+		for _, name := range []string{"ca.crt", "cacert"} {
+			if block, _ := pem.Decode(entry(candidate, name)); block != nil {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// entry is one of a Secret's, as served or as written.
+func entry(secret *corev1.Secret, name string) []byte {
+	if text, ok := secret.StringData[name]; ok {
+		return []byte(text)
+	}
+	return secret.Data[name]
+}

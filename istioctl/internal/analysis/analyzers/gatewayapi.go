@@ -1,0 +1,160 @@
+package analyzers
+
+import (
+	"fmt"
+	"slices"
+
+	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/isthmus-mesh/isthmus/istioctl/internal/analysis"
+	"github.com/isthmus-mesh/isthmus/pkg/kube"
+)
+
+func gatewayAPIAnalyzers() []analysis.Analyzer {
+	return []analysis.Analyzer{
+		{
+			Name: "k8sgateway.ReferenceAnalyzer", Description: "Checks that what Gateways and routes of the Gateway API refer to is there, and allowed",
+			Codes: []analysis.Code{analysis.ReferencedResourceNotFound, analysis.IneffectivePolicy, analysis.BackendNotGranted},
+			Run:   apiReferences,
+		},
+		{
+			Name: "k8sgateway.CRDVersionAnalyzer", Description: "Checks that the Gateway API CRDs serve a version that is read",
+			Codes: []analysis.Code{analysis.UnsupportedGatewayAPIVersion, analysis.GatewayAPIBelowMinimum},
+			Run:   crdVersions,
+		},
+	}
+}
+
+func apiReferences(s *analysis.Snapshot) (out analysis.Messages) {
+	for r, gw := range analysis.All[*gatewayv1.Gateway](s) {
+		class := string(gw.Spec.GatewayClassName)
+		if _, _, ok := analysis.Find[*gatewayv1.GatewayClass](s, "", class); !ok && s.Known("GatewayClass") {
+			out.Add(analysis.ReferencedResourceNotFound, r, "spec.gatewayClassName", "GatewayClass", class)
+		}
+	}
+	for route := range apiRoutes(s) {
+		for i, p := range route.parents {
+			parent(s, &out, route, p, at("spec.parentRefs", i))
+		}
+		for _, b := range route.backends {
+			backendOf(s, &out, route, b)
+		}
+	}
+	return out
+}
+
+func parent(s *analysis.Snapshot, out *analysis.Messages, route apiRoute, p gatewayv1.ParentReference, field string) {
+	kind, namespace := text(p.Kind, "Gateway"), text(p.Namespace, route.namespace)
+	full := namespace + "/" + string(p.Name)
+	if kind != "Gateway" {
+		if h, ok := parentHost(s, p, route.namespace); ok && h == nil && s.Known(kind) {
+			out.Add(analysis.ReferencedResourceNotFound, route.r, field+".name", kind, full)
+		} else if ok && h != nil && p.Port != nil && h.Port(uint32(*p.Port)) == nil {
+			out.Add(analysis.ReferencedResourceNotFound, route.r, field+".port", "port of "+kind, fmt.Sprintf("%s:%d", full, *p.Port))
+		}
+		return
+	}
+	gw, _, ok := analysis.Find[*gatewayv1.Gateway](s, namespace, string(p.Name))
+	if !ok {
+		if s.Known("Gateway") {
+			out.Add(analysis.ReferencedResourceNotFound, route.r, field+".name", "Gateway", full)
+		}
+		return
+	}
+	var meant []gatewayv1.Listener
+	for _, l := range gw.Spec.Listeners {
+		if (p.SectionName == nil || *p.SectionName == l.Name) && (p.Port == nil || *p.Port == l.Port) {
+			meant = append(meant, l)
+		}
+	}
+	if len(meant) == 0 {
+		out.Add(analysis.ReferencedResourceNotFound, route.r, field, "listener of Gateway "+full, text(p.SectionName, "any"))
+		return
+	}
+	if !slices.ContainsFunc(meant, func(l gatewayv1.Listener) bool { return takes(s, gw, l, route.namespace) }) {
+		out.Add(analysis.IneffectivePolicy, route.r, field, fmt.Sprintf("Gateway %s does not take routes of namespace %s; set allowedRoutes.namespaces of its listener", full, route.namespace))
+	}
+}
+
+func backendOf(s *analysis.Snapshot, out *analysis.Messages, route apiRoute, b backend) {
+	kind, group := text(b.Kind, "Service"), text(b.Group, "")
+	namespace, name := text(b.Namespace, route.namespace), string(b.Name)
+	var h *analysis.Host
+	switch {
+	case kind == "Service" && group == "":
+		h = s.Host(s.Ambient.Hostname(namespace, name), namespace)
+	case kind == "Hostname":
+		h, namespace = s.Host(name, route.namespace), route.namespace
+	case kind == "ServiceEntry":
+		h = entryHost(s, namespace, name)
+	default:
+		return
+	}
+	full := namespace + "/" + name
+	if kind == "Hostname" {
+		full = name
+	}
+	switch {
+	case h == nil:
+		if s.Known("Service") && s.Known("ServiceEntry") {
+			out.Add(analysis.ReferencedResourceNotFound, route.r, b.field+".name", kind, full)
+		}
+	case b.Port != nil && len(h.Ports) > 0 && h.Port(uint32(*b.Port)) == nil:
+		out.Add(analysis.ReferencedResourceNotFound, route.r, b.field+".port", "port of "+kind, fmt.Sprintf("%s:%d", full, *b.Port))
+	}
+	if namespace != route.namespace && s.Known("ReferenceGrant") && !granted(s, route, group, kind, namespace, name) {
+		out.Add(analysis.BackendNotGranted, route.r, b.field+".namespace", kind, namespace, name, namespace, route.r.Kind, route.namespace)
+	}
+}
+
+func entryHost(s *analysis.Snapshot, namespace, name string) *analysis.Host {
+	se, _, ok := analysis.Find[*networkingv1.ServiceEntry](s, namespace, name)
+	if !ok || len(se.Spec.GetHosts()) == 0 {
+		return nil
+	}
+	return s.Host(se.Spec.GetHosts()[0], namespace)
+}
+
+// granted tells whether a ReferenceGrant allows a route to refer to an object of another namespace.
+func granted(s *analysis.Snapshot, route apiRoute, group, kind, namespace, name string) bool {
+	for _, g := range analysis.All[*gatewayv1.ReferenceGrant](s) {
+		if g.Namespace != namespace {
+			continue
+		}
+		from := slices.ContainsFunc(g.Spec.From, func(f gatewayv1.ReferenceGrantFrom) bool {
+			return string(f.Kind) == route.r.Kind && string(f.Namespace) == route.namespace && string(f.Group) == route.r.GVK.Group
+		})
+		to := slices.ContainsFunc(g.Spec.To, func(t gatewayv1.ReferenceGrantTo) bool {
+			return string(t.Kind) == kind && string(t.Group) == group && (t.Name == nil || string(*t.Name) == name)
+		})
+		if from && to {
+			return true
+		}
+	}
+	return false
+}
+
+// crdVersions compares what is served with what is read.
+func crdVersions(s *analysis.Snapshot) (out analysis.Messages) {
+	for _, k := range kube.Kinds() {
+		name := k.Resource + "." + k.GVK.Group
+		crd, ok := s.CRDs[name]
+		if !ok || slices.ContainsFunc(crd.Served, func(v string) bool { return slices.Contains(k.Versions, v) }) {
+			continue
+		}
+		r := &analysis.Resource{Kind: "CustomResourceDefinition", Name: name}
+		least := k.Versions[len(k.Versions)-1]
+		served := "none"
+		if len(crd.Served) > 0 {
+			served = crd.Served[len(crd.Served)-1]
+		}
+		switch k.GVK.Kind {
+		case "Gateway", "GatewayClass", "HTTPRoute", "ReferenceGrant":
+			out.Add(analysis.UnsupportedGatewayAPIVersion, r, "", served, least)
+		default:
+			out.Add(analysis.GatewayAPIBelowMinimum, r, "", name, served, least)
+		}
+	}
+	return out
+}
