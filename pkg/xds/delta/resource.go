@@ -48,14 +48,23 @@ const (
 )
 
 // Entry is a resource in a Table. It is immutable.
-type Entry struct{ Resource }
+type Entry struct {
+	Name, Version   string
+	typeURL         string
+	content         []byte // of the Any
+	aliases, groups []string
+}
+
+func newEntry(r Resource) *Entry {
+	return &Entry{Name: r.Name, Version: r.Version, typeURL: r.Any.GetTypeUrl(), content: r.Any.GetValue(), aliases: r.Aliases, groups: r.Groups}
+}
 
 // sizes returns the lengths of the entry and of its Any on the wire, without their own headers.
 func (e *Entry) sizes(aliases bool) (whole, content int) {
-	content = stringSize(anyTypeURL, e.Any.GetTypeUrl()) + bytesSize(anyValue, len(e.Any.GetValue()))
+	content = stringSize(anyTypeURL, e.typeURL) + bytesSize(anyValue, len(e.content))
 	whole = stringSize(resourceVersion, e.Version) + bytesSize(resourceContent, content) + stringSize(resourceName, e.Name)
 	if aliases {
-		for _, a := range e.Aliases {
+		for _, a := range e.aliases {
 			whole += bytesSize(resourceAliases, len(a))
 		}
 	}
@@ -73,7 +82,7 @@ func (e *Entry) appendWire(b []byte, aliases bool) []byte {
 	b = e.appendContent(b)
 	b = appendString(b, resourceName, e.Name)
 	if aliases {
-		for _, a := range e.Aliases {
+		for _, a := range e.aliases {
 			b = protowire.AppendTag(b, resourceAliases, protowire.BytesType)
 			b = protowire.AppendString(b, a)
 		}
@@ -83,9 +92,9 @@ func (e *Entry) appendWire(b []byte, aliases bool) []byte {
 
 // appendContent appends the fields of the entry's Any.
 func (e *Entry) appendContent(b []byte) []byte {
-	b = appendString(b, anyTypeURL, e.Any.GetTypeUrl())
+	b = appendString(b, anyTypeURL, e.typeURL)
 	b = protowire.AppendTag(b, anyValue, protowire.BytesType)
-	return protowire.AppendBytes(b, e.Any.GetValue())
+	return protowire.AppendBytes(b, e.content)
 }
 
 func appendString(b []byte, field protowire.Number, s string) []byte {
@@ -108,12 +117,12 @@ func bytesSize(field protowire.Number, n int) int {
 
 // secondary yields the keys, besides its name, that lead to the entry.
 func (e *Entry) secondary(yield func(string) bool) {
-	for _, a := range e.Aliases {
+	for _, a := range e.aliases {
 		if !yield(a) {
 			return
 		}
 	}
-	for _, g := range e.Groups {
+	for _, g := range e.groups {
 		if !yield(g) {
 			return
 		}

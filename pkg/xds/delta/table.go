@@ -11,7 +11,7 @@ import (
 type Table struct {
 	seq     uint64
 	entries map[string]*Entry
-	keys    map[string]map[string]struct{} // alias or group → names
+	keys    map[string]map[string]struct{} // alias or group → names; nil until somebody looks for one
 	log     []change                       // in order of seq; compacted now and then
 	compact int                            // length of the log that makes it worth compacting
 	since   map[uint64]*Batch              // what a wildcard stream at a number lacks; valid for the current seq
@@ -29,7 +29,7 @@ const minCompact = 1024
 
 // NewTable returns an empty table.
 func NewTable() *Table {
-	return &Table{seq: 1, entries: map[string]*Entry{}, keys: map[string]map[string]struct{}{}, compact: minCompact, since: map[uint64]*Batch{}}
+	return &Table{seq: 1, entries: map[string]*Entry{}, compact: minCompact, since: map[uint64]*Batch{}}
 }
 
 // Seq is the number of the last change. It is never 0, which stands for a stream that has nothing.
@@ -53,13 +53,13 @@ func (t *Table) All() []*Entry {
 	return out
 }
 
-// Publish applies one change and returns the keys (names, aliases and groups) whose subscribers it concerns.
-// Removing what is not there changes nothing.
+// Publish applies one change and returns the keys (names, and aliases and groups once somebody has looked for one) whose subscribers
+// it concerns. Removing what is not there changes nothing.
 func (t *Table) Publish(changed []Resource, removed []string) (concerned map[string]struct{}) {
 	concerned = map[string]struct{}{}
 	seq := t.seq + 1
 	for _, r := range changed {
-		t.replace(r.Name, &Entry{r}, seq, concerned)
+		t.replace(r.Name, newEntry(r), seq, concerned)
 	}
 	for _, name := range removed {
 		if _, ok := t.entries[name]; ok {
@@ -79,24 +79,51 @@ func (t *Table) replace(name string, now *Entry, seq uint64, concerned map[strin
 	concerned[name] = struct{}{}
 	if before != nil {
 		delete(t.entries, name)
-		for k := range before.secondary {
-			concerned[k] = struct{}{}
-			if delete(t.keys[k], name); len(t.keys[k]) == 0 {
-				delete(t.keys, k)
-			}
-		}
+		t.unindex(before, concerned)
 	}
-	if now == nil {
+	if now != nil {
+		t.entries[name] = now
+		t.index(now, concerned)
+	}
+}
+
+// index makes an entry known by its keys, which it adds to concerned. Clients that subscribe to everything, as most do, need none of
+// that: there are keys only from the first search for one.
+func (t *Table) index(e *Entry, concerned map[string]struct{}) {
+	if t.keys == nil {
 		return
 	}
-	t.entries[name] = now
-	for k := range now.secondary {
+	for k := range e.secondary {
 		concerned[k] = struct{}{}
 		if t.keys[k] == nil {
 			t.keys[k] = map[string]struct{}{}
 		}
-		t.keys[k][name] = struct{}{}
+		t.keys[k][e.Name] = struct{}{}
 	}
+}
+
+func (t *Table) unindex(e *Entry, concerned map[string]struct{}) {
+	if t.keys == nil {
+		return
+	}
+	for k := range e.secondary {
+		concerned[k] = struct{}{}
+		if delete(t.keys[k], e.Name); len(t.keys[k]) == 0 {
+			delete(t.keys, k)
+		}
+	}
+}
+
+// named returns the names of the resources that have a key.
+func (t *Table) named(key string) map[string]struct{} {
+	if t.keys == nil {
+		t.keys = map[string]map[string]struct{}{}
+		concerned := map[string]struct{}{}
+		for _, e := range t.entries {
+			t.index(e, concerned)
+		}
+	}
+	return t.keys[key]
 }
 
 // Since returns what a wildcard stream lacks that has everything up to seq (0: nothing). All streams at the same number get
@@ -163,7 +190,7 @@ func (t *Table) Lookup(key string) []*Entry {
 	if e := t.entries[key]; e != nil {
 		t.collect(e, found)
 	}
-	for name := range t.keys[key] {
+	for name := range t.named(key) {
 		t.collect(t.entries[name], found)
 	}
 	out := make([]*Entry, 0, len(found))
@@ -178,8 +205,8 @@ func (t *Table) has(key string) bool {
 	if t.entries[key] != nil {
 		return true
 	}
-	for name := range t.keys[key] {
-		if slices.Contains(t.entries[name].Aliases, key) {
+	for name := range t.named(key) {
+		if slices.Contains(t.entries[name].aliases, key) {
 			return true
 		}
 	}
@@ -188,7 +215,7 @@ func (t *Table) has(key string) bool {
 
 func (t *Table) collect(e *Entry, into map[string]*Entry) {
 	into[e.Name] = e
-	for name := range t.keys[e.Name] {
+	for name := range t.named(e.Name) {
 		into[name] = t.entries[name]
 	}
 }
