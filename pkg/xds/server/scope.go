@@ -1,8 +1,10 @@
 package server
 
 import (
+	"cmp"
 	"maps"
 	"slices"
+	"sync"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
@@ -30,6 +32,10 @@ type Update struct {
 type scope struct {
 	// immutable
 	name string
+
+	// publishing is held for writing while a publication is under way, for reading while a push looks for what is new: a push takes all
+	// of a publication or nothing. Who holds those of several scopes took them in the order of their names.
+	publishing sync.RWMutex
 
 	// guarded by Server.opening
 	clients int
@@ -62,7 +68,8 @@ func (st *stream) enter(typeURL string) *scope {
 	sc := s.scope(name)
 	sc.members[st] = struct{}{}
 	s.mu.Unlock()
-	st.scopes = append(st.scopes, sc)
+	at, _ := slices.BinarySearchFunc(st.scopes, name, func(sc *scope, name string) int { return cmp.Compare(sc.name, name) })
+	st.scopes = slices.Insert(st.scopes, at, sc)
 	if sc.clients++; sc.clients == 1 {
 		s.cfg.Scopes.Open(name)
 	}
@@ -122,6 +129,15 @@ func (s *Server) PublishScope(name string, updates ...Update) {
 	sc.withdrawn = false
 	s.mu.Unlock()
 	now := s.cfg.Now()
+	for st := range s.apply(sc, updates, replace) {
+		st.wakeUp(now)
+	}
+}
+
+// apply makes a publication, and returns the streams to be woken.
+func (s *Server) apply(sc *scope, updates []Update, replace bool) map[*stream]struct{} {
+	sc.publishing.Lock()
+	defer sc.publishing.Unlock()
 	wake := map[*stream]struct{}{}
 	if replace {
 		updates = s.replacing(sc, updates)
@@ -138,9 +154,38 @@ func (s *Server) PublishScope(name string, updates ...Update) {
 		maps.Copy(wake, sc.members)
 	}
 	s.mu.Unlock()
-	for st := range wake {
-		st.wakeUp(now)
+	return wake
+}
+
+// atOnce runs a push in which nothing is published to the stream's scopes: what it writes is written afterwards, so that publications
+// never wait for a client.
+func (st *stream) atOnce(g messenger, push func(messenger) error) error {
+	if len(st.scopes) == 0 {
+		return push(g)
 	}
+	var later written
+	for _, sc := range st.scopes {
+		sc.publishing.RLock()
+	}
+	err := push(&later)
+	for _, sc := range st.scopes {
+		sc.publishing.RUnlock()
+	}
+	for _, m := range later {
+		if err == nil {
+			err = g.SendMsg(m)
+		}
+	}
+	return err
+}
+
+// written are messages that are yet to be sent.
+type written []any
+
+// SendMsg implements messenger.
+func (w *written) SendMsg(m any) error {
+	*w = append(*w, m)
+	return nil
 }
 
 // replacing turns the whole state of a scope into the difference to what it had.

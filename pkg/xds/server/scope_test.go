@@ -238,6 +238,51 @@ func TestMakeBeforeBreak(t *testing.T) {
 	expectLines(t, p.got, "cds: c2@1", "eds: c2@1", "lds: l@2", "rds: r@2", "cds: -c1", "eds: -c1")
 }
 
+// A push that begins while something is published takes all of that or nothing: never routes without the clusters that came with them.
+func TestPublicationsAreSeenWhole(t *testing.T) {
+	const last = 1000
+	s, addr := serve(t, server.Config{Scopes: &byNode{}})
+	p := newDeltaPeer(t, addr, "a")
+	p.send(&discovery.DeltaDiscoveryRequest{TypeUrl: routeType, ResourceNamesSubscribe: []string{"r"}})
+	q := newSotwPeer(t, addr, "a")
+	q.ask(routeType, "r")
+	eventually(t, "they are there", func() bool { return len(s.Clients()) == 2 })
+	s.PublishScope("a", of(routeType, "r@0"), of(clusterType, "c@0"))
+	for _, got := range []<-chan string{p.got, q.got} {
+		for line := ""; line != "rds: r@0"; {
+			select {
+			case line = <-got:
+			case <-time.After(deadline):
+				t.Fatal("no routes")
+			}
+		}
+	}
+	published := make(chan struct{})
+	go func() {
+		defer close(published)
+		for i := 1; i <= last; i++ {
+			s.PublishScope("a", of(routeType, fmt.Sprint("r@", i)), of(clusterType, fmt.Sprint("c@", i)))
+		}
+	}()
+	for _, got := range []<-chan string{p.got, q.got} {
+		cluster, route := 0, 0
+		for route < last {
+			select {
+			case g := <-got:
+				if _, err := fmt.Sscanf(g, "cds: c@%d", &cluster); err == nil {
+					continue
+				}
+				if _, err := fmt.Sscanf(g, "rds: r@%d", &route); err != nil || route > cluster {
+					t.Fatalf("%q while the clusters were those of publication %d", g, cluster)
+				}
+			case <-time.After(deadline):
+				t.Fatalf("nothing after %d", route)
+			}
+		}
+	}
+	<-published
+}
+
 // Endpoints come after their cluster whenever that is sent, also if the client has them: it waits for them all the same.
 func TestEndpointsFollowClusters(t *testing.T) {
 	s, addr := serve(t, server.Config{Scopes: &byNode{}})

@@ -132,26 +132,36 @@ func (st *sotwStream) push(g messenger) error {
 			return err
 		}
 	}
-	for _, w := range st.list {
-		if st.waits(w.TypeURL()) {
-			return nil // the rest comes when the clusters are warm
-		}
-		if err := st.do(g, w, w.Advance); err != nil {
-			return err
-		}
-		if rank(w.TypeURL()) == endpointRank {
-			if err := st.renew(g); err != nil {
-				return err
-			}
-		}
-	}
-	if err := st.release(g); err != nil {
+	complete := false
+	err := st.atOnce(g, func(g messenger) (err error) {
+		complete, err = st.advance(g)
+		return err
+	})
+	if err != nil || !complete {
 		return err
 	}
 	if !since.IsZero() {
 		st.server.cfg.Metrics.convergence.Observe(st.server.cfg.Now().Sub(since).Seconds())
 	}
 	return nil
+}
+
+// advance brings all types up to date, but for those that have to wait until clusters are warm.
+func (st *sotwStream) advance(g messenger) (complete bool, err error) {
+	for _, w := range st.list {
+		if st.waits(w.TypeURL()) {
+			return false, nil // the rest comes when the clusters are warm
+		}
+		if err := st.do(g, w, w.Advance); err != nil {
+			return false, err
+		}
+		if rank(w.TypeURL()) == endpointRank {
+			if err := st.renew(g); err != nil {
+				return false, err
+			}
+		}
+	}
+	return true, st.release(g)
 }
 
 // renew sends endpoints again whose clusters have been sent.

@@ -239,26 +239,36 @@ func (st *stream) push(g messenger) error {
 	if err := st.unpark(g); err != nil {
 		return err
 	}
-	for _, sub := range st.list {
-		if st.waits(sub.TypeURL()) {
-			return nil // the rest comes when the clusters are warm
-		}
-		if err := st.do(g, sub, func(t *delta.Table) delta.Output { return sub.Advance(t) }); err != nil {
-			return err
-		}
-		if rank(sub.TypeURL()) == endpointRank {
-			if err := st.renew(g); err != nil {
-				return err
-			}
-		}
-	}
-	if err := st.release(g); err != nil {
+	complete := false
+	err := st.atOnce(g, func(g messenger) (err error) {
+		complete, err = st.advance(g)
+		return err
+	})
+	if err != nil || !complete {
 		return err
 	}
 	if !since.IsZero() {
 		st.server.cfg.Metrics.convergence.Observe(st.server.cfg.Now().Sub(since).Seconds())
 	}
 	return nil
+}
+
+// advance brings all subscriptions up to date, but for those that have to wait until clusters are warm.
+func (st *stream) advance(g messenger) (complete bool, err error) {
+	for _, sub := range st.list {
+		if st.waits(sub.TypeURL()) {
+			return false, nil // the rest comes when the clusters are warm
+		}
+		if err := st.do(g, sub, func(t *delta.Table) delta.Output { return sub.Advance(t) }); err != nil {
+			return false, err
+		}
+		if rank(sub.TypeURL()) == endpointRank {
+			if err := st.renew(g); err != nil {
+				return false, err
+			}
+		}
+	}
+	return true, st.release(g)
 }
 
 // unpark takes up requests that had to wait for their scope's first resources.
