@@ -5,6 +5,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/istioctl/internal/cli"
 	admincmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/admin"
+	analyzecmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/analyze"
 	completioncmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/completion"
 	installcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/install"
 	manifestcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/manifest"
@@ -13,6 +14,7 @@ import (
 	proxystatuscmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/proxystatus"
 	sandboxcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/sandbox"
 	uninstallcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/uninstall"
+	validatecmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/validate"
 	verifycmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/verify"
 	versioncmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/version"
 	waypointcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/waypoints"
@@ -48,8 +50,10 @@ func addCommands(root *cobra.Command, g *cli.Globals) {
 	// These look at a mesh wherever it runs: in a cluster or in a sandbox.
 	for _, cmd := range []*cobra.Command{
 		admincmd.New(g),
+		analyzecmd.New(g),
 		proxyconfigcmd.New(g),
 		proxystatuscmd.New(g),
+		validatecmd.New(g),
 		versioncmd.New(g, build),
 		waypointcmd.New(g),
 		ztunnelconfigcmd.New(g),
