@@ -65,7 +65,7 @@ func newCluster(t *testing.T) *Mesh {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.Timeout = 5 * time.Second
+	m.Timeout = 30 * time.Second
 	return m
 }
 

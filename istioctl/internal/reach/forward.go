@@ -128,20 +128,31 @@ func refusal(text string) error {
 func (f *forwarded) Read(p []byte) (int, error) {
 	n, err := f.stream.Read(p)
 	if err != nil && n == 0 {
-		// The reason is told on the other stream, which ends with this one.
-		select {
-		case <-f.told:
-			if f.problem != nil {
-				return 0, f.problem
-			}
-		case <-time.After(time.Second):
-		}
+		err = f.reason(err)
 	}
 	return n, err
 }
 
+// reason is why the stream of data failed with an error: that is told on the other stream, which ends with this one.
+func (f *forwarded) reason(err error) error {
+	select {
+	case <-f.told:
+		if f.problem != nil {
+			return f.problem
+		}
+	case <-time.After(5 * time.Second):
+	}
+	return err
+}
+
 // Write implements net.Conn.
-func (f *forwarded) Write(p []byte) (int, error) { return f.stream.Write(p) }
+func (f *forwarded) Write(p []byte) (int, error) {
+	n, err := f.stream.Write(p)
+	if err != nil {
+		err = f.reason(err)
+	}
+	return n, err
+}
 
 // Close implements net.Conn.
 func (f *forwarded) Close() error {

@@ -170,7 +170,7 @@ func TestAnswers(t *testing.T) {
 	defer close(hang)
 	v := newVillage()
 	v.server = server.Listener.Addr().String()
-	m := &Mesh{place: v, Timeout: 200 * time.Millisecond}
+	m := &Mesh{place: v}
 	pod := v.all[0]
 
 	if got, err := m.Get(t.Context(), pod, 15000, "/config_dump?include_eds"); err != nil || string(got) != "GET /config_dump?include_eds localhost:15000" {
@@ -184,7 +184,8 @@ func TestAnswers(t *testing.T) {
 	if !errors.As(err, &status) || status.Code != http.StatusBadRequest || !strings.HasSuffix(err.Error(), "400 Bad Request: because") {
 		t.Errorf("error %v", err)
 	}
-	if _, err = m.Get(t.Context(), pod, 15000, "/hang"); err == nil || !strings.Contains(err.Error(), "GET /hang on port 15000 of pod reviews-v1-77cd98876-aaaaa.default: no answer in time") {
+	hasty := &Mesh{place: v, Timeout: 200 * time.Millisecond}
+	if _, err = hasty.Get(t.Context(), pod, 15000, "/hang"); err == nil || !strings.Contains(err.Error(), "GET /hang on port 15000 of pod reviews-v1-77cd98876-aaaaa.default: no answer in time") {
 		t.Errorf("error %v", err)
 	}
 	v.server = "127.0.0.1:1"
