@@ -105,7 +105,7 @@ func (s *station) replied(chain *l7.Chain, o *outcome, conn *l7.Conn) Verdict {
 	case details == "route_not_found":
 		v = s.noRoute(chain, o)
 	case details == "cluster_not_found":
-		v = s.noCluster(targetOf(o.d.Route), o.d.Route)
+		v = s.noCluster(s.missingTarget(o.d.Route), o.d.Route)
 	case details == "direct_response":
 		v = s.direct(o)
 	default:
@@ -115,12 +115,15 @@ func (s *station) replied(chain *l7.Chain, o *outcome, conn *l7.Conn) Verdict {
 	return v
 }
 
-func targetOf(rt *l7.Route) string {
+// missingTarget is the cluster of a route that is not there.
+func (s *station) missingTarget(rt *l7.Route) string {
 	if rt == nil {
 		return ""
 	}
 	for _, t := range rt.Targets() {
-		return t.Cluster
+		if s.proxy.Config.Clusters[t.Cluster] == nil {
+			return t.Cluster
+		}
 	}
 	return ""
 }

@@ -2,6 +2,7 @@ package why
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -25,7 +26,10 @@ func (m *Model) faults(kind, namespace, name string) []condition {
 		}
 		for of, problems := range m.Mesh.Problems() {
 			for _, p := range problems {
-				m.statuses[of] = append(m.statuses[of], condition{Type: "Translated", Message: p})
+				told := slices.ContainsFunc(m.statuses[of], func(c condition) bool { return strings.Contains(c.Message, p) })
+				if !told {
+					m.statuses[of] = append(m.statuses[of], condition{Type: "Translated", Message: p})
+				}
 			}
 		}
 	}
