@@ -7,6 +7,7 @@ import (
 	admincmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/admin"
 	analyzecmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/analyze"
 	completioncmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/completion"
+	experimentalcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/experimental"
 	installcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/install"
 	manifestcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/manifest"
 	optionscmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/options"
@@ -18,6 +19,7 @@ import (
 	verifycmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/verify"
 	versioncmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/version"
 	waypointcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/waypoints"
+	whycmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/why"
 	ztunnelconfigcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/ztunnelconfig"
 	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
 )
@@ -50,12 +52,14 @@ func addCommands(root *cobra.Command, g *cli.Globals) {
 	// These look at a mesh wherever it runs: in a cluster or in a sandbox.
 	for _, cmd := range []*cobra.Command{
 		admincmd.New(g),
+		experimentalcmd.New(g),
 		analyzecmd.New(g),
 		proxyconfigcmd.New(g),
 		proxystatuscmd.New(g),
 		validatecmd.New(g),
 		versioncmd.New(g, build),
 		waypointcmd.New(g),
+		whycmd.New(g),
 		ztunnelconfigcmd.New(g),
 	} {
 		g.Add(cmd.PersistentFlags())

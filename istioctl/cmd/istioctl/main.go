@@ -32,15 +32,15 @@ func run(ctx context.Context, args []string) int {
 	cmd := root()
 	cmd.SetArgs(cli.GlobalsLast(args))
 	err := cmd.ExecuteContext(ctx)
-	var exit *cli.ExitError
-	switch {
-	case errors.As(err, &exit):
-		return exit.Code
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "Error:", err)
-		return 1
+	exit := &cli.ExitError{Code: 1, Err: err}
+	if err == nil {
+		return 0
 	}
-	return 0
+	errors.As(err, &exit)
+	if exit.Err != nil {
+		fmt.Fprintln(os.Stderr, "Error:", err)
+	}
+	return exit.Code
 }
 
 func root() *cobra.Command {
@@ -61,6 +61,7 @@ func root() *cobra.Command {
 	}
 	cmd.SuggestionsMinimumDistance = 2
 	addCommands(cmd, globals)
+	cli.AddCompletion(cmd, globals)
 	cmd.SetFlagErrorFunc(cli.SuggestFlag)
 	return cmd
 }

@@ -68,3 +68,6 @@ func (p *Progress) end(id int) {
 		p.shown = false
 	}
 }
+
+// Progress is where commands tell what they wait for.
+func (g *Globals) Progress() *Progress { return g.progress }

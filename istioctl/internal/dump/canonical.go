@@ -34,6 +34,17 @@ func decode(data []byte) (tree, error) {
 	return redact(canonical(v)), nil
 }
 
+// Redact returns a JSON document without the secrets in it, and otherwise as it was.
+func Redact(data []byte) ([]byte, error) {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	var v tree
+	if err := d.Decode(&v); err != nil {
+		return nil, fmt.Errorf("it is not JSON: %w", err)
+	}
+	return json.MarshalIndent(redact(v), "", "  ")
+}
+
 var snake = regexp.MustCompile(`^[a-z][a-z0-9]*(_[a-z0-9]+)+$`)
 
 // jsonName is the JSON name of a field.
@@ -130,7 +141,7 @@ func redact(v tree) tree {
 		}
 	case map[string]any:
 		for key, child := range v {
-			switch key {
+			switch jsonName(key) {
 			case "privateKey", "password", "sessionTicketKeys", "genericSecret", "privateKeyProvider":
 				v[key] = hidden(child)
 			default:

@@ -6,6 +6,7 @@
 package dump
 
 import (
+	"encoding/json"
 	"errors"
 	"maps"
 )
@@ -193,4 +194,12 @@ func (e *Envoy) ExtensionTable() *Table {
 		t.Rows = append(t.Rows, []string{r.name, text(r.body, "typedConfig", "@type")})
 	}
 	return t
+}
+
+// IsEnvoy tells whether an answer is the configuration of an Envoy or a waypoint.
+func IsEnvoy(data []byte) bool {
+	var probe struct {
+		Configs json.RawMessage `json:"configs"`
+	}
+	return json.Unmarshal(data, &probe) == nil && probe.Configs != nil
 }

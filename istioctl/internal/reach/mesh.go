@@ -66,6 +66,9 @@ func Gateway() Kind {
 	return Kind{Group: "gateway.networking.k8s.io", Version: "v1", Name: "Gateway", Plural: "gateways"}
 }
 
+// ConfigMap is the kind of the mesh configuration.
+func ConfigMap() Kind { return Kind{Version: "v1", Name: "ConfigMap", Plural: "configmaps"} }
+
 // Namespace is the kind of namespaces.
 func Namespace() Kind {
 	return Kind{Version: "v1", Name: "Namespace", Plural: "namespaces", Cluster: true}
