@@ -68,6 +68,9 @@ func NewSubscription(typeURL string, implied ...string) *Subscription {
 // before they have changed.
 func (s *Subscription) HoldRemovals() { s.holds, s.removals = true, map[string]struct{}{} }
 
+// Holds reports whether there are removals that are held back.
+func (s *Subscription) Holds() bool { return len(s.removals) > 0 }
+
 // Release sends what was held back and is still gone.
 func (s *Subscription) Release(t *Table) Output {
 	var out Output

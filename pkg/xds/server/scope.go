@@ -315,6 +315,9 @@ func partial(typeURL string) bool {
 // release sends the removals that were held back.
 func (st *stream) release(g messenger) error {
 	for _, sub := range st.list {
+		if !sub.Holds() {
+			continue
+		}
 		if err := st.do(g, sub, func(t *delta.Table) delta.Output { return sub.Release(t) }); err != nil {
 			return err
 		}

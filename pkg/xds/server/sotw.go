@@ -48,20 +48,8 @@ func (s *Server) StreamAggregatedResources(g discovery.AggregatedDiscoveryServic
 	}
 	defer base.close()
 	st := &sotwStream{stream: base, states: map[string]*state{}, answers: map[string]*answers{}}
-	requests, ended := receive(g.Context(), g.Recv)
-	for {
-		select {
-		case r := <-requests:
-			err = st.request(g, r)
-		case <-st.wake:
-			err = st.push(g)
-		case err := <-ended:
-			return endOf(err)
-		}
-		if err != nil {
-			return err
-		}
-	}
+	request := func(r *discovery.DiscoveryRequest) error { return st.request(g, r) }
+	return serve(base, g.Recv, request, func() error { return st.push(g) })
 }
 
 func (st *sotwStream) request(g discovery.AggregatedDiscoveryService_StreamAggregatedResourcesServer, r *discovery.DiscoveryRequest) error {

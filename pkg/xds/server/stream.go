@@ -14,7 +14,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/pkg/xds/delta"
 )
 
-// stream is one client's connection. Its loop owns it: it alone steps the subscriptions and writes.
+// stream is one client's connection. Two goroutines serve it in turns, one the client's requests and the other what is published:
+// whose turn it is steps the subscriptions and writes.
 type stream struct {
 	// immutable
 	server    *Server
@@ -23,10 +24,12 @@ type stream struct {
 	connected time.Time
 	wake      chan struct{} // holds one token: something has been published
 
-	// owned by the loop; keys also needs the topic's mu
-	subs map[string]*subscription
-	list []*subscription // in the order in which types are sent
-	keys map[demanded]struct{}
+	// guarded by turn; keys also needs the topic's mu
+	turn   sync.Mutex
+	failed bool // there are no more turns
+	subs   map[string]*subscription
+	list   []*subscription // in the order in which types are sent
+	keys   map[demanded]struct{}
 	// topics are those that know the stream; scopes those it is a member of
 	topics  map[*topic]struct{}
 	scopes  []*scope
@@ -107,26 +110,47 @@ func (st *stream) close() {
 	st.server.cfg.Metrics.connected.Dec()
 }
 
-// receive reads requests until the stream ends, which it always reports. Its goroutine ends with the stream's context, which
-// gRPC cancels when the handler returns.
-func receive[R any](ctx context.Context, recv func() (R, error)) (<-chan R, <-chan error) {
-	requests, ended := make(chan R), make(chan error, 1)
+// errEnded ends a goroutine whose turn does not come any more.
+var errEnded = errors.New("the stream has failed")
+
+// inTurn runs one step of the stream. The first that fails is the last one.
+func (st *stream) inTurn(step func() error) error {
+	st.turn.Lock()
+	defer st.turn.Unlock()
+	if st.failed {
+		return errEnded
+	}
+	err := step()
+	st.failed = err != nil
+	return err
+}
+
+// serve takes turns until the stream ends. Requests are handled where they are read: an acknowledgement needs no other goroutine. That
+// one ends with the stream's context, which gRPC cancels when the handler returns.
+func serve[R any](st *stream, receive func() (R, error), request func(R) error, push func() error) error {
+	ended := make(chan error, 1)
 	go func() {
 		for {
-			r, err := recv()
+			r, err := receive()
+			if err == nil {
+				err = st.inTurn(func() error { return request(r) })
+			}
 			if err != nil {
 				ended <- err
 				return
 			}
-			select {
-			case requests <- r:
-			case <-ctx.Done():
-				ended <- ctx.Err()
-				return
-			}
 		}
 	}()
-	return requests, ended
+	for {
+		select {
+		case <-st.wake:
+			if err := st.inTurn(push); err != nil && !errors.Is(err, errEnded) {
+				return endOf(err)
+			}
+		case err := <-ended:
+			return endOf(err)
+		}
+	}
 }
 
 // endOf turns the end of a stream into the handler's result.
@@ -144,20 +168,8 @@ func (s *Server) DeltaAggregatedResources(g discovery.AggregatedDiscoveryService
 		return err
 	}
 	defer st.close()
-	requests, ended := receive(g.Context(), g.Recv)
-	for {
-		select {
-		case r := <-requests:
-			err = st.request(g, r)
-		case <-st.wake:
-			err = st.push(g)
-		case err := <-ended:
-			return endOf(err)
-		}
-		if err != nil {
-			return err
-		}
-	}
+	request := func(r *discovery.DeltaDiscoveryRequest) error { return st.request(g, r) }
+	return serve(st, g.Recv, request, func() error { return st.push(g) })
 }
 
 // messenger is the part of a gRPC stream that writes.
@@ -310,15 +322,22 @@ func (st *stream) do(g messenger, sub *subscription, step func(*delta.Table) del
 	if out.Send == nil {
 		return nil
 	}
-	at := slices.IndexFunc(st.list, func(s *subscription) bool { return rank(s.TypeURL()) == endpointRank && s.Started() })
-	if at < 0 {
-		st.noteSent(sub.TypeURL(), namesOf(out.Send.Entries), nil, nil)
-	} else {
-		st.noteSent(sub.TypeURL(), namesOf(out.Send.Entries), st.list[at].topic, st.list[at].Has)
+	if rank(sub.TypeURL()) <= endpointRank {
+		st.noteClusters(sub, out.Send.Entries)
 	}
 	err := g.SendMsg(newEncoded(out.Send.Wire(sub.TypeURL(), st.server.cfg.Version), delta.AppendNonce(nil, out.Send.Nonce)))
 	st.server.cfg.Metrics.pushed(sub.TypeURL(), st.server.cfg.Now().Sub(start))
 	return err
+}
+
+// noteClusters takes note of clusters or endpoints that are being sent.
+func (st *stream) noteClusters(sub *subscription, entries []*delta.Entry) {
+	at := slices.IndexFunc(st.list, func(s *subscription) bool { return rank(s.TypeURL()) == endpointRank && s.Started() })
+	if at < 0 {
+		st.noteSent(sub.TypeURL(), namesOf(entries), nil, nil)
+	} else {
+		st.noteSent(sub.TypeURL(), namesOf(entries), st.list[at].topic, st.list[at].Has)
+	}
 }
 
 func (st *stream) rejected(typeURL string, nack *delta.Nack) {

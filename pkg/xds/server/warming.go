@@ -10,7 +10,7 @@ import (
 const warmingLimit = time.Second
 
 // warming are clusters that have been sent and whose endpoints the client has yet to ask for: until it has them it does not use the
-// clusters, and routes to them would fail. It is owned by a stream's loop.
+// clusters, and routes to them would fail. It is guarded by the turn of a stream.
 type warming struct {
 	names map[string]struct{}
 	until time.Time
