@@ -23,11 +23,22 @@ func Run(ctx context.Context, s *Snapshot, analyzers []Analyzer) (Messages, erro
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("before analyzer %s: %w", a.Name, err)
 		}
-		for _, m := range a.Run(s) {
+		for _, m := range a.guarded(s) {
 			if m.Resource == nil || !m.Resource.Assumed {
 				out = append(out, m)
 			}
 		}
 	}
 	return out.Sorted(), nil
+}
+
+// guarded runs the analyzer. What it stumbles over is a finding of its own, so that the others are not lost.
+func (a Analyzer) guarded(s *Snapshot) (out Messages) {
+	defer func() {
+		if p := recover(); p != nil {
+			out = nil
+			out.Add(InternalError, nil, "", fmt.Sprintf("%s: %v", a.Name, p))
+		}
+	}()
+	return a.Run(s)
 }

@@ -28,6 +28,10 @@ func annotations(s *analysis.Snapshot) (out analysis.Messages) {
 		known[a.Name] = a
 	}
 	for r := range s.Everything() {
+		// What the mesh installs itself is not the user's to change.
+		if r.Namespace == s.IstioNamespace && r.Live() {
+			continue
+		}
 		check(&out, known, r, r.Kind, "metadata.annotations.", r.Object.GetAnnotations())
 		if d, ok := r.Object.(*appsv1.Deployment); ok {
 			check(&out, known, r, "Pod", "spec.template.metadata.annotations.", d.Spec.Template.Annotations)
