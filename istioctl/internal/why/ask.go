@@ -78,6 +78,7 @@ func (m *Model) Ask(q Question) (*Report, error) {
 		w.look(&p)
 	}
 	r.Hops, r.Verdict, r.Warnings = p.hops, p.verdict, w.warnings
+	w.reality(r)
 	r.Notes = append(r.Notes[:len(r.Notes):len(r.Notes)], w.notes...)
 	for _, why := range m.refused {
 		r.Notes = append(r.Notes, "ztunnel refuses "+why)
@@ -192,4 +193,29 @@ func (w *walk) look(p *path) {
 	w.lookAtRoutes(p)
 	w.lookAtPolicies()
 	p.verdict.Cause = strings.TrimSpace(p.verdict.Cause)
+}
+
+// reality is what is needed to compare the report with what runs.
+func (w *walk) reality(r *Report) {
+	if w.from == nil || w.to == nil {
+		return
+	}
+	r.source, r.service, r.port, r.http = w.from.pod, w.to.service, w.to.port, w.l7
+	if w.from.workload != nil && w.from.workload.UID != "simulated" {
+		r.ends = append(r.ends, w.from.workload)
+	}
+	if w.to.workload != nil {
+		r.ends = append(r.ends, w.to.workload)
+		r.address = netip.AddrPortFrom(w.to.address, w.to.port).String()
+	}
+	for _, h := range r.Hops {
+		if h.local != nil {
+			r.ends = append(r.ends, h.local)
+		}
+	}
+	if s := w.to.service; s != nil {
+		for _, p := range s.Ports {
+			r.http = r.http || p.Service == w.to.port && isHTTP(p.Protocol)
+		}
+	}
 }

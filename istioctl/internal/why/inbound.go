@@ -26,7 +26,7 @@ type arrival struct {
 
 // tunnel asks the ztunnel of a destination about a tunnel.
 func (w *walk) tunnel(local *l4.Workload, inner netip.AddrPort, authority string, from arrival) path {
-	h := &Hop{Title: "ztunnel" + where(local) + ", for " + local.Namespace + "/" + local.Name}
+	h := &Hop{Title: "ztunnel" + where(local) + ", for " + local.Namespace + "/" + local.Name, proxy: passed{node: local.Node}, local: local}
 	route, err := l4.DecideInbound(w.m.State, l4.Inbound{Local: local, LocalIP: inner.Addr(), Authority: authority})
 	if err != nil {
 		var refusal *l4.Refusal
@@ -47,7 +47,7 @@ func (w *walk) tunnel(local *l4.Workload, inner netip.AddrPort, authority string
 
 // plain asks the ztunnel of a destination about a connection without a tunnel.
 func (w *walk) plain(local *l4.Workload, dst netip.AddrPort, from arrival) path {
-	h := &Hop{Title: "ztunnel" + where(local) + ", for " + local.Namespace + "/" + local.Name}
+	h := &Hop{Title: "ztunnel" + where(local) + ", for " + local.Namespace + "/" + local.Name, proxy: passed{node: local.Node}, local: local}
 	route, err := l4.DecidePlaintext(dst)
 	if err != nil {
 		return h.end(denied("use another port", "the destination's ztunnel refuses the connection: %v", err))

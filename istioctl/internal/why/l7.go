@@ -151,7 +151,7 @@ func (s *station) http(h *Hop, chain *l7.Chain, conn *l7.Conn, head *httpmsg.Hea
 	h.add("request", fmt.Sprintf("%s %s for %s", head.Method, head.Path, head.Authority), nil)
 	var branches []branch
 	for _, o := range outcomes {
-		next := &Hop{Title: h.Title, Facts: h.Facts[:len(h.Facts):len(h.Facts)]}
+		next := h.fork()
 		w.routeFact(next, o)
 		s.steps(next, o.steps)
 		branches = append(branches, branch{o.count, s.decided(next, chain, conn, o)})
@@ -267,7 +267,7 @@ func (s *station) tcp(h *Hop, chain *l7.Chain, conn *l7.Conn) path {
 	}
 	var branches []branch
 	for _, name := range order {
-		next := &Hop{Title: h.Title, Facts: h.Facts[:len(h.Facts):len(h.Facts)]}
+		next := h.fork()
 		d := ways[name].d
 		if d.Cluster == nil {
 			branches = append(branches, branch{ways[name].count, next.end(s.noCluster(name, nil))})
@@ -319,7 +319,7 @@ func (s *station) cluster(h *Hop, name string, c *l7.Cluster, endpoints *l7.Endp
 		if e.Health == l7.Unhealthy && len(endpoints.List) > 1 {
 			continue
 		}
-		next := &Hop{Title: h.Title, Facts: h.Facts[:len(h.Facts):len(h.Facts)]}
+		next := h.fork()
 		branches = append(branches, branch{int(e.Weight), s.endpoint(next, e, conn)})
 	}
 	if len(branches) == 0 {

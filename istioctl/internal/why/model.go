@@ -89,7 +89,7 @@ func NewModel(w *World, o Options) (*Model, error) {
 	}
 	var err error
 	m.Mesh, err = simulate.New(simulate.Settings{
-		MeshConfig: w.MeshConfig, Allocate: w.Files, KeySets: o.KeySets, ClusterID: o.ClusterID,
+		MeshConfig: w.MeshConfig, Allocate: w.Files || w.Allocate, KeySets: o.KeySets, ClusterID: o.ClusterID,
 	}, simulate.Mark(objects))
 	if err != nil {
 		return nil, err

@@ -56,7 +56,7 @@ func addOnce(list []string, s string) []string {
 
 // outbound asks the ztunnel of the source.
 func (w *walk) outbound() path {
-	h := &Hop{Title: "ztunnel" + where(w.from.workload) + ", for " + w.from.title}
+	h := &Hop{Title: "ztunnel" + where(w.from.workload) + ", for " + w.from.title, proxy: passed{node: w.from.workload.Node}}
 	w.sourceFacts(h)
 	if w.to.external {
 		return w.external(h)
@@ -89,7 +89,7 @@ func (w *walk) outbound() path {
 	}
 	var branches []branch
 	for _, k := range order {
-		next := &Hop{Title: h.Title, Facts: h.Facts[:len(h.Facts):len(h.Facts)]}
+		next := h.fork()
 		branches = append(branches, branch{ways[k].count, w.follow(next, ways[k].route, ways[k].err)})
 	}
 	return worst(branches)

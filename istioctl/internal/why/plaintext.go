@@ -42,7 +42,7 @@ func (w *walk) plaintext() path {
 		if !c.Eligible || len(branches) >= draws {
 			continue
 		}
-		next := &Hop{Title: h.Title, Facts: h.Facts[:len(h.Facts):len(h.Facts)]}
+		next := h.fork()
 		if len(c.Workload.Addresses) == 0 {
 			branches = append(branches, branch{1, w.hostname(next, c.Workload.Hostname, c.Port)})
 			continue

@@ -1,6 +1,10 @@
 package why
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"github.com/isthmus-mesh/isthmus/ztunnel/l4"
+)
 
 // Question is what is asked: a connection, or a request if Method is set.
 type Question struct {
@@ -48,6 +52,14 @@ type Report struct {
 	// Proxies are those on the way that run, with how far they have come; Probe is what really happened.
 	Proxies []ProxyState `json:"proxies,omitempty"`
 	Probe   *Probe       `json:"probe,omitempty"`
+
+	// For comparing with what runs.
+	source  *podAlias
+	service *l4.Service
+	ends    []*l4.Workload
+	port    uint16
+	address string // instead of a name, where clients have none for it
+	http    bool
 }
 
 // Hop is a proxy on the way, or the application at its end.
@@ -56,6 +68,9 @@ type Hop struct {
 	Facts []Fact `json:"facts"`
 	// Next is how it goes on.
 	Next string `json:"next,omitempty"`
+
+	proxy passed
+	local *l4.Workload // whose ztunnel it is, at its end
 }
 
 // Fact is something that matters at a hop.
@@ -105,6 +120,11 @@ type Probe struct {
 	Agrees  bool `json:"agrees"`
 	// Why it could not be sent.
 	Error string `json:"error,omitempty"`
+}
+
+// fork is the hop so far, for one of several ways on.
+func (h *Hop) fork() *Hop {
+	return &Hop{Title: h.Title, Facts: h.Facts[:len(h.Facts):len(h.Facts)], proxy: h.proxy, local: h.local}
 }
 
 func (h *Hop) add(name, text string, ref *Ref) {

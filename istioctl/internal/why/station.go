@@ -31,7 +31,7 @@ func (w *walk) toWaypoint(h *Hop, r l4.Route) path {
 
 // atWaypoint asks a waypoint.
 func (w *walk) atWaypoint(p simulate.Proxy, self *l4.Workload, conn l7.Conn) path {
-	h := &Hop{Title: "waypoint " + p.Namespace + "/" + p.Gateway + where(self)}
+	h := &Hop{Title: "waypoint " + p.Namespace + "/" + p.Gateway + where(self), proxy: passed{gateway: p.Namespace + "/" + p.Gateway}}
 	s := &station{w: w, proxy: w.m.Proxy(p), self: self, name: "waypoint " + p.Namespace + "/" + p.Gateway}
 	w.l7 = true
 	h.add("client", conn.Identity+", proven by mutual TLS", nil)
@@ -196,6 +196,9 @@ func (w *walk) podPort(ns, name string, port uint16) uint16 {
 func (w *walk) atGateway(p simulate.Proxy, self *l4.Workload, port uint16) path {
 	name := strings.TrimSuffix("gateway "+p.Namespace+"/"+p.Gateway, "/")
 	h := &Hop{Title: name + where(self)}
+	if p.Gateway != "" {
+		h.proxy.gateway = p.Namespace + "/" + p.Gateway
+	}
 	s := &station{w: w, proxy: w.m.Proxy(p), self: self, name: name}
 	w.l7 = true
 	conn := l7.Conn{Source: netip.AddrPortFrom(w.from.address, 40000), Destination: netip.AddrPortFrom(s.address(), port)}

@@ -17,6 +17,8 @@ type World struct {
 	NetworkPolicies []*networkingv1.NetworkPolicy
 	// MeshConfig is the mesh configuration in YAML; nil is the default.
 	MeshConfig []byte
+	// Allocate is whether the control plane gives addresses to ServiceEntries that have none.
+	Allocate bool
 	// Files is whether objects come from files, so that what only a cluster gives them is made up.
 	Files bool
 	// Notes say what is to be known about all of it: objects that cannot be read, and what was assumed.
