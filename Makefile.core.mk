@@ -27,6 +27,8 @@ SAMPLES := ./samples/bookinfo/cmd/productpage ./samples/bookinfo/cmd/details ./s
 	./samples/bookinfo/cmd/ratings ./samples/httpbin/cmd/httpbin ./samples/curl/cmd/sleep ./samples/tcp-echo/cmd/tcp-echo ./samples/udp-echo/cmd/udp-echo
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)
 
+# The version that e2e upgrades from; - is none.
+UPGRADE_FROM ?= HEAD~1
 E2E_FLAGS = -artifacts $(OUT)/e2e -hub '$(HUB)' -tag '$(TAG)' $(if $(KIND_NODE_IMAGE),-image $(KIND_NODE_IMAGE)) $(if $(KEEP),-keep)
 
 # Images: see docker/README.md. They are the same bytes for the same commit: everything in them bears its time.
@@ -133,7 +135,7 @@ test-arm64: ## run the programs, and tests that need a kernel, on an emulated 64
 
 .PHONY: e2e
 e2e: build docker ## the suites in a kind cluster made from Go modules and Debian; KIND_NODE_IMAGE=… uses that image, KEEP=1 keeps the cluster
-	go run ./tools/cmd/kindnode e2e $(E2E_FLAGS) -- $(E2E_ARGS)
+	go run ./tools/cmd/kindnode e2e $(E2E_FLAGS) -helm -upgrade-from '$(UPGRADE_FROM)' -junit $(OUT)/e2e.xml -- $(E2E_ARGS)
 
 .PHONY: conformance
 conformance: build docker ## the Gateway API's own suite in a kind cluster; report in out/conformance.yaml

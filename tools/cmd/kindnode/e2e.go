@@ -24,10 +24,13 @@ type suite struct {
 	install                    string // arguments of istioctl install
 	tests, packages            string
 	timeout                    time.Duration
-	artifacts                  string
+	artifacts, junit           string
+	helm                       bool
+	upgradeFrom, previous      string // a commit, and the folder of what was built from it
 	keep                       bool
 	testArgs                   []string
 	took                       []phase
+	programs                   []string // environment of the tests: programs that were made for them
 }
 
 type phase struct {
@@ -49,6 +52,9 @@ func e2e(ctx context.Context, o *options, args []string, out io.Writer) error {
 	fs.StringVar(&s.packages, "packages", "./suites/...", "packages in it")
 	fs.DurationVar(&s.timeout, "timeout", time.Hour, "how long the tests may take")
 	fs.StringVar(&s.artifacts, "artifacts", filepath.Join(o.repo, "out/e2e"), "folder for what explains a failure")
+	fs.StringVar(&s.junit, "junit", "", "file for the result of each specification, as JUnit writes it")
+	fs.BoolVar(&s.helm, "helm", false, "build helm for the tests")
+	fs.StringVar(&s.upgradeFrom, "upgrade-from", "", "commit whose version is upgraded in the tests; - is none")
 	fs.BoolVar(&s.keep, "keep", false, "keep the cluster")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -77,6 +83,9 @@ func (s *suite) run(ctx context.Context) error {
 }
 
 func (s *suite) test(ctx context.Context) error {
+	if err := s.phase("programs", func() error { return s.makePrograms(ctx) }); err != nil {
+		return err
+	}
 	if err := s.phase("images", func() error { return s.load(ctx) }); err != nil {
 		return err
 	}
@@ -94,14 +103,18 @@ func (s *suite) phase(name string, do func() error) error {
 }
 
 func (s *suite) load(ctx context.Context) error {
-	archives, err := filepath.Glob(filepath.Join(s.images, "*-"+runtime.GOARCH+".tar"))
-	if err != nil {
-		return err
+	var all []string
+	for _, dir := range append([]string{s.images}, s.previousImages()...) {
+		archives, err := filepath.Glob(filepath.Join(dir, "*-"+runtime.GOARCH+".tar"))
+		if err != nil {
+			return err
+		}
+		if len(archives) == 0 {
+			return fmt.Errorf("no image archives (*-%s.tar) in %s: run make docker", runtime.GOARCH, dir)
+		}
+		all = append(all, archives...)
 	}
-	if len(archives) == 0 {
-		return fmt.Errorf("no image archives (*-%s.tar) in %s: run make docker", runtime.GOARCH, s.images)
-	}
-	return cluster.New(s.log).Load(ctx, s.name, archives)
+	return cluster.New(s.log).Load(ctx, s.name, all)
 }
 
 // installMesh applies the definitions of the Gateway API, which belong to the cluster, and has istioctl do the rest.
@@ -129,6 +142,9 @@ func (s *suite) installMesh(ctx context.Context) error {
 
 func (s *suite) goTest(ctx context.Context) error {
 	args := []string{"test", "-tags", "e2e", "-count=1", "-timeout", s.timeout.String(), "-v", s.packages}
+	if s.junit != "" {
+		args = append(args, "-ginkgo.junit-report="+s.junit)
+	}
 	cmd := exec.CommandContext(ctx, "go", append(args, s.testArgs...)...)
 	cmd.Dir = s.tests
 	cmd.Env = append(s.environment(), "GOWORK=off")
@@ -141,9 +157,9 @@ func (s *suite) goTest(ctx context.Context) error {
 
 // environment is what the suites read (package lab). DOCKER_HOST is there since connect set it.
 func (s *suite) environment() []string {
-	return append(os.Environ(),
+	return append(append(os.Environ(), s.programs...),
 		"KUBECONFIG="+s.kubeconfigPath(), "ISTIOCTL="+s.istioctl, "HUB="+s.hub, "TAG="+s.tag,
-		"SAMPLES="+filepath.Join(s.repo, "samples"), "ARTIFACTS="+s.artifacts)
+		"SAMPLES="+filepath.Join(s.repo, "samples"), "OPERATOR="+filepath.Join(s.repo, "operator"), "ARTIFACTS="+s.artifacts)
 }
 
 // kubectl runs the kubectl of the control plane's node, so that none is needed on the machine.

@@ -17,7 +17,7 @@ func TestProgramsOfSets(t *testing.T) {
 	}
 	want := []string{
 		"kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubeadm", "kubectl",
-		"etcd", "coredns", "crictl", "kindnetlite", "pause",
+		"etcd", "coredns", "crictl", "netpol", "kindnetlite", "pause",
 	}
 	if !slices.Equal(all, want) {
 		t.Errorf("got %v", all)

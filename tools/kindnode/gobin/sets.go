@@ -7,6 +7,7 @@ import "strings"
 const (
 	KubernetesVersion = "v1.34.4"
 	CrictlVersion     = "v1.36.0"
+	HelmVersion       = "v4.2.4"
 )
 
 const modules = "tools/kindnode/modules/"
@@ -35,6 +36,11 @@ func Etcd() Set { return Set{Name: "etcd", Dir: modules + "etcd", Packages: []st
 // CoreDNS is the cluster's name server.
 func CoreDNS() Set { return Set{Name: "coredns", Dir: modules + "coredns", Packages: []string{"."}} }
 
+// NetworkPolicy is what enforces NetworkPolicies on a node.
+func NetworkPolicy() Set {
+	return Set{Name: "netpol", Dir: modules + "netpol", Packages: []string{"."}}
+}
+
 // Crictl is what kubeadm and people use to talk to containerd.
 func Crictl() Set {
 	return Set{
@@ -42,6 +48,16 @@ func Crictl() Set {
 		Dir:      modules + "crictl",
 		LDFlags:  "-X sigs.k8s.io/cri-tools/pkg/version.Version=" + CrictlVersion,
 		Packages: []string{"sigs.k8s.io/cri-tools/cmd/crictl"},
+	}
+}
+
+// Helm is the program with which people install charts. It is no part of a node: tests use it.
+func Helm() Set {
+	return Set{
+		Name:     "helm",
+		Dir:      modules + "helm",
+		LDFlags:  "-X helm.sh/helm/v4/internal/version.version=" + HelmVersion,
+		Packages: []string{"helm.sh/helm/v4/cmd/helm"},
 	}
 }
 
@@ -67,7 +83,7 @@ func RuncWrapper() Set {
 }
 
 // All is every set that a node image is made from.
-func All() []Set { return []Set{Kubernetes(), Etcd(), CoreDNS(), Crictl(), Own()} }
+func All() []Set { return []Set{Kubernetes(), Etcd(), CoreDNS(), Crictl(), NetworkPolicy(), Own()} }
 
 func kubernetesVersionFlags(version string) string {
 	minor := strings.Split(strings.TrimPrefix(version, "v"), ".")

@@ -12,13 +12,19 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/tools/kindnode/archive"
 	"github.com/isthmus-mesh/isthmus/tools/kindnode/gobin"
+	"github.com/isthmus-mesh/isthmus/tools/kindnode/rootfs"
 )
 
-// KindnetliteImage is the name of the network daemon's image in a node.
-const KindnetliteImage = "isthmus.local/kindnetlite:node"
+// KindnetliteImage and NetpolImage are the names of the network daemons' images in a node.
+const (
+	KindnetliteImage = "isthmus.local/kindnetlite:node"
+	NetpolImage      = "isthmus.local/netpol:node"
+)
 
 // path is the environment of the control plane's images: kubeadm's manifests use bare command names.
-const path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+const path = "PATH=" + searchPath
+
+const searchPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // controlPlaneImages gives the images that kubeadm and kind want in a node, made of the programs (by name) and the
 // network tools.
@@ -31,6 +37,10 @@ func controlPlaneImages(refs []string, sandbox string, programs map[string]strin
 		{
 			Refs: []string{KindnetliteImage}, Entrypoint: []string{"/usr/local/bin/kindnetlite"}, Env: []string{path},
 			Files: append([]archive.File{{Path: "/usr/local/bin/kindnetlite", Source: programs["kindnetlite"]}}, tools...),
+		},
+		{
+			Refs: []string{NetpolImage}, Entrypoint: []string{"/usr/local/bin/netpol"}, Env: []string{"PATH=" + rootfs.LegacyDir + ":" + searchPath},
+			Files: append([]archive.File{{Path: "/usr/local/bin/netpol", Source: programs["netpol"]}}, tools...),
 		},
 	}
 	for _, ref := range refs {

@@ -19,7 +19,7 @@ import (
 )
 
 // recipe changes when an image made of the same inputs would come out differently.
-const recipe = "nodeimage 1"
+const recipe = "nodeimage 2"
 
 //go:embed default-cni.yaml
 var defaultCNI string
@@ -164,7 +164,7 @@ func (m Maker) fill(ctx context.Context, container, image string, programs map[s
 	}
 	for name, content := range map[string]string{
 		"/kind/version":                        gobin.KubernetesVersion,
-		"/kind/manifests/default-cni.yaml":     strings.ReplaceAll(defaultCNI, "KINDNETLITE_IMAGE", KindnetliteImage),
+		"/kind/manifests/default-cni.yaml":     strings.NewReplacer("KINDNETLITE_IMAGE", KindnetliteImage, "NETPOL_IMAGE", NetpolImage).Replace(defaultCNI),
 		"/kind/manifests/default-storage.yaml": defaultStorage,
 	} {
 		write := `mkdir -p "$(dirname "$1")" && cat > "$1"`

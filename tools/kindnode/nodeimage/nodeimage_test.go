@@ -11,7 +11,7 @@ import (
 
 func TestControlPlaneImages(t *testing.T) {
 	programs := map[string]string{}
-	for _, name := range []string{"pause", "kindnetlite", "kube-proxy", "coredns", "etcd"} {
+	for _, name := range []string{"pause", "kindnetlite", "netpol", "kube-proxy", "coredns", "etcd"} {
 		programs[name] = "/bin/" + name
 	}
 	tools := []archive.File{{Path: "/usr/sbin/nft", Source: "/bin/nft"}}
@@ -31,6 +31,7 @@ func TestControlPlaneImages(t *testing.T) {
 	want := map[string][]string{
 		"r/pause:3.10 r/pause:3.10.1": {"/pause"},
 		KindnetliteImage:              {"/usr/local/bin/kindnetlite", "/usr/sbin/nft"},
+		NetpolImage:                   {"/usr/local/bin/netpol", "/usr/sbin/nft"},
 		"r/kube-proxy:v1":             {"/usr/local/bin/kube-proxy", "/usr/sbin/nft"},
 		"r/coredns/coredns:v2":        {"/coredns"},
 		"r/etcd:3-0":                  {"/usr/local/bin/etcd"},

@@ -12,10 +12,14 @@ import (
 	"github.com/isthmus-mesh/isthmus/tools/kindnode/archive"
 )
 
-// NetworkTools collects the programs that program a node's network (ip, nft, both kinds of iptables, conntrack) with
-// all libraries they load, for images that are made of nothing else.
+// LegacyDir is a folder in which iptables is the one of the kernel's older tables, among the network tools. Who restores a whole table
+// (kube-router does) must not do so in those of kube-proxy.
+const LegacyDir = "/usr/local/legacy"
+
+// NetworkTools collects the programs that program a node's network (ip, nft, ipset, both kinds of iptables, conntrack) with all libraries
+// they load, for images that are made of nothing else.
 func NetworkTools(ctx context.Context, root string) ([]archive.File, error) {
-	programs := []string{"/usr/sbin/xtables-nft-multi", "/usr/sbin/xtables-legacy-multi", "/usr/sbin/nft", "/usr/sbin/conntrack", "/usr/bin/ip"}
+	programs := []string{"/usr/sbin/xtables-nft-multi", "/usr/sbin/xtables-legacy-multi", "/usr/sbin/nft", "/usr/sbin/ipset", "/usr/sbin/conntrack", "/usr/bin/ip"}
 	// The extensions of iptables are loaded when a rule names them, with libraries of their own (libxt_statistic
 	// needs libm), which ldd of the program does not show.
 	plugins, err := filepath.Glob(filepath.Join(root, "usr/lib/*-linux-gnu/xtables/*.so"))
@@ -43,6 +47,7 @@ func NetworkTools(ctx context.Context, root string) ([]archive.File, error) {
 			files = append(files, archive.File{Path: "/usr/sbin/" + family + verb, Link: "xtables-nft-multi"})
 			files = append(files, archive.File{Path: "/usr/sbin/" + family + "-nft" + verb, Link: "xtables-nft-multi"})
 			files = append(files, archive.File{Path: "/usr/sbin/" + family + "-legacy" + verb, Link: "xtables-legacy-multi"})
+			files = append(files, archive.File{Path: LegacyDir + "/" + family + verb, Link: "/usr/sbin/xtables-legacy-multi"})
 		}
 	}
 	return files, nil

@@ -25,7 +25,7 @@ const Suite = "bookworm"
 // Packages is what is installed beyond Debian's minimal base: kind's own list, and what kind builds from source.
 func Packages() []string {
 	return []string{
-		"systemd", "dbus", "conntrack", "iptables", "nftables", "iproute2", "ethtool", "util-linux", "mount", "kmod",
+		"systemd", "dbus", "conntrack", "iptables", "ipset", "nftables", "iproute2", "ethtool", "util-linux", "mount", "kmod",
 		"libseccomp2", "pigz", "bash", "ca-certificates", "curl", "jq", "procps", "containerd", "runc",
 		"containernetworking-plugins", "socat", "ebtables", "tcpdump", "iputils-ping",
 	}
