@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/client-go/discovery/cached/memory"
@@ -31,8 +33,14 @@ type Settings struct {
 	Samples string
 	// Artifacts is where the report of a failure goes; empty is nowhere.
 	Artifacts string
+	// Operator is the directory of the charts and of the in-cluster operator.
+	Operator string
 	// Hub and Tag are those of the images that were loaded into the nodes.
 	Hub, Tag string
+	// Helm and Kubectl are paths of programs; empty if the driver made none.
+	Helm, Kubectl string
+	// PreviousIstioctl is the program of the version before, PreviousTag the tag of its images; empty if there is none to upgrade from.
+	PreviousIstioctl, PreviousTag string
 }
 
 // FromEnvironment reads the settings that the driver of the suites passes on.
@@ -40,7 +48,9 @@ func FromEnvironment() Settings {
 	get := func(name, otherwise string) string { return or(os.Getenv(name), otherwise) } //nolint:forbidigo // the one place
 	return Settings{
 		Kubeconfig: get("KUBECONFIG", ""), Istioctl: get("ISTIOCTL", "istioctl"), DockerHost: get("DOCKER_HOST", ""),
-		Samples: get("SAMPLES", "../../../samples"), Artifacts: get("ARTIFACTS", ""), Hub: get("HUB", "docker.io/isthmus"), Tag: get("TAG", "dev"),
+		Samples: get("SAMPLES", "../../../samples"), Operator: get("OPERATOR", "../../../operator"),
+		Helm: get("HELM", ""), Kubectl: get("KUBECTL", ""), PreviousIstioctl: get("PREVIOUS_ISTIOCTL", ""), PreviousTag: get("PREVIOUS_TAG", ""),
+		Artifacts: get("ARTIFACTS", ""), Hub: get("HUB", "docker.io/isthmus"), Tag: get("TAG", "dev"),
 	}
 }
 
@@ -87,11 +97,17 @@ func Open(ctx context.Context, s Settings) (*Cluster, error) {
 
 // RunIstioctl runs istioctl against the cluster and returns what it printed, on both outputs.
 func (c *Cluster) RunIstioctl(ctx context.Context, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, c.Istioctl, args...)
+	return c.Run(ctx, nil, c.Istioctl, args...)
+}
+
+// Run runs a program against the cluster and returns what it printed, on both outputs.
+func (c *Cluster) Run(ctx context.Context, stdin io.Reader, program string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = append(cmd.Environ(), "KUBECONFIG="+c.Kubeconfig, "NO_COLOR=1")
+	cmd.Stdin = stdin
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return string(out), fmt.Errorf("istioctl %v: %w\n%s", args, err, out)
+		return string(out), fmt.Errorf("%s %v: %w\n%s", filepath.Base(program), args, err, out)
 	}
 	return string(out), nil
 }

@@ -23,7 +23,8 @@ const patience = 4 * time.Minute
 
 func TestMesh(t *testing.T) {
 	RegisterFailHandler(Fail)
-	SetDefaultEventuallyTimeout(time.Minute)
+	SetDefaultEventuallyTimeout(2 * time.Minute)
+	EnforceDefaultTimeoutsWhenUsingContexts() // else whoever polls with a context does so until the whole suite ends
 	SetDefaultEventuallyPollingInterval(300 * time.Millisecond)
 	RunSpecs(t, "The mesh on Kubernetes")
 }
