@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
@@ -53,13 +54,13 @@ func Run(ctx context.Context, cfg Config) error {
 	outer := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	g, ctx := errgroup.WithContext(ctx)
 	d, err := assemble(ctx, cfg, selection)
 	if err != nil {
 		return err
 	}
 	defer d.close()
-	g := &group{cancel: cancel}
-	defer func() { cancel(); _ = g.wait() }() // its error has been returned by then
+	defer func() { cancel(); _ = g.Wait() }() // its error has been returned by then
 	if err := d.serve(ctx, g); err != nil {
 		return err
 	}
@@ -67,15 +68,15 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	g.run(func() error { return source.Run(ctx, d.sink()) })
-	g.run(func() error { d.keepInstalled(ctx); return nil })
+	g.Go(func() error { return source.Run(ctx, d.sink()) })
+	g.Go(func() error { d.keepInstalled(ctx); return nil })
 	if d.repair != nil {
-		g.run(func() error { d.repair.Run(ctx); return nil })
+		g.Go(func() error { d.repair.Run(ctx); return nil })
 	}
-	g.run(func() error { return d.enrol(ctx, g) })
+	g.Go(func() error { return d.enrol(ctx, g) })
 	asked := d.mayAsk(ctx)
 	<-ctx.Done()
-	err = g.wait()
+	err = g.Wait()
 	if outer.Err() != nil && d.leaving(context.WithoutCancel(outer), asked) {
 		err = errors.Join(err, d.uninstall(context.WithoutCancel(outer)))
 	}
@@ -83,7 +84,7 @@ func Run(ctx context.Context, cfg Config) error {
 }
 
 // enrol brings the pods of the node to where they should be, once the objects are known.
-func (d *daemon) enrol(ctx context.Context, g *group) error {
+func (d *daemon) enrol(ctx context.Context, g *errgroup.Group) error {
 	if d.agent.WaitSynced(ctx) != nil {
 		return nil
 	}
@@ -91,7 +92,7 @@ func (d *daemon) enrol(ctx context.Context, g *group) error {
 		return err
 	}
 	d.agent.Restore()
-	g.run(func() error { return d.proxies.Serve(ctx) })
+	g.Go(func() error { return d.proxies.Serve(ctx) })
 	d.ready.Store(true)
 	d.agent.Run(ctx)
 	return nil

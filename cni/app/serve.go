@@ -9,14 +9,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
 )
 
 // serve opens the plugin's socket and the HTTP ports.
-func (d *daemon) serve(ctx context.Context, g *group) error {
+func (d *daemon) serve(ctx context.Context, g *errgroup.Group) error {
 	if err := os.MkdirAll(filepath.Dir(d.cfg.PluginSocket), 0o755); err != nil {
 		return fmt.Errorf("directory of the plugin's socket: %w", err)
 	}
@@ -54,42 +54,13 @@ func (d *daemon) serve(ctx context.Context, g *group) error {
 			}
 		}
 		server := &http.Server{Handler: s.handler, ReadHeaderTimeout: 10 * time.Second}
-		g.run(func() error {
+		g.Go(func() error {
 			if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 				return fmt.Errorf("serve on %s: %w", s.addr, err)
 			}
 			return nil
 		})
-		g.run(func() error { <-ctx.Done(); return server.Close() })
+		g.Go(func() error { <-ctx.Done(); return server.Close() })
 	}
 	return nil
-}
-
-// group runs goroutines; the first that fails ends them all.
-type group struct {
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
-
-	mu  sync.Mutex
-	err error // guarded by mu: the first one
-}
-
-func (g *group) run(fn func() error) {
-	g.wg.Go(func() {
-		if err := fn(); err != nil {
-			g.mu.Lock()
-			if g.err == nil {
-				g.err = err
-			}
-			g.mu.Unlock()
-			g.cancel()
-		}
-	})
-}
-
-func (g *group) wait() error {
-	g.wg.Wait()
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.err
 }

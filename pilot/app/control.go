@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/encoding/protojson"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -80,12 +81,11 @@ func (p *plane) newDistributors() {
 		return
 	}
 	c.led = append(c.led, led{leader.NamespaceController, func(ctx context.Context) error {
-		ctx, cancel := context.WithCancel(ctx)
-		g := &group{cancel: cancel}
+		g, ctx := errgroup.WithContext(ctx)
 		for _, d := range c.maps {
-			g.run(func() error { return d.Run(ctx) })
+			g.Go(func() error { return d.Run(ctx) })
 		}
-		return g.wait()
+		return g.Wait()
 	}})
 }
 
@@ -180,9 +180,9 @@ func (p *plane) newUntaint() error {
 }
 
 // control runs what the holders of locks run, whenever this replica is one, until ctx ends.
-func (p *plane) control(ctx context.Context, g *group) {
+func (p *plane) control(ctx context.Context, g *errgroup.Group) {
 	for _, l := range p.controllers.led {
-		g.run(func() error { return p.controllers.elector.Run(ctx, l.lock, l.run) })
+		g.Go(func() error { return p.controllers.elector.Run(ctx, l.lock, l.run) })
 	}
 }
 

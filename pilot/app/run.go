@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/kubernetes"
@@ -33,35 +34,35 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	g, ctx := errgroup.WithContext(ctx)
 	p, err := assemble(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	g := &group{cancel: cancel}
-	defer func() { cancel(); _ = g.wait() }() // its error has been returned by then
+	defer func() { cancel(); _ = g.Wait() }() // its error has been returned by then
 	if err := p.serveState(ctx, g); err != nil {
 		cancel()
-		return errors.Join(err, g.wait())
+		return errors.Join(err, g.Wait())
 	}
-	g.run(func() error { return p.source.Run(ctx, p.registry.Sink(p.registryMetrics)) })
-	g.run(func() error { return p.pki.run(ctx) })
-	g.run(func() error { return p.meshSource.Follow(ctx, p.applyMesh, p.problems.setMesh) })
+	g.Go(func() error { return p.source.Run(ctx, p.registry.Sink(p.registryMetrics)) })
+	g.Go(func() error { return p.pki.run(ctx) })
+	g.Go(func() error { return p.meshSource.Follow(ctx, p.applyMesh, p.problems.setMesh) })
 	p.control(ctx, g)
 	// Clients must not take an incomplete state for the whole: nothing is served before it is known.
 	if err := p.registry.WaitSynced(ctx); err != nil {
 		cancel()
-		return errors.Join(g.wait(), ignoreCanceled(ctx, err))
+		return errors.Join(g.Wait(), ignoreCanceled(ctx, err))
 	}
 	defer p.registry.PublishTo(p.xds)()
 	defer p.followKeys()()
-	g.run(func() error { return p.statuses.Run(ctx) })
+	g.Go(func() error { return p.statuses.Run(ctx) })
 	defer p.registry.FollowStatuses(p.statusChanged)()
 	if err := p.serve(ctx, g); err != nil {
 		cancel()
-		return errors.Join(err, g.wait())
+		return errors.Join(err, g.Wait())
 	}
 	<-ctx.Done()
-	return g.wait()
+	return g.Wait()
 }
 
 // followKeys fetches the key sets of token issuers as long as something asks for them.

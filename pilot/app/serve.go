@@ -10,13 +10,13 @@ import (
 	"net"
 	"net/http"
 	"slices"
-	"sync"
 	"time"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/protobuf/proto"
@@ -32,7 +32,7 @@ import (
 )
 
 // serveState serves what tells people and probes about the control plane, from the start.
-func (p *plane) serveState(ctx context.Context, g *group) error {
+func (p *plane) serveState(ctx context.Context, g *errgroup.Group) error {
 	opened, err := listen(ctx, p.cfg.HTTPAddr, p.cfg.MonitoringAddr)
 	if err != nil {
 		return err
@@ -54,7 +54,7 @@ func (p *plane) serveState(ctx context.Context, g *group) error {
 }
 
 // serve opens the other ports, then serves them until ctx ends.
-func (p *plane) serve(ctx context.Context, g *group) error {
+func (p *plane) serve(ctx context.Context, g *errgroup.Group) error {
 	addrs := []string{p.cfg.GRPCAddr, p.cfg.SecureGRPCAddr}
 	if p.controllers.webhook != nil {
 		addrs = append(addrs, p.cfg.HTTPSAddr)
@@ -97,26 +97,26 @@ func listen(ctx context.Context, addrs ...string) ([]net.Listener, error) {
 }
 
 // serveGRPC serves the same services on every port; each decides by the connection whether it answers there.
-func (p *plane) serveGRPC(ctx context.Context, g *group, l net.Listener, more ...grpc.ServerOption) {
+func (p *plane) serveGRPC(ctx context.Context, g *errgroup.Group, l net.Listener, more ...grpc.ServerOption) {
 	options := append(server.Options(server.Transport{MaxConnectionAge: p.cfg.MaxConnectionAge}), grpc.WaitForHandlers(true))
 	options = append(options, more...)
 	s := grpc.NewServer(options...)
 	discovery.RegisterAggregatedDiscoveryServiceServer(s, p.xds)
 	authv1.RegisterIstioCertificateServiceServer(s, p.pki.service)
-	g.run(func() error { return s.Serve(l) })
+	g.Go(func() error { return s.Serve(l) })
 	// xDS streams never end by themselves: there is nothing to wait for.
-	g.run(func() error { <-ctx.Done(); s.Stop(); return nil })
+	g.Go(func() error { <-ctx.Done(); s.Stop(); return nil })
 }
 
-func (p *plane) serveHTTP(ctx context.Context, g *group, l net.Listener, h http.Handler) {
+func (p *plane) serveHTTP(ctx context.Context, g *errgroup.Group, l net.Listener, h http.Handler) {
 	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(p.cfg.Log.Handler(), slog.LevelDebug)}
-	g.run(func() error {
+	g.Go(func() error {
 		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve on %s: %w", l.Addr(), err)
 		}
 		return nil
 	})
-	g.run(func() error {
+	g.Go(func() error {
 		<-ctx.Done()
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
 		defer cancel()
@@ -195,34 +195,4 @@ func (p *plane) registerProcessMetrics(started time.Time) error {
 		err = errors.Join(err, p.metrics.Register(c))
 	}
 	return err
-}
-
-// group runs goroutines; the first that fails ends them all.
-type group struct {
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
-
-	mu  sync.Mutex
-	err error // guarded by mu: the first one
-}
-
-func (g *group) run(fn func() error) {
-	g.wg.Go(func() {
-		if err := fn(); err != nil {
-			g.mu.Lock()
-			if g.err == nil {
-				g.err = err
-			}
-			g.mu.Unlock()
-			g.cancel()
-		}
-	})
-}
-
-// wait returns the first error once all have ended.
-func (g *group) wait() error {
-	g.wg.Wait()
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.err
 }

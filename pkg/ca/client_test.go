@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	authv1 "istio.io/api/security/v1alpha1"
@@ -18,9 +17,10 @@ import (
 	"github.com/isthmus-mesh/isthmus/pkg/controlplane"
 	"github.com/isthmus-mesh/isthmus/pkg/spiffe"
 	"github.com/isthmus-mesh/isthmus/pkg/testkit"
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/leak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { os.Exit(leak.Goroutines(m)) }
 
 // server answers with what the token's bearer is, or whom it speaks for.
 type server struct {

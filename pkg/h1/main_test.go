@@ -5,16 +5,16 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/isthmus-mesh/isthmus/pkg/h1"
 	"github.com/isthmus-mesh/isthmus/pkg/httpmsg"
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/leak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { os.Exit(leak.Goroutines(m)) }
 
 // listen serves h on a loopback port until the test ends, and checks that every connection ended.
 func listen(t testing.TB, h httpmsg.Handler, cfg h1.ServerConfig) string {

@@ -342,7 +342,7 @@ func TestHostileServers(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer s.Close()
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			defer cancel()
 			h, err := s.Response(ctx, nil)
 			if h != nil && err == nil || ctx.Err() != nil {

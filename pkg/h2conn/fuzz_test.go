@@ -61,7 +61,7 @@ func FuzzServer(f *testing.F) {
 	}), byte(200))
 	f.Fuzz(func(t *testing.T, in []byte, piece byte) {
 		all := append([]byte(http2.ClientPreface), in...)
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
 		_ = h2conn.Serve(ctx, &memory{bytes.NewReader(all), int(piece) + 1}, func(_ context.Context, s httpmsg.ServerStream) {
 			r := s.Request()
@@ -105,7 +105,7 @@ func FuzzClient(f *testing.F) {
 			return
 		}
 		defer s.Close()
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
 		h, err := s.Response(ctx, func(*httpmsg.Head) {})
 		if ctx.Err() != nil {

@@ -56,7 +56,7 @@ func attack(t *testing.T, do func(h *hostile)) []string {
 	h := &hostile{t: t, framer: http2.NewFramer(a, a), raw: a}
 	h.framer.AllowIllegalWrites = true
 	h.hpack = hpack.NewEncoder(&h.block)
-	a.SetDeadline(time.Now().Add(10 * time.Second))
+	a.SetDeadline(time.Now().Add(30 * time.Second))
 	seen := make(chan []string, 1)
 	go func() { seen <- h.watch() }()
 	if _, err := io.WriteString(a, http2.ClientPreface); err != nil {
@@ -71,7 +71,7 @@ func attack(t *testing.T, do func(h *hostile)) []string {
 	a.Close()
 	select {
 	case <-served:
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Error("the server still serves a connection that has ended")
 	}
 	return out
@@ -225,7 +225,7 @@ func TestWrongPrefaceEndsTheConnection(t *testing.T) {
 			if err == nil {
 				t.Errorf("%q was taken for an orderly end", preface)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Errorf("%q: still served", preface)
 		}
 		a.Close()

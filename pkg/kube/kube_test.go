@@ -147,7 +147,7 @@ func TestFileSource(t *testing.T) {
 	}()
 	expect := func(what, name, want string) {
 		t.Helper()
-		deadline := time.Now().Add(5 * time.Second)
+		deadline := time.Now().Add(30 * time.Second)
 		for r.label("Service default/"+name) != want {
 			if time.Now().After(deadline) {
 				t.Fatalf("%s: %s is %q, want %q; errors %v", what, name, r.label("Service default/"+name), want, s.Errors())

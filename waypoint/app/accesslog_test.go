@@ -241,7 +241,7 @@ func ask(t *testing.T, url string) {
 	for i, path := range [requests]string{
 		"/good?a=b", "/rewritten/x?y=z", "/direct", "/none", "/refused", "/empty", "/nowhere", "/slow", "/good/post", "/good/grpc",
 	} {
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		method, body := http.MethodGet, io.Reader(http.NoBody)
 		if strings.HasSuffix(path, "post") {
 			method, body = http.MethodPost, strings.NewReader("twelve bytes")

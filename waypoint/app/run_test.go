@@ -18,11 +18,12 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/leak"
 	"github.com/isthmus-mesh/isthmus/waypoint/app"
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreTopFunction("net/http.(*persistConn).writeLoop"))
+	os.Exit(leak.Goroutines(m, goleak.IgnoreTopFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreTopFunction("net/http.(*persistConn).writeLoop")))
 }
 
 // gateway is a proxy that serves one route of one listener.
@@ -384,7 +385,7 @@ func TestEnvoyFails(t *testing.T) {
 				if err == nil || !strings.Contains(err.Error(), "Envoy") {
 					t.Error(err)
 				}
-			case <-time.After(10 * time.Second):
+			case <-time.After(30 * time.Second):
 				t.Error("the proxy goes on without its engine")
 			}
 		})

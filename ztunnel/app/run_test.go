@@ -217,7 +217,7 @@ func (p *process) get(t *testing.T, addr net.Addr, path string) (int, string) {
 
 func (p *process) waitReady(t *testing.T) {
 	t.Helper()
-	for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		code, body := p.get(t, p.addresses.Readiness, "/healthz/ready")
 		if code == 200 {
 			return
@@ -267,13 +267,13 @@ func newBed(t *testing.T) *bed {
 
 // call opens a connection of the client, reads the greeting, and returns the connection.
 func (b *bed) call() (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(b.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(b.t.Context(), 30*time.Second)
 	defer cancel()
 	conn, err := b.client.Dial(ctx, "tcp", netip.MustParseAddrPort(podtest.ServerIP+":8080"), netip.Addr{})
 	if err != nil {
 		return nil, err
 	}
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	conn.SetDeadline(time.Now().Add(30 * time.Second))
 	if _, err := io.ReadFull(conn, make([]byte, len("hello "+podtest.ClientIP+"\n"))); err != nil {
 		conn.Close()
 		return nil, err

@@ -172,7 +172,7 @@ func ask(t *testing.T, client authv1.IstioCertificateServiceClient, token, clust
 	if edit != nil {
 		edit(request)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	if token != "" {
 		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token)
@@ -411,7 +411,7 @@ func TestPluggedInAuthority(t *testing.T) {
 	intermediate(t, dir)
 	select {
 	case <-a.Changed():
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("replaced files are not taken")
 	}
 	if string(a.RootPEM()) == before {

@@ -17,7 +17,7 @@ import (
 	ktesting "k8s.io/client-go/testing"
 )
 
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 func quick() Timing {
 	return Timing{Lease: 2 * time.Second, Renew: 600 * time.Millisecond, Retry: 100 * time.Millisecond}

@@ -75,7 +75,7 @@ func (f *following) trustDomain(want string) {
 			if s.Proto.TrustDomain == want {
 				return
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(30 * time.Second):
 			f.t.Fatalf("the trust domain never is %q", want)
 		}
 	}
@@ -88,7 +88,7 @@ func (f *following) problem(want string) {
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 			f.t.Fatalf("problem %v, want %q", err, want)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		f.t.Fatalf("no problem with %q", want)
 	}
 }

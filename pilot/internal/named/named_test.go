@@ -30,7 +30,7 @@ func TestFollowsOneObject(t *testing.T) {
 			if text != want {
 				t.Errorf("got %q, want %q", text, want)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatalf("never got %q", want)
 		}
 	}

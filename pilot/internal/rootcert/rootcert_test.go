@@ -65,7 +65,7 @@ func (b *bed) stored(namespace string) *corev1.ConfigMap {
 
 func (b *bed) expect(namespace, want string) {
 	b.t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(30 * time.Second)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {

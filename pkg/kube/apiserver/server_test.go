@@ -50,7 +50,7 @@ func TestServer(t *testing.T) {
 	if _, err := admin.RbacV1().ClusterRoleBindings().Create(ctx, binding, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for {
 		_, err := reader.CoreV1().Pods("").List(ctx, metav1.ListOptions{})
 		if err == nil {

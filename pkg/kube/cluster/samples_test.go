@@ -82,7 +82,7 @@ func same(t *testing.T, a api, r *recorder, want kube.Decoded, document map[stri
 	a.apply(dump(document))
 	name := key(want.GVK, want.Name())
 	var difference string
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	late := func() bool { return time.Now().After(deadline) }
 	eventually(t, want.File+": "+name, func() bool { return r.get(name) != nil })
 	eventually(t, want.File+": "+name, func() bool {

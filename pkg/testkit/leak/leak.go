@@ -14,19 +14,15 @@ import (
 // goroutine, or a descriptor of a socket or a network namespace. Use it as TestMain:
 //
 //	func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
-func Main(m interface{ Run() int }) int {
+func Main(m Tests) int {
 	before := len(descriptors())
-	code := m.Run()
+	code := Goroutines(m)
 	if code != 0 {
 		return code
 	}
-	if err := goleak.Find(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
 	const own = 2 // the poller's
 	after := descriptors()
-	for deadline := time.Now().Add(5 * time.Second); len(after) > before+own && time.Now().Before(deadline); after = descriptors() {
+	for deadline := time.Now().Add(patience); len(after) > before+own && time.Now().Before(deadline); after = descriptors() {
 		runtime.GC()                      // package net keeps the pipes of its splices until then
 		time.Sleep(10 * time.Millisecond) // the applications of the tests close theirs when they see the end
 	}
@@ -35,6 +31,29 @@ func Main(m interface{ Run() int }) int {
 		code = 1
 	}
 	return code
+}
+
+// Tests are those of a package: *testing.M.
+type Tests interface{ Run() int }
+
+// patience is for what is about to end, on a machine that has much else to do: goleak's own is half a second.
+const patience = 20 * time.Second
+
+// Goroutines runs the tests of a package and returns the exit code. When they have passed, it fails if a goroutine is left.
+func Goroutines(m Tests, ignore ...goleak.Option) int {
+	code := m.Run()
+	if code != 0 {
+		return code
+	}
+	err := goleak.Find(ignore...)
+	for deadline := time.Now().Add(patience); err != nil && time.Now().Before(deadline); {
+		err = goleak.Find(ignore...)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
 }
 
 // descriptors says what is open.

@@ -57,7 +57,7 @@ func TestHTTP(t *testing.T) {
 	<-entered
 	stop()
 	refused := false
-	for deadline := time.Now().Add(10 * time.Second); !refused && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(30 * time.Second); !refused && time.Now().Before(deadline); {
 		c, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", port))
 		if refused = err != nil; !refused {
 			c.Close()

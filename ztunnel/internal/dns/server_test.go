@@ -94,7 +94,7 @@ func startServer(t *testing.T) (ask func(network, name string, kind uint16) *dns
 	t.Cleanup(server.Close)
 	return func(network, name string, kind uint16) *dns.Msg {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
 		conn, err := pod.Dial(ctx, network, netip.MustParseAddrPort("127.0.0.1:"+Port), netip.Addr{})
 		if err != nil {

@@ -14,14 +14,14 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/isthmus-mesh/isthmus/pkg/api/zds"
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/leak"
 	"github.com/isthmus-mesh/isthmus/ztunnel/internal/proxy"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { os.Exit(leak.Goroutines(m)) }
 
 // recorder stands for the proxies.
 type recorder struct {
@@ -109,13 +109,13 @@ func newBed(t *testing.T) (*agent, *recorder, *Manager) {
 // accept takes the next connection and reads its greeting.
 func (a *agent) accept() {
 	a.t.Helper()
-	a.listener.SetDeadline(time.Now().Add(10 * time.Second))
+	a.listener.SetDeadline(time.Now().Add(30 * time.Second))
 	conn, err := a.listener.AcceptUnix()
 	if err != nil {
 		a.t.Fatal(err)
 	}
 	a.conn = conn
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	conn.SetDeadline(time.Now().Add(30 * time.Second))
 	buf := make([]byte, 1024)
 	n, err := conn.Read(buf)
 	if err != nil || !bytes.Equal(buf[:n], []byte{8, 1}) {
@@ -188,7 +188,7 @@ func ownNetns(t *testing.T) *os.File {
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("never came true: %s", what)
 		}

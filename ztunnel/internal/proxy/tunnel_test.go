@@ -126,14 +126,14 @@ func (b *bed) policy(t *testing.T, p *security.Authorization) {
 // dial opens a connection of the client application and reads the server's greeting.
 func (b *bed) dial(t *testing.T) (net.Conn, string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	conn, err := b.client.Dial(ctx, "tcp", netip.MustParseAddrPort(serverIP+":"+appPort), netip.Addr{})
 	if err != nil {
 		return nil, "", err
 	}
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(15 * time.Second))
+	conn.SetDeadline(time.Now().Add(30 * time.Second))
 	greeting := make([]byte, len("hello "+clientIP+"\n"))
 	_, err = io.ReadFull(conn, greeting)
 	return conn, string(greeting), err
@@ -222,14 +222,14 @@ func TestStrictRefusesPlaintextAndAllowsTheTunnel(t *testing.T) {
 	}
 	defer plain.Close()
 	direct := func() (string, error) {
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
 		conn, err := plain.Dial(ctx, "tcp", netip.MustParseAddrPort(serverIP+":"+appPort), netip.Addr{})
 		if err != nil {
 			return "", err
 		}
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(10 * time.Second))
+		conn.SetDeadline(time.Now().Add(30 * time.Second))
 		greeting := make([]byte, len("hello "+clientIP+"\n"))
 		_, err = io.ReadFull(conn, greeting)
 		return string(greeting), err
@@ -258,14 +258,14 @@ func TestTunnelOverIPv6(t *testing.T) {
 		b.apply(t, w)
 	}
 	podtest.Greet(t, b.server, "[::]:"+appPort)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	conn, err := b.client.Dial(ctx, "tcp", netip.MustParseAddrPort("["+podtest.ServerIP6+"]:"+appPort), netip.Addr{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	conn.SetDeadline(time.Now().Add(30 * time.Second))
 	greeting := make([]byte, len("hello "+podtest.ClientIP6+"\n"))
 	if _, err := io.ReadFull(conn, greeting); err != nil || string(greeting) != "hello "+podtest.ClientIP6+"\n" {
 		t.Errorf("%q, %v", greeting, err)
