@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -24,6 +25,7 @@ type Completer func(cmd *cobra.Command, args []string, begin string) ([]string, 
 func complete(g *Globals, names func(context.Context, *reach.Mesh) ([]string, error)) Completer {
 	return func(cmd *cobra.Command, _ []string, begin string) ([]string, cobra.ShellCompDirective) {
 		const files = cobra.ShellCompDirectiveNoFileComp
+		_ = FromEnvironment(cmd.Flags(), os.LookupEnv) // what cannot be set completes nothing
 		ctx := cmd.Context()
 		if ctx == nil {
 			ctx = context.Background() // cobra gives commands none when it completes

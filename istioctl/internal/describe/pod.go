@@ -149,6 +149,8 @@ func (m *Mesh) node(p *printer, pod *corev1.Pod, node Node) {
 // binding says which waypoint something asks for, and what came of it.
 func (m *Mesh) binding(p *printer, indent int, b ambient.Binding, used bool, to string) {
 	switch {
+	case b.Waypoint != "" && b.Reason == ambient.ReasonUnsupportedTraffic:
+		p.line(indent, "Waypoint for traffic %s: None (%s is not for it)", to, b.Waypoint)
 	case b.Waypoint == "":
 		p.line(indent, "Waypoint for traffic %s: None", to)
 	case !used:

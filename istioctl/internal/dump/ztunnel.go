@@ -219,6 +219,23 @@ func (z *Ztunnel) CertificateTable(now time.Time) *Table {
 	return t
 }
 
+// InvalidCertificates returns how many identities the ztunnel has certificates of, and those that are of no use at a time.
+func (z *Ztunnel) InvalidCertificates(now time.Time) (held int, invalid []string) {
+	for _, c := range z.certificates {
+		name := text(c, "identity")
+		chain := list(c, "certChain")
+		if len(chain) == 0 {
+			invalid = append(invalid, fmt.Sprintf("%s has none (%s)", name, certState(at(c, "state"))))
+			continue
+		}
+		held++
+		if to, err := time.Parse(time.RFC3339, text(chain[0], "expirationTime")); err == nil && now.After(to) {
+			invalid = append(invalid, fmt.Sprintf("%s has expired at %s", name, to.Format(time.RFC3339)))
+		}
+	}
+	return held, invalid
+}
+
 // certState is a word, or, when there is something to say about it, a map from the word to that.
 func certState(v tree) string {
 	for word, why := range object(v) {
