@@ -6,6 +6,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/istioctl/internal/cli"
 	admincmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/admin"
 	analyzecmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/analyze"
+	bugreportcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/bugreport"
 	checkcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/check"
 	completioncmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/completion"
 	experimentalcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/experimental"
@@ -53,6 +54,7 @@ func addCommands(root *cobra.Command, g *cli.Globals) {
 	// These look at a mesh wherever it runs: in a cluster or in a sandbox.
 	for _, cmd := range []*cobra.Command{
 		admincmd.New(g),
+		bugreportcmd.New(g, build),
 		checkcmd.New(g, build),
 		experimentalcmd.New(g, checkcmd.NewPrecheck(g, build)),
 		analyzecmd.New(g),

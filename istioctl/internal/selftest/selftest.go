@@ -50,6 +50,8 @@ type Subject struct {
 	err   error
 }
 
+const nameAPI = "Kubernetes API"
+
 // Check looks at one thing.
 type Check struct {
 	Name string
@@ -59,7 +61,7 @@ type Check struct {
 // Before are the checks that an installation depends on, After those of one that is there.
 func Before() []Check {
 	return []Check{
-		{"Kubernetes API", apiServer}, {"permissions to install", rightsToInstall}, {"Gateway API", gatewayAPI}, {"nodes", kernels}, {"clocks", clocks},
+		{nameAPI, apiServer}, {"permissions to install", rightsToInstall}, {"Gateway API", gatewayAPI}, {"nodes", kernels}, {"clocks", clocks},
 		{"network policies", networkPolicies},
 	}
 }
@@ -70,7 +72,7 @@ func Data() []Check { return []Check{{"network policies", networkPolicies}, {"en
 // After are the checks of a mesh that runs.
 func After() []Check {
 	return []Check{
-		{"Kubernetes API", apiServer}, {"permissions", rights}, {"definitions", definitions}, {"Gateway API", gatewayAPI}, {"istiod", istiod},
+		{nameAPI, apiServer}, {"permissions", rights}, {"definitions", definitions}, {"Gateway API", gatewayAPI}, {"istiod", istiod},
 		{"versions", versions}, {"configuration", problems}, {"webhooks", webhooks}, {"CNI agents", agents}, {"ztunnels", ztunnels}, {"proxies", proxies},
 		{"root certificate", rootCertificate}, {"certificates", certificates}, {"enrolment", enrolment}, {"waypoints", waypoints}, {"clocks", clocks},
 		{"network policies", networkPolicies},
@@ -79,10 +81,15 @@ func After() []Check {
 
 // Run runs checks one after the other, and hands over what each found.
 func (s *Subject) Run(ctx context.Context, checks []Check, report func(Result)) {
+	gone := false // the API: what else is asked of it is no news
 	for _, c := range checks {
+		if gone {
+			return
+		}
 		bounded, cancel := context.WithTimeout(ctx, s.Timeout)
 		for _, r := range c.run(bounded, s) {
 			r.Check = c.Name
+			gone = c.Name == nameAPI && r.State == Bad
 			report(r)
 		}
 		cancel()
