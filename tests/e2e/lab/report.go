@@ -13,8 +13,12 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// BugReport writes what explains a failure into a directory: logs of all containers, the present and the former ones, events, and
-// objects of the kinds that matter. What could not be collected is listed in not-collected.txt.
+// proxiesTimeout is how long istioctl may collect what the mesh's processes have.
+const proxiesTimeout = "2m"
+
+// BugReport writes what explains a failure into a directory: logs of all containers, the present and the former ones, events, objects of
+// the kinds that matter, and what istioctl bug-report collects, which is the configuration of istiod and of every proxy. What could not
+// be collected is listed in not-collected.txt.
 func (c *Cluster) BugReport(ctx context.Context, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("make the report's directory: %w", err)
@@ -43,6 +47,9 @@ func (c *Cluster) BugReport(ctx context.Context, dir string) error {
 		if err != nil {
 			problems = append(problems, err.Error())
 		}
+	}
+	if _, err := c.RunIstioctl(ctx, "bug-report", "--dir", filepath.Join(dir, "mesh"), "--output-dir", dir, "--timeout", proxiesTimeout); err != nil {
+		problems = append(problems, err.Error())
 	}
 	if len(problems) > 0 {
 		return os.WriteFile(filepath.Join(dir, "not-collected.txt"), []byte(strings.Join(problems, "\n")), 0o600)

@@ -56,12 +56,12 @@ var _ = Describe("Under load", Ordered, func() {
 		script := "for i in $(seq 400); do curl -sS -o /dev/null -m 5 --fail http://echo/ || echo failed; sleep 0.05; done > /tmp/out 2>&1; echo done >> /tmp/out"
 		_, err = cluster.Exec(ctx, ns, client.Name, "sh", "-c", "("+script+") >/dev/null 2>&1 &")
 		Expect(err).NotTo(HaveOccurred())
-		move := func(from, to string) error {
+		move := func(ctx context.Context, from, to string) error {
 			return cluster.Docker(ctx, "exec", node, "mv", from, to)
 		}
 		const manifest, aside = "/etc/kubernetes/manifests/kube-apiserver.yaml", "/etc/kubernetes/kube-apiserver.yaml"
-		Expect(move(manifest, aside)).To(Succeed())
-		DeferCleanup(func() { _ = move(aside, manifest) })
+		Expect(move(ctx, manifest, aside)).To(Succeed())
+		DeferCleanup(func(ctx SpecContext) { _ = move(ctx, aside, manifest) }) // fails when it is back already
 		Eventually(ctx, func() error { _, err := cluster.Pods(ctx, ns, ""); return err }).WithTimeout(patience).ShouldNot(Succeed())
 		inside := func(command string) error {
 			return cluster.Docker(ctx, "exec", client.Spec.NodeName, "sh", "-c", `crictl exec -s "$(crictl ps -q --name curl --label io.kubernetes.pod.name=`+client.Name+`)" `+command)
@@ -73,7 +73,7 @@ var _ = Describe("Under load", Ordered, func() {
 			`old=$(crictl ps -q --label io.kubernetes.pod.namespace=istio-system --label io.kubernetes.container.name=istio-proxy) && test -n "$old" && crictl stop -t 1 $old`)).To(Succeed())
 		Eventually(ctx, func() error { return inside("curl -sS -o /dev/null -m 3 --fail http://echo/") }).WithTimeout(patience).Should(Succeed())
 
-		Expect(move(aside, manifest)).To(Succeed())
+		Expect(move(ctx, aside, manifest)).To(Succeed())
 		Eventually(ctx, func() error { _, err := cluster.Pods(ctx, ns, ""); return err }).WithTimeout(patience).Should(Succeed())
 		Expect(cluster.Exec(ctx, ns, client.Name, "cat", "/tmp/out")).To(Equal("done\n"))
 		// And what changes afterwards is taken up.
