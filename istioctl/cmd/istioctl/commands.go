@@ -9,6 +9,7 @@ import (
 	bugreportcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/bugreport"
 	checkcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/check"
 	completioncmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/completion"
+	dashboardcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/dashboard"
 	experimentalcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/experimental"
 	installcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/install"
 	manifestcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/manifest"
@@ -56,6 +57,7 @@ func addCommands(root *cobra.Command, g *cli.Globals) {
 		admincmd.New(g),
 		bugreportcmd.New(g, build),
 		checkcmd.New(g, build),
+		dashboardcmd.New(g),
 		experimentalcmd.New(g, checkcmd.NewPrecheck(g, build)),
 		analyzecmd.New(g),
 		proxyconfigcmd.New(g),
