@@ -79,7 +79,11 @@ var _ = Describe("Helm", Ordered, Serial, SpecPriority(-13), func() {
 		By("upgrading it")
 		stop := load(ctx, ns, "client", "http://echo/")
 		for _, r := range releases {
-			helm(ctx, append([]string{"upgrade", r[0], chart(r[1]), "-n", lab.SystemNamespace, "--wait", "--timeout", patience.String(), "--set", "podAnnotations.upgraded=yes"}, values()...)...)
+			args := append([]string{"upgrade", r[0], chart(r[1]), "-n", lab.SystemNamespace, "--wait", "--timeout", patience.String()}, values()...)
+			if r[1] != "base" { // which has no pods
+				args = append(args, "--set", "podAnnotations.upgraded=yes")
+			}
+			helm(ctx, args...)
 		}
 		within(ctx, func(ctx context.Context) error {
 			return cluster.WaitRollout(ctx, lab.Istiod(), lab.CNI(), lab.Ztunnel())
