@@ -17,6 +17,7 @@ import (
 	proxyconfigcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/proxyconfig"
 	proxystatuscmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/proxystatus"
 	sandboxcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/sandbox"
+	tagcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/tag"
 	uninstallcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/uninstall"
 	validatecmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/validate"
 	verifycmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/verify"
@@ -63,6 +64,7 @@ func addCommands(root *cobra.Command, g *cli.Globals) {
 		proxyconfigcmd.New(g),
 		proxystatuscmd.New(g),
 		validatecmd.New(g),
+		tagcmd.New(g),
 		versioncmd.New(g, build),
 		waypointcmd.New(g),
 		whycmd.New(g),
