@@ -27,8 +27,8 @@ SAMPLES := ./samples/bookinfo/cmd/productpage ./samples/bookinfo/cmd/details ./s
 	./samples/bookinfo/cmd/ratings ./samples/httpbin/cmd/httpbin ./samples/curl/cmd/sleep ./samples/tcp-echo/cmd/tcp-echo ./samples/udp-echo/cmd/udp-echo
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)
 
-# The version that e2e upgrades from; - is none.
-UPGRADE_FROM ?= HEAD~1
+# The commit whose version e2e upgrades; - is none, as in a clone without history.
+UPGRADE_FROM ?= $(shell git rev-parse -q --verify HEAD~1 || echo -)
 E2E_FLAGS = -artifacts $(OUT)/e2e -hub '$(HUB)' -tag '$(TAG)' $(if $(KIND_NODE_IMAGE),-image $(KIND_NODE_IMAGE)) $(if $(KEEP),-keep)
 
 # Images: see docker/README.md. They are the same bytes for the same commit: everything in them bears its time.
@@ -79,7 +79,7 @@ fuzz: ## run every fuzz target for FUZZTIME (5s each)
 lint: gen-check tidy-check ## check generated code, module files, vet and the linters
 	@mkdir -p $(BIN)
 	cd tools/lint && GOWORK=off go build -o $(BIN)/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
-	for m in $(MODULES); do echo "lint $$m"; (cd $$m && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yml ./...); done
+	$(BIN)/golangci-lint run $(MODULES:%=./%/...)
 
 .PHONY: gen
 gen: ## regenerate what is generated
