@@ -175,6 +175,7 @@ func (b *bed) startNode(name, socket string) *process {
 	cfg, err := config.Load([]string{
 		"NODE_NAME=" + name, "POD_NAME=ztunnel-" + name, "POD_NAMESPACE=istio-system", "XDS_ADDRESS=http://" + b.plane.addr,
 		"CA_ADDRESS=http://" + b.plane.addr, "AUTH_TOKEN=" + b.token, "INPOD_UDS=" + socket, "CONNECTION_TERMINATION_DEADLINE=2s",
+		"ISTIO_META_DNS_CAPTURE=true",
 	})
 	if err != nil {
 		b.t.Fatal(err)
