@@ -5,8 +5,9 @@ package suites
 import (
 	"context"
 
-	"github.com/isthmus-mesh/isthmus/tests/e2e/lab"
 	. "github.com/onsi/ginkgo/v2"
+
+	"github.com/isthmus-mesh/isthmus/tests/e2e/lab"
 )
 
 const (
