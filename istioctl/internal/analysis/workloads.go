@@ -117,7 +117,7 @@ func Matches(selector, labels map[string]string) bool {
 	return true
 }
 
-// Ambient tells whether a namespace is labelled for the ambient mesh.
+// AmbientNamespace tells whether a namespace is labelled for the ambient mesh.
 func (s *Snapshot) AmbientNamespace(namespace string) bool {
 	ns, _, ok := Find[*corev1.Namespace](s, "", namespace)
 	return ok && ns.Labels[LabelDataplaneMode] == "ambient"

@@ -83,8 +83,12 @@ func l7Field(ap *securityv1.AuthorizationPolicy) string {
 				name   string
 				values []string
 			}{
-				{"hosts", op.GetHosts()}, {"notHosts", op.GetNotHosts()}, {"methods", op.GetMethods()}, {"notMethods", op.GetNotMethods()},
-				{"paths", op.GetPaths()}, {"notPaths", op.GetNotPaths()},
+				{"hosts", op.GetHosts()},
+				{"notHosts", op.GetNotHosts()},
+				{"methods", op.GetMethods()},
+				{"notMethods", op.GetNotMethods()},
+				{"paths", op.GetPaths()},
+				{"notPaths", op.GetNotPaths()},
 			} {
 				if len(list.values) > 0 {
 					return at(at("spec.rules", i)+".to", j) + ".operation." + list.name

@@ -89,7 +89,6 @@ type offer struct {
 	r        *analysis.Resource
 	selector map[string]string
 	server   *networkingapi.Server
-	hosts    []string // that others offer too
 	field    string
 }
 

@@ -171,10 +171,23 @@ func principal(s *analysis.Snapshot, out *analysis.Messages, r *analysis.Resourc
 	case !slices.Contains(domains, parts[0]):
 		out.Add(analysis.PrincipalOtherTrustDomain, r, field, name, s.Ambient.TrustDomain)
 	case s.Live && s.Known("ServiceAccount"):
-		if _, _, ok := analysis.Find[*corev1.ServiceAccount](s, parts[2], parts[4]); !ok {
+		if _, _, ok := analysis.Find[*corev1.ServiceAccount](s, parts[2], parts[4]); !ok && !accountOfGateway(s, parts[2], parts[4]) {
 			out.Add(analysis.PrincipalUnknown, r, field, name, parts[4], parts[2])
 		}
 	}
+}
+
+// accountOfGateway tells whether a ServiceAccount is made for a Gateway, if only once that is applied.
+func accountOfGateway(s *analysis.Snapshot, namespace, name string) bool {
+	for _, gw := range analysis.All[*gatewayv1.Gateway](s) {
+		if gw.Namespace != namespace {
+			continue
+		}
+		if name == gw.Annotations[annotationAccount] || name == gw.Name || name == gw.Name+"-"+string(gw.Spec.GatewayClassName) {
+			return true
+		}
+	}
+	return false
 }
 
 func keySources(s *analysis.Snapshot) (out analysis.Messages) {
@@ -249,7 +262,7 @@ func targetOf(s *analysis.Snapshot, out *analysis.Messages, p policy, t *typeapi
 	}
 	full := namespace + "/" + t.GetName()
 	var h *analysis.Host
-	found := true
+	var found bool
 	switch t.GetKind() {
 	case "Gateway":
 		_, _, found = analysis.Find[*gatewayv1.Gateway](s, namespace, t.GetName())

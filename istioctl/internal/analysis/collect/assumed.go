@@ -30,8 +30,10 @@ func Assumed(istioNamespace string) []*analysis.Resource {
 		labels := map[string]string{"app": name, "istio": name[len("istio-"):]}
 		meta := metav1.ObjectMeta{Namespace: istioNamespace, Name: name, Labels: labels}
 		add(kube.ServiceGVK(), &corev1.Service{ObjectMeta: meta, Spec: corev1.ServiceSpec{Selector: labels, Ports: []corev1.ServicePort{
-			{Name: "status-port", Port: 15021}, {Name: "http2", Port: 80, TargetPort: intstr.FromInt32(8080)},
-			{Name: "https", Port: 443, TargetPort: intstr.FromInt32(8443)}, {Name: "tls", Port: 15443},
+			{Name: "status-port", Port: 15021},
+			{Name: "http2", Port: 80, TargetPort: intstr.FromInt32(8080)},
+			{Name: "https", Port: 443, TargetPort: intstr.FromInt32(8443)},
+			{Name: "tls", Port: 15443},
 		}}})
 		add(kube.PodGVK(), &corev1.Pod{ObjectMeta: meta, Spec: corev1.PodSpec{ServiceAccountName: name + "-service-account", Containers: []corev1.Container{{Name: "istio-proxy"}}}})
 	}

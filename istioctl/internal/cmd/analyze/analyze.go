@@ -81,7 +81,7 @@ func New(g *cli.Globals) *cobra.Command {
 }
 
 func (f *flags) colorful(out any) bool {
-	return cli.IsTerminal(out) && os.Getenv("NO_COLOR") == "" && !strings.EqualFold(os.Getenv("TERM"), "dumb") //nolint:forbidigo // what terminals say of themselves
+	return cli.IsTerminal(out) && os.Getenv("NO_COLOR") == "" && !strings.EqualFold(os.Getenv("TERM"), "dumb")
 }
 
 func (f *flags) check() ([]analysis.Analyzer, []analysis.Suppression, error) {
