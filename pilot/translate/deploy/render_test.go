@@ -12,50 +12,10 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/isthmus-mesh/isthmus/pilot/translate/deploy"
+	"github.com/isthmus-mesh/isthmus/pilot/translate/deploy/deploytest"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
-
-func gateway(t *testing.T, text string) *gatewayv1.Gateway {
-	t.Helper()
-	gw := &gatewayv1.Gateway{}
-	if err := yaml.UnmarshalStrict([]byte(text), gw); err != nil {
-		t.Fatal(err)
-	}
-	gw.UID = "f3b1"
-	return gw
-}
-
-const waypoint = `apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata:
-  name: waypoint
-  namespace: default
-  labels: {istio.io/waypoint-for: service}
-  annotations: {kubectl.kubernetes.io/last-applied-configuration: "{}"}
-spec:
-  gatewayClassName: istio-waypoint
-  listeners:
-  - {name: mesh, port: 15008, protocol: HBONE}
-`
-
-const ingress = `apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata:
-  name: bookinfo-gateway
-  namespace: shop
-  labels: {not: copied}
-spec:
-  gatewayClassName: istio
-  addresses: [{value: 192.0.2.9}]
-  infrastructure:
-    labels: {team: books, topology.istio.io/network: east}
-    annotations: {owner: "somebody", proxy.istio.io/config: "{proxyMetadata: {A: b}, drainDuration: 9s}"}
-  listeners:
-  - {name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: Same}}}
-  - {name: http-too, port: 80, protocol: HTTP, hostname: other.example.org}
-  - {name: Secure.Web, port: 443, protocol: HTTPS}
-`
 
 const parameters = `spec:
   replicas: 2
@@ -99,12 +59,12 @@ func TestGolden(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, in := range map[string]deploy.Request{
-		"waypoint": {Gateway: gateway(t, waypoint), Controller: deploy.ControllerWaypoint},
-		"ingress":  {Gateway: gateway(t, ingress), Controller: deploy.ControllerGateway, Values: deploy.Values{ProxyConfig: json.RawMessage(`{"proxyMetadata":{"C":"d"}}`)}},
-		"parameters": {Gateway: gateway(t, waypoint), Controller: deploy.ControllerWaypoint, Parameters: map[string]string{
+		"waypoint": {Gateway: deploytest.Gateway(t, deploytest.Waypoint), Controller: deploy.ControllerWaypoint},
+		"ingress":  {Gateway: deploytest.Gateway(t, strings.Replace(deploytest.Ingress, "  infrastructure:", "  addresses: [{value: 192.0.2.9}]\n  infrastructure:", 1)), Controller: deploy.ControllerGateway, Values: deploy.Values{ProxyConfig: json.RawMessage(`{"proxyMetadata":{"C":"d"}}`)}},
+		"parameters": {Gateway: deploytest.Gateway(t, deploytest.Waypoint), Controller: deploy.ControllerWaypoint, Parameters: map[string]string{
 			"deployment": parameters, "service": "metadata: {labels: {a: b, istio.io/waypoint-for: null}}", "horizontalPodAutoscaler": "spec: {}",
 		}},
-		"chart": {Gateway: gateway(t, waypoint), Controller: deploy.ControllerWaypoint, Values: fromChart, Parameters: map[string]string{
+		"chart": {Gateway: deploytest.Gateway(t, deploytest.Waypoint), Controller: deploy.ControllerWaypoint, Values: fromChart, Parameters: map[string]string{
 			"horizontalPodAutoscaler": "spec: {maxReplicas: 9}",
 		}},
 	} {
@@ -144,22 +104,22 @@ func TestRenderRefuses(t *testing.T) {
 		gateway string
 		custom  map[string]string
 	}{
-		"metadata.name":                {strings.Replace(waypoint, "name: waypoint", "name: "+strings.Repeat("w", 64), 1), nil},
-		"name-override":                {strings.Replace(waypoint, "annotations: {", "annotations: {gateway.istio.io/name-override: "+strings.Repeat("w", 64)+", ", 1), nil},
-		"service-type":                 {strings.Replace(waypoint, "annotations: {", "annotations: {networking.istio.io/service-type: Public, ", 1), nil},
-		"proxy.istio.io/config":        {strings.Replace(waypoint, "annotations: {", "annotations: {proxy.istio.io/config: 'a: [', ", 1), nil},
-		"15021":                        {strings.Replace(waypoint, "port: 15008", "port: 15021", 1), nil},
-		`"replicaSet" is none of`:      {waypoint, map[string]string{"replicaSet": "spec: {}"}},
-		"metadata.name cannot":         {waypoint, map[string]string{"service": "metadata: {name: other}"}},
-		`unknown field "spec.replica"`: {waypoint, map[string]string{"deployment": "spec: {replica: 3}"}},
-		"not an object":                {waypoint, map[string]string{"deployment": "3"}},
+		"metadata.name":                {strings.Replace(deploytest.Waypoint, "name: waypoint", "name: "+strings.Repeat("w", 64), 1), nil},
+		"name-override":                {strings.Replace(deploytest.Waypoint, "annotations: {", "annotations: {gateway.istio.io/name-override: "+strings.Repeat("w", 64)+", ", 1), nil},
+		"service-type":                 {strings.Replace(deploytest.Waypoint, "annotations: {", "annotations: {networking.istio.io/service-type: Public, ", 1), nil},
+		"proxy.istio.io/config":        {strings.Replace(deploytest.Waypoint, "annotations: {", "annotations: {proxy.istio.io/config: 'a: [', ", 1), nil},
+		"15021":                        {strings.Replace(deploytest.Waypoint, "port: 15008", "port: 15021", 1), nil},
+		`"replicaSet" is none of`:      {deploytest.Waypoint, map[string]string{"replicaSet": "spec: {}"}},
+		"metadata.name cannot":         {deploytest.Waypoint, map[string]string{"service": "metadata: {name: other}"}},
+		`unknown field "spec.replica"`: {deploytest.Waypoint, map[string]string{"deployment": "spec: {replica: 3}"}},
+		"not an object":                {deploytest.Waypoint, map[string]string{"deployment": "3"}},
 	} {
-		_, err := deploy.Render(deploy.Request{Gateway: gateway(t, c.gateway), Controller: deploy.ControllerWaypoint, Parameters: c.custom})
+		_, err := deploy.Render(deploy.Request{Gateway: deploytest.Gateway(t, c.gateway), Controller: deploy.ControllerWaypoint, Parameters: c.custom})
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q in it", err, want)
 		}
 	}
-	if _, err := deploy.Render(deploy.Request{Gateway: gateway(t, waypoint), Controller: "example.org/other"}); err == nil {
+	if _, err := deploy.Render(deploy.Request{Gateway: deploytest.Gateway(t, deploytest.Waypoint), Controller: "example.org/other"}); err == nil {
 		t.Error("somebody else's Gateway was rendered")
 	}
 	for _, text := range []string{"{", `{"global": 3}`, `{"global": {"imagePullSecrets": [3]}}`} {
@@ -175,11 +135,11 @@ func TestManaged(t *testing.T) {
 		"- {type: Hostname, value: other.istio-system.svc.cluster.local}": false,
 		"- {value: 10.96.7.7}\n  - {value: 10.96.7.8}":                    false,
 	} {
-		text := waypoint
+		text := deploytest.Waypoint
 		if addresses != "" {
 			text += "  addresses:\n  " + addresses + "\n"
 		}
-		if got := deploy.Managed(gateway(t, text)); got != want {
+		if got := deploy.Managed(deploytest.Gateway(t, text)); got != want {
 			t.Errorf("%q: %t", addresses, got)
 		}
 	}
@@ -216,7 +176,7 @@ func TestRevision(t *testing.T) {
 }
 
 func TestAddresses(t *testing.T) {
-	objects, err := deploy.Render(deploy.Request{Gateway: gateway(t, waypoint), Controller: deploy.ControllerWaypoint})
+	objects, err := deploy.Render(deploy.Request{Gateway: deploytest.Gateway(t, deploytest.Waypoint), Controller: deploy.ControllerWaypoint})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,7 +187,7 @@ func TestAddresses(t *testing.T) {
 		}
 		return strings.Join(out, " ")
 	}
-	way, in := gateway(t, waypoint), gateway(t, ingress)
+	way, in := deploytest.Gateway(t, deploytest.Waypoint), deploytest.Gateway(t, deploytest.Ingress)
 	const hostname = "Hostname=waypoint.default.svc.cluster.local"
 	if got := list(way, deploy.ControllerWaypoint); got != "" {
 		t.Errorf("without an address yet: %s", got)

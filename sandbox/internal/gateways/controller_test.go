@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/isthmus-mesh/isthmus/pilot/translate/deploy/deploytest"
 	"github.com/isthmus-mesh/isthmus/sandbox/internal/cluster"
 	"github.com/isthmus-mesh/isthmus/sandbox/internal/gateways"
 	"github.com/isthmus-mesh/isthmus/sandbox/internal/manifest"
@@ -116,7 +117,7 @@ func TestLifeOfAWaypoint(t *testing.T) {
 			t.Errorf("no GatewayClass %s", class)
 		}
 	}
-	b.apply(waypoint)
+	b.apply(deploytest.Waypoint)
 	if b.pods() != 1 || strings.Contains(b.status("waypoint"), "IPAddress") {
 		t.Errorf("%d pods, %s", b.pods(), b.status("waypoint"))
 	}
@@ -137,7 +138,7 @@ func TestLifeOfAWaypoint(t *testing.T) {
 	for range 6 {
 		b.settle()
 	}
-	b.apply(strings.Replace(waypoint, "labels: {", "labels: {team: books, ", 1))
+	b.apply(strings.Replace(deploytest.Waypoint, "labels: {", "labels: {team: books, ", 1))
 	for range 6 {
 		b.settle()
 	}
@@ -145,7 +146,7 @@ func TestLifeOfAWaypoint(t *testing.T) {
 	if b.pods() != 3 || *d.Spec.Replicas != 3 || d.Spec.Template.Annotations["kubectl.kubernetes.io/restartedAt"] != "now" || d.Spec.Template.Labels["team"] != "books" {
 		t.Errorf("%d pods, %v", b.pods(), d.Spec.Template.ObjectMeta)
 	}
-	b.apply(waypoint)
+	b.apply(deploytest.Waypoint)
 	if _, there := b.deployment("waypoint").Spec.Template.Labels["team"]; there {
 		t.Error("a label that the Gateway has no more is still there")
 	}
@@ -170,12 +171,12 @@ func TestLifeOfAWaypoint(t *testing.T) {
 
 func TestIngressGateway(t *testing.T) {
 	b := newBed(t)
-	b.apply(strings.Replace(ingress, "namespace: shop", "namespace: default", 1))
+	b.apply(strings.Replace(deploytest.Ingress, "namespace: shop", "namespace: default", 1))
 	b.settle()
 	if got := b.status("bookinfo-gateway"); !strings.HasPrefix(got, "IPAddress=10.96.0.") || strings.Contains(got, "Hostname") {
 		t.Errorf("of a load balancer: %s", got)
 	}
-	b.apply(strings.Replace(ingress, "namespace: shop", "namespace: default\n  annotations: {networking.istio.io/service-type: ClusterIP}", 1))
+	b.apply(strings.Replace(deploytest.Ingress, "namespace: shop", "namespace: default\n  annotations: {networking.istio.io/service-type: ClusterIP}", 1))
 	b.settle()
 	if got := b.status("bookinfo-gateway"); !strings.HasPrefix(got, "Hostname=bookinfo-gateway-istio.default.svc.cluster.local ") {
 		t.Errorf("of a ClusterIP: %s", got)
@@ -188,7 +189,7 @@ func TestGatewaysThatAreLeftAlone(t *testing.T) {
 		"remote": {"istio-waypoint", "istio-remote"}, "foreign": {"istio-waypoint", "example"},
 		"manual": {"  listeners:", "  addresses: [{type: Hostname, value: mine.default.svc.cluster.local}]\n  listeners:"},
 	} {
-		b.apply(strings.Replace(strings.Replace(waypoint, "name: waypoint", "name: "+name, 1), change[0], change[1], 1))
+		b.apply(strings.Replace(strings.Replace(deploytest.Waypoint, "name: waypoint", "name: "+name, 1), change[0], change[1], 1))
 		if b.pods() != 0 || b.status(name) != "" {
 			t.Errorf("%s: %d pods, %s", name, b.pods(), b.status(name))
 		}
@@ -199,8 +200,8 @@ func TestGatewaysThatCannotBe(t *testing.T) {
 	b := newBed(t)
 	b.apply("{apiVersion: v1, kind: Service, metadata: {name: taken}, spec: {ports: [{port: 80}]}}")
 	for name, c := range map[string]struct{ text, says string }{
-		"taken":   {strings.Replace(waypoint, "name: waypoint", "name: taken", 1), "Service taken exists, and is not this Gateway's"},
-		"nothing": {strings.Replace(strings.Replace(waypoint, "name: waypoint", "name: nothing", 1), "  listeners:", "  infrastructure: {parametersRef: {group: \"\", kind: ConfigMap, name: none}}\n  listeners:", 1), "ConfigMap none does not exist"},
+		"taken":   {strings.Replace(deploytest.Waypoint, "name: waypoint", "name: taken", 1), "Service taken exists, and is not this Gateway's"},
+		"nothing": {strings.Replace(strings.Replace(deploytest.Waypoint, "name: waypoint", "name: nothing", 1), "  listeners:", "  infrastructure: {parametersRef: {group: \"\", kind: ConfigMap, name: none}}\n  listeners:", 1), "ConfigMap none does not exist"},
 	} {
 		b.put(c.text)
 		if err := b.loops.Reconcile(); err == nil || !strings.Contains(err.Error(), c.says) {

@@ -8,51 +8,11 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
-	"sigs.k8s.io/yaml"
 
 	"github.com/isthmus-mesh/isthmus/pilot/translate/deploy"
+	"github.com/isthmus-mesh/isthmus/pilot/translate/deploy/deploytest"
 	"github.com/isthmus-mesh/isthmus/sandbox/internal/gateways"
 )
-
-func gateway(t *testing.T, text string) *gatewayv1.Gateway {
-	t.Helper()
-	gw := &gatewayv1.Gateway{}
-	if err := yaml.UnmarshalStrict([]byte(text), gw); err != nil {
-		t.Fatal(err)
-	}
-	gw.UID = "f3b1"
-	return gw
-}
-
-const waypoint = `apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata:
-  name: waypoint
-  namespace: default
-  labels: {istio.io/waypoint-for: service}
-  annotations: {kubectl.kubernetes.io/last-applied-configuration: "{}"}
-spec:
-  gatewayClassName: istio-waypoint
-  listeners:
-  - {name: mesh, port: 15008, protocol: HBONE}
-`
-
-const ingress = `apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata:
-  name: bookinfo-gateway
-  namespace: shop
-  labels: {not: copied}
-spec:
-  gatewayClassName: istio
-  infrastructure:
-    labels: {team: books}
-    annotations: {owner: "somebody"}
-  listeners:
-  - {name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: Same}}}
-  - {name: http-too, port: 80, protocol: HTTP, hostname: other.example.org}
-  - {name: Secure.Web, port: 443, protocol: HTTPS}
-`
 
 func summary(s gatewayv1.GatewayStatus) string {
 	var parts []string
@@ -67,7 +27,7 @@ func summary(s gatewayv1.GatewayStatus) string {
 
 func TestStatus(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
-	gw := gateway(t, waypoint)
+	gw := deploytest.Gateway(t, deploytest.Waypoint)
 	const controller = "istio.io/mesh-controller"
 	objects, err := deploy.Render(deploy.Request{Gateway: gw, Controller: controller})
 	if err != nil {
