@@ -11,6 +11,7 @@ import (
 	completioncmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/completion"
 	dashboardcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/dashboard"
 	experimentalcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/experimental"
+	diffcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/diff"
 	installcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/install"
 	manifestcmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/manifest"
 	optionscmd "github.com/isthmus-mesh/isthmus/istioctl/internal/cmd/options"
@@ -61,6 +62,7 @@ func addCommands(root *cobra.Command, g *cli.Globals) {
 		dashboardcmd.New(g),
 		experimentalcmd.New(g, checkcmd.NewPrecheck(g, build)),
 		analyzecmd.New(g),
+		diffcmd.New(g),
 		proxyconfigcmd.New(g),
 		proxystatuscmd.New(g),
 		validatecmd.New(g),

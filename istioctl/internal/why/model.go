@@ -2,6 +2,7 @@ package why
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -30,7 +31,9 @@ type Model struct {
 
 	objects map[string]kube.Object // by kind, namespace and name
 	pods    map[string]*corev1.Pod // by namespace/name
-	byKind  map[string][]kube.Object
+	// inNamespace are pods, by name.
+	inNamespace map[string][]*corev1.Pod
+	byKind      map[string][]kube.Object
 	// services and workloads as the control plane translates them, by the key that ztunnel knows them by.
 	services  map[string]*ambient.Service
 	workloads map[string]*ambient.Workload
@@ -73,7 +76,7 @@ func NewModel(w *World, o Options) (*Model, error) {
 	m := &Model{
 		World: w, objects: map[string]kube.Object{}, pods: map[string]*corev1.Pod{}, byKind: map[string][]kube.Object{},
 		services: map[string]*ambient.Service{}, workloads: map[string]*ambient.Workload{}, policies: map[string]*ambient.Policy{},
-		proxies: map[string]*Proxy{},
+		proxies: map[string]*Proxy{}, inNamespace: map[string][]*corev1.Pod{},
 	}
 	for _, obj := range objects {
 		kind := kindOf(obj)
@@ -85,7 +88,11 @@ func NewModel(w *World, o Options) (*Model, error) {
 		m.byKind[kind] = append(m.byKind[kind], obj)
 		if p, ok := obj.(*corev1.Pod); ok {
 			m.pods[p.Namespace+"/"+p.Name] = p
+			m.inNamespace[p.Namespace] = append(m.inNamespace[p.Namespace], p)
 		}
+	}
+	for _, pods := range m.inNamespace {
+		slices.SortFunc(pods, func(a, b *corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
 	}
 	var err error
 	m.Mesh, err = simulate.New(simulate.Settings{

@@ -1,7 +1,6 @@
 package why
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -153,12 +152,11 @@ func ready(p *corev1.Pod) bool {
 // podsIn are the pods of a namespace, by name.
 func (m *Model) podsIn(namespace string, selected func(*corev1.Pod) bool) []*corev1.Pod {
 	var out []*corev1.Pod
-	for _, p := range all[*corev1.Pod](m, "Pod") {
-		if p.Namespace == namespace && selected(p) {
+	for _, p := range m.inNamespace[namespace] {
+		if selected(p) {
 			out = append(out, p)
 		}
 	}
-	slices.SortFunc(out, func(a, b *corev1.Pod) int { return cmp.Compare(a.Name, b.Name) })
 	return out
 }
 

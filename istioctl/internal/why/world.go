@@ -2,6 +2,8 @@ package why
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	networkingv1 "k8s.io/api/networking/v1"
@@ -124,5 +126,22 @@ func (w *World) put(o metav1.Object, kind, file string, line int) {
 	}
 	if k := key(kind, o.GetNamespace(), o.GetName()); w.places[k] == (place{}) {
 		w.places[k] = p
+	}
+}
+
+// Copy returns a world that may be changed without changing this one. Objects are shared, and must not be modified.
+func (w *World) Copy() *World {
+	out := *w
+	out.Objects, out.NetworkPolicies, out.Notes = slices.Clone(w.Objects), slices.Clone(w.NetworkPolicies), slices.Clone(w.Notes)
+	out.places, out.files, out.from = maps.Clone(w.places), maps.Clone(w.files), map[string]string{}
+	return &out
+}
+
+// Adopt takes over where the objects of another world are written.
+func (w *World) Adopt(other *World) {
+	maps.Copy(w.places, other.places)
+	maps.Copy(w.files, other.files)
+	for _, n := range other.Notes {
+		w.Notes = addOnce(w.Notes, n)
 	}
 }
