@@ -18,7 +18,7 @@ import (
 )
 
 // limit bounds the whole run.
-const limit = 10 * time.Minute
+const limit = 20 * time.Minute
 
 func main() {
 	if handled, exit := sandbox.Main(os.Args); handled {

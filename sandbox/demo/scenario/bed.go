@@ -27,7 +27,7 @@ type Bed struct {
 const meshNamespace = "istio-system"
 
 // settle is how long a change may take to be in force everywhere.
-const settle = 20 * time.Second
+const settle = time.Minute
 
 // retryPause is between attempts that wait for something to become true.
 const retryPause = 100 * time.Millisecond

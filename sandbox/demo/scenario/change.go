@@ -39,7 +39,7 @@ func (l *load) end(ctx context.Context) (string, error) {
 		return "", expected("the calls to end", "%q", l.lines())
 	}
 	total, failed, slowest := tally(l.lines())
-	if failed != "" || total < 100 {
+	if failed != "" || total < 50 {
 		bad := 0
 		for line := range strings.SplitSeq(l.lines(), "\n") {
 			if line != "" && line != "end" && !strings.HasPrefix(line, "200 ") {
@@ -199,7 +199,7 @@ func (b *Bed) waypoints(ctx context.Context) (map[string]bool, error) {
 
 // waypointsAre waits until there are n, all ready and none of those of before.
 func (b *Bed) waypointsAre(ctx context.Context, n int, old map[string]bool) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	for {
 		now, err := b.waypoints(ctx)

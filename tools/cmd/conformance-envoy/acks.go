@@ -75,7 +75,7 @@ func (b *testbed) checkACKs(ctx context.Context, f *fixture, report *report) err
 		p := b.proxies[way][0]
 		var wrong []string
 		var dump *configDump
-		deadline := time.Now().Add(5 * time.Second)
+		deadline := time.Now().Add(30 * time.Second)
 		for {
 			var err error
 			if dump, err = b.configOf(ctx, p); err != nil {

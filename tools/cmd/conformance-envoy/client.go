@@ -93,7 +93,7 @@ func asRefusal(err error) (string, bool) {
 
 // waitMet gives a mirrored request time to arrive.
 func (b *testbed) waitMet(ctx context.Context, key, workload string) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	for ctx.Err() == nil && !slices.Contains(b.backends.of(key), workload) {
 		pause(ctx, 10*time.Millisecond)

@@ -60,7 +60,7 @@ func (b *testbed) newProxy(ctx context.Context, number int, pair proxyPair, engi
 		return nil, err
 	}
 	p := &proxy{pair: pair, engine: engine, pod: pair.name + "-" + engine, ns: ns}
-	p.admin = &http.Client{Transport: &http.Transport{DialContext: ns.dial}, Timeout: 10 * time.Second}
+	p.admin = &http.Client{Transport: &http.Transport{DialContext: ns.dial}, Timeout: 30 * time.Second}
 	if engine == "envoy" {
 		err = b.startEnvoy(p)
 	} else {

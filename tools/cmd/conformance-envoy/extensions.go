@@ -64,7 +64,7 @@ func (b *testbed) checkExtensions(ctx context.Context, f *fixture, report *repor
 
 // emitted are the types of all messages that are packed in what the control plane sends to a proxy.
 func emitted(ctx context.Context, p *proxy) ([]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	conn, err := grpc.NewClient(net.JoinHostPort(hub().String(), "15010"), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {

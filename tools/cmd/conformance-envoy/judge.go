@@ -8,7 +8,7 @@ import (
 )
 
 // settle is how long answers may be other than expected after the configuration has changed.
-const settle = 2 * time.Second
+const settle = 10 * time.Second
 
 // patience is how many requests of a fixture may differ before others are no longer given time.
 const patience = 4

@@ -12,7 +12,7 @@ import (
 
 // logLine waits for the line of a request in the log of an engine, and returns what follows the key.
 func (b *testbed) logLine(ctx context.Context, p *proxy, key string) string {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	for ctx.Err() == nil {
 		text, err := os.ReadFile(filepath.Join(b.dir, p.pod+".log"))

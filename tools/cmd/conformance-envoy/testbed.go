@@ -124,7 +124,7 @@ func (b *testbed) startPilot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return eventually(ctx, 20*time.Second, "the control plane listens", func() error {
+	return eventually(ctx, time.Minute, "the control plane listens", func() error {
 		select {
 		case err := <-b.ended:
 			b.ended <- err
@@ -192,7 +192,7 @@ func (b *testbed) apply(ctx context.Context, f *fixture) error {
 			continue
 		}
 		for _, p := range b.proxies[way] {
-			err := eventually(ctx, 20*time.Second, p.pod+" has the configuration", func() error { return b.marked(ctx, p, way, marker) })
+			err := eventually(ctx, time.Minute, p.pod+" has the configuration", func() error { return b.marked(ctx, p, way, marker) })
 			if err != nil {
 				f.unready[way] = err
 				break
@@ -274,7 +274,7 @@ func (b *testbed) marked(ctx context.Context, p *proxy, way, marker string) erro
 	if way == "waypoint" {
 		r.To = "marker:8000"
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	got, err := b.send(ctx, p, r)
 	if err != nil {
