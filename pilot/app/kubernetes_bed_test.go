@@ -53,7 +53,7 @@ rules:
 - {apiGroups: [authentication.k8s.io], resources: [tokenreviews], verbs: [create]}
 - {apiGroups: [""], resources: [configmaps], verbs: [get, list, watch, create]}
 - {apiGroups: [""], resources: [configmaps], resourceNames: [istio-ca-root-cert, istio-ca-crl], verbs: [update, patch, delete]}
-- {apiGroups: [admissionregistration.k8s.io], resources: [validatingwebhookconfigurations], verbs: [get, list, watch]}
+- {apiGroups: [admissionregistration.k8s.io], resources: [validatingwebhookconfigurations, mutatingwebhookconfigurations], verbs: [get, list, watch]}
 - {apiGroups: [admissionregistration.k8s.io], resources: [validatingwebhookconfigurations], resourceNames: [istio-validator-istio-system], verbs: [update, patch]}
 - {apiGroups: [apps, autoscaling, policy, ""], resources: [deployments, horizontalpodautoscalers, poddisruptionbudgets, services, serviceaccounts], verbs: [get, list, watch, create, update, patch, delete]}
 - {apiGroups: [gateway.networking.k8s.io], resources: [gatewayclasses], verbs: [create, update, patch]}

@@ -74,7 +74,7 @@ func TestKubernetes(t *testing.T) {
 	b := newKubeBed(t)
 	b.apply(nodes)
 	// Two at once, which must end with one root.
-	first, second := b.start("istiod-a", func(*Config) {}), b.start("istiod-b", func(*Config) {})
+	first, second := b.start("istiod-a", withCRL), b.start("istiod-b", withCRL)
 	one, two := first(), second()
 	t.Run("two replicas have one root", func(t *testing.T) {
 		if a, b := one.rootPEM(t), two.rootPEM(t); a != b || a == "" {
@@ -98,6 +98,9 @@ func TestKubernetes(t *testing.T) {
 	t.Run("the next replica takes over", func(t *testing.T) { b.t = t; b.failover(one, two) })
 	t.Run("an authority is plugged in", func(t *testing.T) { b.t = t; b.plugIn(one, two) })
 }
+
+// withCRL has revocation lists distributed.
+func withCRL(c *Config) { c.Controllers.CRL = true }
 
 func (b *kubeBed) objects(r *replica) {
 	w := r.subscribe(b.t)
@@ -236,9 +239,20 @@ func (b *kubeBed) selectors(r *replica) {
 func (b *kubeBed) outage(r *replica) {
 	w := r.subscribe(b.t)
 	w.until("the pod", func() bool { return w.resources[webUID] != nil })
+	local := b.pod("istio-system", "ztunnel-1")
+	bound, unbound, other := b.token("istio-system", "ztunnel", local, "istio-ca"), b.token("istio-system", "ztunnel", nil, "istio-ca"), b.token("istio-system", "ztunnel", local, "vault")
+	conn := r.dial(b.t)
 	b.server.StopAPI()
 	<-time.After(4 * time.Second) // longer than leases
 	r.page(b.t, "/ready")
+	if err := sign(b.t, conn, bound, "Kubernetes", "spiffe://cluster.local/ns/shop/sa/web"); err != nil {
+		b.t.Errorf("the token of a known pod, which nobody has asked the API server about: %v", err)
+	}
+	for name, token := range map[string]string{"a token that is bound to no pod": unbound, "a token for another audience": other, "one with a signature that is none": bound + "x"} {
+		if err := sign(b.t, conn, token, "Kubernetes", ""); status.Code(err) != codes.Unauthenticated {
+			b.t.Errorf("%s: %v", name, err)
+		}
+	}
 	late := r.subscribe(b.t)
 	late.until("a new client gets what is known", func() bool { return late.resources[webUID] != nil && late.resources[webService] != nil })
 	if err := b.server.StartAPI(b.t.Context()); err != nil {
@@ -269,7 +283,7 @@ func (b *kubeBed) plugIn(_, two *replica) {
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: "plugged in"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, SubjectKeyId: []byte{7},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
@@ -279,10 +293,19 @@ func (b *kubeBed) plugIn(_, two *replica) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	issuer, err := x509.ParseCertificate(der)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	list, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour)}, issuer, key)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	crl := pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: list})
 	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	secret := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: "cacerts"}, Type: corev1.SecretTypeTLS,
-		Data: map[string][]byte{"tls.crt": cert, "tls.key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), "ca.crt": cert},
+		Data: map[string][]byte{"tls.crt": cert, "tls.key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), "ca.crt": cert, "ca-crl.pem": crl},
 	}
 	if _, err := b.api.CoreV1().Secrets("istio-system").Create(b.t.Context(), secret, metav1.CreateOptions{}); err != nil {
 		b.t.Fatal(err)
@@ -290,6 +313,7 @@ func (b *kubeBed) plugIn(_, two *replica) {
 	b.eventually("the root is the one that was plugged in", func() bool {
 		return strings.TrimSpace(two.rootPEM(b.t)) == strings.TrimSpace(string(cert)) && strings.TrimSpace(b.configMap("shop", "istio-ca-root-cert", "root-cert.pem")) == strings.TrimSpace(string(cert))
 	})
+	b.eventually("its revocation list is in the namespaces", func() bool { return b.configMap("shop", "istio-ca-crl", "ca-crl.pem") == string(crl) })
 	local := b.pod("istio-system", "ztunnel-1")
 	if err := sign(b.t, two.dial(b.t), b.token("istio-system", "ztunnel", local, "istio-ca"), "Kubernetes", ""); err != nil {
 		b.t.Errorf("with the plugged-in authority: %v", err)

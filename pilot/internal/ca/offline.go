@@ -82,7 +82,8 @@ func (o *Offline) fetch(ctx context.Context) error {
 	}
 	var keys jose.JSONWebKeySet
 	for path, into := range map[string]any{discoveryPath: &discovery, keysPath: &keys} {
-		text, err := o.client.Get().AbsPath(path).SetHeader("Accept", "application/json").DoRaw(ctx)
+		// Key sets have a media type of their own, and the API server knows no other for them.
+		text, err := o.client.Get().AbsPath(path).SetHeader("Accept", "application/json, application/jwk-set+json").DoRaw(ctx)
 		if err != nil {
 			return fmt.Errorf("get %s: %w", path, err)
 		}

@@ -51,7 +51,15 @@ func (a *apiServer) serve(w http.ResponseWriter, r *http.Request) {
 	if a.away.Load() {
 		panic(http.ErrAbortHandler)
 	}
-	w.Header().Set("Content-Type", "application/json")
+	produces := "application/json"
+	if r.URL.Path == "/openid/v1/jwks" {
+		produces = "application/jwk-set+json" // and, as the API server, no other
+	}
+	if !strings.Contains(r.Header.Get("Accept"), produces) {
+		w.WriteHeader(http.StatusNotAcceptable)
+		return
+	}
+	w.Header().Set("Content-Type", produces)
 	var answer any
 	switch {
 	case r.URL.Path == "/.well-known/openid-configuration":
