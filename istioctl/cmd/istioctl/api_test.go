@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -32,8 +33,19 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		reachtest.PortForward(w, r, func(port string) http.Handler { return s.pod(filepath.Base(pod), port) })
 		return
 	}
+	if strings.HasSuffix(r.URL.Path, "/log") {
+		if r.URL.Query().Get("previous") != "" {
+			status(w, http.StatusBadRequest, "BadRequest")
+			return
+		}
+		fmt.Fprintf(w, "it went wrong\nkey %spassword=hunter2 token eyJhbGciOiJSUzI1NiJ9.eyJhIjoxfQ.c2lnbmF0dXJl\n", plantedKey)
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.fixed(w, r) {
+		return
+	}
 	if filepath.Base(r.URL.Path) == "pods" {
 		answer(w, pods(r.URL.Query().Get("labelSelector")))
 		return
@@ -74,11 +86,48 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// plantedKey is one that no command may show.
+const plantedKey = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIplantedplantedplantedplanted\n-----END EC PRIVATE KEY-----\n"
+
+// fixed answers what is always the same, and lists of objects.
+func (s *apiServer) fixed(w http.ResponseWriter, r *http.Request) bool {
+	switch {
+	case r.URL.Path == "/version":
+		answer(w, map[string]any{"major": "1", "minor": "34", "gitVersion": "v1.34.0"})
+		return true
+	case strings.HasSuffix(r.URL.Path, "/selfsubjectaccessreviews"):
+		answer(w, map[string]any{"kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1", "status": map[string]any{"allowed": true}})
+		return true
+	case strings.HasSuffix(r.URL.Path, "/leases"), strings.HasSuffix(r.URL.Path, "/nodes"), strings.HasSuffix(r.URL.Path, "/networkpolicies"), strings.HasSuffix(r.URL.Path, "/validatingwebhookconfigurations"), strings.HasSuffix(r.URL.Path, "/events"):
+		answer(w, map[string]any{"kind": "List", "apiVersion": "v1", "items": []any{}})
+		return true
+	}
+	plural := filepath.Base(r.URL.Path)
+	if r.Method != http.MethodGet || plural != "services" && plural != "namespaces" {
+		return false
+	}
+	items := []any{}
+	for path, o := range s.objects {
+		in := filepath.Dir(path)
+		if filepath.Base(in) == plural && (in == r.URL.Path || r.URL.Path == "/api/v1/"+plural) {
+			// Items of a list do not say what they are.
+			item := maps.Clone(o)
+			delete(item, "kind")
+			delete(item, "apiVersion")
+			items = append(items, item)
+		}
+	}
+	kind := map[string]string{"services": "ServiceList", "namespaces": "NamespaceList"}[plural]
+	answer(w, map[string]any{"kind": kind, "apiVersion": "v1", "metadata": map[string]any{}, "items": items})
+	return true
+}
+
 // pod is what listens on a port of a pod.
 func (s *apiServer) pod(name, port string) http.Handler {
 	file := map[string]string{
 		"waypoint-8588f947b-xxm99:15000/config_dump": "waypoint.json", "waypoint-8588f947b-xxm99:15000/clusters": "waypoint-clusters.json",
 		"ztunnel-xngkr:15000/config_dump": "ztunnel.json", "ztunnel-gg657:15000/config_dump": "ztunnel.json", "istiod-1:8080/debug/syncz": "syncz.json",
+		"waypoint-8588f947b-xxm99:15020/stats/prometheus": "../../../cmd/istioctl/testdata/metrics.prom",
 	}
 	if strings.HasPrefix(name, "reviews") || name == "ztunnel-5gsfl" {
 		return nil
@@ -125,8 +174,10 @@ func pods(selector string) map[string]any {
 			ready = "False"
 		}
 		items = append(items, map[string]any{
-			"metadata": map[string]any{"name": p.name, "namespace": p.namespace, "labels": labels}, "spec": map[string]any{"nodeName": p.node},
-			"status": map[string]any{"phase": "Running", "conditions": []any{map[string]any{"type": "Ready", "status": ready}}},
+			"metadata": map[string]any{"name": p.name, "namespace": p.namespace, "labels": labels}, "spec": map[string]any{"nodeName": p.node, "containers": []any{
+				map[string]any{"name": p.app, "env": []any{map[string]any{"name": "DB_PASSWORD", "value": "hunter2"}, map[string]any{"name": "MODE", "value": "fast"}}},
+			}},
+			"status": map[string]any{"phase": "Running", "podIP": "10.9.0.1", "podIPs": []any{map[string]any{"ip": "10.9.0.1"}}, "conditions": []any{map[string]any{"type": "Ready", "status": ready}}},
 		})
 	}
 	return map[string]any{"kind": "PodList", "apiVersion": "v1", "items": items}
@@ -183,25 +234,45 @@ func setup(t *testing.T) func(*testscript.Env) error {
 			return map[string]any{"kind": "Namespace", "apiVersion": "v1", "metadata": map[string]any{"name": name, "labels": labels}}
 		}
 		const gateways = "/apis/gateway.networking.k8s.io/v1/namespaces/default/gateways/"
-		server := httptest.NewServer(&apiServer{dumps: dumps, level: "info", objects: map[string]map[string]any{
+		kubeconfig := serve(t, &apiServer{dumps: dumps, level: "info", objects: map[string]map[string]any{
 			"/api/v1/namespaces/default": namespace("default", map[string]any{"istio.io/dataplane-mode": "ambient"}),
 			"/api/v1/namespaces/taken":   namespace("taken", map[string]any{"istio.io/use-waypoint": "other"}),
+			"/api/v1/namespaces/inspect": namespace("inspect", map[string]any{"istio.io/dataplane-mode": "ambient"}),
+			"/api/v1/namespaces/tagged":  namespace("tagged", map[string]any{"istio.io/rev": "prod"}),
+			"/api/v1/namespaces/inspect/services/reviews": {
+				"kind": "Service", "apiVersion": "v1", "metadata": map[string]any{"name": "reviews", "namespace": "inspect"},
+				"spec": map[string]any{"clusterIP": "10.96.0.9", "selector": map[string]any{"app": "reviews"}, "ports": []any{map[string]any{"name": "http", "port": 9080, "targetPort": 9080}}},
+			},
+			"/api/v1/namespaces/istio-system/services/istiod": {
+				"kind": "Service", "apiVersion": "v1", "metadata": map[string]any{"name": "istiod", "namespace": "istio-system", "labels": map[string]any{"app": "istiod", "istio.io/rev": "default"}},
+				"spec": map[string]any{"clusterIP": "10.96.0.8", "selector": map[string]any{"app": "istiod"}, "ports": []any{map[string]any{"name": "grpc-xds", "port": 15010, "nodePort": 30000}}},
+			},
 			gateways + "ingress": {
 				"kind": "Gateway", "apiVersion": "gateway.networking.k8s.io/v1", "metadata": map[string]any{"name": "ingress", "namespace": "default"},
 				"spec": map[string]any{"gatewayClassName": "istio"},
 			},
-		}})
-		env.Defer(server.Close)
-		kubeconfig := filepath.Join(env.WorkDir, "kubeconfig")
+		}}, env.WorkDir)
 		env.Setenv("CLUSTER", kubeconfig)
 		env.Setenv("DUMPS", dumps)
 		env.Setenv("HOME", env.WorkDir)
-		return os.WriteFile(kubeconfig, fmt.Appendf(nil, `apiVersion: v1
+		return nil
+	}
+}
+
+// serve starts an API server, and returns the kubeconfig for it, which is in dir.
+func serve(t *testing.T, api http.Handler, dir string) string {
+	t.Helper()
+	server := httptest.NewServer(api)
+	t.Cleanup(server.Close)
+	kubeconfig := filepath.Join(dir, "kubeconfig")
+	if err := os.WriteFile(kubeconfig, fmt.Appendf(nil, `apiVersion: v1
 kind: Config
 clusters: [{name: c, cluster: {server: %q}}]
 contexts: [{name: c, context: {cluster: c, user: u}}]
 users: [{name: u, user: {}}]
 current-context: c
-`, server.URL), 0o600)
+`, server.URL), 0o600); err != nil {
+		t.Fatal(err)
 	}
+	return kubeconfig
 }

@@ -60,12 +60,21 @@ func (m *Mesh) Pod(w io.Writer, namespace, name string, node Node, ignoreUnmeshe
 		m.describeService(p, s, pod)
 	}
 	p.rule()
-	m.peerAuthentication(p, pod)
-	m.authorization(p, pod, known, its)
+	if inMesh(known) {
+		m.peerAuthentication(p, pod)
+		m.authorization(p, pod, known, its)
+	} else {
+		p.line(0, "Neither PeerAuthentication nor AuthorizationPolicy has an effect on the pod")
+	}
 	for _, s := range its {
 		m.exposure(p, s, pod)
 	}
 	return p.err
+}
+
+// inMesh is whether a proxy takes the connections to a pod.
+func inMesh(known *ambient.Workload) bool {
+	return known != nil && (known.Sidecar || known.Proto.GetTunnelProtocol() == workload.TunnelProtocol_HBONE)
 }
 
 func namespaceLabel(m *Mesh, namespace, label string) string {
@@ -239,7 +248,7 @@ func (m *Mesh) authorization(p *printer, pod *corev1.Pod, known *ambient.Workloa
 		}
 	}
 	if !found {
-		p.line(1, "no policy: everybody may connect")
+		p.line(1, "no policy: everybody may connect whom PeerAuthentication lets")
 	}
 }
 

@@ -23,8 +23,11 @@ func (m *Mesh) Service(w io.Writer, namespace, name string) error {
 	}
 	p := &printer{w: w}
 	m.describeService(p, s, nil)
-	m.endpoints(p, s)
-	if know := m.known(s); know != nil && know.Proto.GetWaypoint() != nil {
+	know := m.known(s)
+	if know != nil {
+		m.endpoints(p, s)
+	}
+	if know != nil && know.Proto.GetWaypoint() != nil {
 		for _, one := range m.policiesAtWaypoint(know.Binding.Waypoint, s) {
 			p.line(1, "Authorization at waypoint %s: %s", know.Binding.Waypoint, one)
 		}

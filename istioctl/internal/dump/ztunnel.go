@@ -224,8 +224,12 @@ func (z *Ztunnel) InvalidCertificates(now time.Time) (held int, invalid []string
 	for _, c := range z.certificates {
 		name := text(c, "identity")
 		chain := list(c, "certChain")
+		state := certState(at(c, "state"))
+		if len(chain) == 0 && state == "Initializing" {
+			continue // it is being asked for
+		}
 		if len(chain) == 0 {
-			invalid = append(invalid, fmt.Sprintf("%s has none (%s)", name, certState(at(c, "state"))))
+			invalid = append(invalid, fmt.Sprintf("%s has none (%s)", name, state))
 			continue
 		}
 		held++
