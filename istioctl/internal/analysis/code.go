@@ -75,6 +75,9 @@ const (
 	PodNotEnrolled            Code = "ISM0018"
 	SidecarAndAmbient         Code = "ISM0019"
 	WaypointIgnoredByGateways Code = "ISM0020"
+	UnknownLabelValue         Code = "ISM0021"
+	MisplacedLabel            Code = "ISM0022"
+	TokensNotVerified         Code = "ISM0023"
 )
 
 // Entry is what is known of a code.
@@ -179,5 +182,8 @@ func ownCodes() []Entry {
 		{PodNotEnrolled, "PodNotEnrolled", Warning, "The pod %s is meant to be in the ambient mesh but its traffic is not redirected to ztunnel: %s."},
 		{SidecarAndAmbient, "SidecarAndAmbient", Warning, "The pod %s has a sidecar, so that the ambient mesh leaves it alone, although it is labelled for it. Remove the sidecar's injection label and restart the pod, or label it istio.io/dataplane-mode=none."},
 		{WaypointIgnoredByGateways, "WaypointIgnoredByGateways", Info, "What comes through gateway %s passes by waypoint %s, and with it its policies and routes, because the service is not labelled istio.io/ingress-use-waypoint=true."},
+		{UnknownLabelValue, "UnknownLabelValue", Warning, "Label %s: %q is none of %s, and has no effect."},
+		{MisplacedLabel, "MisplacedLabel", Warning, "Label %s has no effect on a %s: put it on %s."},
+		{TokensNotVerified, "TokensNotVerified", Warning, "The policy looks at tokens (%s), but no RequestAuthentication verifies them for %s: no request has any. Create one with the same targetRefs."},
 	}
 }

@@ -46,6 +46,8 @@ type Problem struct {
 type Snapshot struct {
 	Input
 	Ambient ambient.Mesh
+	// Configured is whether the mesh's configuration was read, so that what it does not have is not there.
+	Configured bool
 
 	byType    map[reflect.Type][]*Resource
 	byName    map[key]*Resource
@@ -66,6 +68,7 @@ const domain = "cluster.local"
 // NewSnapshot returns the snapshot of what was read. Of several resources of one name the last counts.
 func NewSnapshot(in Input) *Snapshot {
 	s := &Snapshot{Input: in, byType: map[reflect.Type][]*Resource{}, byName: map[key]*Resource{}}
+	s.Configured = s.Mesh != nil
 	if s.Mesh == nil {
 		s.Mesh = &meshapi.MeshConfig{}
 	}

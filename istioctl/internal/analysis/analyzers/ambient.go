@@ -46,6 +46,16 @@ func ambientAnalyzers() []analysis.Analyzer {
 			Run:   httpPorts,
 		},
 		{
+			Name: "ambient.LabelAnalyzer", Description: "Checks for labels of the mesh with values that there are not, or on objects where they do nothing",
+			Codes: []analysis.Code{analysis.UnknownLabelValue, analysis.MisplacedLabel},
+			Run:   meshLabels,
+		},
+		{
+			Name: "ambient.TokenAnalyzer", Description: "Checks that tokens which policies look at are verified",
+			Codes: []analysis.Code{analysis.TokensNotVerified},
+			Run:   tokens,
+		},
+		{
 			Name: "ambient.IngressAnalyzer", Description: "Checks for gateways that pass by a waypoint with policies or routes",
 			Codes: []analysis.Code{analysis.WaypointIgnoredByGateways},
 			Run:   ingressBypass,

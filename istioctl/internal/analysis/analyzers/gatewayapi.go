@@ -72,9 +72,45 @@ func parent(s *analysis.Snapshot, out *analysis.Messages, route apiRoute, p gate
 		out.Add(analysis.ReferencedResourceNotFound, route.r, field, "listener of Gateway "+full, text(p.SectionName, "any"))
 		return
 	}
-	if !slices.ContainsFunc(meant, func(l gatewayv1.Listener) bool { return takes(s, gw, l, route.namespace) }) {
+	meant = slices.DeleteFunc(meant, func(l gatewayv1.Listener) bool { return !takes(s, gw, l, route.namespace) })
+	if len(meant) == 0 {
 		out.Add(analysis.IneffectivePolicy, route.r, field, fmt.Sprintf("Gateway %s does not take routes of namespace %s; set allowedRoutes.namespaces of its listener", full, route.namespace))
+		return
 	}
+	meant = slices.DeleteFunc(meant, func(l gatewayv1.Listener) bool { return !carries(l, route) })
+	if len(meant) == 0 {
+		out.Add(analysis.IneffectivePolicy, route.r, field, fmt.Sprintf("no listener of Gateway %s that is meant has a protocol for a %s, or allows that kind", full, route.r.Kind))
+		return
+	}
+	if !slices.ContainsFunc(meant, func(l gatewayv1.Listener) bool { return sharesHost(l, route.hostnames) }) {
+		out.Add(analysis.IneffectivePolicy, route.r, "spec.hostnames", fmt.Sprintf("none of the hostnames %v is one of a listener of Gateway %s", route.hostnames, full))
+	}
+}
+
+// carries tells whether a listener is for routes of the kind.
+func carries(l gatewayv1.Listener, route apiRoute) bool {
+	if l.AllowedRoutes != nil && len(l.AllowedRoutes.Kinds) > 0 && !slices.ContainsFunc(l.AllowedRoutes.Kinds, func(k gatewayv1.RouteGroupKind) bool { return string(k.Kind) == route.r.Kind }) {
+		return false
+	}
+	switch l.Protocol {
+	case gatewayv1.HTTPProtocolType, gatewayv1.HTTPSProtocolType:
+		return route.http
+	case gatewayv1.TCPProtocolType:
+		return route.r.Kind == "TCPRoute"
+	case gatewayv1.UDPProtocolType:
+		return route.r.Kind == "UDPRoute"
+	case gatewayv1.TLSProtocolType:
+		return route.r.Kind == "TLSRoute" || route.r.Kind == "TCPRoute"
+	}
+	return true
+}
+
+// sharesHost tells whether a listener and a route have a host name in common; without names it is all.
+func sharesHost(l gatewayv1.Listener, names []gatewayv1.Hostname) bool {
+	if l.Hostname == nil || *l.Hostname == "" || len(names) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(names, func(name gatewayv1.Hostname) bool { return hostsMeet(string(*l.Hostname), string(name)) })
 }
 
 func backendOf(s *analysis.Snapshot, out *analysis.Messages, route apiRoute, b backend) {

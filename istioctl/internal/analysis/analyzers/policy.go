@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	meshapi "istio.io/api/mesh/v1alpha1"
 	securityapi "istio.io/api/security/v1beta1"
 	typeapi "istio.io/api/type/v1beta1"
 	extensionsv1alpha1 "istio.io/client-go/pkg/apis/extensions/v1alpha1"
@@ -90,6 +91,9 @@ func scope(s *analysis.Snapshot, namespace string) string {
 func authorizationPolicies(s *analysis.Snapshot) (out analysis.Messages) {
 	for r, ap := range analysis.All[*securityv1.AuthorizationPolicy](s) {
 		namespaces(s, &out, r, ap.Spec.GetRules())
+		if name := ap.Spec.GetProvider().GetName(); ap.Spec.GetAction() == securityapi.AuthorizationPolicy_CUSTOM && s.Configured && !providerKnown(s, name) {
+			out.Add(analysis.ReferencedResourceNotFound, r, "spec.provider.name", "extension provider", name)
+		}
 		if ap.Spec.GetTargetRef() != nil || len(ap.Spec.GetTargetRefs()) > 0 || !s.Known("Pod") {
 			continue
 		}
@@ -110,6 +114,11 @@ func authorizationPolicies(s *analysis.Snapshot) (out analysis.Messages) {
 		}
 	}
 	return out
+}
+
+// providerKnown tells whether the mesh's configuration has an extension provider.
+func providerKnown(s *analysis.Snapshot, name string) bool {
+	return slices.ContainsFunc(s.Mesh.GetExtensionProviders(), func(p *meshapi.MeshConfig_ExtensionProvider) bool { return p.GetName() == name })
 }
 
 // namespaces reports those that rules name and that are not there.

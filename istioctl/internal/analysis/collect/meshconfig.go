@@ -38,7 +38,7 @@ func MeshConfig(data []byte) (*meshapi.MeshConfig, error) {
 	return out, nil
 }
 
-// meshConfigOf reads that of a mesh. Without a ConfigMap it is the default one.
+// meshConfigOf reads that of a mesh. Without a ConfigMap it is nil: not known.
 func meshConfigOf(ctx context.Context, mesh *reach.Mesh, namespace, revision string) (*meshapi.MeshConfig, error) {
 	name := "istio"
 	if revision != "" && revision != "default" {
@@ -46,7 +46,7 @@ func meshConfigOf(ctx context.Context, mesh *reach.Mesh, namespace, revision str
 	}
 	o, err := mesh.Read(ctx, reach.Kind{Version: "v1", Name: "ConfigMap", Plural: "configmaps"}, namespace, name)
 	if errors.Is(err, reach.ErrNotFound) {
-		return &meshapi.MeshConfig{}, nil
+		return nil, nil
 	}
 	if err != nil {
 		return nil, err
