@@ -59,6 +59,8 @@ type Config struct {
 
 	// Controllers are what is done in the cluster besides serving.
 	Controllers Controllers
+	// OfflineTokens has tokens of known pods verified by the API server's keys while it does not answer; else nobody is let in then.
+	OfflineTokens bool
 	// CNINamespace is where the CNI agent is; empty means the control plane's.
 	CNINamespace string
 	// LeaderTiming is leader.DefaultTiming when empty.
@@ -126,6 +128,7 @@ func Default() Config {
 		SecureGRPCAddr:      ":15012",
 		MonitoringAddr:      ":15014",
 		HTTPSAddr:           ":15017",
+		OfflineTokens:       true,
 		Controllers:         Controllers{RootCerts: true, Deploy: true, Webhooks: true, Status: true, IPAllocate: true},
 		RootCertCheck:       time.Hour,
 		Domain:              "cluster.local",

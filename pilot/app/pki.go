@@ -60,7 +60,9 @@ func (p *plane) newPKI(ctx context.Context) (*pki, error) {
 	}
 	var offline *ca.Offline
 	if p.api != nil {
-		offline = ca.NewOffline(p.api.Discovery().RESTClient(), cfg.TokenAudiences, pods{p.registry}, log)
+		if cfg.OfflineTokens {
+			offline = ca.NewOffline(p.api.Discovery().RESTClient(), cfg.TokenAudiences, pods{p.registry}, log)
+		}
 		callers = append(callers, ca.NewTokenReview(p.api.AuthenticationV1().TokenReviews(), cfg.ClusterID, cfg.TokenAudiences, offline))
 	}
 	if cfg.JWKSFile == "" && p.api == nil {

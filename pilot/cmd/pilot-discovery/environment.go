@@ -33,6 +33,7 @@ func variables(cfg *app.Config) []variable {
 
 		{"CA_TRUSTED_NODE_ACCOUNTS", list(&cfg.TrustedNodeAccounts)},
 		{"TOKEN_AUDIENCES", list(&cfg.TokenAudiences)},
+		{"ISTHMUS_OFFLINE_TOKENS", boolean(&cfg.OfflineTokens)},
 		{"DEFAULT_WORKLOAD_CERT_TTL", duration(&cfg.DefaultCertTTL)},
 		{"MAX_WORKLOAD_CERT_TTL", duration(&cfg.MaxCertTTL)},
 		{"CITADEL_SELF_SIGNED_CA_CERT_TTL", duration(&cfg.RootCertTTL)},

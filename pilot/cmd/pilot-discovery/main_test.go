@@ -12,7 +12,7 @@ import (
 func TestEnvironment(t *testing.T) {
 	for name, value := range map[string]string{
 		"REVISION": "canary", "POD_NAMESPACE": "mesh", "CA_TRUSTED_NODE_ACCOUNTS": "mesh/ztunnel, other/ztunnel", "MAX_WORKLOAD_CERT_TTL": "48h",
-		"PILOT_ENABLE_CA_CRL": "true", "PILOT_ENABLE_IP_AUTOALLOCATE": "false", "PILOT_CERT_PROVIDER": "istiod", "CITADEL_SELF_SIGNED_CA_CERT_TTL": "87600h",
+		"ISTHMUS_OFFLINE_TOKENS": "false", "PILOT_ENABLE_CA_CRL": "true", "PILOT_ENABLE_IP_AUTOALLOCATE": "false", "PILOT_CERT_PROVIDER": "istiod", "CITADEL_SELF_SIGNED_CA_CERT_TTL": "87600h",
 	} {
 		t.Setenv(name, value)
 	}
@@ -21,7 +21,7 @@ func TestEnvironment(t *testing.T) {
 		t.Fatal(err)
 	}
 	if cfg.Revision != "canary" || cfg.Namespace != "mesh" || strings.Join(cfg.TrustedNodeAccounts, "|") != "mesh/ztunnel|other/ztunnel" ||
-		cfg.MaxCertTTL != 48*time.Hour || !cfg.Controllers.CRL || cfg.Controllers.IPAllocate || cfg.RootCertTTL != 87600*time.Hour {
+		cfg.MaxCertTTL != 48*time.Hour || !cfg.Controllers.CRL || cfg.OfflineTokens || cfg.Controllers.IPAllocate || cfg.RootCertTTL != 87600*time.Hour {
 		t.Errorf("read %+v", cfg)
 	}
 }
