@@ -132,6 +132,8 @@ func TestParse(t *testing.T) {
 		"- {from: a, to: b, method: GET, path: /, headers: ['x: y']}":    1,
 		`[{"from": "a", "to": "b"}]`:                                     1,
 		"a":                                                              -1,
+		"a b GET x":                                                      -1,
+		"a (b c)":                                                        -1,
 		"- {from: a}":                                                    -1,
 		"- {from: a, to: b, mehtod: GET}":                                -1,
 	} {

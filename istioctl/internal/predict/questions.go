@@ -67,6 +67,9 @@ func firstLine(text []byte) []byte {
 	return nil
 }
 
+// letters are what methods are made of.
+const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
 func parseLine(line string) (why.Question, error) {
 	words := strings.Fields(line)
 	if len(words) < 2 {
@@ -81,6 +84,9 @@ func parseLine(line string) (why.Question, error) {
 	}
 	if len(words) > 4 {
 		q.Headers = []string{strings.Join(words[4:], " ")}
+	}
+	if strings.Trim(q.Method, letters) != "" || q.Path != "" && q.Path[0] != '/' || len(q.Headers) > 0 && !strings.Contains(q.Headers[0], ":") {
+		return q, fmt.Errorf("%q is not SOURCE DESTINATION[:PORT] [METHOD PATH] [name: value]", line)
 	}
 	return q, nil
 }
