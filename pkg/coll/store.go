@@ -153,20 +153,20 @@ func (s *store[T]) snapshot() []Event[T] {
 // Callers hold graph.mu.
 func (s *store[T]) commit(next map[string]*held[T]) {
 	events := make([]Event[T], 0, len(next))
-	s.mu.Lock()
 	for k, now := range next {
 		before := s.values[k]
-		e, changed := s.change(k, before.pointer(), now.pointer())
-		switch {
-		case changed && now == nil:
-			delete(s.values, k)
-		case changed:
-			s.values[k] = now
-		case now != nil:
-			before.by = now.by // an equal value that another input makes
-		}
-		if changed {
+		if e, changed := s.change(k, before.pointer(), now.pointer()); changed {
 			events = append(events, e)
+		} else if now != nil {
+			before.by = now.by // an equal value, perhaps of another input
+		}
+	}
+	s.mu.Lock()
+	for _, e := range events {
+		if now := next[e.Key]; now != nil {
+			s.values[e.Key] = now
+		} else {
+			delete(s.values, e.Key)
 		}
 	}
 	s.mu.Unlock()
