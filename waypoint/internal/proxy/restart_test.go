@@ -58,7 +58,7 @@ func (b *bed) meshClient(h2 bool) (*meshClient, *http.Client) {
 // TestRestartUnderLoad scales the waypoint up and down while requests go on, as Kubernetes does: a replica that ends is told so
 // first, then it leaves the endpoints, and others hear of that later.
 func TestRestartUnderLoad(t *testing.T) {
-	b := newBedWith(t, Limits{DrainGrace: time.Second})
+	b := newBedWith(t, Limits{DrainGrace: 2 * time.Second})
 	pod := b.backend("reviews", drained("ok"))
 	b.apply(pod)
 	one, c1 := b.meshClient(false)
@@ -84,23 +84,23 @@ func TestRestartUnderLoad(t *testing.T) {
 	running := []*Server{b.server}
 	announce(running...)
 	done, stop := b.load(c1, c2)
-	progress := func() {
+	progress := func(n int64) {
 		before := done.Load()
-		until(t, "requests go on", func() bool { return done.Load() > before+50 || t.Failed() })
+		until(t, "requests go on", func() bool { return done.Load() > before+n || t.Failed() })
 	}
-	progress()
+	progress(50)
 	for range 4 {
 		fresh := start()
 		announce(append(running, fresh)...)
-		progress()
+		progress(50)
 		old := running[0]
 		running = []*Server{fresh}
 		drain := make(chan error, 1)
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		go func() { drain <- old.Drain(ctx) }()
-		progress()
+		progress(10) // which must not take longer than the grace
 		announce(running...)
-		progress()
+		progress(50)
 		if err := <-drain; err != nil {
 			t.Error(fmt.Errorf("drain: %w", err))
 		}

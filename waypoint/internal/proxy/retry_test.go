@@ -173,17 +173,17 @@ func TestTheTimeoutCutsResponsesThatHaveBegun(t *testing.T) {
 		b := newBed(t)
 		ended := make(chan struct{})
 		pod := b.backend("reviews", func(w http.ResponseWriter, r *http.Request) {
-			fmt.Fprint(w, "begin")
+			fmt.Fprint(w, "begin") // must be there before the timeout
 			_ = http.NewResponseController(w).Flush()
 			<-r.Context().Done()
 			close(ended)
 		})
-		b.routes = `{"match":{"prefix":"/"},"name":"default","route":{"cluster":"` + service + `","timeout":"0.2s"}}`
+		b.routes = `{"match":{"prefix":"/"},"name":"default","route":{"cluster":"` + service + `","timeout":"2s"}}`
 		b.protocol = protocol
 		b.apply(pod)
 		status, body, err := try(t.Context(), b.client("productpage", false), http.MethodGet, "/", nil)
 		if status != 200 || body != "begin" || err == nil {
-			t.Errorf("%d %q %v", status, body, err)
+			t.Fatalf("%d %q %v", status, body, err)
 		}
 		if r := b.records.last(t, 1); r.Flags != "UT" || r.Details != "response_timeout" {
 			t.Errorf("%+v", r)
