@@ -50,13 +50,18 @@ type Reader struct {
 	// small buffer (OnIdle has cleared the deadline), false fails with the timeout.
 	OnIdle func() bool
 
+	reuse  func() // see OnReuse; may be nil
 	src    io.Reader
+	chunks ChunkSource // src, if it is one
 	limits Limits
 	pool   BufferPool
 
-	buf  []byte // nil, idle or a pooled buffer
+	buf  []byte // nil, idle, a pooled buffer or a chunk
 	r, w int
 	idle [idleSize]byte
+
+	next   []byte // the rest of a chunk whose beginning was joined with the end of the one before
+	joined []byte // pooled buffer in which they were joined
 
 	data    FrameHeader // DATA frame being handed on in pieces
 	left    int         // its payload not handed on yet, padding excluded
@@ -78,6 +83,16 @@ type BufferPool interface {
 	Put([]byte)
 }
 
+// ChunkSource hands out what it has read in memory of its own; a Reader then copies nothing but frames that a boundary cuts.
+type ChunkSource interface {
+	// Next returns at least one byte, or an error. It is valid until the function that was given to OnReuse is called.
+	Next() ([]byte, error)
+	// OnReuse sets what is called before memory that Next has returned is used again.
+	OnReuse(func())
+	// Release gives all memory back; there are no more calls.
+	Release()
+}
+
 // NewReader returns a Reader of src, which starts after the client preface.
 func NewReader(src io.Reader, limits Limits, pool BufferPool) *Reader {
 	if limits.MaxFrameSize == 0 {
@@ -86,18 +101,34 @@ func NewReader(src io.Reader, limits Limits, pool BufferPool) *Reader {
 	if limits.MaxHeaderBlock == 0 {
 		limits.MaxHeaderBlock = 16 << 10
 	}
-	return &Reader{src: src, limits: limits, pool: pool}
+	r := &Reader{src: src, limits: limits, pool: pool}
+	r.chunks, _ = src.(ChunkSource)
+	return r
+}
+
+// OnReuse sets what is called before the payloads of DATA frames that Next has returned become invalid: later than with the next
+// call, as long as that needs to read nothing.
+func (r *Reader) OnReuse(fn func()) {
+	if r.chunks != nil {
+		r.chunks.OnReuse(fn)
+	}
+	r.reuse = fn
 }
 
 // Release gives the read buffer back; the Reader must not be used any more.
 func (r *Reader) Release() {
+	if r.chunks != nil {
+		r.parted()
+		r.chunks.Release()
+		r.buf, r.next = r.idle[:], nil
+	}
 	r.r, r.w = 0, 0
 	r.shrink()
 	r.buf, r.block = nil, nil
 }
 
 // Buffered returns how many bytes were read and not handed on yet.
-func (r *Reader) Buffered() int { return r.w - r.r }
+func (r *Reader) Buffered() int { return r.w - r.r + len(r.next) }
 
 // Next returns the next frame or DATA piece. After a StreamError reading goes on behind the offending frame;
 // any other error is final. io.EOF means that the stream ended between frames.
@@ -203,7 +234,7 @@ func (r *Reader) padLength(h FrameHeader) (int, error) {
 
 func (r *Reader) nextData() (Frame, error) {
 	if r.left > 0 && r.r == r.w {
-		if err := r.fill(); err != nil {
+		if err := r.fill(1); err != nil {
 			return Frame{}, unexpected(err)
 		}
 	}
@@ -270,7 +301,7 @@ func (r *Reader) headers(h FrameHeader) (f Frame, done bool, err error) {
 func (r *Reader) copyTo(n int) error {
 	for n > 0 {
 		if r.r == r.w {
-			if err := r.fill(); err != nil {
+			if err := r.fill(1); err != nil {
 				return err
 			}
 		}
@@ -286,7 +317,7 @@ func (r *Reader) copyTo(n int) error {
 func (r *Reader) skipped() error {
 	for r.skip > 0 {
 		if r.r == r.w {
-			if err := r.fill(); err != nil {
+			if err := r.fill(1); err != nil {
 				return unexpected(err)
 			}
 		}
@@ -301,7 +332,7 @@ func (r *Reader) skipped() error {
 func (r *Reader) need(n int) error {
 	for r.w-r.r < n {
 		before := r.w - r.r
-		if err := r.fill(); err != nil {
+		if err := r.fill(n); err != nil {
 			if before > 0 {
 				err = unexpected(err)
 			}
@@ -311,9 +342,15 @@ func (r *Reader) need(n int) error {
 	return nil
 }
 
-// fill reads once. An empty reader starts in its own small buffer and takes a pooled one when that was full:
-// then more is waiting.
-func (r *Reader) fill() error {
+// fill reads once, so that n bytes may be contiguous. An empty reader starts in its own small buffer and takes a pooled one when
+// that was full: then more is waiting.
+func (r *Reader) fill(n int) error {
+	if r.chunks != nil {
+		return r.fillChunk(n)
+	}
+	if r.reuse != nil {
+		r.reuse()
+	}
 	if r.buf == nil {
 		r.buf = r.idle[:]
 	}
@@ -342,6 +379,61 @@ func (r *Reader) fill() error {
 		}
 	}
 	return io.ErrNoProgress
+}
+
+// fillChunk goes on to the next chunk. What is left of the last one is joined with as much of it as makes n bytes.
+func (r *Reader) fillChunk(n int) error {
+	left := r.w - r.r
+	if left > 0 {
+		r.join(n)
+	}
+	if len(r.next) == 0 {
+		var err error
+		if r.next, err = r.nextChunk(); err != nil {
+			return err
+		}
+	}
+	if left == 0 {
+		r.parted()
+		r.buf, r.r, r.w, r.next = r.next, 0, len(r.next), nil
+		return nil
+	}
+	k := copy(r.buf[r.w:n], r.next)
+	r.w += k
+	r.next = r.next[k:]
+	return nil
+}
+
+// join moves what is left to the start of memory of our own, with room for n bytes.
+func (r *Reader) join(n int) {
+	to := r.idle[:]
+	if n > idleSize {
+		to = r.pool.Get(n)
+	}
+	r.w = copy(to, r.buf[r.r:r.w])
+	r.r = 0
+	r.parted()
+	r.buf = to
+	if n > idleSize {
+		r.joined = to
+	}
+}
+
+// parted gives the buffer back in which chunks were joined.
+func (r *Reader) parted() {
+	if r.joined != nil {
+		r.pool.Put(r.joined)
+		r.joined = nil
+	}
+}
+
+func (r *Reader) nextChunk() ([]byte, error) {
+	for {
+		p, err := r.chunks.Next()
+		if err == nil || r.OnIdle == nil || !isTimeout(err) || !r.OnIdle() {
+			return p, err
+		}
+	}
 }
 
 func (r *Reader) grow() {

@@ -50,7 +50,7 @@ func (h *hostile) frame(kind, flags byte, id uint32, payload string) {
 // "status n", then "end".
 func attack(t *testing.T, do func(h *hostile)) []string {
 	t.Helper()
-	a, b := socketPair(t)
+	a, b := carrier(t)
 	served := make(chan error, 1)
 	go func() { served <- ServeConn(context.Background(), b, handlerFunc(echo), ServerConfig{}) }()
 	h := &hostile{t: t, framer: http2.NewFramer(a, a), raw: a}
@@ -213,7 +213,7 @@ func TestHostilePeers(t *testing.T) {
 
 func TestWrongPrefaceEndsTheConnection(t *testing.T) {
 	for _, preface := range []string{"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", "\x16\x03\x01\x00\x00"} {
-		a, b := socketPair(t)
+		a, b := carrier(t)
 		served := make(chan error, 1)
 		go func() { served <- ServeConn(context.Background(), b, handlerFunc(echo), ServerConfig{}) }()
 		if _, err := io.WriteString(a, preface); err != nil {

@@ -52,6 +52,7 @@ var (
 type conn struct {
 	// immutable
 	nc     net.Conn
+	write  func([]byte) (int, error) // to nc; may scribble on its argument and one byte behind
 	client bool
 	log    *slog.Logger
 	role   role
@@ -61,6 +62,7 @@ type conn struct {
 	rd      *h2.Reader
 	dec     *h2.HeaderDecoder
 	current *Stream // of the DATA frame being read
+	held    held
 	control h2.Budget
 	resets  h2.Budget
 
@@ -119,8 +121,14 @@ func newConn(nc net.Conn, client bool, log *slog.Logger) *conn {
 		list = clientHeaderList
 	}
 	c.dec = h2.NewHeaderDecoder(list)
-	c.rd = h2.NewReader(nc, h2.Limits{MaxFrameSize: maxFrame, MaxHeaderBlock: 2 * list}, netx.Pool)
+	records := innermost(nc)
+	c.write = records.Write
+	if owned, ok := records.(interface{ WriteOwned([]byte) (int, error) }); ok {
+		c.write = owned.WriteOwned
+	}
+	c.rd = h2.NewReader(records, h2.Limits{MaxFrameSize: maxFrame, MaxHeaderBlock: 2 * list}, netx.Pool)
 	c.rd.OnIdle = c.onIdle
+	c.rd.OnReuse(c.pass)
 	return c
 }
 
@@ -225,6 +233,7 @@ func (c *conn) readLoop() error {
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		err = io.EOF
 	}
+	c.pass()
 	c.die(err)
 	c.rd.Release()
 	return c.failure()

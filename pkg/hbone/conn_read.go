@@ -9,6 +9,9 @@ import (
 
 // dispatch handles one frame on the reader.
 func (c *conn) dispatch(f h2.Frame) error {
+	if f.Type != h2.FrameData {
+		c.pass() // in the order in which it came
+	}
 	switch f.Type {
 	case h2.FrameData:
 		return c.onData(f)
@@ -54,8 +57,10 @@ func (c *conn) onData(f h2.Frame) error {
 	if s == nil {
 		return nil
 	}
-	s.deliver(f.Payload, f.EndStream())
+	c.hold(s, f.Payload)
 	if f.EndStream() {
+		c.held.end = true
+		c.pass()
 		c.remoteEnd(s)
 	}
 	if f.Last {

@@ -46,7 +46,7 @@ func (c *conn) drain() {
 		buf := c.out
 		c.out = nil
 		c.mu.Unlock()
-		_, err := c.nc.Write(buf)
+		_, err := c.write(buf)
 		netx.Pool.Put(buf)
 		if err != nil {
 			c.fail(err)

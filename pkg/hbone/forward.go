@@ -19,10 +19,10 @@ type sink struct {
 	done  func(error)
 	wake  func() // called instead of done, once, while there is no done
 
-	try  func(fd uintptr) bool // push's callback, made once
-	data []byte
-	n    int
-	err  error
+	try    func(fd uintptr) bool // push's callback, made once
+	pieces [][]byte
+	n      int
+	err    error
 }
 
 // ForwardTo writes all that the stream receives to dst, which it does not close; the bytes are added to count. It returns at once:
@@ -60,7 +60,7 @@ func newSink(dst *net.TCPConn, raw syscall.RawConn, count *atomic.Uint64) *sink 
 // forwardQueueLocked passes on what came before there was a sink, and returns how many bytes left the queue.
 func (s *Stream) forwardQueueLocked() int {
 	k := s.sink
-	passed := s.queue.Drain(k.push)
+	passed := s.queue.Drain(k.pushOne)
 	switch {
 	case k.err != nil:
 		passed += s.queue.Clear()
@@ -71,28 +71,24 @@ func (s *Stream) forwardQueueLocked() int {
 	return passed
 }
 
-// push writes as much of p as the socket takes now.
-func (k *sink) push(p []byte) int {
-	k.data, k.n = p, 0
+// push writes as much of the pieces as the socket takes now.
+func (k *sink) push(pieces [][]byte) int {
+	k.pieces, k.n = pieces, 0
 	if err := k.raw.Write(k.try); err != nil && k.err == nil {
 		k.err = err
 	}
-	k.data = nil
+	k.pieces = nil
 	k.count.Add(uint64(k.n))
 	return k.n
 }
 
+func (k *sink) pushOne(p []byte) int { return k.push([][]byte{p}) }
+
 // write is called once per push with the socket; it never asks to wait.
 func (k *sink) write(fd uintptr) bool {
-	for k.n < len(k.data) {
-		n, errno := netx.WriteNow(fd, k.data[k.n:])
-		k.n += n // a short write means a full socket: the next one says EAGAIN
-		if errno != 0 {
-			if errno != syscall.EAGAIN {
-				k.err = os.NewSyscallError("write", errno)
-			}
-			break
-		}
+	var errno syscall.Errno
+	if k.n, errno = netx.WritevNow(fd, k.pieces); errno != 0 && errno != syscall.EAGAIN {
+		k.err = os.NewSyscallError("write", errno)
 	}
 	return true
 }

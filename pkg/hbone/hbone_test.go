@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"sync"
 	"testing"
 	"time"
@@ -18,10 +17,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/isthmus-mesh/isthmus/pkg/netx"
-	"github.com/isthmus-mesh/isthmus/pkg/testkit/leak"
 )
-
-func TestMain(m *testing.M) { os.Exit(leak.Goroutines(m)) }
 
 // handlerFunc adapts a function to Handler.
 type handlerFunc func(ctx context.Context, r *Request, w ResponseWriter)
@@ -65,7 +61,7 @@ func socketPair(t testing.TB) (a, b *net.TCPConn) {
 // connect returns a client whose peer serves h; served yields ServeConn's result.
 func connect(t testing.TB, h Handler, cfg ServerConfig) (cc *ClientConn, served chan error) {
 	t.Helper()
-	a, b := socketPair(t)
+	a, b := carrier(t)
 	served = make(chan error, 1)
 	go func() { served <- ServeConn(context.Background(), b, h, cfg); close(served) }()
 	cc, err := NewClientConn(a, ClientConfig{})
@@ -252,7 +248,7 @@ func TestRelayThroughTunnel(t *testing.T) {
 }
 
 func TestForeignClient(t *testing.T) {
-	a, b := socketPair(t)
+	a, b := carrier(t)
 	served := make(chan error, 1)
 	go func() { served <- ServeConn(context.Background(), b, handlerFunc(echo), ServerConfig{}) }()
 	cc, err := (&http2.Transport{AllowHTTP: true}).NewClientConn(a) //nolint:staticcheck // the oracle is x/net itself
@@ -282,7 +278,7 @@ func TestForeignClient(t *testing.T) {
 
 // TestForeignServer also covers small windows: x/net announces 16 KiB frames and what we set here.
 func TestForeignServer(t *testing.T) {
-	a, b := socketPair(t)
+	a, b := carrier(t)
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
@@ -328,7 +324,7 @@ func TestPool(t *testing.T) {
 	dials := 0
 	var servers sync.WaitGroup
 	p := NewPool(func(context.Context, PoolKey) (net.Conn, error) {
-		a, b := socketPair(t)
+		a, b := carrier(t)
 		mu.Lock()
 		dials++
 		mu.Unlock()

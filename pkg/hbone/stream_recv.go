@@ -11,31 +11,35 @@ import (
 
 // deliver takes data from the reader: it goes straight to where it is wanted (a socket, a waiting Read), or
 // waits in the queue, which the stream's window bounds. It never blocks.
-func (s *Stream) deliver(p []byte, end bool) {
+func (s *Stream) deliver(pieces [][]byte, end bool) {
 	s.rmu.Lock()
-	used := 0
+	used, queued := 0, 0
 	switch {
 	case s.recvErr != nil:
-		used, p = len(p), nil
-	case s.sink != nil && !s.draining && len(p) > 0:
-		used = s.sink.push(p)
-		p = p[used:]
-	case s.waiting != nil && s.queue.Len() == 0 && len(p) > 0:
-		used = copy(s.waiting, p)
+		used, pieces = size(pieces), nil
+	case s.sink != nil && !s.draining && len(pieces) > 0:
+		used = s.sink.push(pieces)
+		pieces = advance(pieces, used)
+	case s.waiting != nil && s.queue.Len() == 0 && len(pieces) > 0:
+		for _, p := range pieces {
+			used += copy(s.waiting[used:], p)
+		}
 		s.got, s.waiting = used, nil
-		p = p[used:]
+		pieces = advance(pieces, used)
 		s.readable.Broadcast()
 	}
-	if len(p) > 0 && (s.sink == nil || s.sink.err == nil) {
-		s.queue.Add(p)
+	if len(pieces) > 0 && (s.sink == nil || s.sink.err == nil) {
+		for _, p := range pieces {
+			s.queue.Add(p)
+			queued += len(p)
+		}
 		s.readable.Broadcast()
 		if s.sink != nil && !s.draining {
 			s.draining = true
 			go s.drainTo(s.sink)
 		}
-	} else if len(p) > 0 {
-		used += len(p) // the sink broke: nobody wants it
-		p = nil
+	} else {
+		used += size(pieces) // the sink broke: nobody wants it
 	}
 	if end {
 		s.eof = true
@@ -43,8 +47,8 @@ func (s *Stream) deliver(p []byte, end bool) {
 	}
 	finished := s.finishedLocked()
 	s.rmu.Unlock()
-	if used > 0 || len(p) > 0 {
-		s.account(len(p), used, 0)
+	if used > 0 || queued > 0 {
+		s.account(queued, used, 0)
 	}
 	if finished != nil {
 		finished()

@@ -71,7 +71,7 @@ func (s *Stream) writeLocked(frame []byte) {
 	c.writing = true
 	h2.FrameHeader{Length: uint32(len(frame) - h2.FrameHeaderLen), Type: h2.FrameData, StreamID: s.id}.Put(frame)
 	c.mu.Unlock()
-	_, err := c.nc.Write(frame)
+	_, err := c.write(frame)
 	if err != nil {
 		c.fail(err)
 	}
@@ -107,7 +107,7 @@ func (s *Stream) windowLocked(want int) (int, error) {
 			continue
 		}
 		n := min(int64(want), mine, shared, int64(c.peer.MaxFrameSize))
-		if c.peer.MaxFrameSize < netx.LargeBuffer {
+		if c.peer.MaxFrameSize < 4*recordSize {
 			n = min(n, recordSize-h2.FrameHeaderLen)
 		}
 		s.send.Take(n)
@@ -253,8 +253,13 @@ func (r *socketReader) read(fd uintptr) bool {
 
 // room is how much of the buffer is used: frames fill TLS records exactly.
 func (r *socketReader) room() int {
-	if r.size == netx.MediumBuffer {
+	switch r.size {
+	case netx.MediumBuffer:
 		return recordSize
+	case netx.LargeBuffer:
+		return 4 * recordSize
+	case netx.HugeBuffer:
+		return 16 * recordSize
 	}
 	return r.size
 }
@@ -265,7 +270,11 @@ func (r *socketReader) adapt() {
 	switch {
 	case full && r.size == netx.SmallBuffer:
 		r.size = netx.MediumBuffer
+	case full && r.size == netx.MediumBuffer:
+		r.size = netx.LargeBuffer
 	case full:
+		r.size = netx.HugeBuffer
+	case r.n < 2*recordSize && r.size == netx.HugeBuffer:
 		r.size = netx.LargeBuffer
 	case r.n < recordSize/2 && r.size == netx.LargeBuffer:
 		r.size = netx.MediumBuffer

@@ -4,59 +4,22 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"testing"
 
 	"golang.org/x/net/http2"
-
-	"github.com/isthmus-mesh/isthmus/pkg/certs"
-	"github.com/isthmus-mesh/isthmus/pkg/netx"
-	"github.com/isthmus-mesh/isthmus/pkg/spiffe"
-	"github.com/isthmus-mesh/isthmus/pkg/testkit"
 )
 
-// secured is a connection under mutual TLS between two workloads, as node proxies make it.
-func secured(t *testing.T) (client, server *tls.Conn) {
-	t.Helper()
-	ca, err := testkit.NewCA()
-	if err != nil {
-		t.Fatal(err)
+func TestBothEndsOursOverTLS(t *testing.T) {
+	for _, c := range []carriage{current, {client: Records, server: Standard}, {client: Standard, server: Records}} {
+		t.Run(c.client.String()+" to "+c.server.String(), func(t *testing.T) { bothEndsOurs(t, c) })
 	}
-	issue := func(account string) *certs.Workload {
-		w, err := ca.Issue(t.Context(), spiffe.ID{TrustDomain: "cluster.local", Namespace: "shop", ServiceAccount: account})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return w
-	}
-	from, to := issue("client"), issue("server")
-	a, b := socketPair(t)
-	quick := func(c *net.TCPConn) net.Conn {
-		direct, err := netx.Direct(c)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return direct
-	}
-	client = tls.Client(quick(a), certs.HBONEClientConfig(from, []string{to.ID.String()}))
-	server = tls.Server(quick(b), certs.HBONEServerConfig(func() (*certs.Workload, error) { return to, nil }))
-	done := make(chan error, 1)
-	go func() { done <- server.HandshakeContext(deadline(t)) }()
-	if err := client.HandshakeContext(deadline(t)); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
-	return client, server
 }
 
-func TestBothEndsOursOverTLS(t *testing.T) {
-	a, b := secured(t)
+func bothEndsOurs(t *testing.T, c carriage) {
+	a, b := secured(t, c)
 	served := make(chan error, 1)
 	go func() { served <- ServeConn(context.Background(), b, handlerFunc(echo), ServerConfig{}) }()
 	cc, err := NewClientConn(a, ClientConfig{})
@@ -77,7 +40,7 @@ func TestBothEndsOursOverTLS(t *testing.T) {
 }
 
 func TestForeignClientOverTLS(t *testing.T) {
-	a, b := secured(t)
+	a, b := secured(t, current)
 	served := make(chan error, 1)
 	go func() { served <- ServeConn(context.Background(), b, handlerFunc(echo), ServerConfig{}) }()
 	cc, err := (&http2.Transport{}).NewClientConn(a) //nolint:staticcheck // the oracle is x/net itself
@@ -102,7 +65,7 @@ func TestForeignClientOverTLS(t *testing.T) {
 }
 
 func TestForeignServerOverTLS(t *testing.T) {
-	a, b := secured(t)
+	a, b := secured(t, current)
 	served := make(chan struct{})
 	go func() {
 		defer close(served)

@@ -2,21 +2,23 @@ package netx
 
 import "sync"
 
-// Buffers lends byte slices of three sizes. The zero value is ready; safe for concurrent use. Components
+// Buffers lends byte slices of four sizes. The zero value is ready; safe for concurrent use. Components
 // share [Pool], so that what one direction gave back serves the next.
-type Buffers struct{ small, medium, large sync.Pool }
+type Buffers struct{ small, medium, large, huge sync.Pool }
 
-// The sizes a Buffers lends. A medium one holds a TLS record's payload and a frame head that was left over.
+// The sizes a Buffers lends. A medium one holds a TLS record, or its payload and a frame head that was left over; the others hold
+// four and sixteen.
 const (
 	SmallBuffer  = 2 << 10
 	MediumBuffer = 16<<10 + 512
-	LargeBuffer  = 64 << 10
+	LargeBuffer  = 64<<10 + 512
+	HugeBuffer   = 256<<10 + 1<<10
 )
 
 // Pool is the process's pool of copy buffers. It holds no state but free memory.
 var Pool = &Buffers{} //nolint:gochecknoglobals // free memory is global by nature
 
-// Get returns a slice of the smallest size that holds n bytes, or a fresh one when n is above LargeBuffer.
+// Get returns a slice of the smallest size that holds n bytes, or a fresh one when n is above HugeBuffer.
 func (p *Buffers) Get(n int) []byte {
 	switch {
 	case n <= SmallBuffer:
@@ -34,6 +36,11 @@ func (p *Buffers) Get(n int) []byte {
 			return b[:]
 		}
 		return make([]byte, LargeBuffer)
+	case n <= HugeBuffer:
+		if b, ok := p.huge.Get().(*[HugeBuffer]byte); ok {
+			return b[:]
+		}
+		return make([]byte, HugeBuffer)
 	}
 	return make([]byte, n)
 }
@@ -47,5 +54,7 @@ func (p *Buffers) Put(b []byte) {
 		p.medium.Put((*[MediumBuffer]byte)(b[:MediumBuffer]))
 	case LargeBuffer:
 		p.large.Put((*[LargeBuffer]byte)(b[:LargeBuffer]))
+	case HugeBuffer:
+		p.huge.Put((*[HugeBuffer]byte)(b[:HugeBuffer]))
 	}
 }

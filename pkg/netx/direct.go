@@ -22,6 +22,39 @@ func WriteNow(fd uintptr, b []byte) (int, syscall.Errno) {
 	return now(syscall.SYS_WRITE, fd, b)
 }
 
+// maxPieces is how many pieces go into one system call.
+const maxPieces = 16
+
+// WritevNow is [WriteNow] for several pieces; it stops where the socket is full, of which it tells by EAGAIN or by a short count.
+func WritevNow(fd uintptr, pieces [][]byte) (written int, errno syscall.Errno) {
+	for len(pieces) > 0 {
+		if len(pieces) == 1 {
+			n, errno := WriteNow(fd, pieces[0])
+			return written + n, errno
+		}
+		var iov [maxPieces]syscall.Iovec
+		k, want := 0, 0
+		for ; k < min(len(pieces), maxPieces); k++ {
+			iov[k].Base = unsafe.SliceData(pieces[k])
+			iov[k].SetLen(len(pieces[k]))
+			want += len(pieces[k])
+		}
+		n, _, errno := syscall.RawSyscall(syscall.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&iov[0])), uintptr(k))
+		switch {
+		case errno == syscall.EINTR:
+			continue
+		case errno != 0:
+			return written, errno
+		}
+		written += int(n)
+		if int(n) < want {
+			return written, 0
+		}
+		pieces = pieces[k:]
+	}
+	return written, 0
+}
+
 // Available reads what c has now, without waiting: (0, nil) says that there is nothing, or the end.
 func Available(c *net.TCPConn, b []byte) (n int, err error) {
 	raw, err := c.SyscallConn()

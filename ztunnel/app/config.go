@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/pkg/hbone"
 	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
 )
 
@@ -49,6 +50,8 @@ type Config struct {
 	PoolIdleTimeout time.Duration
 	ResponseBaggage bool
 	LogDecisions    bool
+	// Transport makes the TLS records of tunnels.
+	Transport hbone.Transport
 
 	// DrainTimeout is how long open connections may go on after SIGTERM.
 	DrainTimeout time.Duration

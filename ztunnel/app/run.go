@@ -139,7 +139,8 @@ func (n *node) assemblePods(ctx context.Context) error {
 		AccessLog: telemetry.Scoped(n.cfg.Log, "access"), Log: telemetry.Scoped(n.cfg.Log, "proxy"),
 		Config: proxy.Config{
 			Node: n.cfg.NodeName, IPv6: n.cfg.IPv6, ResponseBaggage: n.cfg.ResponseBaggage, LogDecisions: n.cfg.LogDecisions,
-			Pool: hbone.PoolConfig{IdleTimeout: n.cfg.PoolIdleTimeout, MaxStreams: n.cfg.PoolMaxStreams},
+			Pool:      hbone.PoolConfig{IdleTimeout: n.cfg.PoolIdleTimeout, MaxStreams: n.cfg.PoolMaxStreams},
+			Transport: n.cfg.Transport,
 		},
 	}
 	if n.cfg.CRLFile != "" {

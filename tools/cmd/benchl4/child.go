@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/isthmus-mesh/isthmus/pkg/hbone"
 )
 
 // childArg as the first argument makes this program one of the processes of the test bed.
@@ -64,6 +66,9 @@ func runChild(args []string, in io.Reader, out io.Writer) error {
 		}
 		defer pprof.StopCPUProfile()
 	}
+	if args[0] == roleClient && args[1] == direct {
+		return answerDirect(s, lines, out)
+	}
 	ended := make(chan error, 1)
 	serve, err := server(args[0], args[1], s)
 	if err != nil {
@@ -77,14 +82,19 @@ func runChild(args []string, in io.Reader, out io.Writer) error {
 			return err
 		default:
 		}
-		switch lines.Text() {
-		case "cpu":
-			fmt.Fprintln(out, cpuTime().Nanoseconds())
-		case "memory":
-			fmt.Fprintln(out, resident())
-		}
+		measured(lines.Text(), out)
 	}
 	return lines.Err()
+}
+
+// measured answers the questions that every process answers.
+func measured(what string, out io.Writer) {
+	switch what {
+	case "cpu":
+		fmt.Fprintln(out, cpuTime().Nanoseconds())
+	case "memory":
+		fmt.Fprintln(out, resident())
+	}
 }
 
 // server is what a role does with its listener.
@@ -98,9 +108,17 @@ func server(role, tunnel string, s setup) (func(net.Listener) error, error) {
 	}
 	switch tunnel + " " + role {
 	case isthmus + " " + roleClient:
-		return isthmusClient(own, s), nil
+		return isthmusClient(own, s, hbone.Records), nil
 	case isthmus + " " + roleServer:
-		return isthmusServer(own, s), nil
+		return isthmusServer(own, s, hbone.Records), nil
+	case standard + " " + roleClient:
+		return isthmusClient(own, s, hbone.Standard), nil
+	case standard + " " + roleServer:
+		return isthmusServer(own, s, hbone.Standard), nil
+	case splice + " " + roleClient, splice + " " + roleServer:
+		return splicing(s), nil
+	case direct + " " + roleServer:
+		return directServer(own), nil
 	case xnet + " " + roleClient:
 		return xnetClient(own, s)
 	case xnet + " " + roleServer:

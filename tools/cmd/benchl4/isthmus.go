@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"net"
 	"net/netip"
 
@@ -12,19 +11,15 @@ import (
 )
 
 // isthmusClient tunnels each connection through the pool, as the node proxy does, without policies and telemetry.
-func isthmusClient(own *certs.Workload, s setup) func(net.Listener) error {
+func isthmusClient(own *certs.Workload, s setup, records hbone.Transport) func(net.Listener) error {
 	pool := hbone.NewPool(func(ctx context.Context, key hbone.PoolKey) (net.Conn, error) {
 		var d net.Dialer
 		conn, err := d.DialContext(ctx, "tcp", key.Dest.String())
 		if err != nil {
 			return nil, err
 		}
-		direct, err := netx.Direct(conn.(*net.TCPConn))
+		secured, err := records.Client(ctx, conn, certs.HBONEClientConfig(own, []string{key.ExpectedSANs}))
 		if err != nil {
-			return nil, err
-		}
-		secured := tls.Client(direct, certs.HBONEClientConfig(own, []string{key.ExpectedSANs}))
-		if err := secured.HandshakeContext(ctx); err != nil {
 			conn.Close()
 			return nil, err
 		}
@@ -60,7 +55,7 @@ func isthmusClient(own *certs.Workload, s setup) func(net.Listener) error {
 const authority = "10.0.0.1:8080"
 
 // isthmusServer ends tunnels and connects each stream to the app.
-func isthmusServer(own *certs.Workload, s setup) func(net.Listener) error {
+func isthmusServer(own *certs.Workload, s setup, records hbone.Transport) func(net.Listener) error {
 	config := certs.HBONEServerConfig(func() (*certs.Workload, error) { return own, nil })
 	return func(l net.Listener) error {
 		app, err := netip.ParseAddrPort(s.Next)
@@ -70,12 +65,8 @@ func isthmusServer(own *certs.Workload, s setup) func(net.Listener) error {
 		handler := appHandler{netx.HostNS(netx.Options{}), app}
 		return accept(l, spawn, func(conn *net.TCPConn) {
 			defer conn.Close()
-			direct, err := netx.Direct(conn)
+			secured, err := records.Server(context.Background(), conn, config)
 			if err != nil {
-				return
-			}
-			secured := tls.Server(direct, config)
-			if err := secured.Handshake(); err != nil {
 				return
 			}
 			_ = hbone.ServeConn(context.Background(), secured, handler, hbone.ServerConfig{}) // the client sees it end

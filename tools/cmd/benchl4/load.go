@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -43,6 +44,19 @@ func answer(conn net.Conn) error {
 	var head [headLen]byte
 	if _, err := io.ReadFull(conn, head[:]); err != nil {
 		return err
+	}
+	if string(head[:]) == "CONNECT 1" { // from a proxy that hands the request on
+		for end := []byte("CONNECT 1"); !bytes.HasSuffix(end, []byte("\r\n\r\n")); {
+			var next [1]byte
+			if _, err := io.ReadFull(conn, next[:]); err != nil {
+				return err
+			}
+			end = append(end, next[0])
+		}
+		if _, err := io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\n"); err != nil {
+			return err
+		}
+		return answer(conn)
 	}
 	n := int64(binary.BigEndian.Uint64(head[1:]))
 	switch head[0] {
@@ -96,10 +110,20 @@ func produce(w io.Writer, n int64) error {
 	return nil
 }
 
-// ask opens a connection through the proxy and sends the head.
-func ask(ctx context.Context, proxy string, op byte, n int) (net.Conn, error) {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", proxy)
+// dialer opens connections to the server at the end of a tunnel.
+type dialer func(ctx context.Context) (net.Conn, error)
+
+// through dials a proxy that knows where to go.
+func through(proxy string) dialer {
+	return func(ctx context.Context) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "tcp", proxy)
+	}
+}
+
+// ask opens a connection and sends the head.
+func ask(ctx context.Context, dial dialer, op byte, n int) (net.Conn, error) {
+	conn, err := dial(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -112,12 +136,12 @@ func ask(ctx context.Context, proxy string, op byte, n int) (net.Conn, error) {
 }
 
 // bulk moves n bytes over some connections at once: half of them up, then half of them down.
-func bulk(conns int) func(ctx context.Context, proxy string, n int) error {
-	return func(ctx context.Context, proxy string, n int) error {
+func bulk(conns int) func(ctx context.Context, dial dialer, n int) error {
+	return func(ctx context.Context, dial dialer, n int) error {
 		for _, op := range []byte{opUpload, opDownload} {
 			var g errgroup.Group
 			for range conns {
-				g.Go(func() error { return transfer(ctx, proxy, op, n/2/conns) })
+				g.Go(func() error { return transfer(ctx, dial, op, n/2/conns) })
 			}
 			if err := g.Wait(); err != nil {
 				return err
@@ -127,8 +151,8 @@ func bulk(conns int) func(ctx context.Context, proxy string, n int) error {
 	}
 }
 
-func transfer(ctx context.Context, proxy string, op byte, n int) error {
-	conn, err := ask(ctx, proxy, op, n)
+func transfer(ctx context.Context, dial dialer, op byte, n int) error {
+	conn, err := ask(ctx, dial, op, n)
 	if err != nil {
 		return err
 	}
@@ -143,12 +167,12 @@ func transfer(ctx context.Context, proxy string, op byte, n int) error {
 }
 
 // roundTrips sends n messages and awaits each answer, spread over some connections at once.
-func roundTrips(conns int) func(ctx context.Context, proxy string, n int) error {
-	return func(ctx context.Context, proxy string, n int) error {
+func roundTrips(conns int) func(ctx context.Context, dial dialer, n int) error {
+	return func(ctx context.Context, dial dialer, n int) error {
 		var g errgroup.Group
 		for range conns {
 			g.Go(func() error {
-				conn, err := ask(ctx, proxy, opEcho, 0)
+				conn, err := ask(ctx, dial, opEcho, 0)
 				if err != nil {
 					return err
 				}
@@ -174,13 +198,13 @@ func pingPong(conn net.Conn, n int) error {
 }
 
 // setups makes n short connections, some of them at once.
-func setups(conns int) func(ctx context.Context, proxy string, n int) error {
-	return func(ctx context.Context, proxy string, n int) error {
+func setups(conns int) func(ctx context.Context, dial dialer, n int) error {
+	return func(ctx context.Context, dial dialer, n int) error {
 		var g errgroup.Group
 		for range conns {
 			g.Go(func() error {
 				for range max(n/conns, 1) {
-					if err := oneShot(ctx, proxy); err != nil {
+					if err := oneShot(ctx, dial); err != nil {
 						return err
 					}
 				}
@@ -192,8 +216,8 @@ func setups(conns int) func(ctx context.Context, proxy string, n int) error {
 }
 
 // oneShot opens a connection, makes one round trip, closes and sees the end.
-func oneShot(ctx context.Context, proxy string) error {
-	conn, err := ask(ctx, proxy, opEcho, 0)
+func oneShot(ctx context.Context, dial dialer) error {
+	conn, err := ask(ctx, dial, opEcho, 0)
 	if err != nil {
 		return err
 	}
@@ -201,7 +225,7 @@ func oneShot(ctx context.Context, proxy string) error {
 	if err := pingPong(conn, 1); err != nil {
 		return err
 	}
-	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+	if err := conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
 		return err
 	}
 	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
@@ -231,7 +255,7 @@ func measureIdle(ctx context.Context, t *tunnel, n int) (m memory, err error) {
 	g.SetLimit(64)
 	for i := range conns {
 		g.Go(func() error {
-			conn, err := ask(ctx, t.addr(), opEcho, 0)
+			conn, err := ask(ctx, t.dial, opEcho, 0)
 			if err != nil {
 				return err
 			}

@@ -22,10 +22,13 @@ func TestMain(m *testing.M) {
 // A tiny run reports every ratio; what they are is for real runs to say.
 func TestRunReports(t *testing.T) {
 	var out strings.Builder
-	if _, err := run(t.Context(), options{reps: 1, bulk: 1, trips: 64, setups: 5, idle: 20}, &out); err != nil {
+	if _, err := run(t.Context(), options{reps: 1, bulk: 1, trips: 64, setups: 5, idle: 20, haproxy: "haproxy"}, &out); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"hbone-bulk-1", "hbone-bulk-64", "hbone-rtt-1", "hbone-stream-setup", "l4-idle-memory"} {
+	for _, name := range []string{
+		"hbone-bulk-1", "hbone-bulk-64", "hbone-bulk-1-xnet", "hbone-bulk-64-xnet", "hbone-rtt-1", "hbone-rtt-64", "hbone-stream-setup",
+		"hbone-stream-setup-xnet", "l4-idle-memory",
+	} {
 		if !regexp.MustCompile(`(?m)^ratio ` + name + ` -?\d+\.\d+ <= [\d.]+ (ok|short)$`).MatchString(out.String()) {
 			t.Errorf("no ratio %s in\n%s", name, out.String())
 		}

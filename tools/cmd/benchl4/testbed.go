@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,27 +18,38 @@ import (
 
 // The tunnels that are compared.
 const (
-	isthmus = "isthmus"
-	xnet    = "xnet"
+	isthmus  = "isthmus"
+	standard = "crypto-tls" // isthmus with crypto/tls's records
+	xnet     = "xnet"
+	direct   = "direct" // TLS from end to end
+	splice   = "splice" // two proxies without TLS
+	haproxy  = "haproxy"
 )
 
 // testbed is the app and, for each kind of tunnel, two proxies before it.
 type testbed struct {
 	app     *child
+	dir     string
 	tunnels map[string]*tunnel
 }
 
-// tunnel is a pair of proxies.
-type tunnel struct{ client, server *child }
+// tunnel is a pair of proxies, or of ends.
+type tunnel struct {
+	client, server *child
+	kind           string
+}
 
-// newTestbed starts the processes. Proxies write CPU profiles into the directory profiles, unless that is "".
-func newTestbed(ctx context.Context, profiles string) (b *testbed, err error) {
+// newTestbed starts the processes. Proxies write CPU profiles where the options say.
+func newTestbed(ctx context.Context, o options) (b *testbed, err error) {
 	b = &testbed{tunnels: make(map[string]*tunnel)}
 	defer func() {
 		if err != nil {
 			b.close()
 		}
 	}()
+	if b.dir, err = os.MkdirTemp("", "benchl4-"); err != nil {
+		return nil, err
+	}
 	near, far, err := newIdentities()
 	if err != nil {
 		return nil, err
@@ -46,13 +58,13 @@ func newTestbed(ctx context.Context, profiles string) (b *testbed, err error) {
 		return b, err
 	}
 	profile := func(kind, role string) string {
-		if profiles == "" {
+		if o.profiles == "" {
 			return ""
 		}
-		return filepath.Join(profiles, kind+"-"+role+".pprof")
+		return filepath.Join(o.profiles, kind+"-"+role+".pprof")
 	}
-	for _, kind := range []string{isthmus, xnet} {
-		t := &tunnel{}
+	for _, kind := range []string{isthmus, standard, xnet, direct, splice} {
+		t := &tunnel{kind: kind}
 		b.tunnels[kind] = t
 		if t.server, err = startChild(ctx, roleServer, kind, setup{Identity: far, Next: b.app.addr, Profile: profile(kind, roleServer)}); err != nil {
 			return b, err
@@ -61,7 +73,20 @@ func newTestbed(ctx context.Context, profiles string) (b *testbed, err error) {
 			return b, err
 		}
 	}
+	if b.tunnels[haproxy], err = startHAProxy(ctx, o.haproxy, b.dir, b.app.addr, near, far); err != nil {
+		delete(b.tunnels, haproxy)
+		return b, err
+	}
 	return b, nil
+}
+
+// of lists the tunnels of a scenario, ours first.
+func (b *testbed) of(s scenario) []*tunnel {
+	out := []*tunnel{b.tunnels[isthmus]}
+	for _, t := range s.targets {
+		out = append(out, b.tunnels[t.peer])
+	}
+	return out
 }
 
 func (b *testbed) close() {
@@ -70,10 +95,25 @@ func (b *testbed) close() {
 		t.server.stop()
 	}
 	b.app.stop()
+	os.RemoveAll(b.dir)
 }
 
-// addr is where the load connects to.
-func (t *tunnel) addr() string { return t.client.addr }
+// dial opens a connection through the tunnel.
+func (t *tunnel) dial(ctx context.Context) (net.Conn, error) {
+	if t.kind == haproxy {
+		return connect(ctx, t.client.addr)
+	}
+	return through(t.client.addr)(ctx)
+}
+
+// load runs a scenario through the tunnel.
+func (t *tunnel) load(ctx context.Context, s scenario, units int) error {
+	if t.kind != direct {
+		return s.load(ctx, t.dial, units)
+	}
+	_, err := t.client.ask(fmt.Sprintf("load %s %d", s.name, units))
+	return err
+}
 
 // cpu is the time that both proxies have used.
 func (t *tunnel) cpu() (time.Duration, error) {
@@ -91,10 +131,11 @@ func (t *tunnel) memory() (client, server int64, err error) {
 
 // child is a running process of the test bed.
 type child struct {
-	addr string
-	cmd  *exec.Cmd
-	in   io.WriteCloser
-	out  *bufio.Reader
+	addr    string
+	cmd     *exec.Cmd
+	in      io.WriteCloser
+	out     *bufio.Reader
+	foreign bool // another program: all that can be known is its CPU time
 }
 
 func startChild(ctx context.Context, role, kind string, s setup) (*child, error) {
@@ -130,6 +171,9 @@ func startChild(ctx context.Context, role, kind string, s setup) (*child, error)
 
 // ask sends a line and returns the number that comes back.
 func (c *child) ask(what string) (int64, error) {
+	if c.foreign {
+		return cpuOf(c.cmd.Process.Pid)
+	}
 	if _, err := fmt.Fprintln(c.in, what); err != nil {
 		return 0, err
 	}
@@ -146,6 +190,9 @@ func (c *child) stop() {
 		return
 	}
 	c.in.Close()
+	if c.foreign {
+		_ = c.cmd.Process.Signal(os.Interrupt)
+	}
 	timer := time.AfterFunc(5*time.Second, func() { _ = c.cmd.Process.Kill() })
 	defer timer.Stop()
 	_ = c.cmd.Wait()

@@ -77,6 +77,7 @@ func table() map[string]setting {
 		"PREFERRED_SERVICE_NAMESPACE":     text(func(c *app.Config) *string { return &c.PreferredServiceNamespace }),
 		"POOL_MAX_STREAMS_PER_CONNECTION": number(1, 1<<20, func(c *app.Config) *int { return &c.PoolMaxStreams }),
 		"POOL_UNUSED_RELEASE_TIMEOUT":     duration(func(c *app.Config) *time.Duration { return &c.PoolIdleTimeout }),
+		"HBONE_TRANSPORT":                 transport,
 		"ENABLE_RESPONSE_BAGGAGE":         boolean(func(c *app.Config) *bool { return &c.ResponseBaggage }),
 		"AUTHZ_POLICY_INFO_LOGGING":       boolean(func(c *app.Config) *bool { return &c.LogDecisions }),
 		"LOG_FORMAT":                      oneOf([]string{"json", "plain"}, func(c *app.Config, v string) { c.LogJSON = v == "json" }),
@@ -220,6 +221,9 @@ func duration(field func(*app.Config) *time.Duration) setting {
 		return nil
 	}
 }
+
+// transport is a setting of our own: who makes the TLS records of tunnels.
+func transport(c *app.Config, v string) error { return c.Transport.UnmarshalText([]byte(v)) }
 
 func address(field func(*app.Config) *netip.Addr) setting {
 	return func(c *app.Config, v string) error {

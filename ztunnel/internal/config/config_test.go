@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/pkg/hbone"
 	"github.com/isthmus-mesh/isthmus/ztunnel/internal/config"
 )
 
@@ -67,6 +68,17 @@ func TestWhatTheFieldsChartsSet(t *testing.T) {
 		if _, err := config.Load([]string{bad}); err == nil {
 			t.Errorf("%s was accepted", bad)
 		}
+	}
+}
+
+func TestTransport(t *testing.T) {
+	for value, want := range map[string]hbone.Transport{"": hbone.Standard, "crypto-tls": hbone.Standard, "records": hbone.Records} {
+		if c, err := config.Load([]string{"HBONE_TRANSPORT=" + value}); err != nil || c.Transport != want {
+			t.Errorf("%q: %v, %v; want %v", value, c.Transport, err, want)
+		}
+	}
+	if _, err := config.Load([]string{"HBONE_TRANSPORT=plain"}); err == nil {
+		t.Error("an unknown transport was accepted")
 	}
 }
 

@@ -63,6 +63,8 @@ type Config struct {
 	// MaxHandshakes bounds the peers of one pod that have not finished their handshake.
 	MaxHandshakes int
 	Pool          hbone.PoolConfig
+	// Transport makes the TLS records of tunnels.
+	Transport hbone.Transport
 }
 
 // withDefaults fills in what is zero.

@@ -51,11 +51,11 @@ func (i *Instance) handshake(ctx context.Context, conn *net.TCPConn) (net.Conn, 
 		return nil, none, err
 	}
 	var own *certs.Workload
-	secured := tls.Server(quick(conn), certs.HBONEServerConfig(func() (used *certs.Workload, err error) {
+	secured, err := i.deps.Config.Transport.Server(ctx, conn, certs.HBONEServerConfig(func() (used *certs.Workload, err error) {
 		own, err = i.deps.Certs.Get(ctx, local.Identity())
 		return own, err
 	}))
-	if err := secured.HandshakeContext(ctx); err != nil {
+	if err != nil {
 		return nil, none, fail(flagTLS, "TLS handshake: %w", err)
 	}
 	believed, err := i.believed(secured, own)

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -55,7 +54,7 @@ func newInstance(deps Deps, pod Pod) *Instance {
 		deps: deps, pod: pod, registry: newRegistry(), drain: make(chan struct{}),
 		local:      &Local{store: deps.Store, node: deps.Config.Node, info: pod.Info, timeout: deps.Config.LocalTimeout},
 		handshakes: make(chan struct{}, deps.Config.MaxHandshakes),
-		peers:      peers{set: map[*tls.Conn][]*x509.Certificate{}},
+		peers:      peers{set: map[hbone.Secured][]*x509.Certificate{}},
 	}
 	i.ctx, i.abort = context.WithCancelCause(context.Background())
 	i.pool = hbone.NewPool(i.dialPeer, deps.Config.Pool)

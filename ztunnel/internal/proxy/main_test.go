@@ -1,10 +1,29 @@
 package proxy
 
 import (
+	"fmt"
 	"os"
 	"testing"
 
+	"github.com/isthmus-mesh/isthmus/pkg/hbone"
 	"github.com/isthmus-mesh/isthmus/pkg/testkit/leak"
 )
 
-func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
+// transport of the tunnels in a run of all tests; it changes only between runs.
+var transport hbone.Transport
+
+// transports runs all tests once over each.
+type transports struct{ m *testing.M }
+
+func (t transports) Run() int {
+	code := 0
+	for _, transport = range []hbone.Transport{hbone.Standard, hbone.Records} {
+		if failed := t.m.Run(); failed != 0 {
+			fmt.Fprintln(os.Stderr, "failed over", transport)
+			code = failed
+		}
+	}
+	return code
+}
+
+func TestMain(m *testing.M) { os.Exit(leak.Main(transports{m})) }

@@ -2,14 +2,12 @@ package proxy
 
 import (
 	"context"
-	"crypto/tls"
 	"net"
 	"net/netip"
 	"strings"
 
 	"github.com/isthmus-mesh/isthmus/pkg/certs"
 	"github.com/isthmus-mesh/isthmus/pkg/hbone"
-	"github.com/isthmus-mesh/isthmus/pkg/netx"
 	"github.com/isthmus-mesh/isthmus/pkg/spiffe"
 )
 
@@ -31,8 +29,8 @@ func (i *Instance) dialPeer(ctx context.Context, key hbone.PoolKey) (net.Conn, e
 	}
 	shaking, cancelHandshake := context.WithTimeout(ctx, i.deps.Config.HandshakeTimeout)
 	defer cancelHandshake()
-	secured := tls.Client(quick(conn), certs.HBONEClientConfig(own, strings.Split(key.ExpectedSANs, ",")))
-	if err := secured.HandshakeContext(shaking); err != nil {
+	secured, err := i.deps.Config.Transport.Client(shaking, conn, certs.HBONEClientConfig(own, strings.Split(key.ExpectedSANs, ",")))
+	if err != nil {
 		conn.Close()
 		return nil, fail(flagTLS, "TLS handshake with %s, expecting %s: %w", key.Dest, key.ExpectedSANs, err)
 	}
@@ -41,14 +39,4 @@ func (i *Instance) dialPeer(ctx context.Context, key hbone.PoolKey) (net.Conn, e
 		return nil, err
 	}
 	return hbone.WithExpiry(believed, own.NotAfter()), nil
-}
-
-// quick is conn with cheaper system calls under the records of TLS, where it can be.
-func quick(conn net.Conn) net.Conn {
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		if direct, err := netx.Direct(tcp); err == nil {
-			return direct
-		}
-	}
-	return conn
 }

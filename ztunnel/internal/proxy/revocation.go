@@ -1,12 +1,12 @@
 package proxy
 
 import (
-	"crypto/tls"
 	"crypto/x509"
 	"net"
 	"sync"
 
 	"github.com/isthmus-mesh/isthmus/pkg/certs"
+	"github.com/isthmus-mesh/isthmus/pkg/hbone"
 )
 
 // Revocation knows which certificates must not be believed any more.
@@ -20,11 +20,11 @@ type Revocation interface {
 // peers are the tunnel connections of one pod, by which their other ends can be asked about again.
 type peers struct {
 	mu  sync.Mutex // guards set
-	set map[*tls.Conn][]*x509.Certificate
+	set map[hbone.Secured][]*x509.Certificate
 }
 
 // believed checks the other end of a connection after its handshake, and remembers it until the connection is closed.
-func (i *Instance) believed(conn *tls.Conn, own *certs.Workload) (net.Conn, error) {
+func (i *Instance) believed(conn hbone.Secured, own *certs.Workload) (net.Conn, error) {
 	if i.deps.Revocation == nil {
 		return conn, nil
 	}
@@ -43,16 +43,19 @@ func (i *Instance) believed(conn *tls.Conn, own *certs.Workload) (net.Conn, erro
 
 // trackedConn is forgotten when it is closed.
 type trackedConn struct {
-	*tls.Conn
+	hbone.Secured
 	peers *peers
 }
+
+// Unwrap lets data pass by: only closing is of interest here.
+func (c *trackedConn) Unwrap() net.Conn { return c.Secured }
 
 // Close implements net.Conn.
 func (c *trackedConn) Close() error {
 	c.peers.mu.Lock()
-	delete(c.peers.set, c.Conn)
+	delete(c.peers.set, c.Secured)
 	c.peers.mu.Unlock()
-	return c.Conn.Close()
+	return c.Secured.Close()
 }
 
 // watchRevocations closes the tunnels of peers whose certificates are revoked, whenever the lists change.
@@ -73,7 +76,7 @@ func (i *Instance) watchRevocations() {
 
 func (i *Instance) closeRevoked() {
 	i.peers.mu.Lock()
-	var gone []*tls.Conn
+	var gone []hbone.Secured
 	for conn, roots := range i.peers.set {
 		if err := i.deps.Revocation.Check(conn.ConnectionState().PeerCertificates, roots); err != nil {
 			i.deps.Log.Warn("closing a tunnel", "peer", conn.RemoteAddr(), "error", err)

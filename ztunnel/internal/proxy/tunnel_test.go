@@ -64,7 +64,7 @@ func newBed(t *testing.T) *bed {
 		}
 		factory := NewFactory(Deps{
 			Store: store, Certs: manager, Metrics: metrics, Revocation: b.revoked, AccessLog: telemetry.Scoped(log, "access"), Log: log,
-			Config: Config{Node: "node-" + string(rune('a'+i)), ResponseBaggage: true, IPv6: true},
+			Config: Config{Node: "node-" + string(rune('a'+i)), ResponseBaggage: true, IPv6: true, Transport: transport},
 		})
 		instance, err := factory.Start(t.Context(), Pod{
 			UID: name, Info: Info{Name: name, Namespace: "shop", ServiceAccount: name}, Net: podtest.Open(t, []string{b.pair.Client, b.pair.Server}[i], 0x539),

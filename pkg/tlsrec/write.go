@@ -1,0 +1,231 @@
+package tlsrec
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
+)
+
+const (
+	// batch is how much data goes into one write.
+	batch = 16 * maxContent
+	// updateLen is the size of the record of a KeyUpdate.
+	updateLen = overhead + headLen
+	// rekeyAfter is how many records one key protects; RFC 8446 section 5.5 allows AES-GCM 2^24.5.
+	rekeyAfter = 1 << 23
+	// farewellTime bounds the wait for an alert where it cannot be sent without waiting.
+	farewellTime = time.Second
+)
+
+// sender is the writing half of a Conn.
+type sender struct {
+	mu sync.Mutex // held during a write; guards the rest
+
+	keys   *keys
+	err    error  // why nothing more can be sent
+	unsent []byte // records that a deadline kept from being sent: they are first
+	limit  uint64 // records per key; 0 is rekeyAfter
+
+	try   func(fd uintptr) bool // write, made once
+	b     []byte
+	n     int
+	errno syscall.Errno
+}
+
+// Write implements net.Conn. When the write deadline passes, n counts what is sealed: its records are kept and sent before what is
+// written next, so that the connection stays whole.
+func (c *Conn) Write(p []byte) (int, error) { return c.put(p, false) }
+
+// WriteOwned is Write for a caller who owns p and one byte behind it, which must be within cap(p): they are changed meanwhile.
+func (c *Conn) WriteOwned(p []byte) (int, error) { return c.put(p, cap(p) > len(p)) }
+
+func (c *Conn) put(p []byte, spare bool) (n int, err error) {
+	tx := &c.tx
+	tx.mu.Lock()
+	for err == nil && (len(p) > 0 || len(tx.unsent) > 0) {
+		if err = tx.err; err != nil {
+			break
+		}
+		if len(tx.unsent) > 0 {
+			err = c.catchUp()
+			continue
+		}
+		part := p[:min(len(p), batch)]
+		p = p[len(part):]
+		if err = c.send(part, spare); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			n += len(part)
+		}
+	}
+	if err == nil {
+		err = tx.err
+	}
+	tx.mu.Unlock()
+	c.leaveWrite()
+	return n, err
+}
+
+// send seals and sends one batch.
+func (c *Conn) send(p []byte, spare bool) error {
+	tx := &c.tx
+	records := (len(p) + maxContent - 1) / maxContent
+	room := len(p) + records*overhead
+	limit := tx.limit
+	if limit == 0 {
+		limit = rekeyAfter
+	}
+	rekey := tx.keys.seq+uint64(records) > limit
+	if c.updateOwed.Load() && c.updateOwed.CompareAndSwap(true, false) {
+		rekey = true
+	}
+	if rekey {
+		room += updateLen
+	}
+	buf := netx.Pool.Get(room)
+	defer netx.Pool.Put(buf)
+	out := buf[:0]
+	if rekey {
+		var err error
+		if out, err = tx.rekey(out); err != nil {
+			tx.end(err)
+			return err
+		}
+	}
+	for len(p) > 0 {
+		n := min(len(p), maxContent)
+		out = tx.keys.seal(out, typeApplicationData, p[:n], spare)
+		p = p[n:]
+	}
+	return c.flush(out)
+}
+
+// rekey appends a KeyUpdate and goes on to the next keys. It asks for none of the peer, which knows its own limits.
+func (tx *sender) rekey(out []byte) ([]byte, error) {
+	out = tx.keys.seal(out, typeHandshake, []byte{messageKeyUpdate, 0, 0, 1, 0}, false)
+	return out, tx.keys.update()
+}
+
+// UpdateKeys changes the keys of what is sent from here on; with request the peer is asked to do the same.
+func (c *Conn) UpdateKeys(request bool) error {
+	tx := &c.tx
+	tx.mu.Lock()
+	err := tx.err
+	if err == nil && len(tx.unsent) > 0 {
+		err = c.catchUp()
+	}
+	if err == nil {
+		message := []byte{messageKeyUpdate, 0, 0, 1, 0}
+		if request {
+			message[4] = 1
+		}
+		out := tx.keys.seal(nil, typeHandshake, message, false)
+		if err = tx.keys.update(); err == nil {
+			err = c.flush(out)
+		}
+	}
+	tx.mu.Unlock()
+	c.leaveWrite()
+	return err
+}
+
+// flush sends sealed records. What a deadline keeps from being sent is kept.
+func (c *Conn) flush(out []byte) error {
+	n, err := c.push(out)
+	switch {
+	case err == nil:
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		c.tx.unsent = append(c.tx.unsent, out[n:]...)
+	default:
+		c.tx.end(err)
+	}
+	return err
+}
+
+// catchUp sends what an earlier deadline left.
+func (c *Conn) catchUp() error {
+	n, err := c.push(c.tx.unsent)
+	c.tx.unsent = c.tx.unsent[n:]
+	if len(c.tx.unsent) == 0 {
+		c.tx.unsent = nil
+	}
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		c.tx.end(err)
+	}
+	return err
+}
+
+func (c *Conn) push(b []byte) (int, error) {
+	if c.raw == nil {
+		return c.nc.Write(b)
+	}
+	tx := &c.tx
+	tx.b, tx.n, tx.errno = b, 0, 0
+	err := c.raw.Write(tx.try)
+	tx.b = nil
+	if err == nil && tx.errno != 0 {
+		err = &net.OpError{Op: "write", Net: "tcp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: os.NewSyscallError("write", tx.errno)}
+	}
+	return tx.n, err
+}
+
+// write is called when the socket may take something; false waits.
+func (tx *sender) write(fd uintptr) bool {
+	for tx.n < len(tx.b) {
+		n, errno := netx.WriteNow(fd, tx.b[tx.n:])
+		if tx.errno = errno; errno != 0 {
+			return errno != syscall.EAGAIN
+		}
+		tx.n += n
+	}
+	return true
+}
+
+// errCloseSent is what writing answers after CloseWrite.
+var errCloseSent = fmt.Errorf("TLS: close_notify is sent: %w", net.ErrClosed)
+
+// CloseWrite sends close_notify; reading goes on.
+func (c *Conn) CloseWrite() error {
+	tx := &c.tx
+	tx.mu.Lock()
+	err := tx.err
+	if err == nil && len(tx.unsent) > 0 {
+		err = c.catchUp()
+	}
+	if err == nil {
+		err = c.flush(tx.keys.seal(nil, typeAlert, []byte{1, byte(AlertCloseNotify)}, false))
+		tx.end(errCloseSent)
+	}
+	tx.mu.Unlock()
+	c.leaveWrite()
+	return err
+}
+
+// farewell sends an alert without waiting for a peer that does not read: what does not fit is of no use to it. Called with tx.mu
+// held, at a boundary of records, as the last thing that is sent.
+func (c *Conn) farewell(a Alert) {
+	level := byte(2)
+	if a == AlertCloseNotify {
+		level = 1
+	}
+	out := c.tx.keys.seal(nil, typeAlert, []byte{level, byte(a)}, false)
+	if c.raw != nil {
+		_ = c.raw.Control(func(fd uintptr) { _, _ = netx.WriteNow(fd, out) })
+		return
+	}
+	c.nc.SetWriteDeadline(time.Now().Add(farewellTime))
+	_, _ = c.nc.Write(out) // best effort
+}
+
+// end makes err final, unless there is one, and erases the keys.
+func (tx *sender) end(err error) {
+	if tx.err == nil {
+		tx.err = err
+	}
+	tx.keys.erase()
+	tx.unsent = nil
+}
