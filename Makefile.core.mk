@@ -79,7 +79,7 @@ fuzz: ## run every fuzz target for FUZZTIME (5s each)
 lint: gen-check tidy-check ## check generated code, module files, vet and the linters
 	@mkdir -p $(BIN)
 	cd tools/lint && GOWORK=off go build -o $(BIN)/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
-	$(BIN)/golangci-lint run $(MODULES:%=./%/...)
+	for m in $(MODULES); do echo "lint $$m"; (cd $$m && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yml ./...); done
 
 .PHONY: gen
 gen: ## regenerate what is generated
