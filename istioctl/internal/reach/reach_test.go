@@ -205,3 +205,32 @@ func TestRefusal(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestForward: connections to a port of this machine reach the pod, until it ends.
+func TestForward(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "the pod") }))
+	defer server.Close()
+	v := newVillage()
+	v.server = server.Listener.Addr().String()
+	m := &Mesh{place: v, Timeout: 10 * time.Second}
+	ctx, cancel := context.WithCancel(t.Context())
+	ready, done := make(chan int, 1), make(chan error, 1)
+	go func() {
+		done <- m.Forward(ctx, Pod{Namespace: "n", Name: "p"}, 80, "127.0.0.1:0", func(port int) { ready <- port }, func(err error) { t.Error(err) })
+	}()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Get(fmt.Sprintf("http://127.0.0.1:%d/", <-ready))
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(response.Body)
+	response.Body.Close()
+	if err != nil || string(body) != "the pod" {
+		t.Errorf("%q, %v", body, err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
