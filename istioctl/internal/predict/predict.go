@@ -72,14 +72,7 @@ func Predict(before, after *why.World, options why.Options, requests []why.Quest
 	}
 	out.Asked = len(requests)
 	for _, q := range requests {
-		was, err := ask(a, q)
-		if err != nil {
-			return nil, err
-		}
-		is, err := ask(b, q)
-		if err != nil {
-			return nil, err
-		}
+		was, is := ask(a, q), ask(b, q)
 		if !same(was, is) {
 			out.Requests = append(out.Requests, Request{Question: q, Before: was, After: is})
 		}
@@ -107,11 +100,11 @@ func policyNamespaces(before, after *why.World) (out []string) {
 	return out
 }
 
-func ask(m *why.Model, q why.Question) (Outcome, error) {
+func ask(m *why.Model, q why.Question) Outcome {
 	r, err := m.Ask(q)
 	if err != nil {
 		// A port that is not there yet, or not any more, and the like.
-		return Outcome{Outcome: why.Broken, Cause: err.Error()}, nil
+		return Outcome{Outcome: why.Broken, Cause: err.Error()}
 	}
 	o := Outcome{Outcome: r.Verdict.Outcome, Status: r.Verdict.Status, Share: r.Verdict.Share, Cause: r.Verdict.Cause, Refs: r.Verdict.Refs}
 	for _, address := range r.Verdict.Reached {
@@ -140,7 +133,7 @@ func ask(m *why.Model, q why.Question) (Outcome, error) {
 			}
 		}
 	}
-	return o, nil
+	return o
 }
 
 // same is whether nobody would notice a difference.

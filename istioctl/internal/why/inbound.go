@@ -96,7 +96,7 @@ func (w *walk) admit(h *Hop, local *l4.Workload, conn authz.Conn) *Verdict {
 		v := w.deniedBy(local, verdict, conn)
 		return &v
 	}
-	v := w.noneAllows(local, steps, conn)
+	v := w.noneAllows(steps, conn)
 	return &v
 }
 

@@ -224,7 +224,7 @@ func (s *station) decided(h *Hop, chain *l7.Chain, conn *l7.Conn, o *outcome) pa
 		return h.end(v)
 	}
 	s.weights(h, d)
-	return s.cluster(h, d.ClusterName, d.Cluster, d.Endpoints, conn, o.req)
+	return s.cluster(h, d.ClusterName, d.Cluster, d.Endpoints, conn)
 }
 
 // weights are how a route shares out its requests.
@@ -273,7 +273,7 @@ func (s *station) tcp(h *Hop, chain *l7.Chain, conn *l7.Conn) path {
 			branches = append(branches, branch{ways[name].count, next.end(s.noCluster(name, nil))})
 			continue
 		}
-		branches = append(branches, branch{ways[name].count, s.cluster(next, name, d.Cluster, d.Endpoints, conn, nil)})
+		branches = append(branches, branch{ways[name].count, s.cluster(next, name, d.Cluster, d.Endpoints, conn)})
 	}
 	return worst(branches)
 }
@@ -293,7 +293,7 @@ func (w *walk) portRef() *Ref {
 }
 
 // cluster goes on to each of the endpoints.
-func (s *station) cluster(h *Hop, name string, c *l7.Cluster, endpoints *l7.Endpoints, conn *l7.Conn, req *l7.Request) path {
+func (s *station) cluster(h *Hop, name string, c *l7.Cluster, endpoints *l7.Endpoints, conn *l7.Conn) path {
 	h.add("cluster", name, nil)
 	switch {
 	case c.Discovery == l7.DiscoveryOriginalDst && conn.Destination.IsValid():

@@ -118,9 +118,11 @@ func as(have *l4.Workload, s *source) *l4.Workload {
 func (w *walk) external(h *Hop) path {
 	h.add("destination", w.to.title+" is no service, pod or ServiceEntry of the mesh", nil)
 	h.Next = "plain TCP to whatever address DNS has for it"
-	return h.end(Verdict{Outcome: Allowed, Reached: []string{w.to.title}, Cause: fmt.Sprintf(
-		"%s is not known to the mesh: ztunnel passes the connection on as it is, and no policy is asked", w.to.title),
-		Remedy: "a ServiceEntry makes it known, with names, policies and telemetry"})
+	return h.end(Verdict{
+		Outcome: Allowed, Reached: []string{w.to.title},
+		Cause:  fmt.Sprintf("%s is not known to the mesh: ztunnel passes the connection on as it is, and no policy is asked", w.to.title),
+		Remedy: "a ServiceEntry makes it known, with names, policies and telemetry",
+	})
 }
 
 // addresses are those that the name of the destination resolves to.

@@ -88,7 +88,7 @@ func ruleIndex(field string) int {
 }
 
 // noneAllows explains a refusal because there are ALLOW policies and none matches.
-func (w *walk) noneAllows(local *l4.Workload, steps []authz.Step, conn authz.Conn) Verdict {
+func (w *walk) noneAllows(steps []authz.Step, conn authz.Conn) Verdict {
 	v := denied("add a rule that allows "+w.client(conn), "ALLOW policies exist, and none of their rules allows %s", w.client(conn))
 	var why []string
 	for _, s := range steps {
