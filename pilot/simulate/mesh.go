@@ -104,13 +104,13 @@ func (m *Mesh) Ambient() (addresses, policies []Resource) {
 	return m.feed.global(AddressType), m.feed.global(AuthorizationType)
 }
 
-// Services, by namespace and hostname.
+// Services are those of the mesh, by namespace and hostname.
 func (m *Mesh) Services() []*ambient.Service { return m.registry.Services() }
 
-// Workloads, by uid.
+// Workloads are those of the mesh, by uid.
 func (m *Mesh) Workloads() []*ambient.Workload { return m.registry.Workloads() }
 
-// Policies with what became of them at L4, by namespace and name.
+// Policies are those of the mesh, with what became of them at L4, by namespace and name.
 func (m *Mesh) Policies() []*ambient.Policy { return m.registry.Policies() }
 
 // Statuses are those of all objects.
