@@ -165,8 +165,8 @@ func pods(selector string) map[string]any {
 		if p.app == "waypoint" {
 			labels = map[string]any{"gateway.networking.k8s.io/gateway-name": "waypoint"}
 		}
-		key, value, _ := strings.Cut(selector, "=")
-		if selector != "" && labels[key] != value {
+		key, value, one := strings.Cut(selector, "=")
+		if have, is := labels[key]; selector != "" && (!is || one && have != value) {
 			continue
 		}
 		ready := "True"

@@ -29,7 +29,7 @@ func main() {
 
 // run returns the exit code.
 func run(ctx context.Context, args []string) int {
-	cmd := root()
+	cmd := root() //nolint:contextcheck // cobra passes it on
 	cmd.SetArgs(cli.GlobalsLast(args))
 	err := cmd.ExecuteContext(ctx)
 	exit := &cli.ExitError{Code: 1, Err: err}
@@ -61,7 +61,7 @@ func root() *cobra.Command {
 	}
 	cmd.SuggestionsMinimumDistance = 2
 	addCommands(cmd, globals)
-	cli.AddCompletion(cmd, globals)
+	cli.AddCompletion(cmd, globals, os.LookupEnv)
 	cmd.SetFlagErrorFunc(cli.SuggestFlag)
 	return cmd
 }

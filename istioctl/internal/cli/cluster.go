@@ -28,6 +28,8 @@ type Globals struct {
 	Timeout time.Duration
 
 	progress *Progress // nil before Begin, and where nobody watches
+	// lookup is the environment, when names are completed.
+	lookup func(string) (string, bool)
 }
 
 // Add adds the flags.

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -25,12 +24,10 @@ type Completer func(cmd *cobra.Command, args []string, begin string) ([]string, 
 func complete(g *Globals, names func(context.Context, *reach.Mesh) ([]string, error)) Completer {
 	return func(cmd *cobra.Command, _ []string, begin string) ([]string, cobra.ShellCompDirective) {
 		const files = cobra.ShellCompDirectiveNoFileComp
-		_ = FromEnvironment(cmd.Flags(), os.LookupEnv) // what cannot be set completes nothing
-		ctx := cmd.Context()
-		if ctx == nil {
-			ctx = context.Background() // cobra gives commands none when it completes
+		if g.lookup != nil {
+			_ = FromEnvironment(cmd.Flags(), g.lookup) // what cannot be set completes nothing
 		}
-		ctx, cancel := context.WithTimeout(ctx, completionTime)
+		ctx, cancel := context.WithTimeout(cmd.Context(), completionTime)
 		defer cancel()
 		mesh, err := g.Mesh()
 		if err != nil {
@@ -82,8 +79,9 @@ func list(ctx context.Context, mesh *reach.Mesh, kind reach.Kind, namespace stri
 }
 
 // AddCompletion gives the commands below one that take a pod, and have no completion of their own, that of pods; and the flag for the
-// namespace that of namespaces.
-func AddCompletion(cmd *cobra.Command, g *Globals) {
+// namespace that of namespaces. lookup is the environment.
+func AddCompletion(cmd *cobra.Command, g *Globals, lookup func(string) (string, bool)) {
+	g.lookup = lookup
 	if cmd.PersistentFlags().Lookup("namespace") != nil {
 		_ = cmd.RegisterFlagCompletionFunc("namespace", CompleteNamespaces(g)) // an error if it is not there, or has one
 	}
@@ -96,6 +94,6 @@ func AddCompletion(cmd *cobra.Command, g *Globals) {
 		cmd.ValidArgsFunction = CompleteGateways(g)
 	}
 	for _, sub := range cmd.Commands() {
-		AddCompletion(sub, g)
+		AddCompletion(sub, g, lookup)
 	}
 }

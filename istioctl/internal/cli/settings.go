@@ -31,10 +31,7 @@ func FromEnvironment(flags *pflag.FlagSet, lookup func(string) (string, bool)) e
 func FromFile(cmd *cobra.Command, lookup func(string) (string, bool)) error {
 	path, ok := lookup("ISTIOCONFIG")
 	if !ok {
-		home, err := os.UserHomeDir()
-		if err != nil {
-			return nil //nolint:nilerr // nobody's home has no settings
-		}
+		home, _ := os.UserHomeDir() // nobody's home has no settings
 		path = filepath.Join(home, ".istioctl", "config.yaml")
 	}
 	data, err := os.ReadFile(path)

@@ -172,12 +172,3 @@ func ready(pod *corev1.Pod) bool {
 		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
 	})
 }
-
-// names joins namespace/name of objects.
-func names[T kube.Object](all []T) string {
-	var out []string
-	for _, o := range all {
-		out = append(out, o.GetNamespace()+"/"+o.GetName())
-	}
-	return strings.Join(out, ", ")
-}

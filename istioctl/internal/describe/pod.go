@@ -133,7 +133,7 @@ func (m *Mesh) enrolment(p *printer, pod *corev1.Pod, known *ambient.Workload, n
 	if enrolled {
 		p.line(1, "Identity: spiffe://%s/ns/%s/sa/%s", cmp.Or(known.Proto.GetTrustDomain(), "cluster.local"), pod.Namespace, cmp.Or(known.Proto.GetServiceAccount(), "default"))
 		m.node(p, pod, node)
-		m.binding(p, 1, known.Binding, known.Proto.GetWaypoint() != nil, "to its address")
+		m.binding(p, known.Binding, known.Proto.GetWaypoint() != nil, "to its address")
 	}
 }
 
@@ -156,16 +156,16 @@ func (m *Mesh) node(p *printer, pod *corev1.Pod, node Node) {
 }
 
 // binding says which waypoint something asks for, and what came of it.
-func (m *Mesh) binding(p *printer, indent int, b ambient.Binding, used bool, to string) {
+func (m *Mesh) binding(p *printer, b ambient.Binding, used bool, to string) {
 	switch {
 	case b.Waypoint != "" && b.Reason == ambient.ReasonUnsupportedTraffic:
-		p.line(indent, "Waypoint for traffic %s: None (%s is not for it)", to, b.Waypoint)
+		p.line(1, "Waypoint for traffic %s: None (%s is not for it)", to, b.Waypoint)
 	case b.Waypoint == "":
-		p.line(indent, "Waypoint for traffic %s: None", to)
+		p.line(1, "Waypoint for traffic %s: None", to)
 	case !used:
-		p.line(indent, "WARNING: waypoint %s is asked for traffic %s, and not used: %s%s", b.Waypoint, to, b.Reason, m.remedy(b.Waypoint))
+		p.line(1, "WARNING: waypoint %s is asked for traffic %s, and not used: %s%s", b.Waypoint, to, b.Reason, m.remedy(b.Waypoint))
 	default:
-		p.line(indent, "Waypoint for traffic %s: %s%s", to, b.Waypoint, m.waypointState(b.Waypoint))
+		p.line(1, "Waypoint for traffic %s: %s%s", to, b.Waypoint, m.waypointState(b.Waypoint))
 	}
 }
 

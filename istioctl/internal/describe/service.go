@@ -61,7 +61,7 @@ func (m *Mesh) describeService(p *printer, s *corev1.Service, pod *corev1.Pod) {
 		p.line(1, "It is a name for %q in DNS: the mesh does nothing with it", s.Spec.ExternalName)
 		return
 	}
-	m.binding(p, 1, know.Binding, know.Proto.GetWaypoint() != nil, "to the service")
+	m.binding(p, know.Binding, know.Proto.GetWaypoint() != nil, "to the service")
 	l7 := know.Proto.GetWaypoint() != nil
 	m.destinationRules(p, s, pod, l7)
 	m.virtualServices(p, s, pod, l7)
@@ -287,16 +287,16 @@ func httpMatches(r *networkingapi.HTTPRoute) string {
 	for _, match := range r.GetMatch() {
 		var parts []string
 		if uri := match.GetUri(); uri != nil {
-			parts = append(parts, stringMatch(uri, "*"))
+			parts = append(parts, stringMatch(uri))
 		}
 		if method := match.GetMethod(); method != nil {
-			parts = append(parts, "method "+stringMatch(method, "*"))
+			parts = append(parts, "method "+stringMatch(method))
 		}
 		for _, name := range sorted(match.GetHeaders()) {
-			parts = append(parts, fmt.Sprintf("header %s=%s", name, stringMatch(match.GetHeaders()[name], "*")))
+			parts = append(parts, fmt.Sprintf("header %s=%s", name, stringMatch(match.GetHeaders()[name])))
 		}
 		for _, name := range sorted(match.GetQueryParams()) {
-			parts = append(parts, fmt.Sprintf("parameter %s=%s", name, stringMatch(match.GetQueryParams()[name], "*")))
+			parts = append(parts, fmt.Sprintf("parameter %s=%s", name, stringMatch(match.GetQueryParams()[name])))
 		}
 		if len(parts) == 0 {
 			parts = []string{"/*"}
@@ -309,14 +309,15 @@ func httpMatches(r *networkingapi.HTTPRoute) string {
 	return strings.Join(out, ", ")
 }
 
-func stringMatch(s *networkingapi.StringMatch, rest string) string {
+// stringMatch writes what a text has to be; * is any.
+func stringMatch(s *networkingapi.StringMatch) string {
 	switch {
 	case s.GetPrefix() != "":
-		return s.GetPrefix() + rest
+		return s.GetPrefix() + "*"
 	case s.GetRegex() != "":
 		return "~" + s.GetRegex()
 	case s.GetExact() != "":
 		return s.GetExact()
 	}
-	return rest
+	return "*"
 }

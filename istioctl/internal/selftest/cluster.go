@@ -42,16 +42,25 @@ type right struct{ verb, group, resource, sub string }
 
 func rights(ctx context.Context, s *Subject) []Result {
 	return may(ctx, s, "Ask for these rights: without them some commands cannot look", []right{
-		{"list", "", "pods", ""}, {"get", "", "configmaps", ""}, {"create", "", "pods", "portforward"}, {"get", "", "pods", "log"},
+		{"list", "", "pods", ""},
+		{"get", "", "configmaps", ""},
+		{"create", "", "pods", "portforward"},
+		{"get", "", "pods", "log"},
 		{"list", "gateway.networking.k8s.io", "gateways", ""},
 	})
 }
 
 func rightsToInstall(ctx context.Context, s *Subject) []Result {
 	return may(ctx, s, "Ask for these rights, or have an administrator install (istioctl manifest generate prints what)", []right{
-		{"create", "", "namespaces", ""}, {"create", "rbac.authorization.k8s.io", "clusterroles", ""}, {"create", "rbac.authorization.k8s.io", "clusterrolebindings", ""},
-		{"create", "apiextensions.k8s.io", "customresourcedefinitions", ""}, {"create", "admissionregistration.k8s.io", "validatingwebhookconfigurations", ""},
-		{"create", "apps", "daemonsets", ""}, {"create", "apps", "deployments", ""}, {"create", "", "services", ""}, {"create", "", "configmaps", ""},
+		{"create", "", "namespaces", ""},
+		{"create", "rbac.authorization.k8s.io", "clusterroles", ""},
+		{"create", "rbac.authorization.k8s.io", "clusterrolebindings", ""},
+		{"create", "apiextensions.k8s.io", "customresourcedefinitions", ""},
+		{"create", "admissionregistration.k8s.io", "validatingwebhookconfigurations", ""},
+		{"create", "apps", "daemonsets", ""},
+		{"create", "apps", "deployments", ""},
+		{"create", "", "services", ""},
+		{"create", "", "configmaps", ""},
 		{"create", "", "serviceaccounts", ""},
 	})
 }

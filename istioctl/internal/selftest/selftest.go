@@ -61,7 +61,11 @@ type Check struct {
 // Before are the checks that an installation depends on, After those of one that is there.
 func Before() []Check {
 	return []Check{
-		{nameAPI, apiServer}, {"permissions to install", rightsToInstall}, {"Gateway API", gatewayAPI}, {"nodes", kernels}, {"clocks", clocks},
+		{nameAPI, apiServer},
+		{"permissions to install", rightsToInstall},
+		{"Gateway API", gatewayAPI},
+		{"nodes", kernels},
+		{"clocks", clocks},
 		{"network policies", networkPolicies},
 	}
 }
@@ -72,9 +76,22 @@ func Data() []Check { return []Check{{"network policies", networkPolicies}, {"en
 // After are the checks of a mesh that runs.
 func After() []Check {
 	return []Check{
-		{nameAPI, apiServer}, {"permissions", rights}, {"definitions", definitions}, {"Gateway API", gatewayAPI}, {"istiod", istiod},
-		{"versions", versions}, {"configuration", problems}, {"webhooks", webhooks}, {"CNI agents", agents}, {"ztunnels", ztunnels}, {"proxies", proxies},
-		{"root certificate", rootCertificate}, {"certificates", certificates}, {"enrolment", enrolment}, {"waypoints", waypoints}, {"clocks", clocks},
+		{nameAPI, apiServer},
+		{"permissions", rights},
+		{"definitions", definitions},
+		{"Gateway API", gatewayAPI},
+		{"istiod", istiod},
+		{"versions", versions},
+		{"configuration", problems},
+		{"webhooks", webhooks},
+		{"CNI agents", agents},
+		{"ztunnels", ztunnels},
+		{"proxies", proxies},
+		{"root certificate", rootCertificate},
+		{"certificates", certificates},
+		{"enrolment", enrolment},
+		{"waypoints", waypoints},
+		{"clocks", clocks},
 		{"network policies", networkPolicies},
 	}
 }

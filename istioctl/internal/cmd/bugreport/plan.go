@@ -218,14 +218,14 @@ func (c *collector) events(ctx context.Context) ([]byte, error) {
 // log is the end of a pod's log.
 func (c *collector) log(ctx context.Context, p reach.Pod, before bool) ([]byte, error) {
 	in, err := c.mesh.Logs(ctx, p, reach.Logs{Since: c.flags.from, Previous: before})
-	if before && err != nil {
-		return nil, nil //nolint:nilerr // it was never restarted
-	}
 	if err != nil {
+		if before {
+			err = nil // it was never restarted
+		}
 		return nil, err
 	}
 	defer in.Close()
-	tail, err := end(in, maxLog)
+	tail, err := end(in)
 	if err != nil && len(tail) == 0 {
 		return nil, err
 	}
@@ -235,7 +235,8 @@ func (c *collector) log(ctx context.Context, p reach.Pod, before bool) ([]byte, 
 }
 
 // end returns the last bytes of a stream, from the begin of a line.
-func end(in io.Reader, most int) ([]byte, error) {
+func end(in io.Reader) ([]byte, error) {
+	const most = maxLog
 	var kept []byte
 	buffer := make([]byte, 64<<10)
 	for {

@@ -58,8 +58,8 @@ func New(g *cli.Globals) *cobra.Command {
 		cmd.AddCommand(f.addOn(a))
 	}
 	cmd.AddCommand(
-		f.proxy("envoy", "Open the admin interface of a proxy", "  istioctl dashboard envoy deploy/istio-ingressgateway.istio-system", reach.AdminPort, ""),
-		f.proxy("proxy", "Open the admin interface of a waypoint, gateway or ztunnel", "  istioctl dashboard proxy deploy/waypoint", reach.AdminPort, ""),
+		f.proxy("envoy", "Open the admin interface of a proxy", "  istioctl dashboard envoy deploy/istio-ingressgateway.istio-system"),
+		f.proxy("proxy", "Open the admin interface of a waypoint, gateway or ztunnel", "  istioctl dashboard proxy deploy/waypoint"),
 		f.controlPlane("controlz", "Open ControlZ, the log levels of the control plane", "  istioctl dashboard controlz", reach.ControlPort, "/scopej/"),
 		f.controlPlane("istiod-debug", "Open the debug interface of the control plane", "  istioctl dashboard istiod-debug", reach.MonitoringPort, "/debug"),
 	)
@@ -98,8 +98,9 @@ func (f *flags) addOn(a addOn) *cobra.Command {
 	return cmd
 }
 
-func (f *flags) proxy(name, short, example string, port int, path string) *cobra.Command {
+func (f *flags) proxy(name, short, example string) *cobra.Command {
 	var selector string
+	var port int
 	cmd := &cobra.Command{
 		Use: name + " [POD]", Short: short, Example: example,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -118,7 +119,7 @@ func (f *flags) proxy(name, short, example string, port int, path string) *cobra
 				if err != nil {
 					return err
 				}
-				return f.serve(cmd, mesh, pod, port, path)
+				return f.serve(cmd, mesh, pod, port, "")
 			}
 			pods, err := mesh.Pods(cmd.Context(), mesh.Default, selector)
 			if err != nil {
@@ -127,11 +128,11 @@ func (f *flags) proxy(name, short, example string, port int, path string) *cobra
 			if len(pods) == 0 {
 				return fmt.Errorf("no pod with %s runs in namespace %s", selector, mesh.Default)
 			}
-			return f.serve(cmd, mesh, pods[0], port, path)
+			return f.serve(cmd, mesh, pods[0], port, "")
 		},
 	}
 	cmd.Flags().StringVarP(&selector, "selector", "l", "", "labels of the pod, instead of its name")
-	cmd.Flags().IntVar(&port, "ui-port", port, "port of the pod")
+	cmd.Flags().IntVar(&port, "ui-port", reach.AdminPort, "port of the pod")
 	return cmd
 }
 

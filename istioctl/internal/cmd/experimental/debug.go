@@ -57,7 +57,7 @@ func internalDebug(g *cli.Globals) *cobra.Command {
 	return cmd
 }
 
-func config(g *cli.Globals) *cobra.Command {
+func config() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "config", Short: "Look at this program's settings",
 		Example: "  istioctl x config list",

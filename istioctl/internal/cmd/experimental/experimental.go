@@ -13,7 +13,7 @@ func New(g *cli.Globals, more ...*cobra.Command) *cobra.Command {
 		Use: "experimental", Aliases: []string{"x", "exp"}, Short: "Commands that may still change",
 		Example: "  istioctl x describe pod productpage-v1-7d9c-x2x\n  istioctl x authz check deploy/waypoint\n  istioctl x metrics reviews-v1",
 	}
-	cmd.AddCommand(describeCommands(g), authz(g), metrics(g), config(g), internalDebug(g), wait(g))
+	cmd.AddCommand(describeCommands(g), authz(g), metrics(g), config(), internalDebug(g), wait(g))
 	cmd.AddCommand(more...)
 	return cli.Group(cmd)
 }

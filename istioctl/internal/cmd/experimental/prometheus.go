@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"net/url"
 	"strconv"
 	"time"
@@ -69,8 +70,8 @@ func evaluate(ctx context.Context, mesh *reach.Mesh, server reach.Pod, expressio
 	}
 	text, _ := answer.Data.Result[0].Value[1].(string)
 	v, err := strconv.ParseFloat(text, 64)
-	if err != nil || v != v { // NaN is the quantile of nothing
-		return 0, nil //nolint:nilerr // as above
+	if math.IsNaN(v) { // the quantile of nothing
+		return 0, nil
 	}
-	return v, nil
+	return v, err
 }
