@@ -46,7 +46,7 @@ const connectOriginate = `{"name":"connect_originate","internal_listener":{},
  "stat_prefix":"connect_originate","cluster":"connect_originate","tunneling_config":{"hostname":"%DOWNSTREAM_LOCAL_ADDRESS%"}}}]}]}`
 
 // originateCluster is how tunnels are opened.
-const originateCluster = `{"name":"connect_originate","type":"ORIGINAL_DST","lb_policy":"CLUSTER_PROVIDED","connect_timeout":"2s",
+const originateCluster = `{"name":"connect_originate","type":"ORIGINAL_DST","lb_policy":"CLUSTER_PROVIDED","connect_timeout":"30s",
 "original_dst_lb_config":{"upstream_port_override":15008},
 "transport_socket":{"name":"envoy.transport_sockets.tls","typed_config":{"@type":"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
  "common_tls_context":{"alpn_protocols":["h2"],
@@ -120,7 +120,7 @@ func (b *bed) cluster(name string) string {
 		breakers = `"circuit_breakers":{"thresholds":[{` + b.breakers + `}]},`
 	}
 	return `{"name":"` + name + `","type":"EDS","eds_cluster_config":{"eds_config":{"ads":{},"resource_api_version":"V3"},"service_name":"` + name + `"},
-"lb_policy":"LEAST_REQUEST","connect_timeout":"2s",` + breakers + `
+"lb_policy":"LEAST_REQUEST","connect_timeout":"30s",` + breakers + `
 "metadata":{"filter_metadata":{"isthmus.mesh":{` + b.own + `}}},
 "transport_socket_matches":[` + b.sockets + `
  {"name":"hbone","match":{"tunnel":"h2"},"transport_socket":{"name":"envoy.transport_sockets.internal_upstream","typed_config":{

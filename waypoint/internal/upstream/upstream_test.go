@@ -62,7 +62,7 @@ func hello(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "hello "+r.Pr
 
 func cluster(name string, http l7.UpstreamHTTP) *l7.Cluster {
 	return &l7.Cluster{
-		Name: name, Discovery: l7.DiscoveryEDS, EDSName: name, HTTP: http, Connect: 2 * time.Second, LocalEndpoints: true,
+		Name: name, Discovery: l7.DiscoveryEDS, EDSName: name, HTTP: http, Connect: 30 * time.Second, LocalEndpoints: true,
 		LB:       l7.LB{Policy: l7.LBLeastRequest, PanicThreshold: 50},
 		Breakers: l7.Breakers{MaxConnections: 1 << 30, MaxPending: 1 << 30, MaxRequests: 1 << 30, MaxRetries: 3},
 	}
