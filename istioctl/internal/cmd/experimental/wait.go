@@ -46,7 +46,7 @@ func wait(g *cli.Globals) *cobra.Command {
 func delivered(ctx context.Context, cmd *cobra.Command, g *cli.Globals, mesh *reach.Mesh, revision string, timeout time.Duration) error {
 	pods, err := mesh.Istiod(ctx, g.IstioNamespace, revision)
 	if err != nil {
-		return err
+		return ended(ctx, err, timeout, "")
 	}
 	last := ""
 	for good := 0; good < 2; { // twice: what was written just now may not have been sent yet
@@ -80,8 +80,11 @@ func delivered(ctx context.Context, cmd *cobra.Command, g *cli.Globals, mesh *re
 	return nil
 }
 
+// ended explains an error that may be that the time is up.
 func ended(ctx context.Context, err error, timeout time.Duration, last string) error {
-	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	// The client's own limiter gives up before the time is up when it would be by its turn, and has no type for that.
+	early := strings.Contains(err.Error(), "would exceed context deadline")
+	if !early && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return err
 	}
 	if last == "" {
