@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/isthmus-mesh/isthmus/operator/charts"
+	"github.com/isthmus-mesh/isthmus/pkg/nearest"
 )
 
 // top are the values beside those of the charts, and the chart whose schema knows each.
@@ -256,40 +257,8 @@ func article(kind string) string {
 // unknown says that a key is unknown, and the nearest that is known.
 func unknown(path, key string, known []string) error {
 	hint := "put it under spec.unvalidatedValues if a changed chart reads it"
-	if near := nearest(key, known); near != "" {
+	if near := nearest.Word(key, known, 1+len(key)/3); near != "" {
 		hint = fmt.Sprintf("did you mean %q?", near)
 	}
 	return fmt.Errorf("%s: unknown value; %s", path, hint)
-}
-
-// nearest returns the known word with the fewest changes, if those are few.
-func nearest(word string, known []string) string {
-	best, least := "", 1+len(word)/3
-	for _, k := range known {
-		if d := distance(word, k); d <= least && (best == "" || d < distance(word, best)) {
-			best = k
-		}
-	}
-	return best
-}
-
-// distance is that of Levenshtein, in bytes.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -6,6 +6,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/isthmus-mesh/isthmus/pkg/nearest"
 )
 
 // SuggestFlag adds to the complaint about a flag which one may have been meant.
@@ -14,37 +16,16 @@ func SuggestFlag(cmd *cobra.Command, err error) error {
 	if !ok {
 		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
 	}
-	best, distance := "", 3
+	var known []string
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if d := editDistance(name, f.Name); !f.Hidden && d < distance {
-			best, distance = f.Name, d
+		if !f.Hidden {
+			known = append(known, f.Name)
 		}
 	})
-	if best == "" {
-		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
+	if meant := nearest.Word(name, known, 2); meant != "" {
+		return fmt.Errorf("%w; did you mean --%s?", err, meant)
 	}
-	return fmt.Errorf("%w; did you mean --%s?", err, best)
-}
-
-// editDistance is how many letters have to be put in, taken out or replaced.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
+	return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
 }
 
 // Group makes a command one that only has others: without one it prints what there are, and a wrong one is an error.
