@@ -14,7 +14,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -31,6 +30,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/pkg/kube/kubetest"
 	"github.com/isthmus-mesh/isthmus/pkg/spiffe"
 	"github.com/isthmus-mesh/isthmus/pkg/testkit"
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
 )
 
 // machine is a real API server with a node of which only the network is there.
@@ -166,11 +166,7 @@ func (c *machine) annotation(name string) string {
 
 func (c *machine) eventually(what string, ok func() bool) {
 	c.t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			c.t.Fatalf("never came true: %s", what)
-		}
-	}
+	wait.Until(c.t, patience, what, ok, nil)
 }
 
 func (c *machine) label(mode string) {

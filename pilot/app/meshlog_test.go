@@ -2,11 +2,13 @@ package app
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
 	"testing"
-	"time"
+
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
 )
 
 // lockedBuffer is written by the control plane while the test reads it.
@@ -43,11 +45,7 @@ func TestAccessLogSettingsWithoutEffectAreLogged(t *testing.T) {
 		if step.mesh != "" {
 			write(t, mesh, "mesh.yaml", step.mesh)
 		}
-		for deadline := time.Now().Add(patience); !logged(step.want)(); time.Sleep(5 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("%q is not in the log:\n%s", step.want, log.String())
-			}
-		}
+		wait.Until(t, patience, fmt.Sprintf("%q is in the log", step.want), logged(step.want), log.String)
 	}
 	if !logged("part of the mesh configuration has no effect")() {
 		t.Error(log.String())

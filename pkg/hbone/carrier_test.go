@@ -12,6 +12,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/pkg/spiffe"
 	"github.com/isthmus-mesh/isthmus/pkg/testkit"
 	"github.com/isthmus-mesh/isthmus/pkg/testkit/leak"
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/tcp"
 )
 
 // carriage is what carries HTTP/2 in a run of all tests.
@@ -63,7 +64,7 @@ type halfCloser interface {
 func carrier(t testing.TB) (client, server halfCloser) {
 	t.Helper()
 	if current.plain {
-		return socketPair(t)
+		return tcp.Pair(t)
 	}
 	return secured(t, current)
 }
@@ -85,7 +86,7 @@ func secured(t testing.TB, c carriage) (client, server Secured) {
 		return w
 	}
 	from, to := issue("client"), issue("server")
-	a, b := socketPair(t)
+	a, b := tcp.Pair(t)
 	done := make(chan error, 1)
 	ctx := deadline(t)
 	go func() {

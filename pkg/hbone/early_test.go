@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/netx"
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/tcp"
 )
 
 // The first bytes of a tunnel go with its request, and arrive once, in order, whatever their number.
@@ -37,7 +38,7 @@ func TestEarlyBytesComeFirst(t *testing.T) {
 
 // They pass to a socket as what comes later does.
 func TestEarlyBytesAreForwarded(t *testing.T) {
-	app, end := socketPair(t)
+	app, end := tcp.Pair(t)
 	done := make(chan error, 1)
 	cc, _ := connect(t, handlerFunc(func(_ context.Context, _ *Request, w ResponseWriter) {
 		s, err := w.Accept(nil)
@@ -102,7 +103,7 @@ func TestAnswersReachAnApplicationThatIsSilent(t *testing.T) {
 		io.Copy(s, s)
 		s.CloseWrite()
 	}), ServerConfig{})
-	app, end := socketPair(t)
+	app, end := tcp.Pair(t)
 	type result struct {
 		s   *Stream
 		err error
@@ -175,7 +176,7 @@ func TestFailuresReachAnApplicationThatIsSilent(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cc, _ := connect(t, h, ServerConfig{})
-			app, end := socketPair(t)
+			app, end := tcp.Pair(t)
 			ctx, cancel := context.WithTimeout(t.Context(), tt.patience)
 			defer cancel()
 			s, _, err := cc.Connect(ctx, &Request{Authority: tt.authority, App: app, Received: new(atomic.Uint64)})
@@ -219,7 +220,7 @@ func TestABrokenConnectionReachesASilentApplication(t *testing.T) {
 			close(reached)
 			<-ctx.Done()
 		}), ServerConfig{})
-		app, end := socketPair(t)
+		app, end := tcp.Pair(t)
 		go func() {
 			<-reached
 			if accept {

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/isthmus-mesh/isthmus/pkg/netx"
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/tcp"
 )
 
 // handlerFunc adapts a function to Handler.
@@ -36,26 +37,6 @@ func echo(_ context.Context, r *Request, w ResponseWriter) {
 	}
 	io.Copy(s, s)
 	s.CloseWrite()
-}
-
-// socketPair returns the two ends of a loopback TCP connection.
-func socketPair(t testing.TB) (a, b *net.TCPConn) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close(); s.Close() })
-	return c.(*net.TCPConn), s.(*net.TCPConn)
 }
 
 // connect returns a client whose peer serves h; served yields ServeConn's result.
@@ -210,7 +191,7 @@ func TestResetIsAnError(t *testing.T) {
 // TestRelayThroughTunnel is the whole path: app – proxy – tunnel – proxy – app, bytes and half close.
 func TestRelayThroughTunnel(t *testing.T) {
 	h := handlerFunc(func(ctx context.Context, _ *Request, w ResponseWriter) {
-		app, proxy := socketPair(t)
+		app, proxy := tcp.Pair(t)
 		go func() { io.Copy(app, app); app.CloseWrite() }()
 		s, err := w.Accept(nil)
 		if err != nil {
@@ -224,7 +205,7 @@ func TestRelayThroughTunnel(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 16 {
 		wg.Go(func() {
-			app, proxy := socketPair(t)
+			app, proxy := tcp.Pair(t)
 			s, _, err := cc.Connect(deadline(t), &Request{Authority: "a:1"})
 			if err != nil {
 				t.Error(err)

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
 )
 
 // program is a running openssl.
@@ -106,18 +108,13 @@ func asClient(t *testing.T, suite string, args ...string) (*program, *Conn) {
 	cert, key := files(t)
 	p := openssl(t, append([]string{"s_server", "-accept", addr, "-tls1_3", "-ciphersuites", suite, "-alpn", "h2", "-cert", cert, "-key", key, "-Verify", "1", "-naccept", "1"}, args...)...)
 	var nc net.Conn
-	for end := time.Now().Add(30 * time.Second); ; {
-		if nc, err = net.Dial("tcp", addr); err == nil {
-			if nc.LocalAddr().String() != addr {
-				break
-			}
+	wait.Until(t, 30*time.Second, "openssl listens", func() bool {
+		if nc, err = net.Dial("tcp", addr); err == nil && nc.LocalAddr().String() == addr {
 			nc.Close() // nobody listens yet, and TCP can connect to itself
+			return false
 		}
-		if time.Now().After(end) {
-			t.Fatal(err)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+		return err == nil
+	}, nil)
 	cc, _ := configs(t)
 	c, err := Client(deadline(t), nc, cc)
 	if err != nil {

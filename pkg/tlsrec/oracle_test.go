@@ -7,6 +7,8 @@ import (
 	mrand "math/rand/v2"
 	"net"
 	"testing"
+
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/tcp"
 )
 
 // Both directions at once, over sockets and over connections that deliver in pieces, with key updates in between: what arrives is
@@ -24,7 +26,7 @@ func TestAgainstCryptoTLS(t *testing.T) {
 		for seed := range uint64(4) {
 			t.Run(fmt.Sprintf("%s %d", roles.name, seed), func(t *testing.T) {
 				a, b := net.Conn(nil), net.Conn(nil)
-				a, b = sockets(t)
+				a, b = tcp.Pair(t)
 				if seed%2 == 1 {
 					a, b = newChoppy(a, seed), newChoppy(b, seed+100)
 				}
@@ -78,7 +80,7 @@ func exchange(t *testing.T, client, server Secured, seed uint64, size int) {
 
 // A peer that does not speak TLS 1.3 is served by crypto/tls itself, without a byte lost.
 func TestOlderTLSIsLeftToCryptoTLS(t *testing.T) {
-	a, b := sockets(t)
+	a, b := tcp.Pair(t)
 	cc, sc := configs(t)
 	cc.MaxVersion = tls.VersionTLS12
 	client, server := shakenWith(t, newChoppy(a, 1), b, standardClient, Server, cc, sc)
@@ -86,7 +88,7 @@ func TestOlderTLSIsLeftToCryptoTLS(t *testing.T) {
 		t.Fatalf("the server's end is a %T", server)
 	}
 	exchange(t, client, server, 1, 1<<20)
-	a, b = sockets(t)
+	a, b = tcp.Pair(t)
 	client, server = shakenWith(t, a, newChoppy(b, 1), Client, standardServer, cc, sc)
 	if _, ok := client.(*tls.Conn); !ok {
 		t.Fatalf("the client's end is a %T", client)
@@ -97,7 +99,7 @@ func TestOlderTLSIsLeftToCryptoTLS(t *testing.T) {
 // What a server sends before it has the client's Finished, and what a client sends right behind it, is not lost.
 func TestDataRightBehindTheHandshake(t *testing.T) {
 	for range 20 {
-		a, b := sockets(t)
+		a, b := tcp.Pair(t)
 		cc, sc := configs(t)
 		done := make(chan error, 1)
 		go func() {
@@ -122,7 +124,7 @@ func TestDataRightBehindTheHandshake(t *testing.T) {
 
 // A configuration that differs by client is asked, and session tickets stay off.
 func TestConfigForClient(t *testing.T) {
-	a, b := sockets(t)
+	a, b := tcp.Pair(t)
 	cc, sc := configs(t)
 	outer := &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return sc, nil }}
 	client, server := shakenWith(t, a, b, Client, Server, cc, outer)
@@ -136,7 +138,7 @@ func TestConfigForClient(t *testing.T) {
 }
 
 func TestFailedHandshake(t *testing.T) {
-	a, b := sockets(t)
+	a, b := tcp.Pair(t)
 	cc, sc := configs(t)
 	cc.Certificates = nil
 	go func() {
@@ -157,7 +159,7 @@ func TestFailedHandshake(t *testing.T) {
 
 // A peer that is asked for new keys answers, and is answered before the next data.
 func TestUpdateOnRequest(t *testing.T) {
-	a, b := sockets(t)
+	a, b := tcp.Pair(t)
 	client, server := shaken(t, a, b, Client, standardServer)
 	own := client.(*Conn)
 	buf := make([]byte, 5)
@@ -202,7 +204,7 @@ func TestUpdateOnRequest(t *testing.T) {
 
 // Long before a key has protected as many records as it may, it is changed.
 func TestKeysChangeByThemselves(t *testing.T) {
-	a, b := sockets(t)
+	a, b := tcp.Pair(t)
 	client, server := shaken(t, a, b, Client, standardServer)
 	own := client.(*Conn)
 	own.tx.limit = 8

@@ -80,10 +80,11 @@ func (c *Conn) Next() ([]byte, error) {
 // OnReuse sets what a call of Next does before it overwrites what earlier ones have returned. It is set before the first one.
 func (c *Conn) OnReuse(fn func()) { c.rx.reuse = fn }
 
-// Release gives the read buffer back. Only the one who reads may call it, as the last thing.
+// Release gives the read buffer back, with what is not read yet. Only the one who reads may call it, as the last thing.
 func (c *Conn) Release() {
 	c.rx.mu.Lock()
 	c.rx.end(net.ErrClosed)
+	c.rx.data = nil // it lies in the buffer
 	c.rx.release()
 	c.rx.mu.Unlock()
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/tcp"
 )
 
 var suites = []uint16{tls.TLS_AES_128_GCM_SHA256, tls.TLS_AES_256_GCM_SHA384, tls.TLS_CHACHA20_POLY1305_SHA256}
@@ -24,7 +26,7 @@ type hand struct {
 // handed returns a Conn and a hand at its other end.
 func handed(t testing.TB, id uint16, client bool) (*Conn, *hand) {
 	t.Helper()
-	a, b := sockets(t)
+	a, b := tcp.Pair(t)
 	s := suiteOf(id)
 	pair := func() (*keys, *keys) {
 		secret := make([]byte, s.hashLen())

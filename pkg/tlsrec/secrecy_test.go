@@ -17,6 +17,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/tcp"
 )
 
 // spill prints v in every way that logs, dumps and errors use.
@@ -158,7 +160,7 @@ func TestStateIsOpaque(t *testing.T) {
 func TestHandOver(t *testing.T) {
 	for _, peer := range []handshaker{standardServer, Server} {
 		for seed := range uint64(3) {
-			a, b := sockets(t)
+			a, b := tcp.Pair(t)
 			client, server := shaken(t, a, b, Client, peer)
 			const size = 2 << 20
 			type outcome struct {

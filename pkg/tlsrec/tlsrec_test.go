@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/testkit/leak"
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/tcp"
 )
 
 func TestMain(m *testing.M) { os.Exit(leak.Goroutines(m)) }
@@ -70,26 +71,6 @@ func configs(t testing.TB) (client, server *tls.Config) {
 	server = base.Clone()
 	server.ClientAuth = tls.RequireAnyClientCert
 	return base, server
-}
-
-// sockets returns the two ends of a loopback TCP connection.
-func sockets(t testing.TB) (a, b *net.TCPConn) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close(); s.Close() })
-	return c.(*net.TCPConn), s.(*net.TCPConn)
 }
 
 func deadline(t testing.TB) context.Context {
@@ -145,7 +126,7 @@ func shakenWith(t testing.TB, a, b net.Conn, client, server handshaker, cc, sc *
 // ours returns two ends of records of ours.
 func ours(t testing.TB) (client, server *Conn) {
 	t.Helper()
-	a, b := sockets(t)
+	a, b := tcp.Pair(t)
 	c, s := shaken(t, a, b, Client, Server)
 	return c.(*Conn), s.(*Conn)
 }

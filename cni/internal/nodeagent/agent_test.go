@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -32,6 +33,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/cni/redirect/plan"
 	"github.com/isthmus-mesh/isthmus/pkg/kube"
 	"github.com/isthmus-mesh/isthmus/pkg/testkit/leak"
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
 )
 
 func TestMain(m *testing.M) { os.Exit(leak.Goroutines(m)) }
@@ -267,11 +269,7 @@ func (b *bed) redirected() bool {
 
 func (b *bed) eventually(what string, ok func() bool) {
 	b.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			b.t.Fatalf("never came true: %s; %+v", what, b.agent.Statuses())
-		}
-	}
+	wait.Until(b.t, 30*time.Second, what, ok, func() string { return fmt.Sprintf("%+v", b.agent.Statuses()) })
 }
 
 func (b *bed) served() bool {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/pkg/api/zds"
 	"github.com/isthmus-mesh/isthmus/pkg/testkit/leak"
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
 )
 
 func TestMain(m *testing.M) { os.Exit(leak.Goroutines(m)) }
@@ -167,11 +168,8 @@ func (p *proxy) want(lines ...string) {
 
 func (b *bed) waitConnected(n int32) {
 	b.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); b.connected.Load() != n; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			b.t.Fatalf("%d proxies connected, want %d", b.connected.Load(), n)
-		}
-	}
+	wait.Until(b.t, 30*time.Second, fmt.Sprintf("%d proxies are connected", n), func() bool { return b.connected.Load() == n },
+		func() string { return fmt.Sprintf("%d are", b.connected.Load()) })
 }
 
 func TestSnapshotThenChanges(t *testing.T) {
