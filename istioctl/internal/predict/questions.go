@@ -32,7 +32,7 @@ func Parse(data []byte, namespace string) ([]why.Question, error) {
 			return nil, fmt.Errorf("the list of requests: %w", err)
 		}
 	} else {
-		scanner := bufio.NewScanner(bytes.NewReader(text))
+		scanner := bufio.NewScanner(bytes.NewReader(data))
 		for n := 1; scanner.Scan(); n++ {
 			line := strings.TrimSpace(scanner.Text())
 			if line == "" || line[0] == '#' {

@@ -65,6 +65,11 @@ func (m *Model) Ask(q Question) (*Report, error) {
 	if q.Namespace == "" {
 		q.Namespace = "default"
 	}
+	for _, h := range q.Headers {
+		if !strings.Contains(h, ":") {
+			return nil, fmt.Errorf("header %q is not 'name: value'", h)
+		}
+	}
 	w := &walk{m: m, q: q}
 	r := &Report{Question: q, Notes: m.World.Notes}
 	var meant *unknown
@@ -166,7 +171,14 @@ func (m *Model) enrolRemedy(p *corev1.Pod) string {
 	if p.Spec.HostNetwork {
 		return "run the client in a network of its own (hostNetwork: false)"
 	}
-	if ns := m.namespace(p.Namespace); ns != nil && ns.Labels["istio.io/dataplane-mode"] == "ambient" && p.Labels["istio.io/dataplane-mode"] == "" {
+	if p.Annotations["sidecar.istio.io/status"] != "" {
+		return "take the sidecar out (the label istio-injection of the namespace, sidecar.istio.io/inject of the pod), then restart the pod"
+	}
+	own, set := p.Labels["istio.io/dataplane-mode"]
+	if set && own != "ambient" {
+		return fmt.Sprintf("take the pod's own label istio.io/dataplane-mode=%s away, or set it to ambient, in the template that the pod is made from", own)
+	}
+	if ns := m.namespace(p.Namespace); set || ns != nil && ns.Labels["istio.io/dataplane-mode"] == "ambient" {
 		return fmt.Sprintf("look at the CNI agent of node %s (istioctl ztunnel-config workload; its log), then restart the pod", p.Spec.NodeName)
 	}
 	return fmt.Sprintf("enrol it: kubectl label namespace %s istio.io/dataplane-mode=ambient", p.Namespace)

@@ -3,7 +3,6 @@ package why
 import (
 	"bufio"
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -114,8 +113,8 @@ func (w *World) networkPolicies(file string, data []byte, at []kube.ObjectError)
 	reader := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data)))
 	for {
 		doc, err := reader.Read()
-		if errors.Is(err, io.EOF) || err != nil {
-			return
+		if err != nil {
+			return // the end, or what Decode has told of
 		}
 		var p networkingv1.NetworkPolicy
 		if yaml.Unmarshal(doc, &p) != nil || p.Kind != "NetworkPolicy" {

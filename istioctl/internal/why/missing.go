@@ -31,7 +31,11 @@ func (w *walk) noPort(s *ambient.Service) Verdict {
 		have = append(have, strconv.Itoa(int(p.ServicePort)))
 	}
 	list := strings.Join(have, ", ")
-	return broken("use port "+strings.Join(have, " or "), "service %s has no port %d (it has %s): nobody answers at its address there", s.Key(), w.to.port, cmp.Or(list, "none")).
+	remedy := "use port " + strings.Join(have, " or ")
+	if len(have) == 0 {
+		remedy = "give the service a TCP port"
+	}
+	return broken(remedy, "service %s has no port %d (it has %s): nobody answers at its address there", s.Key(), w.to.port, cmp.Or(list, "none")).
 		about(w.m.serviceRef(s, "spec.ports"))
 }
 
@@ -50,14 +54,14 @@ func (w *walk) empty(s *ambient.Service, subset *networkingapi.Subset, subsetNam
 			about(w.m.serviceRef(s, "spec"))
 	}
 	pods := w.m.podsIn(s.Proto.Namespace, func(p *corev1.Pod) bool {
-		return labels.SelectorFromSet(s.Selector).Matches(labels.Set(p.Labels)) && p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed
+		return matchesSelectorSet(s.Selector, p.Labels) && p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed
 	})
 	if len(pods) == 0 {
 		return w.selectsNothing(s)
 	}
 	if subset != nil {
 		pods = slices.DeleteFunc(pods, func(p *corev1.Pod) bool {
-			return !labels.SelectorFromSet(subset.GetLabels()).Matches(labels.Set(p.Labels))
+			return !matchesSelectorSet(subset.GetLabels(), p.Labels)
 		})
 		if len(pods) == 0 {
 			v := broken("deploy pods with these labels, or correct the labels of the subset", "subset %s of %s has no pods: none has the labels %s",
@@ -151,14 +155,7 @@ func sortedKeys[V any](m map[string]V) []string {
 
 // subset finds the one of a name, and the rule that has it.
 func (w *walk) subset(host, name string) (*networkingv1.DestinationRule, int) {
-	for _, dr := range all[*networkingv1.DestinationRule](w.m, "DestinationRule") {
-		full := dr.Spec.GetHost()
-		if !strings.Contains(full, ".") {
-			full = w.m.Mesh.Settings().Hostname(dr.Namespace, full)
-		}
-		if full != host {
-			continue
-		}
+	for _, dr := range w.destinationRules(host) {
 		for i, s := range dr.Spec.GetSubsets() {
 			if s.GetName() == name {
 				return dr, i

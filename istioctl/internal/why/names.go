@@ -165,7 +165,7 @@ func (m *Model) podsOfService(ns, name string) []*corev1.Pod {
 	if s == nil || len(s.Spec.Selector) == 0 {
 		return nil
 	}
-	return m.podsIn(ns, func(p *corev1.Pod) bool { return labels.SelectorFromSet(s.Spec.Selector).Matches(labels.Set(p.Labels)) })
+	return m.podsIn(ns, func(p *corev1.Pod) bool { return matchesSelectorSet(s.Spec.Selector, p.Labels) })
 }
 
 func (m *Model) podsOfWorkload(kind, ns, name string) []*corev1.Pod {

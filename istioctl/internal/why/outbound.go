@@ -1,6 +1,7 @@
 package why
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -28,18 +29,20 @@ func worst(branches []branch) path {
 		}
 	}
 	out := branches[at].path
-	same := 0
+	percent := 0 // of all, the count of each branch times its own share
 	var reached []string
 	for _, b := range branches {
 		if b.verdict.Outcome == out.verdict.Outcome {
-			same += b.count
+			percent += b.count * cmp.Or(b.verdict.Share, 100)
 		}
 		for _, r := range b.verdict.Reached {
 			reached = addOnce(reached, r)
 		}
 	}
-	if same < total && out.verdict.Share == 0 {
-		out.verdict.Share = max(1, same*100/total)
+	if percent < total*100 {
+		out.verdict.Share = max(1, percent/total)
+	} else {
+		out.verdict.Share = 0
 	}
 	out.verdict.Reached = reached
 	return out

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
 	securityapi "istio.io/api/security/v1beta1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 
@@ -137,43 +138,54 @@ func first(a, b string) string {
 	return b
 }
 
-// ruleText is a rule in words.
+// ruleText is a rule in words: all parts must hold, and of alternatives one.
 func ruleText(r *securityapi.Rule) string {
-	var out []string
-	add := func(word string, values []string) {
-		if len(values) > 0 {
-			out = append(out, word+" "+strings.Join(values, ","))
-		}
-	}
+	var from, to, out []string
 	for _, f := range r.GetFrom() {
-		s := f.GetSource()
-		add("principals", s.GetPrincipals())
-		add("not principals", s.GetNotPrincipals())
-		add("namespaces", s.GetNamespaces())
-		add("not namespaces", s.GetNotNamespaces())
-		add("serviceAccounts", s.GetServiceAccounts())
-		add("ipBlocks", s.GetIpBlocks())
-		add("not ipBlocks", s.GetNotIpBlocks())
-		add("remoteIpBlocks", s.GetRemoteIpBlocks())
-		add("requestPrincipals", s.GetRequestPrincipals())
-		add("not requestPrincipals", s.GetNotRequestPrincipals())
+		from = append(from, fieldsText(f.GetSource()))
 	}
 	for _, t := range r.GetTo() {
-		o := t.GetOperation()
-		add("methods", o.GetMethods())
-		add("not methods", o.GetNotMethods())
-		add("paths", o.GetPaths())
-		add("not paths", o.GetNotPaths())
-		add("hosts", o.GetHosts())
-		add("ports", o.GetPorts())
-		add("not ports", o.GetNotPorts())
+		to = append(to, fieldsText(t.GetOperation()))
+	}
+	for _, alternatives := range [][]string{from, to} {
+		if text := strings.Join(alternatives, " or "); len(alternatives) > 1 {
+			out = append(out, "("+text+")")
+		} else if text != "" {
+			out = append(out, text)
+		}
 	}
 	for _, c := range r.GetWhen() {
-		add("when "+c.GetKey(), c.GetValues())
-		add("when not "+c.GetKey(), c.GetNotValues())
+		if len(c.GetValues()) > 0 {
+			out = append(out, "when "+c.GetKey()+" "+strings.Join(c.GetValues(), ","))
+		}
+		if len(c.GetNotValues()) > 0 {
+			out = append(out, "when not "+c.GetKey()+" "+strings.Join(c.GetNotValues(), ","))
+		}
 	}
 	if len(out) == 0 {
 		return "anything"
+	}
+	return strings.Join(out, " ")
+}
+
+// fieldsText is a Source or Operation in words: every list that has values, by the name that people write, so that none is left out.
+func fieldsText(m proto.Message) string {
+	var out []string
+	fields := m.ProtoReflect().Descriptor().Fields()
+	for i := range fields.Len() {
+		values := m.ProtoReflect().Get(fields.Get(i)).List()
+		if values.Len() == 0 {
+			continue
+		}
+		name := fields.Get(i).JSONName()
+		if positive, ok := strings.CutPrefix(name, "not"); ok {
+			name = "not " + strings.ToLower(positive[:1]) + positive[1:]
+		}
+		var texts []string
+		for j := range values.Len() {
+			texts = append(texts, values.Get(j).String())
+		}
+		out = append(out, name+" "+strings.Join(texts, ","))
 	}
 	return strings.Join(out, " ")
 }

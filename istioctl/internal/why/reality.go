@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/isthmus-mesh/isthmus/istioctl/internal/dump"
 	"github.com/isthmus-mesh/isthmus/istioctl/internal/reach"
 	"github.com/isthmus-mesh/isthmus/ztunnel/l4"
@@ -209,7 +211,7 @@ func (m *Model) Send(ctx context.Context, mesh *reach.Mesh, r *Report) {
 }
 
 // containerOf is the first container that is not the mesh's.
-func containerOf(p *podAlias) string {
+func containerOf(p *corev1.Pod) string {
 	for _, c := range p.Spec.Containers {
 		if c.Name != "istio-proxy" {
 			return c.Name

@@ -8,15 +8,12 @@ import (
 
 	networkingapi "istio.io/api/networking/v1alpha3"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
-	corev1 "k8s.io/api/core/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/isthmus-mesh/isthmus/pilot/simulate"
 	"github.com/isthmus-mesh/isthmus/pilot/translate/policy"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7"
 )
-
-type podAlias = corev1.Pod
 
 // written is the rule that a route comes from; the Kind is empty for one that no object asked for.
 type written struct{ Kind, Namespace, Name, Field string }
@@ -148,7 +145,7 @@ func (s *station) deniedByL7(steps []l7.Step, details, client string, status int
 			if ap := w.m.authorizationPolicy(ns, name); ap != nil && rule < len(ap.Spec.GetRules()) {
 				text = " (" + ruleText(ap.Spec.GetRules()[rule]) + ")"
 			}
-			v.Cause = fmt.Sprintf("AuthorizationPolicy %s/%s denies it at %s: rule %d%s matches %s", ns, name, s.name, rule, text, orNone(client, client == ""))
+			v.Cause = fmt.Sprintf("AuthorizationPolicy %s/%s denies it at %s: rule %d%s matches %s", ns, name, s.name, rule, text, clientText(client))
 			v.Remedy = "change the rule, or the request"
 			return v.about(w.m.World.Ref("AuthorizationPolicy", ns, name, fmt.Sprintf("spec.rules[%d]", rule)))
 		}
@@ -162,15 +159,26 @@ func (s *station) deniedByL7(steps []l7.Step, details, client string, status int
 			why = append(why, name+": "+text)
 			v = v.about(w.m.World.Ref("AuthorizationPolicy", ns, policy, field))
 		}
-		v.Cause = fmt.Sprintf("ALLOW policies exist at %s, and none of their rules allows this request of %s: %s", s.name, orNone(client, client == ""), strings.Join(why, "; "))
+		v.Cause = fmt.Sprintf("ALLOW policies exist at %s, and none of their rules allows this request of %s: %s", s.name, clientText(client), strings.Join(why, "; "))
 		v.Remedy = "add a rule that allows it"
 		if slices.ContainsFunc(v.Refs, func(r *Ref) bool { return s.needsToken(r) }) {
-			v.Cause += "; the request has no token that was accepted"
-			v.Remedy = "send a token (-H 'Authorization: Bearer …') of an issuer that the RequestAuthentication names"
+			says, remedy := "the request has no token that was accepted", "send a token (-H 'Authorization: Bearer …') of an issuer that the RequestAuthentication names"
+			if w.request("").Header.Value("authorization") != "" {
+				says, remedy = "the token of the request does not give the principal or the claims that they ask for", "send a token that has them, of an issuer that a RequestAuthentication names"
+			}
+			v.Cause, v.Remedy = v.Cause+"; "+says, remedy
 		}
 		return v
 	}
 	return v
+}
+
+// clientText is how policies see who has sent a request, by the identity that mutual TLS has proven.
+func clientText(identity string) string {
+	if identity == "" {
+		return "a client without an identity"
+	}
+	return identity
 }
 
 // needsToken is whether a policy asks for what only a token gives.

@@ -1,7 +1,7 @@
 package why
 
 import (
-	"net/netip"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/isthmus-mesh/isthmus/ztunnel/l4"
 )
@@ -54,7 +54,7 @@ type Report struct {
 	Probe   *Probe       `json:"probe,omitempty"`
 
 	// For comparing with what runs.
-	source  *podAlias
+	source  *corev1.Pod
 	service *l4.Service
 	ends    []*l4.Workload
 	port    uint16
@@ -130,6 +130,3 @@ func (h *Hop) fork() *Hop {
 func (h *Hop) add(name, text string, ref *Ref) {
 	h.Facts = append(h.Facts, Fact{name, text, ref})
 }
-
-// endpointKey is how an address is shown.
-func endpointKey(a netip.AddrPort) string { return a.String() }

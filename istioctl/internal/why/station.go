@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+	corev1 "k8s.io/api/core/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/isthmus-mesh/isthmus/pilot/simulate"
@@ -140,8 +141,8 @@ func (w *walk) throughGateway() (path, error) {
 	return h.end(v), nil
 }
 
-func (m *Model) podsOfGateway(ns, name string) []*podAlias {
-	return m.podsIn(ns, func(p *podAlias) bool { return p.Labels[labelGatewayName] == name })
+func (m *Model) podsOfGateway(ns, name string) []*corev1.Pod {
+	return m.podsIn(ns, func(p *corev1.Pod) bool { return p.Labels[labelGatewayName] == name })
 }
 
 // gatewayPort is the port at which the client comes, and whom it asks for.

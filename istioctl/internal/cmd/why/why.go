@@ -37,7 +37,7 @@ func New(g *cli.Globals) *cobra.Command {
 			"SOURCE is a pod (POD, POD.NAMESPACE), deploy/NAME, svc/NAME, gateway/NAME for a client that comes to a gateway, or outside for a client that\n" +
 			"is not in the mesh. DESTINATION is a service (reviews, reviews.bookinfo, its full name), the host of a ServiceEntry, a pod, an address, or\n" +
 			"gateway/NAME.\n\n" +
-			"The exit code is 0 when it is allowed, 1 when it is denied, and 2 when it cannot work: no endpoints, no route, a waypoint that is missing.",
+			"The exit code is 0 when it is allowed, 1 when it is denied, and 2 when it cannot work: no endpoints, no route, a waypoint that is missing, or\nan error.",
 		Example: "  istioctl why deploy/productpage-v1 reviews:9080 GET /reviews/0\n" +
 			"  istioctl why deploy/sleep.test productpage.bookinfo:9080 GET /admin --probe\n" +
 			"  istioctl why outside gateway/bookinfo-gateway GET /productpage -f bookinfo.yaml -f gateway.yaml\n" +
@@ -48,7 +48,16 @@ func New(g *cli.Globals) *cobra.Command {
 			}
 			return nil
 		}),
-		RunE: f.run,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			report, err := f.run(cmd, args)
+			if err != nil {
+				return &cli.ExitError{Code: 2, Err: err} // 1 would say that it is denied
+			}
+			if code := why.Code(report.Verdict.Outcome); code != 0 {
+				return &cli.ExitError{Code: code}
+			}
+			return nil
+		},
 	}
 	f.output.Add(cmd.Flags(), cli.Text)
 	cmd.Flags().StringSliceVarP(&f.files, "filename", "f", nil, "file or directory of manifests to look at instead of a mesh, - for the standard input; may be repeated")
@@ -97,30 +106,26 @@ func cut(s string) (before, after string, ok bool) {
 	return s[:i], s[i+1:], true
 }
 
-func (f *flags) run(cmd *cobra.Command, args []string) error {
+func (f *flags) run(cmd *cobra.Command, args []string) (*why.Report, error) {
 	if err := f.output.Check(); err != nil {
-		return err
+		return nil, err
 	}
 	if len(f.files) > 0 && f.probe {
-		return errors.New("--probe needs a mesh that runs, and --filename is about one that does not")
+		return nil, errors.New("--probe needs a mesh that runs, and --filename is about one that does not")
 	}
 	keys, err := f.keySets()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	report, err := f.ask(cmd, f.question(args), keys)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if f.output.IsTable() {
 		report.Write(cmd.OutOrStdout())
-	} else if err := cli.Encode(cmd.OutOrStdout(), f.output.Format, report); err != nil {
-		return err
+		return report, nil
 	}
-	if code := why.Code(report.Verdict.Outcome); code != 0 {
-		return &cli.ExitError{Code: code}
-	}
-	return nil
+	return report, cli.Encode(cmd.OutOrStdout(), f.output.Format, report)
 }
 
 func (f *flags) ask(cmd *cobra.Command, q why.Question, keys map[string]string) (*why.Report, error) {
