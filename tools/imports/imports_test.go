@@ -55,9 +55,17 @@ func rules() []rule {
 		for _, user := range []string{"istioctl/", "sandbox/", "tests/e2e/", "tools/"} {
 			out = append(out, rule{from: user, to: root + owner + "/", allow: allowed, why: "a component exports its pure core and app only"})
 		}
-		for other := range exported {
-			if other != owner {
+		for _, other := range components {
+			if other != owner && other != "istioctl" && other != "sandbox" {
 				out = append(out, rule{from: other + "/", to: root + owner + "/", why: "components meet only on the wire"})
+			}
+		}
+	}
+	// Of these, istioctl alone imports the other two.
+	for _, component := range components {
+		for _, program := range []string{"istioctl", "operator", "sandbox"} {
+			if component != program && component != "istioctl" {
+				out = append(out, rule{from: component + "/", to: root + program + "/", why: "only istioctl installs and runs the sandbox"})
 			}
 		}
 	}

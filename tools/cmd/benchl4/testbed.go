@@ -48,11 +48,11 @@ func newTestbed(ctx context.Context, o options) (b *testbed, err error) {
 		}
 	}()
 	if b.dir, err = os.MkdirTemp("", "benchl4-"); err != nil {
-		return nil, err
+		return b, err
 	}
 	near, far, err := newIdentities()
 	if err != nil {
-		return nil, err
+		return b, err
 	}
 	if b.app, err = startChild(ctx, roleApp, "", setup{}); err != nil {
 		return b, err

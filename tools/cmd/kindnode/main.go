@@ -1,12 +1,4 @@
 // Command kindnode makes Kubernetes clusters by kind where no image registry can be reached.
-//
-//	kindnode binaries [-only etcd,kube-apiserver] [-out out/k8s/bin]  build the pinned programs
-//	kindnode image                                  make the node image
-//	kindnode up                                     create a cluster
-//	kindnode load ARCHIVE...                        put image archives into its nodes
-//	kindnode env                                    print the environment to reach it, for eval
-//	kindnode e2e                                    cluster, mesh, tests, report, and delete it all
-//	kindnode down [-all]                            delete the cluster, and with -all the private docker daemon
 package main
 
 import (
@@ -18,10 +10,24 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 )
+
+const usage = `kindnode makes Kubernetes clusters by kind where no image registry can be reached.
+
+  kindnode binaries         build the pinned programs
+  kindnode image            make the node image
+  kindnode up               create a cluster
+  kindnode load ARCHIVE...  put image archives into its nodes
+  kindnode env              print the environment to reach it, for eval
+  kindnode e2e              cluster, mesh, tests, report, and delete it all
+  kindnode down             delete the cluster, and with -all the private docker daemon
+
+kindnode VERB -h prints the flags of a verb.
+`
 
 // options are the flags of all verbs; each verb registers those it reads.
 type options struct {
@@ -51,6 +57,10 @@ func main() {
 func run(ctx context.Context, args []string, out io.Writer) error {
 	verbs := map[string]func(context.Context, *options, []string, io.Writer) error{
 		"binaries": binaries, "image": image, "up": up, "load": load, "env": env, "e2e": e2e, "down": down,
+	}
+	if len(args) > 0 && slices.Contains([]string{"help", "-h", "-help", "--help"}, args[0]) {
+		_, err := io.WriteString(out, usage)
+		return err
 	}
 	if len(args) == 0 || verbs[args[0]] == nil {
 		return fmt.Errorf("first argument must be one of binaries, image, up, load, env, e2e, down")

@@ -48,6 +48,20 @@ func TestUnknownVerb(t *testing.T) {
 	}
 }
 
+func TestUsage(t *testing.T) {
+	for _, arg := range []string{"help", "-h", "--help"} {
+		var out strings.Builder
+		if err := run(t.Context(), []string{arg}, &out); err != nil {
+			t.Errorf("%s: %v", arg, err)
+		}
+		for _, verb := range []string{"binaries", "image", "up", "load", "env", "e2e", "down"} {
+			if !strings.Contains(out.String(), "\n  kindnode "+verb+" ") {
+				t.Errorf("%s does not tell of %s", arg, verb)
+			}
+		}
+	}
+}
+
 func TestKubeconfigPath(t *testing.T) {
 	o := &options{dir: "/x", name: "n"}
 	if got := o.kubeconfigPath(); got != "/x/n.kubeconfig" {

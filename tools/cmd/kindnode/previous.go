@@ -134,6 +134,7 @@ func (s *suite) export(ctx context.Context, commit, dir string) error {
 	unpack := exec.CommandContext(ctx, "tar", "-x", "-C", dir)
 	unpack.Stdin, unpack.Stderr = pipe, os.Stderr
 	err = unpack.Run()
+	pipe.Close() // else git waits for ever for a reader, if tar has given up
 	return errors.Join(err, pack.Wait())
 }
 

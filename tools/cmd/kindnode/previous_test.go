@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // repository makes one with two commits of a file.
@@ -44,6 +45,27 @@ func TestExportOfACommit(t *testing.T) {
 	}
 	if got, err := os.ReadFile(filepath.Join(dir, "file")); err != nil || string(got) != "before" {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// More than a pipe holds is left unread when nothing can be unpacked.
+func TestExportToNowhere(t *testing.T) {
+	s := repository(t)
+	if err := os.WriteFile(filepath.Join(s.repo, "file"), make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.git(t.Context(), "-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "-q", "-a", "-m", "large"); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- s.export(t.Context(), "HEAD", filepath.Join(t.TempDir(), "none")) }()
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("unpacked into a folder that is not there")
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("it hangs")
 	}
 }
 
