@@ -64,13 +64,29 @@ func (f *flags) compare(cmd *cobra.Command, name string) error {
 	if want == nil {
 		err = printStates(out, status)
 	} else {
-		err = printComparison(out, dump.Compare(want, have))
+		err = printComparison(out, dump.Compare(want, have), have.RoutesLoaded())
 	}
-	for _, r := range have.Refusals() {
-		fmt.Fprintf(out, "%s %s is refused: %s\n", r.Type, r.Name, r.Details)
-		err = errDiffers
+	if refused := printRefusals(out, want != nil, have, status); err == nil {
+		err = refused
 	}
 	return err
+}
+
+// printRefusals says what the proxy refuses: by its own account and, where it is silent and states have not been shown, the control plane's.
+func printRefusals(out io.Writer, compared bool, have *dump.Envoy, status *dump.Sync) error {
+	var differs error
+	told := map[string]bool{}
+	for _, r := range have.Refusals() {
+		fmt.Fprintf(out, "%s %s is refused: %s\n", r.Type, r.Name, r.Details)
+		told[r.Type], differs = true, errDiffers
+	}
+	for _, name := range status.Ordered() {
+		if why := status.Types[name].Error; compared && why != "" && !told[name] {
+			fmt.Fprintf(out, "%s is refused: %s\n", name, why)
+			differs = errDiffers
+		}
+	}
+	return differs
 }
 
 // has is what the proxy has, or had when the file was made.
@@ -135,18 +151,22 @@ func printStates(out io.Writer, status *dump.Sync) error {
 	return differs
 }
 
-func printComparison(out io.Writer, sections []dump.Difference) error {
+func printComparison(out io.Writer, sections []dump.Difference, routesLoaded time.Time) error {
 	var differs error
 	for _, s := range sections {
-		if len(s.Lines) == 0 {
-			fmt.Fprintf(out, "%s Match\n", s.Section)
+		if len(s.Lines) > 0 {
+			differs = errDiffers
+			fmt.Fprintf(out, "%s Don't Match (--- istiod, +++ proxy)\n", s.Section)
+			for _, line := range s.Lines {
+				fmt.Fprintln(out, line)
+			}
 			continue
 		}
-		differs = errDiffers
-		fmt.Fprintf(out, "%s Don't Match (-istiod, +proxy)\n", s.Section)
-		for _, line := range s.Lines {
-			fmt.Fprintln(out, "  "+line)
+		when := ""
+		if s.Section == "Routes" && !routesLoaded.IsZero() {
+			when = " (RDS last loaded at " + routesLoaded.Local().Format(time.RFC1123) + ")"
 		}
+		fmt.Fprintf(out, "%s Match%s\n", s.Section, when)
 	}
 	return differs
 }
