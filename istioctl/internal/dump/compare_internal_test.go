@@ -24,7 +24,7 @@ func TestUnified(t *testing.T) {
 		t.Errorf("of the same: %v", out)
 	}
 	// One hunk when the surroundings touch.
-	if out := unified("a", "b", a, slices.Delete(slices.Delete(slices.Clone(a), 10, 11), 4, 5)); len(out) != 3+14 {
+	if out := unified("a", "b", a, slices.Delete(slices.Delete(slices.Clone(a), 10, 11), 4, 5)); len(out) != 3+13 {
 		t.Errorf("%d lines: %v", len(out), out)
 	}
 	many, more := make([]string, 3000), make([]string, 3000)
