@@ -21,8 +21,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/pilot/internal/registry"
 )
 
-// dynamic are the resources of a dump that a control plane has sent, as "Type name".
-func dynamic(t *testing.T, text string) map[string]proto.Message {
+// sentIn are the resources of a dump that a control plane has sent, as "Type name".
+func sentIn(t *testing.T, text string) map[string]proto.Message {
 	t.Helper()
 	dump := &adminv3.ConfigDump{}
 	if err := protojson.Unmarshal([]byte(text), dump); err != nil {
@@ -89,7 +89,7 @@ func sameConfiguration(t *testing.T, addr Addresses, e *envoy, name string) {
 	if code != http.StatusOK {
 		t.Fatalf("config_dump: %d %s", code, text)
 	}
-	want, have := dynamic(t, text), dynamic(t, e.get("/config_dump"))
+	want, have := sentIn(t, text), sentIn(t, e.get("/config_dump"))
 	kinds := map[protoreflect.Name]int{}
 	for key, w := range want {
 		kinds[w.ProtoReflect().Descriptor().Name()]++
