@@ -46,7 +46,7 @@ func wait(g *cli.Globals) *cobra.Command {
 func delivered(ctx context.Context, cmd *cobra.Command, g *cli.Globals, mesh *reach.Mesh, revision string, timeout time.Duration) error {
 	pods, err := mesh.Istiod(ctx, g.IstioNamespace, revision)
 	if err != nil {
-		return err
+		return ended(ctx, err, timeout, "")
 	}
 	last := ""
 	for good := 0; good < 2; { // twice: what was written just now may not have been sent yet
