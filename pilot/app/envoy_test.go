@@ -305,6 +305,7 @@ func TestEnvoyAsWaypoint(t *testing.T) {
 				}
 				return true
 			})
+			sameConfiguration(t, addr, e, "reviews-wp-1.default")
 		})
 	}
 }

@@ -211,7 +211,7 @@ func (p *plane) newXDS() error {
 		Version:      p.cfg.Build.Version,
 		Metrics:      server.NewMetrics(p.metrics),
 	})
-	debugServer.Clients = p.xds.Clients
+	debugServer.Clients, debugServer.Configurations = p.xds.Clients, p.xds.Configurations
 	p.security.debug = debugServer
 	return nil
 }

@@ -69,3 +69,21 @@ func (s *guard) protect(next http.Handler) http.Handler {
 		}
 	})
 }
+
+// mayDebug guards debug pages that are asked for by xDS, as protect does those by HTTP.
+func (s *guard) mayDebug(ctx context.Context, caller server.Peer) error {
+	p, _ := peer.FromContext(ctx)
+	if p == nil {
+		return status.Error(codes.Unauthenticated, "no peer")
+	}
+	if _, secure := p.AuthInfo.(credentials.TLSInfo); secure {
+		if caller.Namespace != s.systemNamespace {
+			return status.Errorf(codes.PermissionDenied, "debug pages are for the system namespace %q only, and the credentials are of %q", s.systemNamespace, caller.Namespace)
+		}
+		return nil
+	}
+	if from, ok := p.Addr.(*net.TCPAddr); ok && from.IP.IsLoopback() {
+		return nil
+	}
+	return status.Error(codes.Unauthenticated, "debug pages need credentials, on the port with TLS, or a connection from this machine")
+}

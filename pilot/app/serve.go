@@ -154,6 +154,7 @@ func (p *plane) monitoringHandler() http.Handler {
 func (p *plane) debugServer() *debug.Server {
 	return &debug.Server{
 		Registry: p.registry,
+		Allow:    p.security.mayDebug,
 		Statuses: p.statuses.Documents,
 		Errors:   p.problems.Objects,
 		Problems: p.problemsOfAll,

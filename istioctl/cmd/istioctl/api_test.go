@@ -137,6 +137,10 @@ func (s *apiServer) pod(name, port string) http.Handler {
 			http.ServeFile(w, r, filepath.Join(s.dumps, path))
 			return
 		}
+		if name == "istiod-1" && r.URL.Path == "/debug/config_dump" && r.URL.Query().Get("proxyID") == "waypoint-8588f947b-xxm99.inspect" {
+			s.configDump(w)
+			return
+		}
 		if r.URL.Path != "/logging" {
 			http.NotFound(w, r)
 			return
@@ -148,6 +152,26 @@ func (s *apiServer) pod(name, port string) http.Handler {
 		}
 		fmt.Fprintln(w, "level:", s.level)
 	})
+}
+
+// configDump is what the control plane says the waypoint is to have: what the waypoint has, but for what it was started with.
+func (s *apiServer) configDump(w http.ResponseWriter) {
+	data, err := os.ReadFile(filepath.Join(s.dumps, "waypoint.json"))
+	var dump struct {
+		Configs []map[string]any `json:"configs"`
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &dump)
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	dump.Configs = dump.Configs[1:]
+	for _, section := range dump.Configs {
+		maps.DeleteFunc(section, func(field string, _ any) bool { return strings.HasPrefix(field, "static") })
+	}
+	answer(w, dump)
 }
 
 // pods are those that a selector of one label selects.
@@ -252,6 +276,14 @@ func setup(t *testing.T) func(*testscript.Env) error {
 				"spec": map[string]any{"gatewayClassName": "istio"},
 			},
 		}}, env.WorkDir)
+		dump, err := os.ReadFile(filepath.Join(dumps, "waypoint.json"))
+		if err != nil {
+			return err
+		}
+		changed := strings.Replace(string(dump), `"weight": 90`, `"weight": 80`, 1)
+		if err := os.WriteFile(filepath.Join(env.WorkDir, "changed.json"), []byte(changed), 0o600); err != nil {
+			return err
+		}
 		env.Setenv("CLUSTER", kubeconfig)
 		env.Setenv("DUMPS", dumps)
 		env.Setenv("HOME", env.WorkDir)

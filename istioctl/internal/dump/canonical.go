@@ -141,10 +141,9 @@ func redact(v tree) tree {
 		}
 	case map[string]any:
 		for key, child := range v {
-			switch jsonName(key) {
-			case "privateKey", "password", "sessionTicketKeys", "genericSecret", "privateKeyProvider":
+			if secret(jsonName(key)) {
 				v[key] = hidden(child)
-			default:
+			} else {
 				v[key] = redact(child)
 			}
 		}
@@ -154,6 +153,15 @@ func redact(v tree) tree {
 		}
 	}
 	return v
+}
+
+// secret tells the fields that are.
+func secret(name string) bool {
+	switch name {
+	case "privateKey", "password", "sessionTicketKeys", "genericSecret", "privateKeyProvider":
+		return true
+	}
+	return false
 }
 
 // hidden stands for a secret. Where it is stored is no secret.

@@ -2,19 +2,22 @@ package dump
 
 import (
 	"encoding/json"
-	"fmt"
 	"maps"
-	"reflect"
+	"math"
 	"slices"
+	"strconv"
+	"strings"
+	"time"
 )
 
-// Difference is what differs in a section; no lines when nothing does.
+// Difference is what differs in a section, as a unified diff from the control plane to the proxy; no lines when nothing does.
 type Difference struct {
 	Section string
 	Lines   []string
 }
 
-// Compare compares what a proxy should have with what it has. What it was started with does not count.
+// Compare compares what a proxy should have with what it has. What it was started with does not count, nor do versions, times and the
+// order of resources.
 func Compare(want, have *Envoy) []Difference {
 	return []Difference{
 		{"Clusters", differences(want.clusters, have.clusters)},
@@ -23,12 +26,23 @@ func Compare(want, have *Envoy) []Difference {
 	}
 }
 
-// fromControlPlane are the resources that were sent, by name.
+// RoutesLoaded is when the proxy took over the newest of its routes; zero when it does not say.
+func (e *Envoy) RoutesLoaded() time.Time {
+	var newest time.Time
+	for _, r := range e.routes {
+		at, err := time.Parse(time.RFC3339Nano, text(r.entry, "lastUpdated"))
+		if err == nil && !r.static && at.After(newest) {
+			newest = at
+		}
+	}
+	return newest
+}
+
+// fromControlPlane are the resources that were sent, by name. Of one that waits until it is warm, what serves meanwhile counts.
 func fromControlPlane(all []resource) map[string]tree {
 	out := map[string]tree{}
 	for _, r := range all {
-		_, versioned := at(r.entry, "versionInfo").(string)
-		if versioned || at(r.entry, "activeState") != nil || at(r.entry, "warmingState") != nil {
+		if _, serves := out[r.name]; !r.static && !(serves && r.state == warming) {
 			out[r.name] = r.body
 		}
 	}
@@ -46,57 +60,75 @@ func differences(want, have []resource) []string {
 	slices.Sort(names)
 	var out []string
 	for _, name := range names {
+		from, to := "istiod: "+name, "proxy: "+name
 		w, wants := wanted[name]
 		h, has := had[name]
-		switch {
-		case !has:
-			out = append(out, "- "+name+" is missing")
-		case !wants:
-			out = append(out, "+ "+name+" should not be there")
-		default:
-			for _, line := range changes("", w, h) {
-				out = append(out, name+line)
-			}
+		if !has {
+			to = "proxy: it does not have it"
 		}
+		if !wants {
+			from = "istiod: it should not be there"
+		}
+		out = append(out, unified(from, to, written(w), written(h))...)
 	}
 	return out
 }
 
-// changes are the fields that differ, by path.
-func changes(path string, want, have tree) []string {
-	if reflect.DeepEqual(want, have) {
+// written is a resource as lines, in one form whoever wrote it.
+func written(body tree) []string {
+	if body == nil {
 		return nil
 	}
-	w, h := object(want), object(have)
-	if w == nil || h == nil {
-		return []string{fmt.Sprintf("%s: -%s +%s", path, brief(want), brief(have))}
+	text, err := json.MarshalIndent(normal(body), "", "  ")
+	if err != nil {
+		return []string{err.Error()}
 	}
-	names := slices.Collect(maps.Keys(w))
-	for name := range h {
-		if _, both := w[name]; !both {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	var out []string
-	for _, name := range names {
-		out = append(out, changes(path+"."+name, w[name], h[name])...)
-	}
-	return out
+	return strings.Split(string(text), "\n")
 }
 
-// brief is a value in a line.
-func brief(v tree) string {
-	const most = 200
-	if v == nil {
-		return "(nothing)"
+// normal is a value without what writers of JSON do differently. The value itself is not changed: it may be printed elsewhere.
+func normal(v tree) tree {
+	switch v := v.(type) {
+	case []any:
+		out := make([]any, len(v))
+		for i := range v {
+			out[i] = normal(v[i])
+		}
+		return out
+	case map[string]any:
+		return normalObject(v)
+	case json.Number:
+		return normalNumber(v)
 	}
-	text, err := json.Marshal(v)
+	return v
+}
+
+// normalNumber leaves integers alone. Most fractions have 32 bits, and are written with as many digits as that takes, or 64 would.
+func normalNumber(v json.Number) json.Number {
+	if _, err := v.Int64(); err == nil {
+		return v
+	}
+	f, err := v.Float64()
 	if err != nil {
-		return fmt.Sprint(v)
+		return v
 	}
-	if len(text) > most {
-		return string(text[:most]) + "..."
+	if f == math.Trunc(f) && math.Abs(f) < 1<<53 {
+		return json.Number(strconv.FormatInt(int64(f), 10))
 	}
-	return string(text)
+	return json.Number(strconv.FormatFloat(f, 'g', 7, 64))
+}
+
+func normalObject(v map[string]any) tree {
+	out := make(map[string]any, len(v))
+	for key, child := range v {
+		switch m, isObject := child.(map[string]any); {
+		case secret(key):
+			out[key] = redacted // as much of it as each shows
+		case key == "value" && isObject && len(m) == 0 && v["@type"] != nil:
+			// The content of an empty message in an Any.
+		default:
+			out[key] = normal(child)
+		}
+	}
+	return out
 }

@@ -261,32 +261,37 @@ func TestSync(t *testing.T) {
 	golden(t, "syncz.golden", text(t, dump.SyncTable(all), dump.SyncTypeTable(all, at))+"\n"+strings.Join(dump.Refusals(all), "\n")+"\n")
 }
 
-// TestCompare: what differs is named by its path.
+// TestCompare: what is the same is, whoever wrote it; what differs is shown as a diff.
 func TestCompare(t *testing.T) {
 	t.Parallel()
-	want := envoy(t, "waypoint.json")
-	for _, d := range dump.Compare(want, envoy(t, "waypoint.json")) {
-		if len(d.Lines) > 0 {
-			t.Errorf("%s differ from themselves: %v", d.Section, d.Lines)
+	// Both are of one control plane and one Envoy, at the same time.
+	synced := envoy(t, "synced-envoy.json")
+	for _, pair := range [][2]*dump.Envoy{{envoy(t, "waypoint.json"), envoy(t, "waypoint.json")}, {envoy(t, "synced-istiod.json"), synced}} {
+		for _, d := range dump.Compare(pair[0], pair[1]) {
+			if len(d.Lines) > 0 {
+				t.Errorf("%s differ:\n%s", d.Section, strings.Join(d.Lines, "\n"))
+			}
 		}
 	}
-	changed := strings.Replace(string(read(t, "waypoint.json")), `"weight": 90`, `"weight": 80`, 1)
-	changed = strings.ReplaceAll(changed, "connect_originate\"", "other\"")
+	if got := synced.RoutesLoaded(); got.Year() != 2026 {
+		t.Errorf("routes loaded at %s", got)
+	}
+	changed := string(read(t, "synced-envoy.json"))
+	for _, change := range [][2]string{{`"weight": 90`, `"weight": 80`}, {`"name": "encap"`, `"name": "other"`}, {`"max_connections": 11`, `"max_connections": 12`}} {
+		if !strings.Contains(changed, change[0]) {
+			t.Fatalf("no %s in the dump", change[0])
+		}
+		changed = strings.Replace(changed, change[0], change[1], 1)
+	}
 	have, err := dump.ReadEnvoy([]byte(changed))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var got []string
-	for _, d := range dump.Compare(want, have) {
-		for _, line := range d.Lines {
-			got = append(got, d.Section+": "+line)
-		}
+	var got strings.Builder
+	for _, d := range dump.Compare(envoy(t, "synced-istiod.json"), have) {
+		fmt.Fprintf(&got, "%s:\n%s\n", d.Section, strings.Join(d.Lines, "\n"))
 	}
-	for _, line := range []string{"Clusters: - connect_originate is missing", "Clusters: + other should not be there", "Routes: inbound-vip|9080|http|reviews.inspect.svc.cluster.local.virtualHosts"} {
-		if !strings.Contains(strings.Join(got, "\n"), line) {
-			t.Errorf("lacks %q:\n%s", line, strings.Join(got, "\n"))
-		}
-	}
+	golden(t, "compare.golden", got.String())
 	refused := envoy(t, "envoy.json").Refusals()
 	if len(refused) != 1 || refused[0] != (dump.Refusal{Type: "LDS", Name: "0.0.0.0_8080", Details: "filter_chains[0]: there is no such filter"}) {
 		t.Errorf("refusals %v", refused)

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"strings"
 )
 
 // Envoy is the configuration of a proxy.
@@ -31,7 +32,11 @@ type resource struct {
 	entry tree
 	// state is ACTIVE or WARMING.
 	state string
+	// static is one that no control plane has sent.
+	static bool
 }
+
+const warming = "WARMING"
 
 // ReadEnvoy reads an answer to /config_dump, or one to /clusters?format=json, of Envoy or of ours.
 func ReadEnvoy(data []byte) (*Envoy, error) {
@@ -89,9 +94,9 @@ func (e *Envoy) section(s tree) {
 		e.listeners = append(e.listeners, collect(s, "listener", "staticListeners")...)
 		for _, entry := range list(s, "dynamicListeners") {
 			// One that is replaced serves until the next is warm.
-			for _, state := range []struct{ field, name string }{{"activeState", "ACTIVE"}, {"warmingState", "WARMING"}, {"drainingState", "DRAINING"}} {
+			for _, state := range []struct{ field, name string }{{"activeState", "ACTIVE"}, {"warmingState", warming}, {"drainingState", "DRAINING"}} {
 				if body := at(entry, state.field, "listener"); body != nil {
-					e.listeners = append(e.listeners, resource{text(body, "name"), body, entry, state.name})
+					e.listeners = append(e.listeners, resource{name: text(body, "name"), body: body, entry: entry, state: state.name})
 					break
 				}
 			}
@@ -104,10 +109,10 @@ func collect(section tree, body string, fields ...string) []resource {
 	for i, field := range fields {
 		state := "ACTIVE"
 		if i == 2 {
-			state = "WARMING"
+			state = warming
 		}
 		for _, entry := range list(section, field) {
-			r := resource{body: at(entry, body), entry: entry, state: state}
+			r := resource{body: at(entry, body), entry: entry, state: state, static: strings.HasPrefix(field, "static")}
 			r.name = text(r.body, "name")
 			if r.name == "" {
 				r.name = text(entry, "name")

@@ -66,6 +66,9 @@ func shortType(url string) string {
 	return url
 }
 
+// ShortType is the usual name of a type: CDS.
+func ShortType(url string) string { return shortType(url) }
+
 // typeOrder is that of the columns; others follow by name.
 func typeOrder() []string {
 	return []string{"CDS", "LDS", "EDS", "RDS", "ECDS", "WDS", "WADS"}

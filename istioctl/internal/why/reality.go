@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -46,6 +47,8 @@ func (m *Model) Compare(ctx context.Context, mesh *reach.Mesh, istioNamespace st
 			p.State, p.Stale = stateOf(states, pod.String())
 			if h.proxy.node != "" {
 				p.Differs = m.ztunnelDiffers(ctx, mesh, pod, r)
+			} else {
+				p.Differs = gatewayDiffers(ctx, mesh, istioNamespace, states, pod)
 			}
 			r.Proxies = append(r.Proxies, p)
 		}
@@ -100,6 +103,37 @@ func stateOf(states []dump.Sync, name string) (text string, stale bool) {
 		}
 	}
 	return strings.Join(parts, ", "), stale
+}
+
+// gatewayDiffers compares what a waypoint or gateway has with what it should have; nothing when the control plane does not say.
+func gatewayDiffers(ctx context.Context, mesh *reach.Mesh, istioNamespace string, states []dump.Sync, pod reach.Pod) (out []string) {
+	i := slices.IndexFunc(states, func(s dump.Sync) bool { return s.Name == pod.String() })
+	if i < 0 {
+		return nil
+	}
+	istiod := reach.Pod{Namespace: istioNamespace, Name: states[i].ControlBy}
+	should, err := envoyOf(ctx, mesh, istiod, reach.DebugPort, "/debug/config_dump?proxyID="+url.QueryEscape(pod.String()))
+	if err != nil {
+		return nil
+	}
+	has, err := envoyOf(ctx, mesh, pod, reach.AdminPort, "/config_dump")
+	if err != nil {
+		return []string{err.Error()}
+	}
+	for _, d := range dump.Compare(should, has) {
+		if len(d.Lines) > 0 {
+			out = append(out, strings.ToLower(d.Section)+" are not those that it should have: istioctl proxy-status "+pod.String()+" shows how they differ")
+		}
+	}
+	return out
+}
+
+func envoyOf(ctx context.Context, mesh *reach.Mesh, pod reach.Pod, port int, path string) (*dump.Envoy, error) {
+	data, err := mesh.Get(ctx, pod, port, path)
+	if err != nil {
+		return nil, err
+	}
+	return dump.ReadEnvoy(data)
 }
 
 // ztunnelDiffers compares what a ztunnel knows of the ends of the way with what it should know.

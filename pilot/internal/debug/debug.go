@@ -2,10 +2,13 @@
 package debug
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/pprof"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -24,6 +27,10 @@ import (
 type Server struct {
 	Registry *registry.Registry
 	Clients  func() []server.ClientStatus
+	// Configurations are what the client of a connection is to have.
+	Configurations func(connection uint64) ([]server.Configuration, bool)
+	// Allow decides which callers by xDS may see pages.
+	Allow func(context.Context, server.Peer) error
 	// Errors of the objects that are not in force.
 	Errors func() []kube.ObjectError
 	// Problems are what is wrong with objects and what of them has no effect, by object.
@@ -41,21 +48,22 @@ type Server struct {
 // endpoint is one page.
 type endpoint struct {
 	path, help string
-	serve      func(*http.Request) (any, error)
+	serve      func(url.Values) (any, error)
 }
 
 func (s *Server) endpoints() []endpoint {
 	return []endpoint{
-		{"syncz", "what each connected proxy was sent and has acknowledged", func(r *http.Request) (any, error) { return s.syncz(r.URL.Query().Get("namespace")), nil }},
-		{"configz", "objects that are not in force, and why", func(*http.Request) (any, error) { return orEmpty(s.Errors()), nil }},
-		{"statusz", "status of each object, as it would be written to it", func(*http.Request) (any, error) { return orEmpty(s.Statuses()), nil }},
-		{"problemz", "what is wrong with objects and with the mesh configuration, and what of routes for connected proxies has no effect, by object", func(*http.Request) (any, error) { return s.Problems(), nil }},
-		{"registryz", "services", func(*http.Request) (any, error) { return s.services() }},
-		{"endpointz", "workloads by service", func(*http.Request) (any, error) { return s.byService(), nil }},
-		{"ambientz", "workloads, services and policies as ambient proxies get them", func(*http.Request) (any, error) { return s.ambient() }},
-		{"authorizationz", "authorization policies and whether ztunnel accepts them", func(*http.Request) (any, error) { return s.policies(), nil }},
-		{"connections", "connected proxies", func(*http.Request) (any, error) { return s.connections(), nil }},
-		{"mesh", "mesh configuration in force", func(*http.Request) (any, error) { return messageJSON(s.Mesh()) }},
+		{"syncz", "what each connected proxy was sent and has acknowledged", func(q url.Values) (any, error) { return s.syncz(q.Get("namespace")), nil }},
+		{"config_dump", configDumpHelp, func(q url.Values) (any, error) { return s.configDump(q) }},
+		{"configz", "objects that are not in force, and why", func(url.Values) (any, error) { return orEmpty(s.Errors()), nil }},
+		{"statusz", "status of each object, as it would be written to it", func(url.Values) (any, error) { return orEmpty(s.Statuses()), nil }},
+		{"problemz", "what is wrong with objects and with the mesh configuration, and what of routes for connected proxies has no effect, by object", func(url.Values) (any, error) { return s.Problems(), nil }},
+		{"registryz", "services", func(url.Values) (any, error) { return s.services() }},
+		{"endpointz", "workloads by service", func(url.Values) (any, error) { return s.byService(), nil }},
+		{"ambientz", "workloads, services and policies as ambient proxies get them", func(url.Values) (any, error) { return s.ambient() }},
+		{"authorizationz", "authorization policies and whether ztunnel accepts them", func(url.Values) (any, error) { return s.policies(), nil }},
+		{"connections", "connected proxies", func(url.Values) (any, error) { return s.connections(), nil }},
+		{"mesh", "mesh configuration in force", func(url.Values) (any, error) { return messageJSON(s.Mesh()) }},
 	}
 }
 
@@ -69,24 +77,26 @@ func orEmpty[T any](list []T) []T {
 // Handler serves /debug/…; whoever mounts it decides who may ask.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
-	var index strings.Builder
 	for _, e := range s.endpoints() {
-		fmt.Fprintf(&index, "/debug/%s: %s\n", e.path, e.help)
 		mux.HandleFunc("GET /debug/"+e.path, func(w http.ResponseWriter, r *http.Request) {
-			value, err := e.serve(r)
+			value, err := e.serve(r.URL.Query())
 			if err != nil {
-				http.Error(w, err.Error(), http.StatusInternalServerError)
+				code := http.StatusInternalServerError
+				var p *problem
+				if errors.As(err, &p) {
+					code = p.code
+				}
+				http.Error(w, err.Error(), code)
 				return
 			}
 			writeJSON(w, value)
 		})
 	}
-	list := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, index.String()) }
+	list := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, s.index()) }
 	mux.HandleFunc("GET /debug/list", list)
 	mux.HandleFunc("GET /debug/{$}", list)
 	mux.HandleFunc("GET /debug", list)
 	if s.Profile {
-		index.WriteString("/debug/pprof/: profiles\n")
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
@@ -94,6 +104,18 @@ func (s *Server) Handler() http.Handler {
 		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	}
 	return mux
+}
+
+// index says which pages there are.
+func (s *Server) index() string {
+	var out strings.Builder
+	for _, e := range s.endpoints() {
+		fmt.Fprintf(&out, "/debug/%s: %s\n", e.path, e.help)
+	}
+	if s.Profile {
+		out.WriteString("/debug/pprof/: profiles\n")
+	}
+	return out.String()
 }
 
 func writeJSON(w http.ResponseWriter, value any) {

@@ -82,14 +82,6 @@ func clusterOf(c server.ClientStatus) string {
 	return c.Peer.ClusterID
 }
 
-// SynczType is asked for, state-of-the-world, by `istioctl proxy-status`.
-const SynczType = "istio.io/debug/syncz"
-
-// SotW are the types that tools ask for by xDS.
-func (s *Server) SotW() map[string]server.SotWHandler {
-	return map[string]server.SotWHandler{SynczType: s.synczResources}
-}
-
 func (s *Server) synczResources(_ context.Context, _ *discovery.DiscoveryRequest, _ server.Peer) ([]*anypb.Any, error) {
 	var out []*anypb.Any
 	for _, c := range s.proxies() {

@@ -74,8 +74,11 @@ type topic struct {
 	readers  map[*stream]reader              // guarded by mu: all of them, for trimming
 }
 
-// reader is a position in a table. It moves only with topic.mu held.
-type reader interface{ At() uint64 }
+// reader is a position in a table, and what of it is asked for. It changes only with topic.mu held.
+type reader interface {
+	At() uint64
+	Selected(t *delta.Table) []*delta.Entry
+}
 
 // New returns a server that has nothing published. A type exists from its first Publish or first subscriber.
 func New(cfg Config) *Server {

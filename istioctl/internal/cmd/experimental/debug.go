@@ -1,6 +1,7 @@
 package experimental
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/isthmus-mesh/isthmus/istioctl/internal/cli"
+	"github.com/isthmus-mesh/isthmus/istioctl/internal/control"
 	"github.com/isthmus-mesh/isthmus/istioctl/internal/dump"
 	"github.com/isthmus-mesh/isthmus/istioctl/internal/reach"
 )
@@ -15,38 +17,38 @@ import (
 func internalDebug(g *cli.Globals) *cobra.Command {
 	var all, list bool
 	var revision string
+	var xds control.Flags
 	cmd := &cobra.Command{
 		Use: "internal-debug [PAGE]", Short: "Ask the control plane for a page of its debug interface", Args: cobra.MaximumNArgs(1),
-		Example: "  istioctl x internal-debug --list\n  istioctl x internal-debug syncz\n  istioctl x internal-debug ambientz --all",
+		Example: "  istioctl x internal-debug --list\n  istioctl x internal-debug syncz\n  istioctl x internal-debug ambientz --all\n" +
+			"  istioctl x internal-debug connections --xds-address istiod.example.com:15012 --cert-dir ./certs",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			page := "list"
 			if len(args) == 1 && !list {
 				page = strings.TrimPrefix(strings.TrimPrefix(args[0], "/"), "debug/")
 			}
-			mesh, err := g.Mesh()
-			if err != nil {
-				return err
+			ask := func() ([]control.Page, error) { return pages(cmd.Context(), g, revision, page, all) }
+			if xds.Used() {
+				ask = func() ([]control.Page, error) {
+					return xds.Pages(cmd.Context(), control.Source{Globals: g, Revision: revision}, page)
+				}
 			}
-			pods, err := mesh.Istiod(cmd.Context(), g.IstioNamespace, revision)
+			found, err := ask()
 			if err != nil {
-				return err
+				return fmt.Errorf("%w; see istioctl x internal-debug --list", err)
 			}
 			if !all {
-				pods = pods[:1]
+				found = found[:min(len(found), 1)]
 			}
-			for _, pod := range pods {
-				data, err := mesh.Get(cmd.Context(), pod, reach.DebugPort, "/debug/"+page)
-				if err != nil {
-					return fmt.Errorf("%w; see istioctl x internal-debug --list", err)
-				}
-				if len(pods) > 1 {
-					fmt.Fprintf(cmd.OutOrStdout(), "# %s\n", pod)
+			for _, p := range found {
+				if len(found) > 1 {
+					fmt.Fprintf(cmd.OutOrStdout(), "# %s\n", p.From)
 				}
 				// What is a document is shown without what is secret in it.
-				if clean, err := dump.Redact(data); err == nil {
-					data = clean
+				if clean, err := dump.Redact(p.Text); err == nil {
+					p.Text = clean
 				}
-				fmt.Fprintln(cmd.OutOrStdout(), strings.TrimRight(string(data), "\n"))
+				fmt.Fprintln(cmd.OutOrStdout(), strings.TrimRight(string(p.Text), "\n"))
 			}
 			return nil
 		},
@@ -54,7 +56,32 @@ func internalDebug(g *cli.Globals) *cobra.Command {
 	cmd.Flags().BoolVar(&all, "all", false, "ask all instances of the control plane")
 	cmd.Flags().BoolVar(&list, "list", false, "show which pages there are")
 	cmd.Flags().StringVarP(&revision, "revision", "r", "", "revision of the control plane")
+	xds.Add(cmd.Flags())
 	return cmd
+}
+
+// pages asks the control plane's pods for a page.
+func pages(ctx context.Context, g *cli.Globals, revision, page string, all bool) ([]control.Page, error) {
+	mesh, err := g.Mesh()
+	if err != nil {
+		return nil, err
+	}
+	pods, err := mesh.Istiod(ctx, g.IstioNamespace, revision)
+	if err != nil {
+		return nil, err
+	}
+	if !all {
+		pods = pods[:1]
+	}
+	var out []control.Page
+	for _, pod := range pods {
+		data, err := mesh.Get(ctx, pod, reach.DebugPort, "/debug/"+page)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, control.Page{From: pod.String(), Text: data})
+	}
+	return out, nil
 }
 
 func config() *cobra.Command {

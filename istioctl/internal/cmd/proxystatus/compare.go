@@ -1,11 +1,13 @@
 package proxystatus
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,31 +22,23 @@ var errDiffers = errors.New("the proxy does not have what the control plane want
 
 // compare shows whether one proxy has what it should have.
 func (f *flags) compare(cmd *cobra.Command, name string) error {
-	mesh, err := f.g.Mesh()
+	mesh, proxy, err := f.find(cmd.Context(), name)
 	if err != nil {
 		return err
 	}
-	pod, err := mesh.Find(cmd.Context(), name)
-	if err != nil {
-		return err
-	}
-	// The list is of all namespaces: the proxy may be in another than -n.
-	everywhere := *f
-	globals := *f.g
-	globals.Namespace = ""
-	everywhere.g = &globals
-	all, err := everywhere.read(cmd, mesh)
+	// The proxy may be in another namespace than -n.
+	all, err := f.states(cmd.Context(), "")
 	if err != nil {
 		return err
 	}
 	var status *dump.Sync
 	for i := range all {
-		if all[i].Name == pod.String() {
+		if all[i].Name == proxy.String() {
 			status = &all[i]
 		}
 	}
 	if status == nil {
-		return fmt.Errorf("%s is not connected to the control plane: look at its log, and whether it reaches istiod's port 15012", pod)
+		return fmt.Errorf("%s is not connected to the control plane: look at its log, and whether it reaches istiod's port 15012", proxy)
 	}
 	out := cmd.OutOrStdout()
 	if !f.output.IsTable() {
@@ -53,24 +47,53 @@ func (f *flags) compare(cmd *cobra.Command, name string) error {
 	if status.ProxyType == "ztunnel" {
 		return printStates(out, status)
 	}
-	have, err := f.has(cmd, mesh, pod)
+	have, err := f.has(cmd, mesh, proxy)
 	if err != nil {
 		return err
 	}
-	want, err := wants(cmd, mesh, f, status)
+	want, err := f.wants(cmd.Context(), mesh, status)
 	if err != nil {
 		return err
 	}
 	if want == nil {
 		err = printStates(out, status)
 	} else {
-		err = printComparison(out, dump.Compare(want, have))
+		err = printComparison(out, dump.Compare(want, have), have.RoutesLoaded())
 	}
-	for _, r := range have.Refusals() {
-		fmt.Fprintf(out, "%s %s is refused: %s\n", r.Type, r.Name, r.Details)
-		err = errDiffers
+	if refused := printRefusals(out, want != nil, have, status); err == nil {
+		err = refused
 	}
 	return err
+}
+
+// printRefusals says what the proxy refuses: by its own account and, where it is silent and states have not been shown, the control plane's.
+func printRefusals(out io.Writer, compared bool, have *dump.Envoy, status *dump.Sync) error {
+	var differs error
+	told := map[string]bool{}
+	for _, r := range have.Refusals() {
+		fmt.Fprintf(out, "%s %s is refused: %s\n", r.Type, r.Name, r.Details)
+		told[r.Type], differs = true, errDiffers
+	}
+	for _, name := range status.Ordered() {
+		if why := status.Types[name].Error; compared && why != "" && !told[name] {
+			fmt.Fprintf(out, "%s is refused: %s\n", name, why)
+			differs = errDiffers
+		}
+	}
+	return differs
+}
+
+// find finds the proxy. No mesh is needed when the control plane is asked by xDS and a file has what the proxy has.
+func (f *flags) find(ctx context.Context, name string) (*reach.Mesh, reach.Pod, error) {
+	if pod, namespace, whole := strings.Cut(name, "."); whole && f.file != "" && f.xds.Used() {
+		return nil, reach.Pod{Name: pod, Namespace: namespace}, nil
+	}
+	mesh, err := f.g.Mesh()
+	if err != nil {
+		return nil, reach.Pod{}, err
+	}
+	pod, err := mesh.Find(ctx, name)
+	return mesh, pod, err
 }
 
 // has is what the proxy has, or had when the file was made.
@@ -89,8 +112,11 @@ func (f *flags) has(cmd *cobra.Command, mesh *reach.Mesh, pod reach.Pod) (*dump.
 }
 
 // wants is what the control plane would send now; nil when it does not say.
-func wants(cmd *cobra.Command, mesh *reach.Mesh, f *flags, status *dump.Sync) (*dump.Envoy, error) {
-	pods, err := mesh.Istiod(cmd.Context(), f.g.IstioNamespace, f.revision)
+func (f *flags) wants(ctx context.Context, mesh *reach.Mesh, status *dump.Sync) (*dump.Envoy, error) {
+	if f.xds.Used() {
+		return f.xds.ConfigDump(ctx, f.source(), status.Name)
+	}
+	pods, err := mesh.Istiod(ctx, f.g.IstioNamespace, f.revision)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +124,7 @@ func wants(cmd *cobra.Command, mesh *reach.Mesh, f *flags, status *dump.Sync) (*
 		if pod.Name != status.ControlBy {
 			continue
 		}
-		data, err := mesh.Get(cmd.Context(), pod, reach.DebugPort, "/debug/config_dump?proxyID="+url.QueryEscape(status.Name))
+		data, err := mesh.Get(ctx, pod, reach.DebugPort, "/debug/config_dump?proxyID="+url.QueryEscape(status.Name))
 		var answer *reach.StatusError
 		if errors.As(err, &answer) && answer.Code == http.StatusNotFound {
 			return nil, nil
@@ -135,18 +161,22 @@ func printStates(out io.Writer, status *dump.Sync) error {
 	return differs
 }
 
-func printComparison(out io.Writer, sections []dump.Difference) error {
+func printComparison(out io.Writer, sections []dump.Difference, routesLoaded time.Time) error {
 	var differs error
 	for _, s := range sections {
-		if len(s.Lines) == 0 {
-			fmt.Fprintf(out, "%s Match\n", s.Section)
+		if len(s.Lines) > 0 {
+			differs = errDiffers
+			fmt.Fprintf(out, "%s Don't Match (--- istiod, +++ proxy)\n", s.Section)
+			for _, line := range s.Lines {
+				fmt.Fprintln(out, line)
+			}
 			continue
 		}
-		differs = errDiffers
-		fmt.Fprintf(out, "%s Don't Match (-istiod, +proxy)\n", s.Section)
-		for _, line := range s.Lines {
-			fmt.Fprintln(out, "  "+line)
+		when := ""
+		if s.Section == "Routes" && !routesLoaded.IsZero() {
+			when = " (RDS last loaded at " + routesLoaded.Local().Format(time.RFC1123) + ")"
 		}
+		fmt.Fprintf(out, "%s Match%s\n", s.Section, when)
 	}
 	return differs
 }

@@ -2,6 +2,7 @@
 package proxystatus
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/isthmus-mesh/isthmus/istioctl/internal/cli"
+	"github.com/isthmus-mesh/isthmus/istioctl/internal/control"
 	"github.com/isthmus-mesh/isthmus/istioctl/internal/dump"
 	"github.com/isthmus-mesh/isthmus/istioctl/internal/reach"
 )
@@ -20,6 +22,7 @@ type flags struct {
 	revision  string
 	file      string
 	port      int
+	xds       control.Flags
 }
 
 // New returns the command.
@@ -30,8 +33,9 @@ func New(g *cli.Globals) *cobra.Command {
 		Long: "Show whether proxies have what the control plane sent them. With a proxy's name, what it has and what it should have are compared.\n\n" +
 			"SYNCED: the proxy has taken over what was sent last. STALE: it has not answered yet. ERROR: it refuses it. NOT SENT: there was\n" +
 			"nothing to send. IGNORED: it does not ask for this. A proxy that is not in the list is not connected.",
-		Example: "  istioctl proxy-status -v 1\n  istioctl proxy-status deploy/waypoint\n  istioctl proxy-status waypoint-7d9c-x2x.default --file config_dump.json",
-		Args:    cobra.MaximumNArgs(1),
+		Example: "  istioctl proxy-status -v 1\n  istioctl proxy-status deploy/waypoint\n" +
+			"  istioctl proxy-status waypoint-7d9c-x2x.default --file config_dump.json\n  istioctl proxy-status --xds-address istiod.example.com:15012 --cert-dir ./certs",
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case f.verbosity < 0 || f.verbosity > 1:
@@ -53,22 +57,37 @@ func New(g *cli.Globals) *cobra.Command {
 	cmd.Flags().StringVarP(&f.revision, "revision", "r", "", "revision of the control plane")
 	cmd.Flags().StringVarP(&f.file, "file", "f", "", "file with a configuration dump, to compare instead of the proxy's own, - for the standard input")
 	cmd.Flags().IntVar(&f.port, "proxy-admin-port", reach.AdminPort, "port of the proxy's admin interface")
+	f.xds.Add(cmd.Flags())
 	return cmd
 }
 
+func (f *flags) source() control.Source { return control.Source{Globals: f.g, Revision: f.revision} }
+
+// states are how far proxies have come, of a namespace or all.
+func (f *flags) states(ctx context.Context, namespace string) ([]dump.Sync, error) {
+	if f.xds.Used() {
+		return f.xds.Syncs(ctx, f.source(), namespace)
+	}
+	mesh, err := f.g.Mesh()
+	if err != nil {
+		return nil, err
+	}
+	return f.read(ctx, mesh, namespace)
+}
+
 // read asks all instances of the control plane: each knows those that are connected to it.
-func (f *flags) read(cmd *cobra.Command, mesh *reach.Mesh) ([]dump.Sync, error) {
-	pods, err := mesh.Istiod(cmd.Context(), f.g.IstioNamespace, f.revision)
+func (f *flags) read(ctx context.Context, mesh *reach.Mesh, namespace string) ([]dump.Sync, error) {
+	pods, err := mesh.Istiod(ctx, f.g.IstioNamespace, f.revision)
 	if err != nil {
 		return nil, err
 	}
 	path := "/debug/syncz"
-	if f.g.Namespace != "" {
-		path += "?namespace=" + f.g.Namespace
+	if namespace != "" {
+		path += "?namespace=" + namespace
 	}
 	var out []dump.Sync
 	for _, pod := range pods {
-		data, err := mesh.Get(cmd.Context(), pod, reach.DebugPort, path)
+		data, err := mesh.Get(ctx, pod, reach.DebugPort, path)
 		if err != nil {
 			return nil, err
 		}
@@ -82,11 +101,7 @@ func (f *flags) read(cmd *cobra.Command, mesh *reach.Mesh) ([]dump.Sync, error) 
 }
 
 func (f *flags) list(cmd *cobra.Command) error {
-	mesh, err := f.g.Mesh()
-	if err != nil {
-		return err
-	}
-	all, err := f.read(cmd, mesh)
+	all, err := f.states(cmd.Context(), f.g.Namespace)
 	if err != nil {
 		return err
 	}

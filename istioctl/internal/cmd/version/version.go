@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/isthmus-mesh/isthmus/istioctl/internal/cli"
+	"github.com/isthmus-mesh/isthmus/istioctl/internal/control"
 	"github.com/isthmus-mesh/isthmus/istioctl/internal/reach"
 	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
 )
@@ -43,6 +44,7 @@ type proxy struct {
 type flags struct {
 	remote           bool
 	output, revision string
+	xds              control.Flags
 }
 
 // New returns the command.
@@ -50,7 +52,7 @@ func New(g *cli.Globals, build telemetry.Build) *cobra.Command {
 	f := &flags{}
 	cmd := &cobra.Command{
 		Use: "version", Short: "Print the versions of this program, the control plane and the proxies", Args: cobra.NoArgs,
-		Example: "  istioctl version\n  istioctl version --remote=false -o yaml",
+		Example: "  istioctl version\n  istioctl version --remote=false -o yaml\n  istioctl version --xds-address localhost:15010 --plaintext",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return f.run(cmd, g, build) },
 	}
 	// Without -o the output is short anyhow.
@@ -58,13 +60,17 @@ func New(g *cli.Globals, build telemetry.Build) *cobra.Command {
 	cmd.Flags().BoolVar(&f.remote, "remote", true, "ask the cluster too")
 	cmd.Flags().StringVarP(&f.output, "output", "o", "", "yaml or json")
 	cmd.Flags().StringVarP(&f.revision, "revision", "r", "", "revision of the control plane")
+	f.xds.Add(cmd.Flags())
 	return cmd
 }
 
 func (f *flags) run(cmd *cobra.Command, g *cli.Globals, build telemetry.Build) error {
 	r := report{Client: &build}
 	var remote error
-	if f.remote {
+	switch {
+	case f.remote && f.xds.Used():
+		remote = r.askByXDS(cmd.Context(), &f.xds, control.Source{Globals: g, Revision: f.revision})
+	case f.remote:
 		remote = r.ask(cmd.Context(), g, f.revision)
 	}
 	out := cmd.OutOrStdout()
@@ -110,6 +116,25 @@ func (r *report) ask(ctx context.Context, g *cli.Globals, revision string) error
 		}
 		if err := r.proxies(data); err != nil {
 			return fmt.Errorf("/debug/syncz of %s: %w", pod, err)
+		}
+	}
+	return nil
+}
+
+// askByXDS fills in what the control plane tells of itself and its proxies.
+func (r *report) askByXDS(ctx context.Context, xds *control.Flags, source control.Source) error {
+	answers, err := xds.Ask(ctx, source, control.SynczType)
+	if err != nil {
+		return err
+	}
+	for _, a := range answers {
+		r.Mesh = append(r.Mesh, component{Component: a.Component, Revision: source.Revision, Info: a.Info})
+		all, err := a.Syncs()
+		if err != nil {
+			return err
+		}
+		for _, s := range all {
+			r.Data = append(r.Data, proxy{ID: s.Name, Type: s.ProxyType, Version: cmp.Or(s.Version, "unknown")})
 		}
 	}
 	return nil
