@@ -2,6 +2,7 @@ package l7
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -86,7 +87,7 @@ func TestWaypointListeners(t *testing.T) {
 	if !ok || ch.Terminate == nil || cfg.InternalListener(ch.Terminate.Cluster) != "main_internal" || ch.Terminate.HTTP.HTTP2.MaxStreams != 100 {
 		t.Fatalf("%+v", ch)
 	}
-	if s := ch.TLS; s.Certificate != "default" || s.Validation != "ROOTCA" || !s.RequireClient || len(s.PeerSANs) != 1 || !s.PeerSANs[0].Matcher.Match("spiffe://td/ns/a/sa/b") || s.PeerSANs[0].Matcher.Match("spiffe://tdx") {
+	if s := ch.TLS; !slices.Equal(s.Certificates, []string{"default"}) || s.Validation != "ROOTCA" || !s.RequireClient || len(s.PeerSANs) != 1 || !s.PeerSANs[0].Matcher.Match("spiffe://td/ns/a/sa/b") || s.PeerSANs[0].Matcher.Match("spiffe://tdx") {
 		t.Errorf("%+v", s)
 	}
 	for _, c := range []struct {

@@ -1,0 +1,39 @@
+package exchange
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/hex"
+	"encoding/pem"
+	"strings"
+)
+
+// Peer is what of a client's certificate is passed on (x-forwarded-client-cert). It is immutable.
+type Peer struct {
+	// Hash is the SHA-256 of the certificate in hexadecimal, Certificate the PEM, escaped for an URL.
+	Hash, Certificate string
+	// Subject is written as RFC 2253 has it.
+	Subject string
+	// URIs and DNS are alternative names.
+	URIs, DNS []string
+}
+
+// NewPeer reads a certificate.
+func NewPeer(c *x509.Certificate) *Peer {
+	sum := sha256.Sum256(c.Raw)
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
+	p := &Peer{
+		Hash: hex.EncodeToString(sum[:]), DNS: c.DNSNames,
+		Certificate: strings.NewReplacer("\n", "%0A", " ", "%20", "+", "%2B", "/", "%2F", "=", "%3D").Replace(string(text)),
+	}
+	var names pkix.RDNSequence
+	if _, err := asn1.Unmarshal(c.RawSubject, &names); err == nil { // it was parsed before
+		p.Subject = names.String()
+	}
+	for _, u := range c.URIs {
+		p.URIs = append(p.URIs, u.String())
+	}
+	return p
+}
