@@ -33,6 +33,7 @@ type result struct {
 	refused  string
 	took     time.Duration
 	attempts []string // workloads that were met
+	tls      string   // how a handshake went
 	log      string   // line of the access log, after the key
 }
 
@@ -50,12 +51,17 @@ func (b *testbed) send(ctx context.Context, p *proxy, r request) (*result, error
 		return nil, err
 	}
 	defer conn.Close()
+	tlsFacts := ""
 	if r.TLS != "" {
-		secure := tls.Client(conn, &tls.Config{ServerName: r.TLS, InsecureSkipVerify: true, NextProtos: r.ALPN}) //nolint:gosec // who answers says so
+		config, err := b.clientTLS(r)
+		if err != nil {
+			return nil, err
+		}
+		secure := tls.Client(conn, config)
 		if err := secure.HandshakeContext(ctx); err != nil {
 			return &result{refused: refusal(err)}, nil
 		}
-		conn = secure
+		conn, tlsFacts = secure, handshaken(secure.ConnectionState())
 	}
 	if deadline, ok := ctx.Deadline(); ok {
 		conn.SetDeadline(deadline)
@@ -65,6 +71,7 @@ func (b *testbed) send(ctx context.Context, p *proxy, r request) (*result, error
 	if err != nil {
 		out = &result{refused: refusal(err)}
 	}
+	out.tls = tlsFacts
 	out.took = time.Since(start)
 	if r.Want.Mirrored != "" {
 		b.waitMet(ctx, key, r.Want.Mirrored)

@@ -24,6 +24,9 @@ func facts(r *result, want want) []string {
 	var out []string
 	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	add("status: %d", r.status)
+	if r.tls != "" {
+		add("handshake: %s", r.tls)
+	}
 	if r.log != "" {
 		add("log: %s", r.log)
 	}
@@ -155,6 +158,9 @@ func unmet(r *result, w want) []string {
 	}
 	if w.Body != "" && !strings.Contains(r.body, w.Body) {
 		out = append(out, fmt.Sprintf("body is %q, want %q", r.body, w.Body))
+	}
+	if w.TLS != "" && !strings.Contains(r.tls, w.TLS) {
+		out = append(out, fmt.Sprintf("the handshake is %q, want %q", r.tls, w.TLS))
 	}
 	if w.Log != "" && !strings.Contains(r.log, w.Log) {
 		out = append(out, fmt.Sprintf("the log says %q, want %q", r.log, w.Log))

@@ -62,6 +62,10 @@ type request struct {
 	// TLS is the server name of a TLS connection in which the request is sent, ALPN the protocols that are offered.
 	TLS  string   `json:"tls"`
 	ALPN []string `json:"alpn"`
+	// TLSMax is the highest version that the client speaks, Cipher the only suite of TLS 1.2, Certificate the name of its certificate.
+	TLSMax      string `json:"tlsMax"`
+	Cipher      string `json:"cipher"`
+	Certificate string `json:"certificate"`
 	// Raw is sent as it is.
 	Raw string `json:"raw"`
 	// Fields are sent as they are over HTTP/2.
@@ -97,6 +101,8 @@ type want struct {
 	MinMS    int      `json:"minMS"`
 	MaxMS    int      `json:"maxMS"`
 	AnyOf    []string `json:"anyOf"` // workloads
+	// TLS is part of the line about the handshake.
+	TLS string `json:"tls"`
 	// Refused: the connection ends without an answer.
 	Refused bool `json:"refused"`
 }

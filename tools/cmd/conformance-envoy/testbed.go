@@ -20,6 +20,7 @@ type testbed struct {
 	options  options
 	dir      string
 	pki      *pki
+	edge     *edgePKI
 	backends *backends
 	pilot    *exec.Cmd
 	ended    chan error
@@ -46,8 +47,12 @@ func newTestbed(ctx context.Context, o options, dir string) (*testbed, error) {
 	if err != nil {
 		return nil, err
 	}
+	edge, err := newEdgePKI()
+	if err != nil {
+		return nil, err
+	}
 	b := &testbed{
-		options: o, dir: dir, pki: p, proxies: map[string][]*proxy{}, acked: map[string]bool{},
+		options: o, dir: dir, pki: p, edge: edge, proxies: map[string][]*proxy{}, acked: map[string]bool{},
 		backends: &backends{keys: map[string][]string{}},
 	}
 	if err := b.start(ctx); err != nil {
@@ -105,6 +110,9 @@ func (b *testbed) startPilot(ctx context.Context) error {
 		}
 	}
 	if err := b.pki.write(filepath.Join(b.dir, "ca")); err != nil {
+		return err
+	}
+	if err := b.edge.write(filepath.Join(b.dir, "ca")); err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(b.dir, "config", "world.yaml"), []byte(worldYAML("service")), 0o600); err != nil {
@@ -182,6 +190,9 @@ func (b *testbed) apply(ctx context.Context, f *fixture) error {
 	}
 	text := strings.ReplaceAll(strings.Join(f.config, "\n---\n"), "{{jwks}}", string(keys))
 	text = strings.ReplaceAll(text, "{{files}}", filepath.Join(b.dir, "ca"))
+	if text, err = b.edge.fill(text); err != nil {
+		return err
+	}
 	text += "\n---\n" + markerYAML(marker, f.hasGateway())
 	if err := replaceFile(filepath.Join(b.dir, "config", "fixture.yaml"), text); err != nil {
 		return err
