@@ -22,20 +22,19 @@ func (o *managerOptions) clientCertificate(r *Request) {
 	}
 	switch o.forwardCert {
 	case hcmv3.HttpConnectionManager_SANITIZE_SET:
-		hdr.Set(clientCertHeader, r.Scratch.Keep(o.certDetails.append(r.Scratch.Bytes(), r.Conn)))
+		hdr.Set(clientCertHeader, r.Scratch.Keep(o.certDetails.append(r.Scratch.Bytes(), r.Conn.Peer)))
 	case hcmv3.HttpConnectionManager_APPEND_FORWARD:
 		b := r.Scratch.Bytes()
 		if said, ok := hdr.Joined(clientCertHeader); ok {
 			b = append(append(b, said...), ',')
 		}
-		hdr.Set(clientCertHeader, r.Scratch.Keep(o.certDetails.append(b, r.Conn)))
+		hdr.Set(clientCertHeader, r.Scratch.Keep(o.certDetails.append(b, r.Conn.Peer)))
 	}
 }
 
-func (d certDetails) append(b []byte, conn *Conn) []byte {
-	p := conn.Peer
-	if conn.LocalIdentity != "" {
-		b = append(append(append(b, "By="...), conn.LocalIdentity...), ';')
+func (d certDetails) append(b []byte, p *Peer) []byte {
+	for _, u := range p.By {
+		b = append(append(append(b, "By="...), u...), ';')
 	}
 	b = append(append(b, "Hash="...), p.Hash...)
 	if d.cert {

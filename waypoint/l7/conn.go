@@ -12,8 +12,8 @@ type Conn = exchange.Conn
 // Peer is the certificate of a client that has proven it.
 type Peer = exchange.Peer
 
-// NewPeer reads a certificate.
-func NewPeer(c *x509.Certificate) *Peer { return exchange.NewPeer(c) }
+// NewPeer reads a client's certificate, and the one that was presented to it, which may be nil.
+func NewPeer(c, presented *x509.Certificate) *Peer { return exchange.NewPeer(c, presented) }
 
 // Protocol is what was seen in the first bytes of a connection.
 type Protocol = exchange.Protocol

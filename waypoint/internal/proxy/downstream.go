@@ -189,7 +189,7 @@ func (d *downstream) terminate(ctx context.Context, chain *l7.Chain, conn netx.S
 		d.sniffed = l7.ProtocolHTTP1
 	}
 	if len(state.PeerCertificates) > 0 && chain.TLS.Validates {
-		d.conn.Peer = l7.NewPeer(state.PeerCertificates[0])
+		d.conn.Peer = l7.NewPeer(state.PeerCertificates[0], config.Certificates[0].Leaf)
 		if len(d.conn.Peer.URIs) > 0 {
 			d.conn.Identity = d.conn.Peer.URIs[0]
 		}

@@ -7,6 +7,7 @@ import (
 	"encoding/asn1"
 	"encoding/hex"
 	"encoding/pem"
+	"slices"
 	"strings"
 )
 
@@ -18,10 +19,12 @@ type Peer struct {
 	Subject string
 	// URIs and DNS are alternative names.
 	URIs, DNS []string
+	// By are the URIs of the certificate that was presented to the client.
+	By []string
 }
 
-// NewPeer reads a certificate.
-func NewPeer(c *x509.Certificate) *Peer {
+// NewPeer reads a client's certificate, and the one that was presented to it, which may be nil.
+func NewPeer(c, presented *x509.Certificate) *Peer {
 	sum := sha256.Sum256(c.Raw)
 	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
 	p := &Peer{
@@ -30,10 +33,21 @@ func NewPeer(c *x509.Certificate) *Peer {
 	}
 	var names pkix.RDNSequence
 	if _, err := asn1.Unmarshal(c.RawSubject, &names); err == nil { // it was parsed before
+		for _, set := range names {
+			slices.Reverse(set) // the whole name is written from its end
+		}
 		p.Subject = names.String()
 	}
-	for _, u := range c.URIs {
-		p.URIs = append(p.URIs, u.String())
+	if presented != nil {
+		p.By = uris(presented)
 	}
+	p.URIs = uris(c)
 	return p
+}
+
+func uris(c *x509.Certificate) (out []string) {
+	for _, u := range c.URIs {
+		out = append(out, u.String())
+	}
+	return out
 }
