@@ -33,16 +33,25 @@ type result struct {
 	refused  string
 	took     time.Duration
 	attempts []string // workloads that were met
+	met      []string // workloads that have answered, of several requests, sorted
+	statuses []int    // that came, of several requests, sorted
 	tls      string   // how a handshake went
 	log      string   // line of the access log, after the key
 }
 
-// send sends a request through a proxy.
+// send sends a request through a proxy, as often as it says.
 func (b *testbed) send(ctx context.Context, p *proxy, r request) (*result, error) {
+	if r.Repeat < 2 {
+		return b.sendOnce(ctx, p, r)
+	}
+	return b.sendOften(ctx, p, r)
+}
+
+// sendOnce sends a request through a proxy.
+func (b *testbed) sendOnce(ctx context.Context, p *proxy, r request) (*result, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	b.keys++
-	key := fmt.Sprintf("k%06d", b.keys)
+	key := fmt.Sprintf("k%06d", b.keys.Add(1))
 	conn, err := b.connect(ctx, p, r)
 	if err != nil {
 		if refused, ok := asRefusal(err); ok {

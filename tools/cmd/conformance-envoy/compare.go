@@ -81,11 +81,16 @@ func headerFacts(kind string, h http.Header, name func(string) string) []string 
 
 var uuid = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
 
+// hashCookie is the value of a cookie that an engine has made to find the same host again.
+var hashCookie = regexp.MustCompile(`="?[0-9a-f]{16}"?`)
+
 // value replaces what is different each time by what kind it is of.
 func value(name, v string) string {
 	switch {
 	case name == "x-request-id" && uuid.MatchString(v):
 		return "(uuid)"
+	case name == "cookie" || name == "set-cookie":
+		return hashCookie.ReplaceAllString(v, "=(hash)")
 	case name == "x-envoy-upstream-service-time" && v != "":
 		return "(milliseconds)"
 	case name == "content-length":
@@ -144,6 +149,12 @@ func unmet(r *result, w want) []string {
 		if c.want != "" {
 			check(c.what, c.got, c.want)
 		}
+	}
+	if w.Distinct > 0 {
+		check("how many workloads have answered", len(r.met), w.Distinct)
+	}
+	if len(w.Statuses) > 0 && !slices.Equal(r.statuses, w.Statuses) {
+		out = append(out, fmt.Sprintf("the statuses are %v, want %v", r.statuses, w.Statuses))
 	}
 	if len(w.AnyOf) > 0 && !slices.Contains(w.AnyOf, s.Workload) {
 		out = append(out, fmt.Sprintf("workload is %q, want one of %v", s.Workload, w.AnyOf))

@@ -66,6 +66,11 @@ type request struct {
 	TLSMax      string `json:"tlsMax"`
 	Cipher      string `json:"cipher"`
 	Certificate string `json:"certificate"`
+	// Repeat is how often the request is sent, Together how many of them at once; the last answer is compared, and what Distinct and
+	// Statuses say of all. Cookie sends back the cookie that the first answer sets.
+	Repeat   int    `json:"repeat"`
+	Together int    `json:"together"`
+	Cookie   string `json:"cookie"`
 	// Raw is sent as it is.
 	Raw string `json:"raw"`
 	// Fields are sent as they are over HTTP/2.
@@ -101,6 +106,9 @@ type want struct {
 	MinMS    int      `json:"minMS"`
 	MaxMS    int      `json:"maxMS"`
 	AnyOf    []string `json:"anyOf"` // workloads
+	// Distinct is how many workloads have answered, Statuses which ones there were, sorted, of requests that are repeated.
+	Distinct int   `json:"distinct"`
+	Statuses []int `json:"statuses"`
 	// TLS is part of the line about the handshake.
 	TLS string `json:"tls"`
 	// Refused: the connection ends without an answer.

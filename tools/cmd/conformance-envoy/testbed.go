@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"sigs.k8s.io/yaml"
@@ -26,7 +27,7 @@ type testbed struct {
 	ended    chan error
 	// proxies by the way to them (waypoint, ingress, gateway), Envoy first.
 	proxies map[string][]*proxy
-	keys    int
+	keys    atomic.Int64
 	stage   int
 	acked   map[string]bool
 	logRead int64 // how much of the control plane's log has been looked at
