@@ -8,6 +8,7 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 )
 
 const (
@@ -224,5 +225,28 @@ func TestServerNamesInLists(t *testing.T) {
 		if got := c.find(&Conn{SNI: name}, ProtocolUnknown); got == nil || got.Name != want {
 			t.Errorf("%q: %+v, want %s", name, got, want)
 		}
+	}
+}
+
+// TestClientsAreJudgedBySomebody: no listener asks for certificates that nobody verifies.
+func TestClientsAreJudgedBySomebody(t *testing.T) {
+	const own = `'tls_certificate_sds_secret_configs': [{'name': 'default'}]`
+	for name, c := range map[string]struct{ context, want string }{
+		"required, of anybody": {`'require_client_certificate': true, 'common_tls_context': {` + own + `}`, "needs trusted_ca"},
+		"names, of anybody": {`'common_tls_context': {` + own + `, 'validation_context': {'match_typed_subject_alt_names':
+			[{'san_type': 'DNS', 'matcher': {'exact': 'a'}}]}}`, "needs trusted_ca"},
+		"pins, of anybody": {`'common_tls_context': {` + own + `, 'validation_context': {'verify_certificate_spki':
+			['AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=']}}`, "needs trusted_ca"},
+		"nothing to trust": {`'common_tls_context': {` + own + `, 'validation_context': {'trusted_ca': {'inline_string': ''}}}`, "trusted_ca"},
+		"not asked":        {`'common_tls_context': {` + own + `}`, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := &tlsv3.DownstreamTlsContext{}
+			parse(t, p, "{"+c.context+"}")
+			_, err := compileServerTLS(p)
+			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v, want %q", err, c.want)
+			}
+		})
 	}
 }

@@ -32,6 +32,13 @@ func compileServerTLS(p *tlsv3.DownstreamTlsContext) (*ServerTLS, error) {
 	} else if t.crlInline != "" {
 		return nil, strict.Errorf("common_tls_context.validation_context.crl", "must be in a file, or in a secret beside trusted_ca")
 	}
+	// What is asked of clients must be verified by somebody.
+	switch {
+	case s.Validates && s.Validation == "" && s.CAFile == "" && s.Trusted == nil:
+		return nil, strict.Errorf("common_tls_context.validation_context.trusted_ca", "must be a file, or a text")
+	case !s.Validates && (s.RequireClient || len(s.PeerSANs)+len(t.hashes)+len(t.spki) > 0 || t.crlFile != ""):
+		return nil, strict.Errorf("common_tls_context.validation_context", "needs trusted_ca, or a secret that has it, where clients are judged by their certificates")
+	}
 	if s.CipherSuites, err = cipherSuites(t.ciphers); err != nil {
 		return nil, strict.At(err, "common_tls_context.tls_params")
 	}

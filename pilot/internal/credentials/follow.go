@@ -30,6 +30,7 @@ var errEnded = errors.New("the watch has ended")
 func (c *Controller) follow(ctx context.Context, o credential.Source) {
 	known, pause := false, firstPause
 	for ctx.Err() == nil {
+		begun := time.Now()
 		err := c.readAndWatch(ctx, o, func(l registry.Lookup) {
 			known, pause = true, firstPause
 			c.cfg.Target.SetLookups([]registry.Lookup{l})
@@ -37,7 +38,7 @@ func (c *Controller) follow(ctx context.Context, o credential.Source) {
 		switch {
 		case ctx.Err() != nil:
 			return
-		case errors.Is(err, errEnded):
+		case errors.Is(err, errEnded) && time.Since(begun) >= firstPause:
 			continue
 		case !known, apierrors.IsForbidden(err):
 			known = false
@@ -54,7 +55,7 @@ func (c *Controller) follow(ctx context.Context, o credential.Source) {
 
 func problem(err error) string {
 	if apierrors.IsForbidden(err) {
-		return "the control plane may not: bind its service account to a Role with get, list and watch of it"
+		return "the control plane may not: set gatewayCredentials.allNamespaces of the chart istiod, or bind the ClusterRole istiod-gateway-credentials to its service account in that namespace"
 	}
 	return err.Error()
 }

@@ -187,6 +187,7 @@ func (t *terminator) readLocked(now time.Time) error {
 	next, err := readFiles(t.want)
 	if err != nil {
 		if len(t.files.certificates) > 0 || t.files.authorities != nil {
+			t.looked = now
 			return nil
 		}
 		return err

@@ -28,7 +28,7 @@ func NewPeer(c, presented *x509.Certificate) *Peer {
 	sum := sha256.Sum256(c.Raw)
 	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
 	p := &Peer{
-		Hash: hex.EncodeToString(sum[:]), DNS: c.DNSNames,
+		Hash:        hex.EncodeToString(sum[:]),
 		Certificate: strings.NewReplacer("\n", "%0A", " ", "%20", "+", "%2B", "/", "%2F", "=", "%3D").Replace(string(text)),
 	}
 	var names pkix.RDNSequence
@@ -36,18 +36,40 @@ func NewPeer(c, presented *x509.Certificate) *Peer {
 		for _, set := range names {
 			slices.Reverse(set) // the whole name is written from its end
 		}
-		p.Subject = names.String()
+		p.Subject = escaped(names.String())
 	}
 	if presented != nil {
 		p.By = uris(presented)
 	}
 	p.URIs = uris(c)
+	for _, name := range c.DNSNames {
+		p.DNS = append(p.DNS, escaped(name))
+	}
 	return p
+}
+
+// escaped writes what is no printable ASCII as RFC 2253 has it, so that no name, whoever has signed it, ends the header that it is
+// passed on in.
+func escaped(name string) string {
+	const digits = "0123456789ABCDEF"
+	strange := func(b byte) bool { return b < ' ' || b > '~' }
+	if !slices.ContainsFunc([]byte(name), strange) {
+		return name
+	}
+	out := make([]byte, 0, len(name)+8)
+	for i := range len(name) {
+		if b := name[i]; strange(b) {
+			out = append(out, '\\', digits[b>>4], digits[b&15])
+		} else {
+			out = append(out, b)
+		}
+	}
+	return string(out)
 }
 
 func uris(c *x509.Certificate) (out []string) {
 	for _, u := range c.URIs {
-		out = append(out, u.String())
+		out = append(out, escaped(u.String()))
 	}
 	return out
 }
