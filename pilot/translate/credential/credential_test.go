@@ -135,7 +135,9 @@ func TestErrorsHaveNothingOfTheContent(t *testing.T) {
 		}
 	}
 	for _, data := range []map[string][]byte{
-		{}, {"ca.crt": []byte(hidden)}, {"ca.crt": certificate, "ca.crl": []byte(hidden)},
+		{},
+		{"ca.crt": []byte(hidden)},
+		{"ca.crt": certificate, "ca.crl": []byte(hidden)},
 		{"cacert": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte(hidden)})},
 	} {
 		if secret, err := Authority("n", data); err == nil || secret != nil || strings.Contains(err.Error(), hidden) {
