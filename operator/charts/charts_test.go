@@ -2,6 +2,7 @@ package charts_test
 
 import (
 	"bytes"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -122,6 +123,49 @@ func strict(t *testing.T, s *runtime.Scheme, where string, u *unstructured.Unstr
 	}
 	if u.GetLabels()["operator.istio.io/component"] == "" {
 		t.Errorf("%s: %s %s: no component label", where, u.GetKind(), u.GetName())
+	}
+}
+
+// TestWhoMayReadSecretsOfGateways: the control plane reads them where a gateway is installed, and everywhere only when it is told to.
+func TestWhoMayReadSecretsOfGateways(t *testing.T) {
+	t.Parallel()
+	bindings := func(chart, namespace string, values map[string]any) map[string]string {
+		objects, err := render.Chart(charts.FS(), chart, "edge", namespace, values, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := map[string]string{}
+		for _, u := range objects {
+			if kind := u.GetKind(); kind != "RoleBinding" && kind != "ClusterRoleBinding" {
+				continue
+			}
+			subjects, _, err := unstructured.NestedSlice(u.Object, "subjects")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var all []string
+			for _, s := range subjects {
+				if s, ok := s.(map[string]any); ok {
+					all = append(all, fmt.Sprint(s["namespace"], "/", s["name"]))
+				}
+			}
+			out[strings.TrimPrefix(u.GetNamespace()+"/"+u.GetName(), "/")] = strings.Join(all, " ")
+		}
+		return out
+	}
+	const everywhere = "istiod-gateway-credentials-istio-system"
+	if got := bindings("istiod", "istio-system", nil)[everywhere]; got != "" {
+		t.Errorf("bound in the whole cluster by default: %s", got)
+	}
+	all := map[string]any{"gatewayCredentials": map[string]any{"allNamespaces": true}}
+	if got := bindings("istiod", "istio-system", all)[everywhere]; got != "istio-system/istiod" {
+		t.Errorf("all namespaces: bound to %q", got)
+	}
+	if got := bindings("gateway", "web", map[string]any{"revision": "canary"})["web/edge"]; got != "web/edge istio-system/istiod-canary" {
+		t.Errorf("a gateway's namespace: bound to %q", got)
+	}
+	if got := bindings("gateway", "web", map[string]any{"rbac": map[string]any{"enabled": false}}); len(got) > 0 {
+		t.Errorf("without rbac: %v", got)
 	}
 }
 

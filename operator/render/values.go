@@ -15,7 +15,7 @@ import (
 func top() map[string]string {
 	return map[string]string{
 		"global": "istiod", "meshConfig": "istiod", "sidecarInjectorWebhook": "istiod", "sidecarInjectorWebhookAnnotations": "istiod",
-		"gatewayClasses": "istiod", "telemetry": "istiod", "istiodRemote": "istiod", "experimental": "istiod", "revisionTags": "istiod",
+		"gatewayClasses": "istiod", "gatewayCredentials": "istiod", "telemetry": "istiod", "istiodRemote": "istiod", "experimental": "istiod", "revisionTags": "istiod",
 		"ownerName": "istiod", "revision": "istiod", "profile": "istiod", "compatibilityVersion": "istiod", "platform": "istiod",
 		"base": "base", "defaultRevision": "base", "istioReader": "base",
 	}

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/isthmus-mesh/isthmus/pilot/internal/credentials"
 	"github.com/isthmus-mesh/isthmus/pilot/internal/jwks"
 	"github.com/isthmus-mesh/isthmus/pilot/internal/meshconfig"
 	"github.com/isthmus-mesh/isthmus/pilot/internal/registry"
@@ -55,6 +56,10 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer p.registry.PublishTo(p.xds)()
 	defer p.followKeys()()
+	if p.credentials != nil {
+		g.Go(func() error { return p.credentials.Run(ctx) })
+		defer p.registry.FollowCredentials(p.credentials.Want)()
+	}
 	g.Go(func() error { return p.statuses.Run(ctx) })
 	defer p.registry.FollowStatuses(p.statusChanged)()
 	if err := p.serve(ctx, g); err != nil {
@@ -106,6 +111,7 @@ type plane struct {
 	pki             *pki
 	statuses        *status.Writer
 	controllers     controllers
+	credentials     *credentials.Controller // nil without an API server
 	addresses       Addresses
 }
 
@@ -116,6 +122,9 @@ func assemble(ctx context.Context, cfg Config) (*plane, error) {
 		return nil, err
 	}
 	p.registry = registry.New(p.mesh(*p.settings.Load()), p.registryOptions()...)
+	if p.api != nil {
+		p.credentials = credentials.New(credentials.Config{API: p.api, Target: p.registry, Log: telemetry.Scoped(cfg.Log, "credentials")})
+	}
 	var err error
 	if p.registryMetrics, err = registry.NewMetrics(p.metrics, p.registry); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
@@ -136,12 +145,13 @@ func assemble(ctx context.Context, cfg Config) (*plane, error) {
 	return p, p.newXDS()
 }
 
-// registryOptions leave addresses to the controller where there is an API server: several registries would give different ones.
+// registryOptions leave addresses to the controller where there is an API server: several registries would give different ones. Secrets
+// are then read as gateways name them.
 func (p *plane) registryOptions() []registry.Option {
 	if p.api == nil {
 		return nil
 	}
-	return []registry.Option{registry.WithoutAllocation()}
+	return []registry.Option{registry.WithoutAllocation(), registry.WithLookups()}
 }
 
 // loadMesh reads the mesh configuration for the first time.

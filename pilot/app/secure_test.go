@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -50,9 +51,12 @@ type secureBed struct {
 	roots string
 }
 
-func newSecureBed(t *testing.T) *secureBed {
+func newSecureBed(t *testing.T, manifests ...string) *secureBed {
 	t.Helper()
 	dir, state := t.TempDir(), t.TempDir()
+	for i, m := range manifests {
+		write(t, dir, fmt.Sprintf("more-%d.yaml", i), m)
+	}
 	write(t, dir, "web.yaml", podsAndService)
 	write(t, dir, "proxy.yaml", proxyPod)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -11,6 +11,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
@@ -30,6 +31,7 @@ type kind struct {
 const (
 	groupApps       = "apps"
 	groupDiscovery  = "discovery.k8s.io"
+	groupRBAC       = "rbac.authorization.k8s.io"
 	groupNetworking = "networking.istio.io"
 	groupSecurity   = "security.istio.io"
 	groupTelemetry  = "telemetry.istio.io"
@@ -101,6 +103,8 @@ func kubernetesKinds() []kind {
 		core("ServiceAccount", false, func() Object { return &corev1.ServiceAccount{} }),
 		core("ConfigMap", false, func() Object { return &corev1.ConfigMap{} }),
 		core("Secret", false, func() Object { return &corev1.Secret{} }),
+		{gvk: gvk(groupRBAC, "v1", "Role"), empty: func() Object { return &rbacv1.Role{} }},
+		{gvk: gvk(groupRBAC, "v1", "RoleBinding"), empty: func() Object { return &rbacv1.RoleBinding{} }},
 		core("Service", false, func() Object { return &corev1.Service{} }),
 		apps("Deployment", func() Object { return &appsv1.Deployment{} }),
 		apps("ReplicaSet", func() Object { return &appsv1.ReplicaSet{} }),

@@ -2,11 +2,13 @@ package l7
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 )
 
 const (
@@ -86,7 +88,7 @@ func TestWaypointListeners(t *testing.T) {
 	if !ok || ch.Terminate == nil || cfg.InternalListener(ch.Terminate.Cluster) != "main_internal" || ch.Terminate.HTTP.HTTP2.MaxStreams != 100 {
 		t.Fatalf("%+v", ch)
 	}
-	if s := ch.TLS; s.Certificate != "default" || s.Validation != "ROOTCA" || !s.RequireClient || len(s.PeerSANs) != 1 || !s.PeerSANs[0].Matcher.Match("spiffe://td/ns/a/sa/b") || s.PeerSANs[0].Matcher.Match("spiffe://tdx") {
+	if s := ch.TLS; !slices.Equal(s.Certificates, []string{"default"}) || s.Validation != "ROOTCA" || !s.RequireClient || len(s.PeerSANs) != 1 || !s.PeerSANs[0].Matcher.Match("spiffe://td/ns/a/sa/b") || s.PeerSANs[0].Matcher.Match("spiffe://tdx") {
 		t.Errorf("%+v", s)
 	}
 	for _, c := range []struct {
@@ -223,5 +225,28 @@ func TestServerNamesInLists(t *testing.T) {
 		if got := c.find(&Conn{SNI: name}, ProtocolUnknown); got == nil || got.Name != want {
 			t.Errorf("%q: %+v, want %s", name, got, want)
 		}
+	}
+}
+
+// TestClientsAreJudgedBySomebody: no listener asks for certificates that nobody verifies.
+func TestClientsAreJudgedBySomebody(t *testing.T) {
+	const own = `'tls_certificate_sds_secret_configs': [{'name': 'default'}]`
+	for name, c := range map[string]struct{ context, want string }{
+		"required, of anybody": {`'require_client_certificate': true, 'common_tls_context': {` + own + `}`, "needs trusted_ca"},
+		"names, of anybody": {`'common_tls_context': {` + own + `, 'validation_context': {'match_typed_subject_alt_names':
+			[{'san_type': 'DNS', 'matcher': {'exact': 'a'}}]}}`, "needs trusted_ca"},
+		"pins, of anybody": {`'common_tls_context': {` + own + `, 'validation_context': {'verify_certificate_spki':
+			['AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=']}}`, "needs trusted_ca"},
+		"nothing to trust": {`'common_tls_context': {` + own + `, 'validation_context': {'trusted_ca': {'inline_string': ''}}}`, "trusted_ca"},
+		"not asked":        {`'common_tls_context': {` + own + `}`, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := &tlsv3.DownstreamTlsContext{}
+			parse(t, p, "{"+c.context+"}")
+			_, err := compileServerTLS(p)
+			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v, want %q", err, c.want)
+			}
+		})
 	}
 }

@@ -206,7 +206,7 @@ func (ch *Chain) filter(f *listenerv3.Filter) error {
 		ch.TCP, err = compileTCP(m)
 		return strict.At(err, "typed_config")
 	case *hcmv3.HttpConnectionManager:
-		h, err := compileManager(m, ch.TLS != nil)
+		h, err := compileManager(m)
 		if err != nil {
 			return strict.At(err, "typed_config")
 		}

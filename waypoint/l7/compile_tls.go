@@ -59,13 +59,18 @@ func compileSocket(p *corev3.TransportSocket) (Socket, error) {
 
 // tlsCommon is what both ends of TLS are configured with.
 type tlsCommon struct {
-	certificate, validation string
-	alpn                    []string
-	minimum, maximum        uint16
-	sans                    []SANMatcher
-	caFile, caInline        string
-	certFile, keyFile       string
-	validates               bool
+	certificates     []string // SDS names
+	validation       string
+	alpn             []string
+	minimum, maximum uint16
+	ciphers          []string
+	sans             []SANMatcher
+	caFile, caInline string
+	crlFile          string
+	crlInline        string
+	spki, hashes     []string
+	files            []CertificateFiles
+	validates        bool
 }
 
 func compileCommonTLS(p *tlsv3.CommonTlsContext) (tlsCommon, error) {
@@ -73,15 +78,12 @@ func compileCommonTLS(p *tlsv3.CommonTlsContext) (tlsCommon, error) {
 		alpn:    slices.Clone(p.GetAlpnProtocols()),
 		minimum: tlsVersion(p.GetTlsParams().GetTlsMinimumProtocolVersion()),
 		maximum: tlsVersion(p.GetTlsParams().GetTlsMaximumProtocolVersion()),
+		ciphers: p.GetTlsParams().GetCipherSuites(),
 	}
-	switch sds := p.GetTlsCertificateSdsSecretConfigs(); len(sds) {
-	case 0:
-	case 1:
-		t.certificate = sds[0].GetName()
-	default:
-		return t, strict.Errorf("tls_certificate_sds_secret_configs", "more than one is not supported")
+	for _, sds := range p.GetTlsCertificateSdsSecretConfigs() {
+		t.certificates = append(t.certificates, sds.GetName())
 	}
-	if err := t.certificates(p.GetTlsCertificates()); err != nil {
+	if err := t.fileCertificates(p.GetTlsCertificates()); err != nil {
 		return t, strict.At(err, "tls_certificates")
 	}
 	var v *tlsv3.CertificateValidationContext
@@ -103,19 +105,23 @@ func compileCommonTLS(p *tlsv3.CommonTlsContext) (tlsCommon, error) {
 			t.caInline = string(ca.GetInlineBytes())
 		}
 	}
+	if crl := v.GetCrl(); crl != nil {
+		t.crlFile, t.crlInline = crl.GetFilename(), string(dataOf(crl))
+	}
+	t.spki, t.hashes = v.GetVerifyCertificateSpki(), v.GetVerifyCertificateHash()
 	var err error
 	t.sans, err = compileSANs(v)
 	return t, strict.At(err, field)
 }
 
-// certificates are those that are named by their files.
-func (t *tlsCommon) certificates(ps []*tlsv3.TlsCertificate) error {
-	if len(ps) == 0 {
-		return nil
-	}
-	t.certFile, t.keyFile = ps[0].GetCertificateChain().GetFilename(), ps[0].GetPrivateKey().GetFilename()
-	if len(ps) > 1 || t.certificate != "" || t.certFile == "" || t.keyFile == "" {
-		return strict.Errorf("", "must be one certificate and key, in files")
+// fileCertificates are those that are named by their files.
+func (t *tlsCommon) fileCertificates(ps []*tlsv3.TlsCertificate) error {
+	for i, p := range ps {
+		f := CertificateFiles{p.GetCertificateChain().GetFilename(), p.GetPrivateKey().GetFilename()}
+		if len(t.certificates) > 0 || f.Certificate == "" || f.Key == "" {
+			return strict.AtIndex(strict.Errorf("", "must be a certificate and key in files, beside no others"), "", i)
+		}
+		t.files = append(t.files, f)
 	}
 	return nil
 }
@@ -171,36 +177,29 @@ func compileClientTLS(p *tlsv3.UpstreamTlsContext) (*ClientTLS, error) {
 	if err != nil {
 		return nil, strict.At(err, "common_tls_context")
 	}
-	return &ClientTLS{
-		SNI: p.GetSni(), ALPN: t.alpn, Certificate: t.certificate, Validation: t.validation, PeerSANs: t.sans,
+	c := &ClientTLS{
+		SNI: p.GetSni(), ALPN: t.alpn, Validation: t.validation, PeerSANs: t.sans,
 		MinVersion: t.minimum, MaxVersion: t.maximum, AutoSNI: p.GetAutoHostSni(), AutoSANCheck: p.GetAutoSniSanValidation(),
-		Insecure: !t.validates, CAFile: t.caFile, CAInline: t.caInline, CertFile: t.certFile, KeyFile: t.keyFile,
-	}, nil
-}
-
-func compileServerTLS(p *tlsv3.DownstreamTlsContext) (*ServerTLS, error) {
-	t, err := compileCommonTLS(p.GetCommonTlsContext())
-	if err != nil {
-		return nil, strict.At(err, "common_tls_context")
+		Insecure: !t.validates, CAFile: t.caFile, CAInline: t.caInline,
 	}
-	s := &ServerTLS{
-		Certificate: t.certificate, Validation: t.validation, RequireClient: p.GetRequireClientCertificate().GetValue(),
-		ALPN: t.alpn, MinVersion: t.minimum, MaxVersion: t.maximum,
+	switch {
+	case len(t.certificates) > 1 || len(t.files) > 1:
+		return nil, strict.Errorf("common_tls_context", "more than one certificate is not supported for clients")
+	case len(t.certificates) > 0 && t.certificates[0] != OwnCertificate:
+		return nil, strict.Errorf("common_tls_context.tls_certificate_sds_secret_configs", "must be the proxy's own: %s", OwnCertificate)
+	case t.validation != "" && t.validation != OwnRoots:
+		return nil, strict.Errorf("common_tls_context.validation_context_sds_secret_config", "must be the mesh's own: %s", OwnRoots)
+	case len(t.certificates) > 0:
+		c.Certificate = t.certificates[0]
+	case len(t.files) > 0:
+		c.CertFile, c.KeyFile = t.files[0].Certificate, t.files[0].Key
 	}
-	for _, m := range t.sans {
-		if m.Kind != SANURI {
-			return nil, strict.Errorf("common_tls_context.validation_context.match_typed_subject_alt_names.san_type", "must be URI for clients")
+	for field, given := range map[string]bool{
+		"crl": t.crlFile+t.crlInline != "", "verify_certificate_spki": len(t.spki) > 0, "verify_certificate_hash": len(t.hashes) > 0,
+	} {
+		if given {
+			return nil, strict.Errorf("common_tls_context.validation_context."+field, "is not supported for clients")
 		}
-		s.PeerSANs = append(s.PeerSANs, m)
 	}
-	if t.certFile != "" {
-		return nil, strict.Errorf("common_tls_context.tls_certificates", "is not supported: use SDS")
-	}
-	if s.Certificate == "" {
-		return nil, strict.Errorf("common_tls_context.tls_certificate_sds_secret_configs", "is required")
-	}
-	if t.caFile != "" || t.caInline != "" {
-		return nil, strict.Errorf("common_tls_context.validation_context.trusted_ca", "is not supported: use SDS")
-	}
-	return s, nil
+	return c, nil
 }

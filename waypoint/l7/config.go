@@ -8,11 +8,12 @@ type Config struct {
 	Routes    map[string]*Routes
 	Clusters  map[string]*Cluster
 	Endpoints map[string]*Endpoints // by name of the ClusterLoadAssignment
+	Secrets   map[string]*Secret
 }
 
 // NewConfig returns a configuration without anything.
 func NewConfig() *Config {
-	return &Config{Listeners: map[string]*Listener{}, Routes: map[string]*Routes{}, Clusters: map[string]*Cluster{}, Endpoints: map[string]*Endpoints{}}
+	return &Config{Listeners: map[string]*Listener{}, Routes: map[string]*Routes{}, Clusters: map[string]*Cluster{}, Endpoints: map[string]*Endpoints{}, Secrets: map[string]*Secret{}}
 }
 
 // Update is a change of a [Config]: what is new or replaced, and, as nil, what is gone.
@@ -21,6 +22,7 @@ type Update struct {
 	Routes    map[string]*Routes
 	Clusters  map[string]*Cluster
 	Endpoints map[string]*Endpoints
+	Secrets   map[string]*Secret
 }
 
 // With returns the configuration after the update. Maps without a change are shared.
@@ -30,6 +32,7 @@ func (c *Config) With(u Update) *Config {
 		Routes:    merged(c.Routes, u.Routes),
 		Clusters:  merged(c.Clusters, u.Clusters),
 		Endpoints: merged(c.Endpoints, u.Endpoints),
+		Secrets:   merged(c.Secrets, u.Secrets),
 	}
 }
 

@@ -1,9 +1,19 @@
 package l7
 
-import "github.com/isthmus-mesh/isthmus/waypoint/l7/exchange"
+import (
+	"crypto/x509"
+
+	"github.com/isthmus-mesh/isthmus/waypoint/l7/exchange"
+)
 
 // Conn is what is known of a downstream connection.
 type Conn = exchange.Conn
+
+// Peer is the certificate of a client that has proven it.
+type Peer = exchange.Peer
+
+// NewPeer reads a client's certificate, and the one that was presented to it, which may be nil.
+func NewPeer(c, presented *x509.Certificate) *Peer { return exchange.NewPeer(c, presented) }
 
 // Protocol is what was seen in the first bytes of a connection.
 type Protocol = exchange.Protocol

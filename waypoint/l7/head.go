@@ -4,8 +4,6 @@ import (
 	"net/netip"
 	"strings"
 
-	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-
 	"github.com/isthmus-mesh/isthmus/pkg/httpmsg"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7/normalize"
 )
@@ -149,10 +147,7 @@ func (h *HTTPManager) mutateRequest(r *Request, internalOnly []string, rnd Rand)
 		r.ID = newID(r, rnd)
 		hdr.Set("x-request-id", r.ID)
 	}
-	if o.forwardCert != hcmv3.HttpConnectionManager_ALWAYS_FORWARD_ONLY &&
-		(o.forwardCert != hcmv3.HttpConnectionManager_FORWARD_ONLY || !r.Conn.TLS || r.Conn.Identity == "") {
-		hdr.Del("x-forwarded-client-cert")
-	}
+	o.clientCertificate(r)
 }
 
 // remote finds out who the client is, by x-forwarded-for as far as that is trusted, and adds the peer to it.

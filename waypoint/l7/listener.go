@@ -2,6 +2,7 @@ package l7
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
@@ -74,14 +75,43 @@ type Originate struct {
 
 // ServerTLS is a DownstreamTlsContext.
 type ServerTLS struct {
-	// Certificate and Validation are names of SDS resources: "default", "ROOTCA".
-	Certificate, Validation string
-	RequireClient           bool
-	ALPN                    []string
+	// Certificates are names of SDS resources, Files those of files with a certificate and its key: the one that suits a client is
+	// presented.
+	Certificates []string
+	Files        []CertificateFiles
+	// Validation is the name of an SDS resource with the authorities of clients' certificates, CAFile and CRLFile are files with
+	// them; Trusted is what was in the resource itself. Validates is whether there is any of it: otherwise clients are not asked for
+	// certificates.
+	Validation, CAFile, CRLFile string
+	Trusted                     *Authorities
+	Validates                   bool
+	RequireClient               bool
+	ALPN                        []string
 	// MinVersion and MaxVersion are as in crypto/tls; 0 is the default.
 	MinVersion, MaxVersion uint16
+	// CipherSuites of TLS 1.2 and before; empty is the default.
+	CipherSuites []uint16
 	// PeerSANs are what a name of the peer must match, one of them; empty is any that the roots vouch for.
 	PeerSANs []SANMatcher
+	// Pinned are hashes (SHA-256) of which the peer's certificate, or its public key, must have one; empty is any.
+	PinnedCertificates, PinnedKeys [][32]byte
+}
+
+// CertificateFiles are the names of two files in PEM.
+type CertificateFiles struct{ Certificate, Key string }
+
+// SecretNames are the SDS resources that are not the proxy's own.
+func (t *ServerTLS) SecretNames() []string {
+	if t == nil {
+		return nil
+	}
+	var names []string
+	for _, name := range append(slices.Clone(t.Certificates), t.Validation) {
+		if name != "" && name != OwnCertificate && name != OwnRoots && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // Codec is which HTTP version a manager expects.

@@ -22,6 +22,7 @@ type managerOptions struct {
 	idInResponse                 bool
 	via                          string
 	forwardCert                  hcmv3.HttpConnectionManager_ForwardClientCertDetails
+	certDetails                  certDetails
 	stripPort                    stripPort
 	stripDot                     bool
 	scheme                       string // overwrites
@@ -41,7 +42,7 @@ const (
 )
 
 // compileManager compiles an HttpConnectionManager of a message that strict.Check has seen.
-func compileManager(p *hcmv3.HttpConnectionManager, overTLS bool) (*HTTPManager, error) {
+func compileManager(p *hcmv3.HttpConnectionManager) (*HTTPManager, error) {
 	common := p.GetCommonHttpProtocolOptions()
 	h := &HTTPManager{
 		StatPrefix: p.GetStatPrefix(), ServerName: p.GetServerName(), AccessLogs: p.GetAccessLog(),
@@ -70,7 +71,7 @@ func compileManager(p *hcmv3.HttpConnectionManager, overTLS bool) (*HTTPManager,
 	for _, u := range p.GetUpgradeConfigs() {
 		h.Upgrades[strings.ToLower(u.GetUpgradeType())] = orTrue(u.GetEnabled())
 	}
-	if err := h.options(p, overTLS); err != nil {
+	if err := h.options(p); err != nil {
 		return nil, err
 	}
 	if err := h.routes(p); err != nil {
@@ -79,7 +80,7 @@ func compileManager(p *hcmv3.HttpConnectionManager, overTLS bool) (*HTTPManager,
 	return h, h.compileFilters(p.GetHttpFilters())
 }
 
-func (h *HTTPManager) options(p *hcmv3.HttpConnectionManager, overTLS bool) error {
+func (h *HTTPManager) options(p *hcmv3.HttpConnectionManager) error {
 	h.opts = managerOptions{
 		normalize: normalize.Options{
 			Canonical: p.GetNormalizePath().GetValue(), MergeSlashes: p.GetMergeSlashes(),
@@ -108,13 +109,11 @@ func (h *HTTPManager) options(p *hcmv3.HttpConnectionManager, overTLS bool) erro
 	if p.GetSchemeHeaderTransformation().GetMatchUpstream() {
 		return strict.Errorf("scheme_header_transformation.match_upstream", "is not supported")
 	}
-	switch h.opts.forwardCert {
-	case hcmv3.HttpConnectionManager_APPEND_FORWARD, hcmv3.HttpConnectionManager_SANITIZE_SET:
-		// Without a client certificate the header is removed, whatever is to be set.
-		if overTLS {
-			return strict.Errorf("forward_client_cert_details", "%v is not supported where TLS ends", h.opts.forwardCert)
-		}
+	details := p.GetSetCurrentClientCertDetails()
+	if details.GetChain() {
+		return strict.Errorf("set_current_client_cert_details.chain", "is not supported")
 	}
+	h.opts.certDetails = certDetails{cert: details.GetCert(), subject: details.GetSubject().GetValue(), uri: details.GetUri(), dns: details.GetDns()}
 	for i, r := range p.GetInternalAddressConfig().GetCidrRanges() {
 		pre, err := prefixOf(r)
 		if err != nil {

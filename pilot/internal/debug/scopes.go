@@ -18,7 +18,8 @@ func scopes() map[string]string {
 	return map[string]string{
 		everything: "All that has no level of its own", "ads": "Connections of proxies, and what they are sent", "ca": "Certificates",
 		"config": "Objects, and the mesh configuration", "deploy": "Waypoints and gateways that are deployed", "ipallocate": "Addresses of ServiceEntries",
-		"jwks": "Keys that tokens are verified with", "klog": "The library that speaks with the API server", "leader": "Which instance leads",
+		"credentials": "Secrets that gateways present",
+		"jwks":        "Keys that tokens are verified with", "klog": "The library that speaks with the API server", "leader": "Which instance leads",
 		"rootcert": "Root certificates in namespaces", "source": "Where objects come from", "status": "Status of objects", "untaint": "Nodes that wait for the CNI agent",
 		"webhook": "Injection and validation",
 	}

@@ -85,6 +85,7 @@ func (r *Registry) deriveProxies() {
 	}))
 	r.derivePorts()
 	r.deriveGateways()
+	r.deriveCredentials()
 	destinations := r.deriveDestinations()
 	p.resources = coll.Join("xds",
 		r.deriveClusters(destinations), r.deriveEndpoints(destinations), r.deriveListeners(), r.deriveRouteResources())

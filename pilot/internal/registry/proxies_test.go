@@ -82,7 +82,7 @@ func (w *world) PublishScope(scope string, updates ...server.Update) {
 		w.has[scope] = map[string]string{}
 	}
 	for _, u := range updates {
-		short := map[string]string{ListenerType: "lds", ClusterType: "cds", RouteType: "rds", EndpointType: "eds"}[u.TypeURL]
+		short := map[string]string{ListenerType: "lds", ClusterType: "cds", RouteType: "rds", EndpointType: "eds", SecretType: "sds"}[u.TypeURL]
 		for _, r := range u.Changed {
 			w.has[scope][short+" "+r.Name] = string(r.Any.GetValue())
 			w.changes = append(w.changes, scope+" "+short+" "+r.Name)

@@ -68,6 +68,7 @@ type Registry struct {
 	statuses    coll.Collection[Status]
 	routing     routing
 	proxies     proxies
+	credentials credentials
 
 	bySelector struct {
 		services coll.Index[*ambient.Service, string]
@@ -88,6 +89,9 @@ type Option func(*Registry)
 
 // WithoutAllocation leaves it to others to give addresses to ServiceEntries: they are in the entries' status.
 func WithoutAllocation() Option { return func(r *Registry) { r.alloc = nil } }
+
+// WithLookups leaves it to others to read Secrets and to say who may: see FollowCredentials.
+func WithLookups() Option { return func(r *Registry) { r.credentials.byLookup = true } }
 
 // New returns an empty registry.
 func New(mesh Mesh, options ...Option) *Registry {
@@ -110,6 +114,7 @@ func New(mesh Mesh, options ...Option) *Registry {
 	r.policies = source[*securityv1.AuthorizationPolicy](r, groupSecurity, "AuthorizationPolicy")
 	r.peerAuths = source[*securityv1.PeerAuthentication](r, groupSecurity, "PeerAuthentication")
 	r.newRouting()
+	r.newCredentials(r.credentials.byLookup)
 	r.proxies.scopes = coll.NewStatic(r.graph, "scopes", func(s scope) string { return s.key })
 	r.proxies.scopes.MarkSynced()
 	r.SetMesh(mesh)

@@ -131,6 +131,7 @@ func (r *Registry) PublishTo(p Publisher) (stop func()) {
 	r.setFeed(func(w *workloadFeed) { w.publisher = p })
 	stops := []func(){
 		r.publishScopes(p),
+		r.publishSecrets(p),
 		func() { r.setFeed(func(w *workloadFeed) { w.publisher = nil }) },
 		publish(p, AuthorizationType, r.authz, func(d delta.Resource) delta.Resource { return d }),
 		publish(p, AddressType, r.addresses, (*address).resource),

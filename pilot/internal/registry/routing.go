@@ -6,6 +6,7 @@ import (
 
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/isthmus-mesh/isthmus/pilot/translate/ambient"
@@ -126,6 +127,15 @@ func (r *Registry) deriveRouting() {
 	x.byNamespace.requestAuths = coll.NewIndex(x.requestAuths, func(p *securityv1.RequestAuthentication) []string { return []string{p.Namespace} })
 	x.byNamespace.targetedTokens = coll.NewIndex(x.requestAuths, func(p *securityv1.RequestAuthentication) []string {
 		return namespaceIf(p.Namespace, len(p.Spec.GetTargetRefs()) > 0 || p.Spec.GetTargetRef() != nil)
+	})
+	c := &r.credentials
+	c.rolesOf = coll.NewIndex(c.roles, func(o *rbacv1.Role) []string { return []string{o.Namespace} })
+	c.bindingsOf = coll.NewIndex(c.bindings, func(o *rbacv1.RoleBinding) []string { return []string{o.Namespace} })
+	c.gatewayAccounts = coll.NewIndex(r.pods, func(p *ambient.Pod) []string {
+		if name := p.Labels[labelGatewayName]; name != "" && !p.Ended() {
+			return []string{p.Namespace + "/" + name}
+		}
+		return nil
 	})
 	r.deriveAttached()
 }

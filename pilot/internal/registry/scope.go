@@ -42,8 +42,10 @@ type scope struct {
 
 // ScopeOf names the scope of a proxy, empty for types that everybody gets the same of. Proxies of one Gateway share a scope. What is
 // no proxy that we configure gets a scope in which nothing is ever published, as an empty configuration would be wrong.
-func ScopeOf(node *corev3.Node, _ server.Peer, typeURL string) string {
+func ScopeOf(node *corev3.Node, peer server.Peer, typeURL string) string {
 	switch typeURL {
+	case SecretType:
+		return secretScopeOf(node, peer)
 	case ListenerType, ClusterType, RouteType, EndpointType:
 		return nodeScope(node).key
 	case WorkloadType:
@@ -172,6 +174,10 @@ func (s scopes) Open(key string) {
 		s.r.setFeed(func(w *workloadFeed) { w.wanted = true })
 		return
 	}
+	if secrets, ok := parseSecretScope(key); ok {
+		s.r.credentials.scopes.Set(secrets)
+		return
+	}
 	s.r.proxies.scopes.Set(parseScope(key))
 }
 
@@ -179,6 +185,10 @@ func (s scopes) Open(key string) {
 func (s scopes) Close(key string) {
 	if key == workloadScope {
 		s.r.setFeed(func(w *workloadFeed) { w.wanted = false })
+		return
+	}
+	if _, ok := parseSecretScope(key); ok {
+		s.r.credentials.scopes.Delete(key)
 		return
 	}
 	s.r.proxies.scopes.Delete(key)

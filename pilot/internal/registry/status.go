@@ -278,6 +278,9 @@ func (r *Registry) Problems() map[string][]string {
 	for _, o := range r.proxies.gateways.List() {
 		note(o.problems)
 	}
+	for _, o := range r.credentials.served.List() {
+		note(o.problems)
+	}
 	out := map[string][]string{}
 	for key, problems := range all {
 		out[key] = slices.Sorted(maps.Keys(problems))

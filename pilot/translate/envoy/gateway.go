@@ -49,9 +49,6 @@ func (g Gateway) listener(s gateway.Server) *listenerv3.Listener {
 	}
 	bySNI := false
 	for _, c := range s.Chains {
-		if c.TLS != nil {
-			continue // terminated: credentials are not served yet
-		}
 		var filters []*listenerv3.Filter
 		switch {
 		case c.RouteName != "":
@@ -66,7 +63,10 @@ func (g Gateway) listener(s gateway.Server) *listenerv3.Listener {
 		if len(c.TCP) > 0 {
 			match.PrefixRanges = cidrRanges(c.TCP[0].Destinations)
 		}
-		bySNI = bySNI || len(c.SNI) > 0
+		if c.TLS != nil {
+			chain.TransportSocket = g.serverTLS(c.TLS)
+		}
+		bySNI = bySNI || len(c.SNI) > 0 || c.TLS != nil
 		if len(match.ServerNames)+len(match.PrefixRanges) > 0 {
 			chain.FilterChainMatch = match
 		}

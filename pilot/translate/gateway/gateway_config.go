@@ -3,6 +3,7 @@ package gateway
 import (
 	"slices"
 	"strconv"
+	"strings"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
@@ -54,21 +55,71 @@ func (g *gatewayBuild) server(on []*listener) (Server, []*routev3.RouteConfigura
 		return out, []*routev3.RouteConfiguration{g.routeConfig(first.routeName, on)}
 	}
 	var configs []*routev3.RouteConfiguration
+	taken := map[string]*listener{}
 	for _, l := range on {
 		if l.protocol != HTTP {
-			out.Chains = append(out.Chains, g.connections(l)...)
+			out.Chains = append(out.Chains, g.free(l, g.connections(l), taken)...)
 			continue
 		}
-		chain := ServerChain{TLS: l.terminated, CredentialNamespace: g.in.Namespace, RouteName: l.routeName}
-		for _, h := range l.hosts {
-			if h.host != "*" {
-				chain.SNI = append(chain.SNI, h.host)
-			}
+		if names, ok := g.serverNames(l, taken); ok {
+			out.Chains = append(out.Chains, ServerChain{TLS: l.terminated, Origin: l.origin, SNI: names, RouteName: l.routeName})
+			configs = append(configs, g.routeConfig(l.routeName, []*listener{l}))
 		}
-		out.Chains = append(out.Chains, chain)
-		configs = append(configs, g.routeConfig(l.routeName, []*listener{l}))
 	}
 	return out, configs
+}
+
+// serverNames are those by which a server that ends TLS is found, but for those that an older one on its port has: two chains may not
+// match the same connections. None is all.
+func (g *gatewayBuild) serverNames(l *listener, taken map[string]*listener) (names []string, ok bool) {
+	for _, h := range l.hosts {
+		name := strings.ToLower(h.host)
+		if by := taken[name]; by != nil {
+			if by != l {
+				g.problem(l.origin, l.path.Child("hosts"), "connections for %s to port %d are taken by %s/%s already", h.host, l.number, by.origin.Namespace, by.origin.Name)
+			}
+			continue
+		}
+		taken[name], ok = l, true
+		names = append(names, name)
+	}
+	if slices.Contains(names, "*") {
+		return nil, true
+	}
+	return names, ok
+}
+
+// free leaves the chains of forwarded connections that no older server takes.
+func (g *gatewayBuild) free(l *listener, chains []ServerChain, taken map[string]*listener) []ServerChain {
+	var out []ServerChain
+	for _, c := range chains {
+		if len(c.TCP[0].Destinations) > 0 {
+			out = append(out, c)
+			continue
+		}
+		names := c.SNI
+		if len(names) == 0 {
+			names = []string{"*"}
+		}
+		var left []string
+		for _, name := range names {
+			if by := taken[strings.ToLower(name)]; by != nil {
+				g.problem(l.origin, l.path.Child("hosts"), "connections for %s to port %d are taken by %s/%s already", name, l.number, by.origin.Namespace, by.origin.Name)
+				continue
+			}
+			taken[strings.ToLower(name)] = l
+			left = append(left, name)
+		}
+		switch {
+		case len(left) == 0:
+			continue
+		case left[0] == "*":
+			left = nil
+		}
+		c.SNI = left
+		out = append(out, c)
+	}
+	return out
 }
 
 // routeConfig builds the routes of the listeners that share a RouteConfiguration.

@@ -53,7 +53,7 @@ func (t *translation) listeners(in GatewayInput) []*listener {
 	}
 	if in.K8s != nil {
 		for i := range in.K8s.Spec.Listeners {
-			if l := apiListener(in.K8s, i); l != nil {
+			if l := apiListener(t.view, in.K8s, i); l != nil {
 				out = append(out, l)
 			}
 		}
@@ -127,7 +127,7 @@ func (t *translation) classicListener(gw *networkingv1.Gateway, i int, s *networ
 }
 
 func (t *translation) classicProtocol(l *listener, gw *networkingv1.Gateway, s *networkingapi.Server) bool {
-	passthrough := s.GetTls() == nil || s.Tls.Mode == networkingapi.ServerTLSSettings_PASSTHROUGH || s.Tls.Mode == networkingapi.ServerTLSSettings_AUTO_PASSTHROUGH
+	passthrough := s.GetTls() == nil || s.Tls.Mode == networkingapi.ServerTLSSettings_PASSTHROUGH
 	switch strings.ToUpper(s.GetPort().GetProtocol()) {
 	case "HTTP", "HTTP2", "GRPC", "GRPC-WEB":
 		l.protocol = HTTP
@@ -151,11 +151,12 @@ func (t *translation) classicProtocol(l *listener, gw *networkingv1.Gateway, s *
 		t.problem(l.origin, l.path.Child("port", "protocol"), "%q is not supported", s.GetPort().GetProtocol())
 		return false
 	}
-	return true
+	return t.classicTLS(l, s)
 }
 
-// apiListener reads a listener of the Gateway API; nil for protocols that are not a gateway's, and for HBONE.
-func apiListener(gw *gatewayv1.Gateway, i int) *listener {
+// apiListener reads a listener of the Gateway API; nil for protocols that are not a gateway's, for HBONE, and where TLS is to end and
+// cannot.
+func apiListener(v View, gw *gatewayv1.Gateway, i int) *listener {
 	in := &gw.Spec.Listeners[i]
 	l := &listener{
 		namespace: gw.Namespace, number: uint32(in.Port), api: in, path: field.NewPath("spec", "listeners").Index(i),
@@ -173,40 +174,19 @@ func apiListener(gw *gatewayv1.Gateway, i int) *listener {
 	case gatewayv1.HTTPProtocolType:
 		l.protocol = HTTP
 	case gatewayv1.HTTPSProtocolType:
-		l.protocol, l.terminated = HTTP, apiTLS(in)
+		l.protocol = HTTP
 		l.routeName = "https." + strconv.FormatUint(uint64(l.number), 10) + "." + string(in.Name) + "." + gw.Name + "." + gw.Namespace
 	case gatewayv1.TLSProtocolType:
 		l.protocol = TLS
-		if in.TLS == nil || in.TLS.Mode == nil || *in.TLS.Mode != gatewayv1.TLSModePassthrough {
-			l.terminated = apiTLS(in)
-		}
 	case gatewayv1.TCPProtocolType:
 		l.protocol = TCP
 	default:
 		return nil
 	}
+	if terminates(in) {
+		if l.terminated = newListenerTLS(v, gw, in).served(); l.terminated == nil {
+			return nil
+		}
+	}
 	return l
-}
-
-// apiTLS writes the TLS of a listener as a classic server has it: the credential is kubernetes-gateway://NAMESPACE/NAME, or a
-// name in the Gateway's own namespace.
-func apiTLS(in *gatewayv1.Listener) *networkingapi.ServerTLSSettings {
-	out := &networkingapi.ServerTLSSettings{Mode: networkingapi.ServerTLSSettings_SIMPLE}
-	if in.TLS == nil {
-		return out
-	}
-	for _, ref := range in.TLS.CertificateRefs {
-		name := string(ref.Name)
-		if ref.Namespace != nil && *ref.Namespace != "" {
-			name = "kubernetes-gateway://" + string(*ref.Namespace) + "/" + name
-		}
-		if out.CredentialName == "" {
-			out.CredentialName = name
-		}
-		out.CredentialNames = append(out.CredentialNames, name)
-	}
-	if len(out.CredentialNames) < 2 {
-		out.CredentialNames = nil
-	}
-	return out
 }

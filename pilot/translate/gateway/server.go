@@ -4,6 +4,8 @@ import (
 	networkingapi "istio.io/api/networking/v1alpha3"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/isthmus-mesh/isthmus/pilot/translate/route"
 )
 
 // GatewayInput is everything of one gateway.
@@ -40,9 +42,10 @@ type Server struct {
 type ServerChain struct {
 	// SNI is empty for all.
 	SNI []string
-	// TLS is set where the gateway terminates it; its credentials are the caller's to find. CredentialNamespace is where they are.
-	TLS                 *networkingapi.ServerTLSSettings
-	CredentialNamespace string
+	// TLS is set where the gateway terminates it; its credentials are the caller's to find (package credential).
+	TLS *networkingapi.ServerTLSSettings
+	// Origin is the Gateway that says so.
+	Origin route.Origin
 	// RouteName is set for HTTP.
 	RouteName string
 	// TCP is set for connections that are forwarded.

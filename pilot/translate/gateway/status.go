@@ -54,14 +54,7 @@ func VirtualServiceStatus(v View, mesh Mesh, vs *networkingv1.VirtualService, pr
 // ClassicGatewayStatus is the conditions of a classic Gateway.
 func ClassicGatewayStatus(v View, gw *networkingv1.Gateway, problems []route.Problem) []metav1.Condition {
 	t := &translation{view: v}
-	all := t.listeners(GatewayInput{Classic: []*networkingv1.Gateway{gw}})
-	served := len(all)
-	for _, l := range all {
-		if l.terminated != nil {
-			t.problem(l.origin, l.path.Child("tls"), "TLS is not terminated: the credentials of gateways are not served")
-			served--
-		}
-	}
+	served := len(t.listeners(GatewayInput{Classic: []*networkingv1.Gateway{gw}}))
 	for _, p := range problems {
 		t.note(p)
 	}

@@ -32,7 +32,7 @@ func GatewayStatus(v View, gw *gatewayv1.Gateway, state GatewayState, https []*g
 	var refused []string
 	for i := range gw.Spec.Listeners {
 		l := &gw.Spec.Listeners[i]
-		status, ok := listenerStatus(gw, i)
+		status, ok := listenerStatus(v, gw, i)
 		if !ok {
 			refused = append(refused, string(l.Name))
 		}
@@ -101,7 +101,7 @@ func attachedRoutes(v View, gw *gatewayv1.Gateway, objects []routeObject) map[ga
 }
 
 // listenerStatus is all but the count of routes; ok is false for a listener that cannot be served.
-func listenerStatus(gw *gatewayv1.Gateway, i int) (gatewayv1.ListenerStatus, bool) {
+func listenerStatus(v View, gw *gatewayv1.Gateway, i int) (gatewayv1.ListenerStatus, bool) {
 	l := &gw.Spec.Listeners[i]
 	out := gatewayv1.ListenerStatus{Name: l.Name, SupportedKinds: []gatewayv1.RouteGroupKind{}}
 	group := gatewayv1.Group(groupGateway)
@@ -123,13 +123,23 @@ func listenerStatus(gw *gatewayv1.Gateway, i int) (gatewayv1.ListenerStatus, boo
 	reason := gatewayv1.ListenerReasonUnsupportedProtocol
 	switch {
 	case l.Protocol == hboneProtocol:
-	case l.Protocol != gatewayv1.HTTPProtocolType:
+	case l.Protocol != gatewayv1.HTTPProtocolType && l.Protocol != gatewayv1.HTTPSProtocolType:
 		refused = []string{fmt.Sprintf("the protocol %s is not supported", l.Protocol)}
 	case l.Hostname != nil && *l.Hostname != "" && !validHost(string(*l.Hostname)):
 		refused, reason = []string{fmt.Sprintf("%q is no host name", *l.Hostname)}, gatewayv1.ListenerReasonUnsupportedValue
 	}
+	unresolved, unresolvedReason := refusedKinds, gatewayv1.ListenerReasonInvalidRouteKinds
+	var unserved []string
+	if len(refused) == 0 && terminates(l) {
+		var settings []string
+		unserved, settings, unresolvedReason = certificateStatus(v, gw, l, unresolvedReason)
+		if refused = append(refused, settings...); len(settings) > 0 {
+			reason = gatewayv1.ListenerReasonUnsupportedValue
+		}
+		unresolved = append(unresolved, unserved...)
+	}
 	conflict, conflictReason := listenerConflict(gw, i)
-	ok := len(refused) == 0 && len(conflict) == 0
+	ok := len(refused) == 0 && len(conflict) == 0 && len(unserved) == 0
 	conflicted := condition(string(gatewayv1.ListenerConditionConflicted), gw.Generation, conflict, "", string(conflictReason))
 	// This condition is good when it is False.
 	conflicted.Status = metav1.ConditionTrue
@@ -139,12 +149,30 @@ func listenerStatus(gw *gatewayv1.Gateway, i int) (gatewayv1.ListenerStatus, boo
 	out.Conditions = []metav1.Condition{
 		condition(string(gatewayv1.ListenerConditionAccepted), gw.Generation, refused, string(gatewayv1.ListenerReasonAccepted), string(reason)),
 		conflicted,
-		condition(string(gatewayv1.ListenerConditionProgrammed), gw.Generation, append(refused, conflict...),
+		condition(string(gatewayv1.ListenerConditionProgrammed), gw.Generation, slices.Concat(refused, conflict, unserved),
 			string(gatewayv1.ListenerReasonProgrammed), string(gatewayv1.ListenerReasonInvalid)),
-		condition(string(gatewayv1.ListenerConditionResolvedRefs), gw.Generation, refusedKinds,
-			string(gatewayv1.ListenerReasonResolvedRefs), string(gatewayv1.ListenerReasonInvalidRouteKinds)),
+		condition(string(gatewayv1.ListenerConditionResolvedRefs), gw.Generation, unresolved,
+			string(gatewayv1.ListenerReasonResolvedRefs), string(unresolvedReason)),
 	}
 	return out, ok
+}
+
+// certificateStatus is what is wrong with the references of a listener that ends TLS, with the reason (otherwise is the one when
+// nothing is), and with its settings.
+func certificateStatus(v View, gw *gatewayv1.Gateway, l *gatewayv1.Listener, otherwise gatewayv1.ListenerConditionReason) (
+	refs, settings []string, reason gatewayv1.ListenerConditionReason,
+) {
+	tls := newListenerTLS(v, gw, l)
+	switch {
+	case tls.reason == gatewayv1.ListenerReasonUnsupportedValue:
+		return nil, tls.unusable, otherwise
+	case len(tls.unusable) > 0:
+		return tls.unusable, nil, tls.reason
+	}
+	if missing, why := tls.missing(v, gw); len(missing) > 0 {
+		return missing, nil, why
+	}
+	return nil, nil, otherwise
 }
 
 // listenerConflict looks for an earlier listener on the same port that this one cannot be told from.
@@ -188,7 +216,7 @@ func GatewayClassStatus(class *gatewayv1.GatewayClass) *gatewayv1.GatewayClassSt
 // supportedFeatures are the names of the Gateway API's conformance features, in the order that the API demands.
 func supportedFeatures() []string {
 	return []string{
-		"GRPCRoute", "GRPCRouteNamedRouteRule", "Gateway", "GatewayHTTPListenerIsolation", "GatewayPort8080",
+		"GRPCRoute", "GRPCRouteNamedRouteRule", "Gateway", "GatewayFrontendClientCertificateValidation", "GatewayHTTPListenerIsolation", "GatewayPort8080",
 		"HTTPRoute", "HTTPRouteBackendProtocolH2C", "HTTPRouteBackendProtocolWebSocket", "HTTPRouteBackendRequestHeaderModification",
 		"HTTPRouteBackendTimeout", "HTTPRouteCORS", "HTTPRouteDestinationPortMatching", "HTTPRouteHostRewrite",
 		"HTTPRouteMethodMatching", "HTTPRouteNamedRouteRule", "HTTPRouteParentRefPort", "HTTPRoutePathRedirect",

@@ -57,7 +57,7 @@ func (g *gatewayBuild) connections(l *listener) []ServerChain {
 			routes = g.tlsRoutes(vs, []string{l.gateway})
 		}
 		for _, r := range routes {
-			out = append(out, ServerChain{SNI: r.SNI, TLS: l.terminated, CredentialNamespace: g.in.Namespace, TCP: []TCPRoute{r}})
+			out = append(out, ServerChain{SNI: r.SNI, TLS: l.terminated, Origin: l.origin, TCP: []TCPRoute{r}})
 		}
 	}
 	out = g.distinct(out)

@@ -4,6 +4,8 @@ import (
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	corev1 "k8s.io/api/core/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/isthmus-mesh/isthmus/pilot/translate/credential"
 )
 
 // Protocol is what a port speaks.
@@ -54,6 +56,8 @@ type View interface {
 	ReferenceGrants(namespace string) []*gatewayv1.ReferenceGrant
 	// Gateway finds a Gateway of the Gateway API.
 	Gateway(namespace, name string) *gatewayv1.Gateway
+	// Credential is nil when what a Gateway names is there and has what it is named for; else it says what is wrong.
+	Credential(ref credential.Reference) error
 	// GatewayClass finds a GatewayClass.
 	GatewayClass(name string) *gatewayv1.GatewayClass
 }

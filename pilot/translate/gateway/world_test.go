@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/isthmus-mesh/isthmus/pilot/translate/credential"
 	"github.com/isthmus-mesh/isthmus/pkg/kube"
 )
 
@@ -25,6 +27,7 @@ type world struct {
 	grpcs      map[string]*gatewayv1.GRPCRoute
 	grants     map[string][]*gatewayv1.ReferenceGrant
 	namespaces map[string]*corev1.Namespace
+	secrets    map[string]bool
 }
 
 func decodeWorld(t testing.TB, name string, data []byte) *world {
@@ -46,7 +49,7 @@ func newWorld() *world {
 		rules: map[string]*networkingv1.DestinationRule{}, classic: map[string]*networkingv1.Gateway{},
 		gateways: map[string]*gatewayv1.Gateway{}, classes: map[string]*gatewayv1.GatewayClass{},
 		https: map[string]*gatewayv1.HTTPRoute{}, grpcs: map[string]*gatewayv1.GRPCRoute{},
-		grants: map[string][]*gatewayv1.ReferenceGrant{}, namespaces: map[string]*corev1.Namespace{},
+		grants: map[string][]*gatewayv1.ReferenceGrant{}, namespaces: map[string]*corev1.Namespace{}, secrets: map[string]bool{},
 	}
 }
 
@@ -91,6 +94,8 @@ func (w *world) add(object kube.Object) {
 		w.grpcs[key] = o
 	case *gatewayv1.ReferenceGrant:
 		w.grants[o.Namespace] = append(w.grants[o.Namespace], o)
+	case *corev1.Secret, *corev1.ConfigMap:
+		w.secrets[key] = true
 	case *corev1.Namespace:
 		w.namespaces[o.Name] = o
 	}
@@ -116,6 +121,13 @@ func (w *world) ReferenceGrants(namespace string) []*gatewayv1.ReferenceGrant {
 
 func (w *world) Gateway(namespace, name string) *gatewayv1.Gateway {
 	return w.gateways[namespace+"/"+name]
+}
+
+func (w *world) Credential(ref credential.Reference) error {
+	if !w.secrets[ref.Source.Namespace+"/"+ref.Source.Name] {
+		return fmt.Errorf("there is no %s", ref.Source)
+	}
+	return nil
 }
 
 func (w *world) GatewayClass(name string) *gatewayv1.GatewayClass { return w.classes[name] }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
@@ -48,12 +49,13 @@ type Metrics struct {
 }
 
 // MeshKinds returns the kinds that a control plane reads: all that kube.Decode knows, except those that only say how pods are
-// run (apps, ServiceAccount) and those that are read one by one (ConfigMap, Secret).
+// run (apps, ServiceAccount), what the API server itself decides by (Role, RoleBinding), and those that are read one by one
+// (ConfigMap, Secret).
 func MeshKinds() []schema.GroupVersionKind {
 	var out []schema.GroupVersionKind
 	for _, k := range kube.Kinds() {
 		switch {
-		case k.GVK.Group == "apps":
+		case k.GVK.Group == "apps", k.GVK.Group == rbacv1.GroupName:
 		case k.GVK.Group == "" && slices.Contains([]string{"ServiceAccount", "ConfigMap", "Secret"}, k.GVK.Kind):
 		default:
 			out = append(out, k.GVK)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -233,7 +234,7 @@ func (l *listWatch) outcome(ctx context.Context, err error) {
 // isCustom tells kinds that are served because of a CRD.
 func isCustom(gvk schema.GroupVersionKind) bool {
 	switch gvk.Group {
-	case corev1.GroupName, "apps", "discovery.k8s.io":
+	case corev1.GroupName, "apps", "discovery.k8s.io", rbacv1.GroupName:
 		return false
 	}
 	return true

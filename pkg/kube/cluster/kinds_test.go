@@ -19,6 +19,8 @@ var everyKind = []string{
 	`{apiVersion: v1, kind: ServiceAccount, metadata: {name: a, namespace: kinds, labels: {v: "{v}"}}}`,
 	`{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: kinds, labels: {v: "{v}"}}, data: {a: b}}`,
 	`{apiVersion: v1, kind: Secret, metadata: {name: a, namespace: kinds, labels: {v: "{v}"}}, stringData: {a: b}}`,
+	`{apiVersion: rbac.authorization.k8s.io/v1, kind: Role, metadata: {name: a, namespace: kinds, labels: {v: "{v}"}}, rules: [{apiGroups: [""], resources: [pods], verbs: [get]}]}`,
+	`{apiVersion: rbac.authorization.k8s.io/v1, kind: RoleBinding, metadata: {name: a, namespace: kinds, labels: {v: "{v}"}}, roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: a}, subjects: [{kind: ServiceAccount, name: a, namespace: kinds}]}`,
 	`{apiVersion: v1, kind: Service, metadata: {name: a, namespace: kinds, labels: {v: "{v}"}}, spec: {selector: {app: a}, ports: [{port: 80, name: http}]}}`,
 	`{apiVersion: v1, kind: Pod, metadata: {name: a, namespace: kinds, labels: {v: "{v}"}}, spec: {containers: [{name: a, image: a}]}}`,
 	`{apiVersion: apps/v1, kind: Deployment, metadata: {name: a, namespace: kinds, labels: {v: "{v}"}}, spec: {selector: {matchLabels: {app: a}}, template: {metadata: {labels: {app: a}}, spec: {containers: [{name: a, image: a}]}}}}`,

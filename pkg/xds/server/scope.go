@@ -309,7 +309,7 @@ func releases(typeURL string) bool {
 
 // partial reports whether a state-of-the-world response of the type need not have all that is subscribed.
 func partial(typeURL string) bool {
-	return rank(typeURL) == endpointRank || rank(typeURL) == routeRank
+	return rank(typeURL) == endpointRank || rank(typeURL) == routeRank || shortType(typeURL) == "sds"
 }
 
 // release sends the removals that were held back.

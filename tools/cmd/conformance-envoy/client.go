@@ -33,15 +33,25 @@ type result struct {
 	refused  string
 	took     time.Duration
 	attempts []string // workloads that were met
+	met      []string // workloads that have answered, of several requests, sorted
+	statuses []int    // that came, of several requests, sorted
+	tls      string   // how a handshake went
 	log      string   // line of the access log, after the key
 }
 
-// send sends a request through a proxy.
+// send sends a request through a proxy, as often as it says.
 func (b *testbed) send(ctx context.Context, p *proxy, r request) (*result, error) {
+	if r.Repeat < 2 {
+		return b.sendOnce(ctx, p, r)
+	}
+	return b.sendOften(ctx, p, r)
+}
+
+// sendOnce sends a request through a proxy.
+func (b *testbed) sendOnce(ctx context.Context, p *proxy, r request) (*result, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	b.keys++
-	key := fmt.Sprintf("k%06d", b.keys)
+	key := fmt.Sprintf("k%06d", b.keys.Add(1))
 	conn, err := b.connect(ctx, p, r)
 	if err != nil {
 		if refused, ok := asRefusal(err); ok {
@@ -50,12 +60,17 @@ func (b *testbed) send(ctx context.Context, p *proxy, r request) (*result, error
 		return nil, err
 	}
 	defer conn.Close()
+	tlsFacts := ""
 	if r.TLS != "" {
-		secure := tls.Client(conn, &tls.Config{ServerName: r.TLS, InsecureSkipVerify: true, NextProtos: r.ALPN}) //nolint:gosec // who answers says so
+		config, err := b.clientTLS(r)
+		if err != nil {
+			return nil, err
+		}
+		secure := tls.Client(conn, config)
 		if err := secure.HandshakeContext(ctx); err != nil {
 			return &result{refused: refusal(err)}, nil
 		}
-		conn = secure
+		conn, tlsFacts = secure, handshaken(secure.ConnectionState())
 	}
 	if deadline, ok := ctx.Deadline(); ok {
 		conn.SetDeadline(deadline)
@@ -65,6 +80,7 @@ func (b *testbed) send(ctx context.Context, p *proxy, r request) (*result, error
 	if err != nil {
 		out = &result{refused: refusal(err)}
 	}
+	out.tls = tlsFacts
 	out.took = time.Since(start)
 	if r.Want.Mirrored != "" {
 		b.waitMet(ctx, key, r.Want.Mirrored)

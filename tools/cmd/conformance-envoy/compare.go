@@ -24,6 +24,9 @@ func facts(r *result, want want) []string {
 	var out []string
 	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	add("status: %d", r.status)
+	if r.tls != "" {
+		add("handshake: %s", r.tls)
+	}
 	if r.log != "" {
 		add("log: %s", r.log)
 	}
@@ -78,11 +81,16 @@ func headerFacts(kind string, h http.Header, name func(string) string) []string 
 
 var uuid = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
 
+// hashCookie is the value of a cookie that an engine has made to find the same host again.
+var hashCookie = regexp.MustCompile(`="?[0-9a-f]{16}"?`)
+
 // value replaces what is different each time by what kind it is of.
 func value(name, v string) string {
 	switch {
 	case name == "x-request-id" && uuid.MatchString(v):
 		return "(uuid)"
+	case name == "cookie" || name == "set-cookie":
+		return hashCookie.ReplaceAllString(v, "=(hash)")
 	case name == "x-envoy-upstream-service-time" && v != "":
 		return "(milliseconds)"
 	case name == "content-length":
@@ -142,6 +150,12 @@ func unmet(r *result, w want) []string {
 			check(c.what, c.got, c.want)
 		}
 	}
+	if w.Distinct > 0 {
+		check("how many workloads have answered", len(r.met), w.Distinct)
+	}
+	if len(w.Statuses) > 0 && !slices.Equal(r.statuses, w.Statuses) {
+		out = append(out, fmt.Sprintf("the statuses are %v, want %v", r.statuses, w.Statuses))
+	}
 	if len(w.AnyOf) > 0 && !slices.Contains(w.AnyOf, s.Workload) {
 		out = append(out, fmt.Sprintf("workload is %q, want one of %v", s.Workload, w.AnyOf))
 	}
@@ -155,6 +169,9 @@ func unmet(r *result, w want) []string {
 	}
 	if w.Body != "" && !strings.Contains(r.body, w.Body) {
 		out = append(out, fmt.Sprintf("body is %q, want %q", r.body, w.Body))
+	}
+	if w.TLS != "" && !strings.Contains(r.tls, w.TLS) {
+		out = append(out, fmt.Sprintf("the handshake is %q, want %q", r.tls, w.TLS))
 	}
 	if w.Log != "" && !strings.Contains(r.log, w.Log) {
 		out = append(out, fmt.Sprintf("the log says %q, want %q", r.log, w.Log))

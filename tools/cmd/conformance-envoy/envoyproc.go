@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"crypto"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,6 +13,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/isthmus-mesh/isthmus/pkg/certs"
 )
 
 // adminPort of both engines.
@@ -83,8 +87,13 @@ func (b *testbed) startEnvoy(p *proxy) error {
 	if p.secret, err = startSecretServer(socket, identity); err != nil {
 		return err
 	}
+	own, ownKey := filepath.Join(b.dir, p.pod+".pem"), filepath.Join(b.dir, p.pod+"-key.pem")
+	if err := writeIdentity(identity, own, ownKey); err != nil {
+		return err
+	}
 	file := filepath.Join(b.dir, p.pod+".json")
-	text, err := json.MarshalIndent(bootstrap(p, socket), "", " ")
+	authority := filepath.Join(b.dir, "ca", "root-cert.pem")
+	text, err := json.MarshalIndent(bootstrap(p, socket, identityFiles{own, ownKey, authority}), "", " ")
 	if err != nil {
 		return err
 	}
@@ -98,8 +107,39 @@ func (b *testbed) startEnvoy(p *proxy) error {
 
 type object = map[string]any
 
+// identityFiles are those of a proxy's certificate.
+type identityFiles struct{ certificate, key, authority string }
+
+func writeIdentity(w *certs.Workload, certificate, key string) error {
+	signer, ok := w.Certificate.PrivateKey.(crypto.Signer)
+	if !ok {
+		return errors.New("write an identity: the key cannot sign")
+	}
+	text, err := keyPEM(signer)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(key, text, 0o600); err != nil {
+		return err
+	}
+	return os.WriteFile(certificate, pemOf("CERTIFICATE", w.Certificate.Certificate[0]), 0o600)
+}
+
+// meshTLS is the connection to the control plane: as an agent does, the proxy proves who it is, by which credentials are given.
+func meshTLS(own identityFiles) object {
+	in := func(file string) object { return object{"filename": file} }
+	return object{"name": "envoy.transport_sockets.tls", "typed_config": object{
+		"@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext", "sni": "istiod.istio-system.svc",
+		"common_tls_context": object{
+			"alpn_protocols":     []string{"h2"},
+			"tls_certificates":   []any{object{"certificate_chain": in(own.certificate), "private_key": in(own.key)}},
+			"validation_context": object{"trusted_ca": in(own.authority)},
+		},
+	}}
+}
+
 // bootstrap is what an agent writes for a proxy.
-func bootstrap(p *proxy, secrets string) object {
+func bootstrap(p *proxy, secrets string, own identityFiles) object {
 	grpc := func(name string, address object) object {
 		return object{
 			"name": name, "type": "STATIC", "connect_timeout": "5s",
@@ -110,6 +150,8 @@ func bootstrap(p *proxy, secrets string) object {
 			}},
 		}
 	}
+	controlPlane := grpc("xds-grpc", socketAddress(hub().String(), 15012))
+	controlPlane["transport_socket"] = meshTLS(own)
 	ads := object{"ads": object{}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"}
 	return object{
 		"node": object{
@@ -133,7 +175,7 @@ func bootstrap(p *proxy, secrets string) object {
 			"lds_config": ads, "cds_config": ads,
 		},
 		"static_resources": object{"clusters": []any{
-			grpc("xds-grpc", socketAddress(hub().String(), 15010)),
+			controlPlane,
 			grpc("sds-grpc", object{"pipe": object{"path": secrets}}),
 		}},
 	}

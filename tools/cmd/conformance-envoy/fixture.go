@@ -62,6 +62,15 @@ type request struct {
 	// TLS is the server name of a TLS connection in which the request is sent, ALPN the protocols that are offered.
 	TLS  string   `json:"tls"`
 	ALPN []string `json:"alpn"`
+	// TLSMax is the highest version that the client speaks, Cipher the only suite of TLS 1.2, Certificate the name of its certificate.
+	TLSMax      string `json:"tlsMax"`
+	Cipher      string `json:"cipher"`
+	Certificate string `json:"certificate"`
+	// Repeat is how often the request is sent, Together how many of them at once; the last answer is compared, and what Distinct and
+	// Statuses say of all. Cookie sends back the cookie that the first answer sets.
+	Repeat   int    `json:"repeat"`
+	Together int    `json:"together"`
+	Cookie   string `json:"cookie"`
 	// Raw is sent as it is.
 	Raw string `json:"raw"`
 	// Fields are sent as they are over HTTP/2.
@@ -97,6 +106,11 @@ type want struct {
 	MinMS    int      `json:"minMS"`
 	MaxMS    int      `json:"maxMS"`
 	AnyOf    []string `json:"anyOf"` // workloads
+	// Distinct is how many workloads have answered, Statuses which ones there were, sorted, of requests that are repeated.
+	Distinct int   `json:"distinct"`
+	Statuses []int `json:"statuses"`
+	// TLS is part of the line about the handshake.
+	TLS string `json:"tls"`
 	// Refused: the connection ends without an answer.
 	Refused bool `json:"refused"`
 }

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"sigs.k8s.io/yaml"
@@ -20,12 +21,13 @@ type testbed struct {
 	options  options
 	dir      string
 	pki      *pki
+	edge     *edgePKI
 	backends *backends
 	pilot    *exec.Cmd
 	ended    chan error
 	// proxies by the way to them (waypoint, ingress, gateway), Envoy first.
 	proxies map[string][]*proxy
-	keys    int
+	keys    atomic.Int64
 	stage   int
 	acked   map[string]bool
 	logRead int64 // how much of the control plane's log has been looked at
@@ -46,8 +48,12 @@ func newTestbed(ctx context.Context, o options, dir string) (*testbed, error) {
 	if err != nil {
 		return nil, err
 	}
+	edge, err := newEdgePKI()
+	if err != nil {
+		return nil, err
+	}
 	b := &testbed{
-		options: o, dir: dir, pki: p, proxies: map[string][]*proxy{}, acked: map[string]bool{},
+		options: o, dir: dir, pki: p, edge: edge, proxies: map[string][]*proxy{}, acked: map[string]bool{},
 		backends: &backends{keys: map[string][]string{}},
 	}
 	if err := b.start(ctx); err != nil {
@@ -105,6 +111,9 @@ func (b *testbed) startPilot(ctx context.Context) error {
 		}
 	}
 	if err := b.pki.write(filepath.Join(b.dir, "ca")); err != nil {
+		return err
+	}
+	if err := b.edge.write(filepath.Join(b.dir, "ca")); err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(b.dir, "config", "world.yaml"), []byte(worldYAML("service")), 0o600); err != nil {
@@ -182,6 +191,9 @@ func (b *testbed) apply(ctx context.Context, f *fixture) error {
 	}
 	text := strings.ReplaceAll(strings.Join(f.config, "\n---\n"), "{{jwks}}", string(keys))
 	text = strings.ReplaceAll(text, "{{files}}", filepath.Join(b.dir, "ca"))
+	if text, err = b.edge.fill(text); err != nil {
+		return err
+	}
 	text += "\n---\n" + markerYAML(marker, f.hasGateway())
 	if err := replaceFile(filepath.Join(b.dir, "config", "fixture.yaml"), text); err != nil {
 		return err

@@ -243,6 +243,17 @@ func (d *dumper) secrets() *adminv3.SecretsConfigDump {
 			out.DynamicActiveSecrets = append(out.DynamicActiveSecrets, entry)
 		}
 	}
+	for _, r := range d.snapshot.Secrets {
+		if !d.match(r.Name) || r.Active == nil && r.Failure == nil {
+			continue
+		}
+		entry := &adminv3.SecretsConfigDump_DynamicSecret{Name: r.Name, ErrorState: failure(r.Failure)}
+		if r.Active != nil {
+			entry.VersionInfo, entry.LastUpdated = r.Active.Version, timestamppb.New(r.Active.Updated)
+			entry.Secret = d.any(agent.Redacted(r.Name, r.Table.Certificate, r.Table.Authorities))
+		}
+		out.DynamicActiveSecrets = append(out.DynamicActiveSecrets, entry)
+	}
 	return out
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -58,10 +59,15 @@ func (s *Server) serveSocket(ctx context.Context, socket *listener.Socket, tcp *
 		d.noChain()
 	case chain.Terminate != nil:
 		d.serveTunnels(ctx, chain, tcp)
-	case chain.TLS != nil:
-		s.deps.Log.Warn("this chain ends TLS, which is not served", "listener", d.listener, "chain", chain.Name)
-		d.noChain()
 	default:
+		if chain.TLS != nil {
+			secured, err := d.terminate(ctx, chain, conn)
+			if err != nil {
+				d.insecure(chain, KindConnection, err)
+				return
+			}
+			conn = secured
+		}
 		if details, ok := chain.Admit(&d.conn); !ok {
 			d.denied(chain, details)
 			return
@@ -153,8 +159,56 @@ func addrPort(a net.Addr) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
+// terminate ends the TLS of a client, and notes what it has said and proven.
+func (d *downstream) terminate(ctx context.Context, chain *l7.Chain, conn netx.Stream) (netx.Stream, error) {
+	config, err := d.srv.serverTLS(ctx, chain.TLS, d.chosen.cfg.Secrets)
+	if err != nil {
+		return nil, err
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		conn = quick(tcp)
+	}
+	secured, err := d.handshake(ctx, conn, config)
+	if err != nil {
+		return nil, err
+	}
+	state := secured.ConnectionState()
+	d.conn.TLS, d.conn.ALPN = true, state.NegotiatedProtocol
+	if state.ServerName != "" {
+		d.conn.SNI = state.ServerName
+	}
+	if slices.Contains(chain.TLS.Certificates, l7.OwnCertificate) {
+		if own, err := d.srv.deps.Certs.Get(ctx); err == nil {
+			d.conn.LocalIdentity = own.ID.String()
+		}
+	}
+	switch state.NegotiatedProtocol {
+	case "h2":
+		d.sniffed = l7.ProtocolHTTP2
+	case "http/1.1":
+		d.sniffed = l7.ProtocolHTTP1
+	}
+	if len(state.PeerCertificates) > 0 && chain.TLS.Validates {
+		d.conn.Peer = l7.NewPeer(state.PeerCertificates[0], config.Certificates[0].Leaf)
+		if len(d.conn.Peer.URIs) > 0 {
+			d.conn.Identity = d.conn.Peer.URIs[0]
+		}
+	}
+	return secured, nil
+}
+
+// insecure accounts for a handshake that failed.
+func (d *downstream) insecure(chain *l7.Chain, kind Kind, err error) {
+	s := d.srv
+	s.stats.handshakeErrors.Add(1)
+	r := d.record(kind, chain)
+	r.Flags, r.Details, r.Termination = l7.FlagDownstreamProtocolError, "tls_handshake", err.Error()
+	r.Duration = s.deps.Clock().Sub(d.start)
+	s.deps.Observer.Ended(r)
+}
+
 // handshake ends TLS on a connection of a peer; the time and the number of peers in it are bounded.
-func (d *downstream) handshake(ctx context.Context, conn *net.TCPConn, config *tls.Config) (*tls.Conn, error) {
+func (d *downstream) handshake(ctx context.Context, conn net.Conn, config *tls.Config) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.srv.deps.Limits.HandshakeTimeout)
 	defer cancel()
 	from := d.conn.Source.Addr()
@@ -168,7 +222,7 @@ func (d *downstream) handshake(ctx context.Context, conn *net.TCPConn, config *t
 	case <-ctx.Done():
 		return nil, fmt.Errorf("too many TLS handshakes at once: %w", ctx.Err())
 	}
-	secured := tls.Server(quick(conn), config)
+	secured := tls.Server(conn, config)
 	if err := secured.HandshakeContext(ctx); err != nil {
 		return nil, fmt.Errorf("TLS handshake: %w", err)
 	}

@@ -22,19 +22,20 @@ type snapshot struct {
 // Server is the proxy. It does nothing until it has a configuration. Safe for concurrent use.
 type Server struct {
 	// immutable
-	deps       Deps
-	upstream   *upstream.Manager
-	sockets    *listener.Set
-	handshakes chan struct{} // a token for each unfinished TLS handshake
-	shaking    sources       // likewise, by source
-	exchanges  sync.Pool     // of *exchange
-	handlers   netx.Workers  // of HTTP/2 requests
-	relays     relays
-	upgrades   upgrades
-	mirrors    mirrors
-	stats      stats
-	stop       context.CancelFunc
-	background sync.WaitGroup
+	deps        Deps
+	upstream    *upstream.Manager
+	sockets     *listener.Set
+	handshakes  chan struct{} // a token for each unfinished TLS handshake
+	shaking     sources       // likewise, by source
+	exchanges   sync.Pool     // of *exchange
+	handlers    netx.Workers  // of HTTP/2 requests
+	relays      relays
+	upgrades    upgrades
+	mirrors     mirrors
+	terminators terminators
+	stats       stats
+	stop        context.CancelFunc
+	background  sync.WaitGroup
 
 	current  atomic.Pointer[snapshot]
 	draining atomic.Bool
@@ -87,6 +88,7 @@ func (s *Server) SetConfig(ctx context.Context, cfg *l7.Config) error {
 	defer s.mu.Unlock()
 	// Clusters first, so that no request is decided for one that is not there yet.
 	s.current.Store(&snapshot{cfg: cfg, clusters: s.upstream.Update(cfg)}) //nolint:contextcheck // what resolves names lives on
+	s.terminators.forget(cfg)
 	s.tell()
 	s.recheck(s.relays.all()...)
 	for _, t := range s.upgrades.all() {

@@ -18,7 +18,7 @@ import (
 func (d *downstream) serveTunnels(ctx context.Context, chain *l7.Chain, conn *net.TCPConn) {
 	s := d.srv
 	var own *certs.Workload
-	secured, err := d.handshake(ctx, conn, tunnelTLS(chain.TLS, func() (_ *certs.Workload, err error) {
+	secured, err := d.handshake(ctx, quick(conn), tunnelTLS(chain.TLS, func() (_ *certs.Workload, err error) {
 		if s.deps.Certs == nil {
 			return nil, errors.New("the proxy has no certificate")
 		}
@@ -26,11 +26,7 @@ func (d *downstream) serveTunnels(ctx context.Context, chain *l7.Chain, conn *ne
 		return own, err
 	}))
 	if err != nil {
-		s.stats.handshakeErrors.Add(1)
-		r := d.record(KindTunnel, chain)
-		r.Flags, r.Details, r.Termination = l7.FlagDownstreamProtocolError, "tls_handshake", err.Error()
-		r.Duration = s.deps.Clock().Sub(d.start)
-		s.deps.Observer.Ended(r)
+		d.insecure(chain, KindTunnel, err)
 		return
 	}
 	peer, _ := certs.PeerID(secured.ConnectionState())

@@ -223,22 +223,37 @@ func verifyServer(state tls.ConnectionState, t *l7.ClientTLS, roots *x509.CertPo
 	if len(t.PeerSANs) == 0 {
 		return nil
 	}
-	var uris []string
+	if MatchesCertificate(t.PeerSANs, leaf) {
+		return nil
+	}
+	var names []string
 	for _, u := range leaf.URIs {
-		if MatchesSAN(t.PeerSANs, l7.SANURI, u.String()) {
-			return nil
+		names = append(names, u.String())
+	}
+	return &IdentityError{Got: strings.Join(append(names, leaf.DNSNames...), ","), Want: "one of the subject alternative names of the cluster"}
+}
+
+// MatchesCertificate is whether one of the matchers takes one of the names of a certificate.
+func MatchesCertificate(matchers []l7.SANMatcher, leaf *x509.Certificate) bool {
+	for _, u := range leaf.URIs {
+		if MatchesSAN(matchers, l7.SANURI, u.String()) {
+			return true
 		}
-		uris = append(uris, u.String())
 	}
 	for _, name := range leaf.DNSNames {
-		if MatchesSAN(t.PeerSANs, l7.SANDNS, name) {
-			return nil
+		if MatchesSAN(matchers, l7.SANDNS, name) {
+			return true
 		}
 	}
 	for _, ip := range leaf.IPAddresses {
-		if MatchesSAN(t.PeerSANs, l7.SANIP, ip.String()) {
-			return nil
+		if MatchesSAN(matchers, l7.SANIP, ip.String()) {
+			return true
 		}
 	}
-	return &IdentityError{Got: strings.Join(append(uris, leaf.DNSNames...), ","), Want: "one of the subject alternative names of the cluster"}
+	for _, address := range leaf.EmailAddresses {
+		if MatchesSAN(matchers, l7.SANEmail, address) {
+			return true
+		}
+	}
+	return false
 }

@@ -2,11 +2,13 @@ package xds
 
 import (
 	"fmt"
+	"slices"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/isthmus-mesh/isthmus/pkg/xds/client"
@@ -19,6 +21,7 @@ const (
 	ClusterType  = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 	RouteType    = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 	EndpointType = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+	SecretType   = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 )
 
 // handler makes a function a client.Handler.
@@ -36,6 +39,7 @@ func (a *Assembler) Watches() []client.Watch {
 		{TypeURL: EndpointType, Handler: handler(a.applyEndpoints), Named: true},
 		{TypeURL: ListenerType, Handler: handler(a.applyListeners)},
 		{TypeURL: RouteType, Handler: handler(a.applyRoutes), Named: true},
+		{TypeURL: SecretType, Handler: handler(a.applySecrets), Named: true},
 	}
 }
 
@@ -45,6 +49,7 @@ type compilers struct {
 	cluster   func(*clusterv3.Cluster) (*l7.Cluster, error)
 	routes    func(*routev3.RouteConfiguration) (*l7.Routes, error)
 	endpoints func(*endpointv3.ClusterLoadAssignment) (*l7.Endpoints, error)
+	secrets   func(*tlsv3.Secret) (*l7.Secret, error)
 }
 
 func (a *Assembler) compileListener(p *listenerv3.Listener) (*l7.Listener, error) {
@@ -85,20 +90,20 @@ func (a *Assembler) applyListeners(updated []client.Resource, removed []string) 
 			rejected = append(rejected, client.Rejected{Name: r.Name, Reason: err.Error()})
 			continue
 		}
-		next.refs = routeNames(next.table)
-		a.routeRefs.add(next.refs, 1)
+		next.refs, next.secrets = routeNames(next.table), secretNames(next.table)
+		a.refersLocked(next, 1)
 		if old := a.listeners.await(r.Name, next); old != nil {
-			a.routeRefs.add(old.refs, -1)
+			a.refersLocked(old, -1)
 		}
 	}
 	for _, name := range removed {
 		active, warming := a.listeners.remove(name)
 		if active != nil {
-			a.routeRefs.add(active.refs, -1)
+			a.refersLocked(active, -1)
 			a.update.Listeners[name] = nil
 		}
 		if warming != nil {
-			a.routeRefs.add(warming.refs, -1)
+			a.refersLocked(warming, -1)
 		}
 	}
 	a.listenersKnown = true
@@ -195,6 +200,57 @@ func (a *Assembler) applyEndpoints(updated []client.Resource, removed []string) 
 	}
 	a.settleLocked()
 	return rejected
+}
+
+// refersLocked counts what a listener depends on.
+func (a *Assembler) refersLocked(l *compiled[l7.Listener], by int) {
+	a.routeRefs.add(l.refs, by)
+	a.secretRefs.add(l.secrets, by)
+}
+
+// applySecrets: what was refused, or is gone, changes nothing for handshakes while there is a version before it. The content is kept
+// nowhere but in the table.
+func (a *Assembler) applySecrets(updated []client.Resource, removed []string) (rejected []client.Rejected) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, r := range updated {
+		if a.secretRefs.count[r.Name] == 0 {
+			continue
+		}
+		next, err := read(a, a.secrets, r, &tlsv3.Secret{}, a.compile.secrets, (*tlsv3.Secret).GetName)
+		if i := a.secrets.items[r.Name]; i != nil && i.failure != nil {
+			i.failure.Content = nil
+		}
+		if err != nil {
+			rejected = append(rejected, client.Rejected{Name: r.Name, Reason: err.Error()})
+			a.absentSecrets[r.Name] = struct{}{}
+			continue
+		}
+		next.Content = nil
+		a.secrets.of(r.Name).active = next // secrets depend on nothing
+		delete(a.absentSecrets, r.Name)
+		a.update.Secrets[r.Name] = next.table
+	}
+	for _, name := range removed {
+		if a.secretRefs.count[name] > 0 {
+			a.absentSecrets[name] = struct{}{}
+		}
+	}
+	a.settleLocked()
+	return rejected
+}
+
+// secretNames are the secrets that a listener takes by SDS.
+func secretNames(l *l7.Listener) []string {
+	var names []string
+	for _, ch := range l.Chains {
+		names = append(names, ch.TLS.SecretNames()...)
+	}
+	if l.Default != nil {
+		names = append(names, l.Default.TLS.SecretNames()...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // routeNames are the route configurations that a listener takes by RDS.

@@ -41,10 +41,11 @@ type Assembler struct {
 	clusters  *collection[l7.Cluster]
 	routes    *collection[l7.Routes]
 	endpoints *collection[l7.Endpoints]
-	// routeRefs are by listeners, endpointRefs by clusters, clusterRefs by active routes.
-	routeRefs, endpointRefs, clusterRefs *references
+	secrets   *collection[l7.Secret]
+	// routeRefs and secretRefs are by listeners, endpointRefs by clusters, clusterRefs by active routes.
+	routeRefs, secretRefs, endpointRefs, clusterRefs *references
 	// absent are names that the server answered it does not have.
-	absentRoutes, absentEndpoints map[string]struct{}
+	absentRoutes, absentEndpoints, absentSecrets map[string]struct{}
 	// leaving are clusters that were removed while routes lead to them, and until when they stay; waiting are routes that wait for
 	// a cluster.
 	leaving map[string]leaver
@@ -74,12 +75,12 @@ func NewAssembler(sink Sink, subscribe func(typeURL string, add, remove []string
 	a := &Assembler{
 		sink: sink, subscribe: subscribe, log: log, now: time.Now, ready: make(chan struct{}),
 		listeners: newCollection[l7.Listener](), clusters: newCollection[l7.Cluster](),
-		routes: newCollection[l7.Routes](), endpoints: newCollection[l7.Endpoints](),
-		routeRefs: newReferences(), endpointRefs: newReferences(), clusterRefs: newReferences(),
-		absentRoutes: map[string]struct{}{}, absentEndpoints: map[string]struct{}{},
+		routes: newCollection[l7.Routes](), endpoints: newCollection[l7.Endpoints](), secrets: newCollection[l7.Secret](),
+		routeRefs: newReferences(), secretRefs: newReferences(), endpointRefs: newReferences(), clusterRefs: newReferences(),
+		absentRoutes: map[string]struct{}{}, absentEndpoints: map[string]struct{}{}, absentSecrets: map[string]struct{}{},
 		leaving: map[string]leaver{}, waiting: map[string]time.Time{},
 		config:  l7.NewConfig(),
-		compile: compilers{l7.CompileListener, l7.CompileCluster, l7.CompileRoutes, l7.CompileEndpoints},
+		compile: compilers{l7.CompileListener, l7.CompileCluster, l7.CompileRoutes, l7.CompileEndpoints, l7.CompileSecret},
 	}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	a.update = newUpdate()
@@ -89,7 +90,7 @@ func NewAssembler(sink Sink, subscribe func(typeURL string, add, remove []string
 func newUpdate() l7.Update {
 	return l7.Update{
 		Listeners: map[string]*l7.Listener{}, Routes: map[string]*l7.Routes{},
-		Clusters: map[string]*l7.Cluster{}, Endpoints: map[string]*l7.Endpoints{},
+		Clusters: map[string]*l7.Cluster{}, Endpoints: map[string]*l7.Endpoints{}, Secrets: map[string]*l7.Secret{},
 	}
 }
 
@@ -203,16 +204,18 @@ func (a *Assembler) awaitsClusterLocked(v *compiled[l7.Routes]) bool {
 	return false
 }
 
-// settleListenersLocked promotes listeners whose routes have arrived. One that replaces another does not wait without end, as with
-// Envoy: it has the policies of all its services, and those must not be held up by the routes of one.
+// settleListenersLocked promotes listeners whose routes and secrets have arrived. One that replaces another does not wait without end,
+// as with Envoy: it has the policies of all its services, and those must not be held up by the routes of one. Nor does any for
+// secrets: the chains that need them then refuse connections, the others serve.
 func (a *Assembler) settleListenersLocked() {
 	for name := range a.listeners.warming {
 		i := a.listeners.items[name]
-		if !known(a.routes, a.absentRoutes, i.warming.refs) && (i.active == nil || a.now().Before(i.since.Add(initialFetch))) {
+		late := !a.now().Before(i.since.Add(initialFetch))
+		if !known(a.routes, a.absentRoutes, i.warming.refs) && (i.active == nil || !late) || !known(a.secrets, a.absentSecrets, i.warming.secrets) && !late {
 			continue
 		}
 		if i.active != nil {
-			a.routeRefs.add(i.active.refs, -1)
+			a.refersLocked(i.active, -1)
 		}
 		i.promote()
 		delete(a.listeners.warming, name)
@@ -257,6 +260,15 @@ func (a *Assembler) followLocked() {
 	if len(wanted)+len(unwanted) > 0 {
 		a.subscribe(RouteType, wanted, unwanted)
 	}
+	wanted, unwanted = a.secretRefs.settle()
+	for _, name := range unwanted {
+		a.secrets.remove(name)
+		delete(a.absentSecrets, name)
+		a.update.Secrets[name] = nil
+	}
+	if len(wanted)+len(unwanted) > 0 {
+		a.subscribe(SecretType, wanted, unwanted)
+	}
 }
 
 // publishLocked gives what changed to the sink.
@@ -265,7 +277,7 @@ func (a *Assembler) publishLocked() {
 		return
 	}
 	u := a.update
-	changed := len(u.Listeners)+len(u.Routes)+len(u.Clusters)+len(u.Endpoints) > 0
+	changed := len(u.Listeners)+len(u.Routes)+len(u.Clusters)+len(u.Endpoints)+len(u.Secrets) > 0
 	if !changed && !a.unset {
 		return
 	}

@@ -73,7 +73,7 @@ type bench struct {
 }
 
 func newBench(t *testing.T) *bench {
-	b := &bench{subscribed: map[string]map[string]bool{RouteType: {}, EndpointType: {}}}
+	b := &bench{subscribed: map[string]map[string]bool{RouteType: {}, EndpointType: {}, SecretType: {}}}
 	b.Assembler = NewAssembler(func(_ context.Context, c *l7.Config) error {
 		b.configs = append(b.configs, c)
 		return b.refuse

@@ -32,8 +32,9 @@ type Resource struct {
 type compiled[T any] struct {
 	Revision
 	table *T
-	// refs are the names of what it depends on: routes of a listener, endpoints of a cluster, clusters of routes.
-	refs []string
+	// refs are the names of what it depends on: routes of a listener, endpoints of a cluster, clusters of routes; secrets those of a
+	// listener.
+	refs, secrets []string
 }
 
 // item is the state of one resource.

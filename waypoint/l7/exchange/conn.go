@@ -27,6 +27,8 @@ type Conn struct {
 	TLS bool
 	// Hello is whether the bytes begin with a TLS ClientHello, where that was looked at.
 	Hello bool
+	// Peer is the client's certificate, verified, where the listener ended TLS itself and the client had one; else nil.
+	Peer *Peer
 	// ID is a number of the connection, for %CONNECTION_ID%.
 	ID uint64
 }

@@ -100,14 +100,16 @@ func endpointFields(name protoreflect.FullName) string {
 	case "envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext":
 		return "default_validation_context validation_context_sds_secret_config"
 	case "envoy.extensions.transport_sockets.tls.v3.TlsParameters":
-		// Cipher suites and curves: crypto/tls has a safe choice of its own; TLS 1.3 ignores them in Envoy too.
-		return "tls_minimum_protocol_version tls_maximum_protocol_version cipher_suites! ecdh_curves!"
+		// Curves: crypto/tls has a safe choice of its own.
+		return "tls_minimum_protocol_version tls_maximum_protocol_version cipher_suites ecdh_curves!"
 	case "envoy.extensions.transport_sockets.tls.v3.TlsCertificate":
 		return "certificate_chain private_key"
 	case "envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig":
 		return "name sds_config!"
 	case "envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext":
-		return "trusted_ca match_typed_subject_alt_names match_subject_alt_names"
+		return "trusted_ca match_typed_subject_alt_names match_subject_alt_names verify_certificate_spki verify_certificate_hash crl"
+	case "envoy.extensions.transport_sockets.tls.v3.Secret":
+		return "name tls_certificate validation_context"
 	case "envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher":
 		return "san_type matcher"
 	}

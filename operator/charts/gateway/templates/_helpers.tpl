@@ -22,6 +22,11 @@ topology.istio.io/network: {{ . | quote }}
 {{- if .Values.serviceAccount.create -}}{{ .Values.serviceAccount.name | default (include "gateway.name" .) }}{{- else -}}{{ .Values.serviceAccount.name | default "default" }}{{- end -}}
 {{- end -}}
 
+{{- /* gateway.istiod is the name of the control plane's Service, and of its account. */ -}}
+{{- define "gateway.istiod" -}}
+istiod{{ if and .Values.revision (ne .Values.revision "default") }}-{{ .Values.revision }}{{ end }}
+{{- end -}}
+
 {{- define "gateway.discovery" -}}
-istiod{{ if and .Values.revision (ne .Values.revision "default") }}-{{ .Values.revision }}{{ end }}.{{ .Values.global.istioNamespace }}.svc:15012
+{{ include "gateway.istiod" . }}.{{ .Values.global.istioNamespace }}.svc:15012
 {{- end -}}

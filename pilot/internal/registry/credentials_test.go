@@ -1,0 +1,213 @@
+package registry
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/isthmus-mesh/isthmus/pilot/translate/credential"
+	"github.com/isthmus-mesh/isthmus/pkg/xds/server"
+)
+
+// keyPair is a certificate and its key, in PEM in base64.
+func keyPair(t *testing.T, name string) (certificate, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{name}, NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, crypto.Signer(private).Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := func(kind string, b []byte) string {
+		return base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: b}))
+	}
+	return text("CERTIFICATE", der), text("PRIVATE KEY", raw)
+}
+
+func secretYAML(t *testing.T, namespace, name string) string {
+	t.Helper()
+	certificate, key := keyPair(t, name+"."+namespace)
+	return fmt.Sprintf("apiVersion: v1\nkind: Secret\nmetadata: {name: %s, namespace: %s}\ndata: {tls.crt: %s, tls.key: %s, ca.crt: %s}\n---\n", name, namespace, certificate, key, certificate)
+}
+
+const edgeGateways = `apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: edge}
+spec:
+  selector: {istio: ingressgateway}
+  servers:
+  - {port: {number: 443, name: one, protocol: HTTPS}, hosts: [one.example.com], tls: {mode: SIMPLE, credentialName: one}}
+  - {port: {number: 443, name: two, protocol: HTTPS}, hosts: [two.example.com], tls: {mode: MUTUAL, credentialName: two}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: api, namespace: edge}
+spec:
+  gatewayClassName: istio
+  listeners:
+  - {name: own, port: 443, protocol: HTTPS, hostname: own.example.com, tls: {certificateRefs: [{name: one}]}}
+  - {name: granted, port: 443, protocol: HTTPS, hostname: granted.example.com, tls: {certificateRefs: [{name: granted, namespace: other}]}}
+  - {name: kept, port: 443, protocol: HTTPS, hostname: kept.example.com, tls: {certificateRefs: [{name: kept, namespace: other}]}}
+---
+apiVersion: gateway.networking.k8s.io/v1beta1
+kind: ReferenceGrant
+metadata: {name: granted, namespace: other}
+spec: {from: [{group: gateway.networking.k8s.io, kind: Gateway, namespace: edge}], to: [{group: "", kind: Secret, name: granted}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: api-1, namespace: edge, labels: {gateway.networking.k8s.io/gateway-name: api}}
+spec: {serviceAccountName: api-istio, nodeName: node-1, containers: [{name: c, image: i}]}
+status: {podIP: 10.0.0.9, conditions: [{type: Ready, status: "True"}]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: reader, namespace: edge}
+rules: [{apiGroups: [""], resources: [secrets], verbs: [get, watch, list]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: reader, namespace: edge}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: reader}
+subjects: [{kind: ServiceAccount, name: gw, namespace: edge}]
+---
+`
+
+func routerNode(t *testing.T, namespace string, labels map[string]any) *corev3.Node {
+	t.Helper()
+	meta, err := structpb.NewStruct(map[string]any{"NAMESPACE": namespace, "LABELS": labels})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &corev3.Node{Id: "router~10.0.0.1~gw." + namespace + "~" + namespace + ".svc.cluster.local", Metadata: meta}
+}
+
+// connect opens what a proxy with this node and these credentials subscribes to, and returns the scope of its secrets.
+func (w *world) connect(node *corev3.Node, peer server.Peer) string {
+	w.t.Helper()
+	scopes := w.r.Scopes()
+	secrets := scopes.ScopeOf(node, peer, SecretType)
+	scopes.Open(scopes.ScopeOf(node, peer, ListenerType))
+	scopes.Open(secrets)
+	return secrets
+}
+
+func TestCredentialsReachOnlyWhoMayHaveThem(t *testing.T) {
+	w := newWorld(t, edgeGateways+secretYAML(t, "edge", "one")+secretYAML(t, "edge", "two")+secretYAML(t, "other", "one")+secretYAML(t, "other", "granted")+secretYAML(t, "other", "kept"))
+	classic, api := map[string]any{"istio": "ingressgateway"}, map[string]any{labelGatewayName: "api"}
+	all := []string{"sds kubernetes://one", "sds kubernetes://two", "sds kubernetes://two-cacert"}
+	// The one who may is first: what it has asked for must make no difference to those after it.
+	for _, tt := range []struct {
+		name, namespace, account string
+		labels                   map[string]any
+		claims                   string // namespace that the node says it is of
+		want                     []string
+	}{
+		{"may read", "edge", "gw", classic, "edge", all},
+		{"another account of the namespace", "edge", "default", classic, "edge", nil},
+		{"an account of the same name elsewhere", "other", "gw", classic, "other", nil},
+		{"another namespace that claims this one", "other", "gw", classic, "edge", nil},
+		{"nobody", "", "", classic, "edge", nil},
+		{"an account with a separator", "edge", "gw/router", classic, "edge", nil},
+		{"the Gateway's own pods", "edge", "api-istio", api, "edge", []string{"sds kubernetes-gateway://edge/one", "sds kubernetes-gateway://other/granted"}},
+		{"a pod that says it is the Gateway's", "edge", "gw", api, "edge", nil},
+		{"a pod of another namespace that says so", "other", "api-istio", api, "other", nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			scope := w.connect(routerNode(t, tt.claims, tt.labels), server.Peer{Namespace: tt.namespace, ServiceAccount: tt.account})
+			if got := w.names(scope); !slices.Equal(got, tt.want) {
+				t.Errorf("%s has %v, want %v", scope, got, tt.want)
+			}
+		})
+	}
+	problems := fmt.Sprint(w.r.Problems())
+	for _, want := range []string{"service account default of the gateway's pods may not read Secret edge/one", "there is no Secret other/two"} {
+		if !strings.Contains(problems, want) {
+			t.Errorf("nobody says %q: %s", want, problems)
+		}
+	}
+	if strings.Contains(problems, "PRIVATE") || strings.Contains(problems, "BEGIN") {
+		t.Errorf("a secret is told: %s", problems)
+	}
+}
+
+func TestCredentialsFollowSecretsAndRights(t *testing.T) {
+	w := newWorld(t, edgeGateways+secretYAML(t, "edge", "one"))
+	scope := w.connect(routerNode(t, "edge", map[string]any{"istio": "ingressgateway"}), server.Peer{Namespace: "edge", ServiceAccount: "gw"})
+	first := w.has[scope]["sds kubernetes://one"]
+	if first == "" || len(w.has[scope]) != 1 {
+		t.Fatalf("%v", w.names(scope))
+	}
+	w.took()
+	w.apply(secretYAML(t, "edge", "one"))
+	w.expect(scope + " sds kubernetes://one")
+	if w.has[scope]["sds kubernetes://one"] == first {
+		t.Error("the certificate is the old one")
+	}
+	w.apply("apiVersion: v1\nkind: Secret\nmetadata: {name: one, namespace: edge}\ndata: {tls.crt: YQ==, tls.key: Yg==}\n")
+	w.expect(scope + " -sds kubernetes://one")
+	w.apply(secretYAML(t, "edge", "one"))
+	w.took()
+	w.apply("apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {name: reader, namespace: edge}\nrules: [{apiGroups: [\"\"], resources: [secrets], resourceNames: [two], verbs: [get]}]\n")
+	w.expect(scope + " -sds kubernetes://one")
+}
+
+func TestCredentialsWaitForLookups(t *testing.T) {
+	w := &world{t: t, r: New(Mesh{}, WithLookups()), has: map[string]map[string]string{}}
+	w.sink = w.r.Sink(nil)
+	w.apply(edgeGateways)
+	w.sink.Synced()
+	w.r.PublishTo(w)
+	var wanted Wanted
+	defer w.r.FollowCredentials(func(now Wanted) { wanted = now })()
+	scope := w.connect(routerNode(t, "edge", map[string]any{"istio": "ingressgateway"}), server.Peer{Namespace: "edge", ServiceAccount: "gw"})
+	one := credential.Source{Kind: credential.Secret, Namespace: "edge", Name: "one"}
+	if _, ok := wanted.Objects[one]; !ok || w.has[scope] != nil {
+		t.Fatalf("wanted %v, published %v", wanted, w.has[scope])
+	}
+	for o := range wanted.Objects {
+		if o.Namespace == "other" && o.Name == "kept" {
+			t.Error("a Secret is read that no grant allows to")
+		}
+		w.r.SetLookups([]Lookup{{Source: o}})
+	}
+	if w.has[scope] == nil || len(w.has[scope]) != 0 {
+		t.Errorf("published %v when nothing is there", w.has[scope])
+	}
+	certificate, key := keyPair(t, "one")
+	decode := func(text string) []byte { b, _ := base64.StdEncoding.DecodeString(text); return b }
+	w.r.SetLookups([]Lookup{{Source: one, Data: map[string][]byte{"tls.crt": decode(certificate), "tls.key": decode(key)}}})
+	read := Read{"edge", "gw", "one"}
+	if _, ok := wanted.Reads[read]; !ok || len(w.has[scope]) != 0 {
+		t.Fatalf("asked %v, published %v", wanted.Reads, w.names(scope))
+	}
+	w.r.SetReaders([]Reader{{Read: read, Problem: "the API server is away"}})
+	w.r.SetReaders([]Reader{{Read: read}})
+	if len(w.has[scope]) != 0 {
+		t.Errorf("published %v without the right", w.names(scope))
+	}
+	w.r.SetReaders([]Reader{{Read: read, May: true}})
+	if got := w.names(scope); !slices.Equal(got, []string{"sds kubernetes://one"}) {
+		t.Errorf("published %v", got)
+	}
+}

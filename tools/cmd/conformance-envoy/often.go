@@ -1,0 +1,61 @@
+package main
+
+import (
+	"context"
+	"maps"
+	"net/http"
+	"slices"
+	"sync"
+)
+
+// sendOften sends a request several times, some of them at once, and says of all of them who has answered and how.
+func (b *testbed) sendOften(ctx context.Context, p *proxy, r request) (*result, error) {
+	var last *result
+	met, statuses := map[string]bool{}, map[int]bool{}
+	note := func(got *result) {
+		last = got
+		statuses[got.status] = true
+		if got.seen != nil {
+			met[got.seen.Workload] = true
+		}
+	}
+	for left := r.Repeat; left > 0; {
+		n := min(left, max(r.Together, 1))
+		left -= n
+		got, errs := make([]*result, n), make([]error, n)
+		var all sync.WaitGroup
+		for i := range n {
+			all.Go(func() { got[i], errs[i] = b.sendOnce(ctx, p, r) })
+		}
+		all.Wait()
+		for i := range n {
+			if errs[i] != nil {
+				return nil, errs[i]
+			}
+			note(got[i])
+		}
+		if r.Cookie != "" && r.Headers["cookie"] == "" {
+			r = r.withCookie(last)
+			clear(met) // the first answer was anybody's
+		}
+	}
+	out := *last
+	out.met, out.statuses = slices.Sorted(maps.Keys(met)), slices.Sorted(maps.Keys(statuses))
+	return &out, nil
+}
+
+// withCookie is the request with the cookie that an answer has set.
+func (r request) withCookie(answer *result) request {
+	headers := maps.Clone(r.Headers)
+	if headers == nil {
+		headers = map[string]string{}
+	}
+	headers["cookie"] = "none=1"
+	for _, c := range (&http.Response{Header: answer.header}).Cookies() {
+		if c.Name == r.Cookie {
+			headers["cookie"] = c.Name + "=" + c.Value
+		}
+	}
+	r.Headers = headers
+	return r
+}
