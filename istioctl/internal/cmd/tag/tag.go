@@ -76,6 +76,14 @@ func (f *flags) check(tag string) error {
 	return nil
 }
 
+// start checks what was asked for, before a cluster is looked at.
+func (f *flags) start(g *cli.Globals, tag string) (*reach.Mesh, error) {
+	if err := f.check(tag); err != nil {
+		return nil, err
+	}
+	return control(g)
+}
+
 // control is the cluster; a sandbox has one control plane only.
 func control(g *cli.Globals) (*reach.Mesh, error) {
 	mesh, err := g.Mesh()
@@ -148,10 +156,7 @@ func generate(g *cli.Globals) *cobra.Command {
 		Use: "generate TAG", Short: "Print a tag as YAML", Args: cobra.ExactArgs(1),
 		Example: "  istioctl tag generate prod --revision 1-31 | kubectl apply -f -",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := f.check(args[0]); err != nil {
-				return err
-			}
-			mesh, err := control(g)
+			mesh, err := f.start(g, args[0])
 			if err != nil {
 				return err
 			}
@@ -172,10 +177,7 @@ func set(g *cli.Globals) *cobra.Command {
 		Use: "set TAG", Short: "Give a tag to a revision", Args: cobra.ExactArgs(1),
 		Example: "  istioctl tag set prod --revision 1-31\n  istioctl tag set prod --revision 1-32 --overwrite",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := f.check(args[0]); err != nil {
-				return err
-			}
-			mesh, err := control(g)
+			mesh, err := f.start(g, args[0])
 			if err != nil {
 				return err
 			}
