@@ -235,11 +235,15 @@ func aRunningPod(t *testing.T, c *machine) {
 	c.eventually("pending: nobody answers in the pod", func() bool { return c.annotation("web") == "pending" })
 	c.tunnel()
 	c.eventually("enabled", func() bool { return c.annotation("web") == "enabled" })
-	mu.Lock()
-	if want := []string{"", "pending", "enabled"}; !slices.Equal(seen, want) {
-		t.Errorf("the annotation was %q, want %q", seen, want)
-	}
-	mu.Unlock()
+	wait.Until(t, patience, `the annotation is seen to go from "" by "pending" to "enabled"`, func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Equal(seen, []string{"", "pending", "enabled"})
+	}, func() string {
+		mu.Lock()
+		defer mu.Unlock()
+		return fmt.Sprintf("seen: %q", seen)
+	})
 	if got := c.annotation("elsewhere"); got != "" {
 		t.Errorf("a pod of another node was annotated %q", got)
 	}
