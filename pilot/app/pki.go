@@ -2,6 +2,7 @@ package app
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -10,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,6 +21,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/pilot/internal/ca"
 	"github.com/isthmus-mesh/isthmus/pilot/internal/named"
 	"github.com/isthmus-mesh/isthmus/pilot/internal/registry"
+	"github.com/isthmus-mesh/isthmus/pilot/translate/deploy"
 	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
 )
 
@@ -72,7 +75,7 @@ func (p *plane) newPKI(ctx context.Context) (*pki, error) {
 		ClusterID: cfg.ClusterID, Trusted: cfg.TrustedNodeAccounts, Pods: pods{p.registry}, TrustDomains: trustDomains,
 	}
 	k := &pki{
-		cfg: cfg, authority: authority, callers: callers, offline: offline, api: p.api, changed: p.rootsChanged, log: log, serving: ca.NewServing(authority, serverNames(cfg)),
+		cfg: cfg, authority: authority, callers: callers, offline: offline, api: p.api, changed: p.rootsChanged, log: log, serving: ca.NewServing(authority, serverNames(cfg), p.tagged),
 		service: &ca.Server{Authority: authority, Authenticator: callers, Nodes: nodes, TrustDomain: trustDomain, Metrics: metrics, Log: log},
 	}
 	return k, k.writeRoots()
@@ -105,6 +108,21 @@ func serverNames(cfg Config) []string {
 		names = append(names, host+"."+cfg.Namespace+".svc", host+"."+cfg.Namespace+".svc."+cfg.Domain)
 	}
 	return append(names, cfg.ServerNames...)
+}
+
+// tagged reports whether a DNS name is that of a tag of this revision: of the Service that is the tag.
+func (p *plane) tagged(name string) bool {
+	host, ok := strings.CutSuffix(strings.TrimSuffix(name, "."+p.cfg.Domain), "."+p.cfg.Namespace+".svc")
+	if !ok {
+		return false
+	}
+	service, ok := p.registry.Service(p.cfg.Namespace, host)
+	if !ok {
+		return false
+	}
+	revision := cmp.Or(p.cfg.Revision, "default")
+	tag := service.Labels[deploy.LabelTag]
+	return tag != "" && host == "istiod-revision-tag-"+tag && service.Labels[deploy.LabelRevision] == revision
 }
 
 // run follows the key material until ctx ends.

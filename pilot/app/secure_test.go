@@ -49,6 +49,7 @@ type secureBed struct {
 	conn  *grpc.ClientConn
 	addr  Addresses
 	roots string
+	dir   string // of the manifests
 }
 
 func newSecureBed(t *testing.T, manifests ...string) *secureBed {
@@ -68,7 +69,7 @@ func newSecureBed(t *testing.T, manifests ...string) *secureBed {
 		t.Fatal(err)
 	}
 	write(t, state, "jwks.json", string(keys))
-	b := &secureBed{t: t, key: key, roots: filepath.Join(state, "root-cert.pem")}
+	b := &secureBed{t: t, key: key, roots: filepath.Join(state, "root-cert.pem"), dir: dir}
 	b.addr = startWith(t, dir, func(cfg *Config) {
 		cfg.CADir, cfg.JWKSFile, cfg.RootCertOut = filepath.Join(state, "ca"), filepath.Join(state, "jwks.json"), b.roots
 	})

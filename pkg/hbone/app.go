@@ -45,6 +45,11 @@ func (a *appSide) park(ctx context.Context) {
 		return netx.Readable(fd)
 	})
 	stop()
+	a.leave()
+}
+
+// leave ends parking: wake has no effect any more, and what it did is undone.
+func (a *appSide) leave() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.parked = false

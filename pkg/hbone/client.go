@@ -47,7 +47,7 @@ func NewClientConn(conn net.Conn, cfg ClientConfig) (*ClientConn, error) {
 }
 
 // Connect opens a tunnel. Another status than 200 is a [*StatusError] (the Response is returned, too). An
-// error that wraps [ErrNotSent] may be retried on another connection.
+// error that wraps [ErrNotSent] may be retried on another connection, as may one that wraps [ErrUnanswered].
 func (cc *ClientConn) Connect(ctx context.Context, r *Request) (*Stream, *Response, error) {
 	return cc.connect(ctx, r, false)
 }
@@ -71,8 +71,12 @@ func (cc *ClientConn) connect(ctx context.Context, r *Request, claimed bool) (*S
 	if err != nil {
 		return nil, nil, fmt.Errorf("open HBONE stream to %s: %w", cc.c.nc.RemoteAddr(), err)
 	}
-	if wait.app != nil && sent == len(r.Early) {
-		wait.app.park(ctx)
+	if wait.app != nil {
+		if sent == len(r.Early) {
+			wait.app.park(ctx)
+		} else {
+			wait.app.leave()
+		}
 	}
 	select {
 	case <-wait.ready: // whatever ctx says: it bounds the opening only
@@ -85,7 +89,11 @@ func (cc *ClientConn) connect(ctx context.Context, r *Request, claimed bool) (*S
 		}
 	}
 	if wait.status == 0 {
-		return nil, nil, fmt.Errorf("CONNECT %s via %s: %w", r.Authority, cc.c.nc.RemoteAddr(), s.failure())
+		err := s.failure()
+		if sent == 0 && !errors.Is(err, ErrNotSent) {
+			err = fmt.Errorf("%w: %w", ErrUnanswered, err)
+		}
+		return nil, nil, fmt.Errorf("CONNECT %s via %s: %w", r.Authority, cc.c.nc.RemoteAddr(), err)
 	}
 	resp := &Response{Status: wait.status, Header: wait.header}
 	if resp.Status != 200 {

@@ -42,6 +42,11 @@ var (
 	// ErrNotSent means that the peer has certainly not acted on the request (refused stream, GOAWAY below
 	// the stream, connection gone before it was sent): it may be retried on another connection.
 	ErrNotSent = errors.New("hbone: request was not processed")
+	// ErrUnanswered means that the connection or the stream ended before the peer answered. It may have acted on the CONNECT, but
+	// nothing of the tunnel's content had been sent: opening the tunnel again repeats nothing of what the application said.
+	ErrUnanswered = errors.New("hbone: request was not answered")
+	// ErrUnreachable means that there is no connection that could carry the request: nothing of it was sent.
+	ErrUnreachable = errors.New("hbone: no connection to the peer")
 	// ErrReset means that the peer reset the stream.
 	ErrReset = errors.New("hbone: stream reset by peer")
 )

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 )
@@ -96,11 +97,20 @@ func NewPool(dial DialFunc, cfg PoolConfig) *Pool {
 	return &Pool{dial: dial, cfg: cfg, ctx: ctx, stop: stop, hosts: make(map[PoolKey]*host)}
 }
 
+// ErrImpatient ends the wait for a connection after Request.Patience. It is an [ErrUnreachable], too.
+var ErrImpatient = fmt.Errorf("hbone: the connection is not there in time: %w", os.ErrDeadlineExceeded)
+
+// unreachable is an error that is [ErrUnreachable] without saying so.
+type unreachable struct{ error }
+
+func (u unreachable) Unwrap() error        { return u.error }
+func (u unreachable) Is(target error) bool { return target == ErrUnreachable }
+
 // Connect opens a tunnel over a pooled or new connection. A request that the peer certainly did not process
-// is tried once more on another connection.
+// is tried once more on another connection. Without a connection the error is an [ErrUnreachable].
 func (p *Pool) Connect(ctx context.Context, key PoolKey, r *Request) (*Stream, *Response, error) {
 	for attempt := 0; ; attempt++ {
-		pc, err := p.pick(ctx, key)
+		pc, err := p.pick(ctx, key, r.Patience)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -112,7 +122,8 @@ func (p *Pool) Connect(ctx context.Context, key PoolKey, r *Request) (*Stream, *
 }
 
 // pick claims a connection with room for one more stream, dialling if there is none.
-func (p *Pool) pick(ctx context.Context, key PoolKey) (*pooled, error) {
+func (p *Pool) pick(ctx context.Context, key PoolKey, patience time.Duration) (*pooled, error) {
+	var impatient <-chan time.Time
 	for {
 		p.mu.Lock()
 		if p.closed {
@@ -136,11 +147,18 @@ func (p *Pool) pick(ctx context.Context, key PoolKey) (*pooled, error) {
 			p.work.Go(func() { p.dialFor(key, d) }) //nolint:contextcheck // shared by all who wait, so it lives as long as the pool
 		}
 		p.mu.Unlock()
+		if patience > 0 && impatient == nil {
+			timer := time.NewTimer(patience)
+			defer timer.Stop()
+			impatient = timer.C
+		}
 		select {
 		case <-d.done:
 			if d.err != nil {
 				return nil, d.err
 			}
+		case <-impatient:
+			return nil, unreachable{fmt.Errorf("wait for HBONE connection to %s: %w", key.Dest, ErrImpatient)}
 		case <-ctx.Done():
 			return nil, fmt.Errorf("wait for HBONE connection to %s: %w", key.Dest, context.Cause(ctx))
 		}
@@ -179,7 +197,7 @@ func (p *Pool) dialFor(key PoolKey, d *dialing) {
 		cc, err = NewClientConn(conn, ClientConfig{Log: p.cfg.Log})
 	}
 	if err != nil {
-		d.err = fmt.Errorf("dial HBONE to %s: %w", key.Dest, err)
+		d.err = unreachable{fmt.Errorf("dial HBONE to %s: %w", key.Dest, err)}
 	}
 	p.mu.Lock()
 	h := p.hosts[key]

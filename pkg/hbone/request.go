@@ -5,6 +5,7 @@ import (
 	"net"
 	"strings"
 	"sync/atomic"
+	"time"
 )
 
 // Field is one header field; Key is lower-case.
@@ -37,6 +38,8 @@ type Request struct {
 	// Early are the first bytes of the tunnel, which a client sends together with the CONNECT, instead of a round trip later.
 	// The peer holds them back until it accepts. See [EarlySize].
 	Early []byte
+	// Patience is how long a Pool's Connect waits for a connection to be made; 0 is until its context ends. The dial goes on for others.
+	Patience time.Duration
 
 	// App, if set, gets what the peer sends from the moment it accepts, and Received counts that. Then a client's Connect returns
 	// when the peer has answered and App has more to send, or either end has come to its end: the usual tunnel, whose application

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"syscall"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // ReadNow reads what a non-blocking socket has; EAGAIN says that there is nothing.
@@ -67,6 +69,21 @@ func Available(c *net.TCPConn, b []byte) (n int, err error) {
 		err = os.NewSyscallError("read", errno)
 	}
 	return n, err
+}
+
+// IsReset tells whether c is over in both directions, as after a reset by its peer. One that was ended in one direction only is not.
+func IsReset(c *net.TCPConn) bool {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return true
+	}
+	const closed = 7 // TCP_CLOSE of the kernel's tcp_states.h
+	over := false
+	err = raw.Control(func(fd uintptr) {
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		over = err == nil && info.State == closed
+	})
+	return over || err != nil
 }
 
 // Readable tells whether a non-blocking socket has something to read, an end or an error included.

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/netx"
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/tcp"
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
 )
 
 // directPair is a connection on loopback, of which one end bypasses package net's calls.
@@ -101,5 +103,26 @@ func TestDirectTellsOfResets(t *testing.T) {
 	plain.Close()
 	if _, err := direct.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
 		t.Errorf("after a reset: %v", err)
+	}
+}
+
+func TestIsReset(t *testing.T) {
+	a, b := tcp.Pair(t)
+	if netx.IsReset(a) {
+		t.Error("an open connection")
+	}
+	b.CloseWrite()
+	if _, err := a.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	if netx.IsReset(a) {
+		t.Error("a connection whose other end only sends no more")
+	}
+	b.SetLinger(0)
+	b.Close()
+	wait.Until(t, 20*time.Second, "the reset is noticed", func() bool { return netx.IsReset(a) }, nil)
+	a.Close()
+	if !netx.IsReset(a) {
+		t.Error("a connection that was closed here")
 	}
 }

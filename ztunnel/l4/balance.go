@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/isthmus-mesh/isthmus/pkg/api/workload"
 )
@@ -14,9 +15,20 @@ const passthroughMode = workload.LoadBalancing_PASSTHROUGH
 var errUnknownPort = errors.New("unknown service port")
 
 // balance picks an endpoint of a service for a connection to one of its ports: of those with the port, healthy as the
-// service demands, the ones nearest by its routing preference; among these at random, in proportion to capacity.
+// service demands, the ones nearest by its routing preference; among these at random, in proportion to capacity. What is to be
+// avoided is left out, unless nothing else is left.
 func balance(s *State, c Conn, service *Service, port uint16) (endpoint, error) {
 	all := s.Endpoints(service.ServiceKey).List()
+	if len(c.Avoid) > 0 {
+		others := slices.DeleteFunc(slices.Clone(all), func(w *Workload) bool { return slices.Contains(c.Avoid, w.UID) })
+		if chosen, err := draw(others, c, service, port); err == nil {
+			return chosen, nil
+		}
+	}
+	return draw(all, c, service, port)
+}
+
+func draw(all []*Workload, c Conn, service *Service, port uint16) (endpoint, error) {
 	source := c.SourceWorkload
 	view := survey{bestRank: -1}
 	for _, w := range all {
@@ -26,7 +38,7 @@ func balance(s *State, c Conn, service *Service, port uint16) (endpoint, error) 
 		return endpoint{}, view.explain(service, port)
 	}
 	// Endpoints without weight take no part unless none has any.
-	draw := c.Rand(max(view.weight, view.count))
+	at := c.Rand(max(view.weight, view.count))
 	for _, w := range all {
 		target, rank, ok := eligible(service, source, w, port)
 		if !ok || rank != view.bestRank {
@@ -36,10 +48,10 @@ func balance(s *State, c Conn, service *Service, port uint16) (endpoint, error) 
 		if view.weight == 0 {
 			share = 1
 		}
-		if draw < share {
+		if at < share {
 			return endpoint{workload: w, ip: pickIP(w, c), port: target}, nil
 		}
-		draw -= share
+		at -= share
 	}
 	return endpoint{}, view.explain(service, port)
 }

@@ -57,6 +57,8 @@ type Conn struct {
 	Source, Dst netip.AddrPort
 	// Rand returns a random number in [0, n); n is positive. It spreads load.
 	Rand func(n uint64) uint64
+	// Avoid are uids of endpoints that were tried in vain: they are chosen only when there is no other.
+	Avoid []string
 }
 
 // The reasons for which Decide refuses, to be matched with errors.Is.
@@ -65,7 +67,15 @@ var (
 	ErrUnknownWaypoint   = errors.New("unknown waypoint")
 	ErrLoop              = errors.New("connection to the proxy's own port")
 	ErrCrossNetwork      = errors.New("cross-network not supported yet")
+	// ErrWaypointAway is an ErrNoHealthyUpstream of a waypoint, which its next instance may mend.
+	ErrWaypointAway = errors.New("no healthy waypoint")
 )
+
+// away is an error that is ErrWaypointAway without saying so.
+type away struct{ error }
+
+func (a away) Unwrap() error        { return a.error }
+func (a away) Is(target error) bool { return target == ErrWaypointAway }
 
 // illegalPort reports whether a port is the proxy's own: connections to it would loop.
 func illegalPort(port uint16) bool { return port == 15001 || port == 15006 || port == HBONEPort }

@@ -1,6 +1,7 @@
 package l4
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -54,6 +55,9 @@ func resolveWaypoint(s *State, c Conn, gateway Gateway) (*hop, error) {
 	service := gatewayService(s, gateway, c.SourceWorkload.Namespace)
 	if service != nil {
 		chosen, err := balance(s, c, service, gateway.HBONEPort)
+		if errors.Is(err, ErrNoHealthyUpstream) {
+			err = away{err}
+		}
 		if err != nil {
 			return nil, fmt.Errorf("waypoint %s: %w", gateway, err)
 		}

@@ -99,7 +99,7 @@ func newDoor(t *testing.T) *door {
 		},
 		TrustDomain: func() string { return "cluster.local" }, Metrics: metrics, Log: slog.New(slog.DiscardHandler),
 	}
-	serving := ca.NewServing(d.authority, []string{"istiod.istio-system.svc"})
+	serving := ca.NewServing(d.authority, []string{"istiod.istio-system.svc"}, nil)
 	roots := d.authority.Roots()
 	d.secure = serve(t, service, credentials.NewTLS(&tls.Config{
 		GetCertificate: serving.Get, NextProtos: []string{"h2"}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: roots,

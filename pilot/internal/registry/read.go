@@ -13,6 +13,11 @@ func (r *Registry) Pod(namespace, name string) (*ambient.Pod, bool) {
 	return r.pods.Get(namespace + "/" + name)
 }
 
+// Service returns a Service as the API has it.
+func (r *Registry) Service(namespace, name string) (*corev1.Service, bool) {
+	return r.services.Get(namespace + "/" + name)
+}
+
 // NodeHasServiceAccount reports whether a pod with the service account is on the node and has not failed.
 func (r *Registry) NodeHasServiceAccount(node, namespace, account string) bool {
 	return slices.ContainsFunc(r.podsByNode.Lookup(node), func(p *ambient.Pod) bool {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -65,6 +66,10 @@ func (d Daemon) Start(ctx context.Context, wrapper string) error {
 	if err := os.MkdirAll(d.Dir, 0o700); err != nil {
 		return err
 	}
+	logFile := filepath.Join(d.Dir, "dockerd.log")
+	if d.alive() { // a second one would take the socket away from it
+		return d.await(ctx, nil, logFile)
+	}
 	// Left over from a daemon that was killed: its number may be another process's by now.
 	if err := os.Remove(d.pidFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -78,7 +83,6 @@ func (d Daemon) Start(ctx context.Context, wrapper string) error {
 	if wrapper != "" {
 		args = append(args, "--add-runtime", "isthmus="+wrapper, "--default-runtime", "isthmus")
 	}
-	logFile := filepath.Join(d.Dir, "dockerd.log")
 	logs, err := os.Create(logFile)
 	if err != nil {
 		return err
@@ -92,6 +96,25 @@ func (d Daemon) Start(ctx context.Context, wrapper string) error {
 	}
 	exited := make(chan error, 1)
 	go func() { exited <- cmd.Wait() }()
+	return d.await(ctx, exited, logFile)
+}
+
+// alive reports whether the daemon of the pid file runs, if only too slowly to be reachable.
+func (d Daemon) alive() bool {
+	text, err := os.ReadFile(d.pidFile())
+	if err != nil {
+		return false
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || gone(pid) {
+		return false
+	}
+	args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return err == nil && slices.Contains(strings.Split(string(args), "\x00"), d.Host())
+}
+
+// await waits until the daemon answers.
+func (d Daemon) await(ctx context.Context, exited <-chan error, logFile string) error {
 	deadline := time.After(time.Minute)
 	for !Reachable(ctx, d.Host()) {
 		select {

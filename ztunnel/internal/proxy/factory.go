@@ -60,6 +60,8 @@ type Config struct {
 	// ConnectTimeout bounds dials, HandshakeTimeout the TLS handshake of a peer, LocalTimeout the wait for the control
 	// plane to name a local workload.
 	ConnectTimeout, HandshakeTimeout, LocalTimeout time.Duration
+	// RepeatWindow is for how long further attempts at one connection begin.
+	RepeatWindow time.Duration
 	// MaxHandshakes bounds the peers of one pod that have not finished their handshake.
 	MaxHandshakes int
 	Pool          hbone.PoolConfig
@@ -77,6 +79,7 @@ func (c Config) withDefaults() Config {
 	set(&c.ConnectTimeout, 10*time.Second)
 	set(&c.HandshakeTimeout, 10*time.Second)
 	set(&c.LocalTimeout, 5*time.Second)
+	set(&c.RepeatWindow, 3*time.Second)
 	if c.MaxHandshakes == 0 {
 		c.MaxHandshakes = 1024
 	}

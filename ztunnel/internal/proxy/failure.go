@@ -63,15 +63,21 @@ func explainDial(target netip.AddrPort, err error) error {
 	return fail(flagConnect, "connect %s: %w", target, err)
 }
 
+// isAlert reports whether the peer ended the connection by a TLS alert, which package tls tells only by the operation of the error.
+func isAlert(err error) bool {
+	var alert tls.AlertError
+	var op *net.OpError
+	return errors.As(err, &alert) || errors.As(err, &op) && op.Op == "remote error"
+}
+
 // explainTunnel says what a peer's refusal means.
 func explainTunnel(target netip.AddrPort, err error) error {
 	var status *hbone.StatusError
 	var f *failure
-	var alert tls.AlertError
 	switch {
 	case errors.As(err, &f):
 		return err
-	case errors.As(err, &alert):
+	case isAlert(err):
 		return fail(flagTLS, "tunnel to %s: the peer refused our certificate: %w", target, err)
 	case !errors.As(err, &status):
 		return fail(flagConnect, "tunnel to %s: %w", target, err)

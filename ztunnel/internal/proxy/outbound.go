@@ -7,9 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"strings"
 
-	"github.com/isthmus-mesh/isthmus/pkg/hbone"
 	"github.com/isthmus-mesh/isthmus/pkg/netx"
 	"github.com/isthmus-mesh/isthmus/ztunnel/l4"
 )
@@ -27,78 +25,63 @@ func (i *Instance) serveOutbound(ctx context.Context, conn *net.TCPConn) {
 		i.logEarly(directionOutbound, source, dst, err)
 		return
 	}
-	route, err := i.decide(ctx, state, l4.Conn{SourceWorkload: local, Source: source, Dst: dst, Rand: rand.Uint64N})
-	if err == nil && route.Hostname != "" {
-		route, err = i.resolve(ctx, local, route, dst)
-	}
+	route, err := i.begins(ctx, state, l4.Conn{SourceWorkload: local, Source: source, Dst: dst, Rand: rand.Uint64N})
 	if err != nil {
 		i.logEarly(directionOutbound, source, dst, err)
 		return
 	}
-	i.carryOutbound(ctx, conn, source, dst, local, route)
+	i.carryOutbound(ctx, &opening{instance: i, app: conn, source: source, dst: dst, local: local, route: route})
 }
 
-func (i *Instance) carryOutbound(ctx context.Context, conn *net.TCPConn, source, dst netip.AddrPort, local *l4.Workload, route l4.Route) {
+// begins is route, which waits a little for a waypoint without healthy instances: the next may be on its way.
+func (i *Instance) begins(ctx context.Context, state *l4.State, c l4.Conn) (l4.Route, error) {
+	route, err := i.route(ctx, state, c)
+	if !errors.Is(err, l4.ErrWaypointAway) {
+		return route, err
+	}
+	limited, cancel := context.WithTimeout(ctx, i.deps.Config.RepeatWindow)
+	defer cancel()
+	for errors.Is(err, l4.ErrWaypointAway) {
+		select {
+		case <-state.Superseded():
+		case <-limited.Done():
+			return route, err
+		}
+		state = i.deps.Store.Load()
+		route, err = i.route(ctx, state, c)
+	}
+	return route, err
+}
+
+// route decides where a connection goes, with its address.
+func (i *Instance) route(ctx context.Context, state *l4.State, c l4.Conn) (l4.Route, error) {
+	route, err := i.decide(ctx, state, c)
+	if err == nil && route.Hostname != "" {
+		route, err = i.resolve(ctx, c.SourceWorkload, route, c.Dst)
+	}
+	return route, err
+}
+
+func (i *Instance) carryOutbound(ctx context.Context, opening *opening) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	t := traffic{outbound: true, src: source, dst: route.Target, source: local, destination: route.Destination, service: route.Service}
-	if route.HBONE {
-		t.secure, t.sourceID, t.destinationID = true, local.Identity(), route.NextHop()
-		t.hboneDst = route.Authority
-	}
-	r := i.begin(t)
-	o := &open{cancel: cancel, record: r, info: ConnInfo{
-		Src: source, OriginalDst: dst.String(), ActualDst: route.Target, Protocol: protocolName(route.HBONE),
-	}}
+	r := i.begin(opening.traffic())
+	o := &open{cancel: cancel, record: r, info: opening.info()}
 	i.registry.add(o)
 	defer i.registry.remove(o)
-	upstream, err := i.connect(ctx, conn, source, local, route, &r.bytes)
+	opening.bytes = &r.bytes
+	upstream, err := opening.connect(ctx)
+	if opening.again.count > 0 { // it may go another way than it began
+		r.traffic = opening.traffic()
+		i.registry.update(o, opening.info())
+	}
 	if err != nil {
 		r.end(err)
 		return
 	}
 	defer upstream.Close()
 	r.opened()
-	r.end(relay(ctx, conn, upstream, &r.bytes))
-}
-
-// connect opens the upstream side of a route. What the application has sent by then goes with the tunnel's request.
-func (i *Instance) connect(ctx context.Context, app *net.TCPConn, source netip.AddrPort, local *l4.Workload, route l4.Route, bytes *netx.Counters) (netx.Stream, error) {
-	if !route.HBONE {
-		dialling, cancel := context.WithTimeout(ctx, i.deps.Config.ConnectTimeout)
-		defer cancel()
-		conn, err := i.pod.Net.Dial(dialling, "tcp", route.Target, netip.Addr{})
-		if err != nil {
-			return nil, explainDial(route.Target, err)
-		}
-		return asStream(conn)
-	}
-	request := &hbone.Request{Authority: route.Authority}
-	request.Header.Add("baggage", baggageOf(local))
-	host := ""
-	if route.Service != nil {
-		host = route.Service.Hostname
-	}
-	request.Header.Add("forwarded", hbone.FormatForwarded(source, host))
-	request.Header.Add("traceparent", hbone.NewTraceparent())
-	// Connect covers the wait for a certificate, TCP, TLS, and the peer's dial of its application.
-	connecting, cancel := context.WithTimeout(ctx, i.deps.Config.ConnectTimeout+i.deps.Config.HandshakeTimeout)
-	defer cancel()
-	early := netx.Pool.Get(netx.SmallBuffer)
-	defer func() { netx.Pool.Put(early) }()
-	n, err := netx.Available(app, early)
-	if err != nil {
-		return nil, fail(flagConnect, "read from the application: %w", err)
-	}
-	request.Early, request.App, request.Received = early[:n], app, &bytes.Received
-	stream, _, err := i.pool.Connect(connecting, hbone.PoolKey{
-		Source: local.Identity().String(), SourceIP: source.Addr(), Dest: route.Target, ExpectedSANs: strings.Join(route.ExpectSANs, ","),
-	}, request)
-	if err != nil {
-		return nil, explainTunnel(route.Target, err)
-	}
-	bytes.Sent.Add(uint64(n))
-	return stream, nil
+	r.end(relay(ctx, opening.app, upstream, &r.bytes))
 }
 
 // resolve completes a route to a workload known by host name.

@@ -38,8 +38,9 @@ type traffic struct {
 type record struct {
 	// immutable
 	instance *Instance
-	traffic  traffic
 	start    time.Time
+
+	traffic traffic // owned by the connection's goroutine; settled when it is opened
 
 	bytes netx.Counters // counted by the relay
 

@@ -22,15 +22,16 @@ type ConnInfo struct {
 type open struct {
 	// immutable
 	inbound bool
-	info    ConnInfo
 	check   authz.Conn // inbound only: what policies are asked
 	cancel  context.CancelCauseFunc
 	record  *record // its bytes are reported while the connection lives
+
+	info ConnInfo // guarded by registry.mu once it is in there
 }
 
 // registry knows the open connections of one pod.
 type registry struct {
-	mu  sync.Mutex // guards set
+	mu  sync.Mutex // guards set, and the info of its members
 	set map[*open]struct{}
 }
 
@@ -48,6 +49,13 @@ func (r *registry) remove(o *open) {
 	delete(r.set, o)
 }
 
+// update says that a connection goes another way than before.
+func (r *registry) update(o *open, info ConnInfo) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	o.info = info
+}
+
 // snapshot returns the open connections in no order.
 func (r *registry) snapshot() []*open {
 	r.mu.Lock()
@@ -62,11 +70,13 @@ func (r *registry) snapshot() []*open {
 // list returns the connections of one direction, by source.
 func (r *registry) list(inbound bool) []ConnInfo {
 	list := []ConnInfo{}
-	for _, o := range r.snapshot() {
+	r.mu.Lock()
+	for o := range r.set {
 		if o.inbound == inbound {
 			list = append(list, o.info)
 		}
 	}
+	r.mu.Unlock()
 	slices.SortFunc(list, func(a, b ConnInfo) int {
 		return cmp.Or(a.Src.Compare(b.Src), cmp.Compare(a.OriginalDst, b.OriginalDst))
 	})
