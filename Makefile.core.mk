@@ -99,7 +99,7 @@ tidy-check: ## fail when a module file is not tidy
 
 .PHONY: bench
 bench: envoy ## measure, as ratios against a peer or a limit in the same run
-	@short=0; for b in benchl4 benchwds benchxds benchl7; do go run ./tools/cmd/$$b || short=1; done; exit $$short
+	@short=0; for b in benchl4 benchcapture benchwds benchxds benchl7; do go run ./tools/cmd/$$b || short=1; done; exit $$short
 
 .PHONY: bench-scale
 bench-scale: ## measure the control plane beside a real API server with 10 000 and 50 000 pods, against recorded figures

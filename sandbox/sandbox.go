@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -67,7 +68,9 @@ type Options struct {
 	Profile string
 	// Publish opens ports on the machine: "127.0.0.1:9080=default/productpage:9080".
 	Publish []string
-	Log     *slog.Logger
+	// Redirection is how traffic of pods gets to ztunnel: sklookup, nft, iptables, or "" for what the CNI agent chooses.
+	Redirection string
+	Log         *slog.Logger
 }
 
 // StateDir is where the sandbox of a name keeps its state.
@@ -100,6 +103,9 @@ func (o Options) complete() (Options, error) {
 		if _, err := exec.LookPath(command); err != nil {
 			problems = append(problems, fmt.Errorf("%s is missing: install the package %s", command, pkg))
 		}
+	}
+	if !slices.Contains([]string{"", "sklookup", "nft", "iptables"}, o.Redirection) {
+		problems = append(problems, fmt.Errorf("redirection by %q: want sklookup, nft or iptables", o.Redirection))
 	}
 	var needed []string
 	switch o.Profile {
@@ -173,7 +179,7 @@ func Up(ctx context.Context, options Options) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sandbox: %w", err)
 	}
-	ended, err := start(supervisor.Config{StateDir: o.StateDir, Nodes: o.Nodes, BinDir: bin, Profile: o.Profile, Publish: o.Publish})
+	ended, err := start(supervisor.Config{StateDir: o.StateDir, Nodes: o.Nodes, BinDir: bin, Profile: o.Profile, Publish: o.Publish, Redirection: o.Redirection})
 	if err != nil {
 		return nil, fmt.Errorf("sandbox: %w", err)
 	}

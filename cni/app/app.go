@@ -23,6 +23,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/cni/internal/probe"
 	"github.com/isthmus-mesh/isthmus/cni/internal/repair"
 	"github.com/isthmus-mesh/isthmus/cni/internal/zds"
+	"github.com/isthmus-mesh/isthmus/cni/redirect/sklookup"
 	"github.com/isthmus-mesh/isthmus/pkg/kube"
 	"github.com/isthmus-mesh/isthmus/pkg/kube/cluster"
 	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
@@ -38,6 +39,7 @@ type daemon struct {
 	repair    *repair.Controller
 	hostNS    *os.File
 	rules     nodeRules
+	early     *sklookup.Backend // nil where there is none
 	registry  *prometheus.Registry
 	installed atomic.Bool
 	ready     atomic.Bool
@@ -140,7 +142,7 @@ func (d *daemon) connect() error {
 }
 
 func (d *daemon) assembleAgent(ctx context.Context, metrics *nodeagent.Metrics, selection nodeagent.Selection) error {
-	backend, rules, err := d.choose() //nolint:contextcheck // runs of binaries have a bound of their own
+	backend, rules, err := d.choose(metrics) //nolint:contextcheck // runs of binaries have a bound of their own
 	if err != nil {
 		return err
 	}
@@ -189,6 +191,9 @@ func (d *daemon) mend(_ context.Context, pod *corev1.Pod) error {
 func (d *daemon) close() {
 	d.api.Close()
 	d.hostNS.Close()
+	if d.early != nil {
+		d.early.Close()
+	}
 }
 
 // source is where the objects come from.
@@ -275,6 +280,9 @@ func (d *daemon) uninstall(ctx context.Context) error {
 	}
 	if purgeErr := d.rules.Purge(); purgeErr != nil {
 		err = errors.Join(err, purgeErr)
+	}
+	if d.early != nil {
+		err = errors.Join(err, d.early.Uninstall())
 	}
 	for _, file := range []string{d.cfg.StateFile, d.cfg.PluginSocket, d.cfg.ZDSSocket, d.cfg.xtablesLock()} {
 		if rmErr := os.Remove(file); rmErr != nil && !errors.Is(rmErr, os.ErrNotExist) {

@@ -7,6 +7,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/cni/internal/nodeagent"
 	"github.com/isthmus-mesh/isthmus/cni/internal/repair"
 	"github.com/isthmus-mesh/isthmus/cni/redirect/plan"
+	"github.com/isthmus-mesh/isthmus/cni/redirect/sklookup"
 	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
 )
 
@@ -33,8 +34,11 @@ type Config struct {
 	// RootNamespace has the policies of the whole mesh.
 	RootNamespace string
 	Redirect      plan.Config
-	// Backend is nft, iptables or "" for the first that this kernel has; IPTables is nft, legacy or "" for what the node uses.
+	// Backend is sklookup (for pods that are enrolled before they start, nft for the others), nft, iptables, or "" for the first of the
+	// latter two that this kernel has; IPTables is nft, legacy or "" for what the node uses.
 	Backend, IPTables string
+	// BPFDir is where sklookup keeps its pins, in a BPF file system.
+	BPFDir string
 	// KeepRules leaves the rules of pods alone that an earlier agent has enrolled.
 	KeepRules bool
 	// HealthAddr serves /healthz, /readyz and /status, MonitoringAddr /metrics.
@@ -60,8 +64,8 @@ type InstallConfig struct {
 func Default() Config {
 	return Config{
 		ZDSSocket: "/var/run/ztunnel/ztunnel.sock", PluginSocket: "/var/run/istio-cni/pluginevent.sock",
-		Install:           InstallConfig{BinDir: "/opt/cni/bin", NetDir: "/etc/cni/net.d"},
-		StateFile:         "/var/run/istio-cni/pods.json",
+		Install:   InstallConfig{BinDir: "/opt/cni/bin", NetDir: "/etc/cni/net.d"},
+		StateFile: "/var/run/istio-cni/pods.json", BPFDir: sklookup.DefaultDir,
 		ExcludeNamespaces: []string{"istio-system", "kube-system"}, RootNamespace: "istio-system", Redirect: plan.DefaultConfig(),
 		HealthAddr: ":8000", MonitoringAddr: ":15014", Repair: repair.Default(), Build: telemetry.NewBuild("", ""),
 	}

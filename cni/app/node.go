@@ -8,10 +8,12 @@ import (
 	"path/filepath"
 
 	"github.com/isthmus-mesh/isthmus/cni/internal/netns"
+	"github.com/isthmus-mesh/isthmus/cni/internal/nodeagent"
 	"github.com/isthmus-mesh/isthmus/cni/redirect"
 	"github.com/isthmus-mesh/isthmus/cni/redirect/host"
 	"github.com/isthmus-mesh/isthmus/cni/redirect/iptables"
 	"github.com/isthmus-mesh/isthmus/cni/redirect/nft"
+	"github.com/isthmus-mesh/isthmus/cni/redirect/sklookup"
 )
 
 // nodeRules are those of the node itself, whatever makes them.
@@ -37,13 +39,51 @@ func (c Config) openHost() (*os.File, error) {
 // xtablesLock is the lock of the legacy binaries; the node's own cannot be written to from a container.
 func (c Config) xtablesLock() string { return filepath.Join(filepath.Dir(c.StateFile), "xtables.lock") }
 
-// choose decides on the back end for pods and the one for the node. What the others have left is cleared.
-func (d *daemon) choose() (redirect.Chosen, nodeRules, error) {
+// choose decides on the back ends for pods and the one for the node. What the others have left is cleared.
+func (d *daemon) choose(metrics *nodeagent.Metrics) (redirect.Chosen, nodeRules, error) {
+	want := d.cfg.Backend
+	if want == redirect.SKLookup {
+		want = ""
+	}
+	chosen, rules, err := d.chooseFor(want)
+	if err != nil {
+		return chosen, rules, err
+	}
+	d.chooseEarly(&chosen, metrics)
+	return chosen, rules, nil
+}
+
+// chooseEarly adds sklookup, for pods that start if it is asked for, for pods that have it from before in any case.
+func (d *daemon) chooseEarly(chosen *redirect.Chosen, metrics *nodeagent.Metrics) {
+	asked := d.cfg.Backend == redirect.SKLookup
+	if _, err := os.Stat(d.cfg.BPFDir); err != nil && !asked {
+		return
+	}
+	backend, err := sklookup.Open(d.cfg.BPFDir)
+	if err != nil {
+		if asked {
+			metrics.FellBack(redirect.Reason(err))
+			d.cfg.Log.Warn("redirection of all pods by "+chosen.Name, "reason", err)
+		}
+		return
+	}
+	d.early = backend
+	if swept, err := backend.Sweep(); err != nil || swept > 0 {
+		d.cfg.Log.Info("what pods have left in the kernel that are gone is taken away", "pods", swept, "error", err)
+	}
+	chosen.Before = append(chosen.Before, backend)
+	if asked {
+		chosen.Early, chosen.EarlyName = backend, redirect.SKLookup
+		d.cfg.Log.Info("redirection of pods that start by sklookup, of others by "+chosen.Name, "pins", d.cfg.BPFDir)
+	}
+}
+
+// chooseFor decides on the back end that can serve every pod.
+func (d *daemon) chooseFor(want string) (redirect.Chosen, nodeRules, error) {
 	lock := d.cfg.xtablesLock()
 	if err := os.MkdirAll(filepath.Dir(lock), 0o755); err != nil {
 		return redirect.Chosen{}, nil, fmt.Errorf("directory of the agent's files: %w", err)
 	}
-	want := d.cfg.Backend
 	nftErr := nft.Supported(d.hostNS)
 	if want == "" {
 		want = redirect.NFT
@@ -68,7 +108,7 @@ func (d *daemon) choose() (redirect.Chosen, nodeRules, error) {
 			return redirect.Chosen{}, nil, fmt.Errorf("redirection by iptables: %w", toolErr)
 		}
 	default:
-		return redirect.Chosen{}, nil, fmt.Errorf("redirection by %q: there are nft and iptables", want)
+		return redirect.Chosen{}, nil, fmt.Errorf("redirection by %q: there are sklookup, nft and iptables", want)
 	}
 	d.cfg.Log.Info("redirection by iptables", "binaries", tool.Kind)
 	all := d.iptablesBackends(tool)

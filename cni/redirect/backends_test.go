@@ -37,6 +37,7 @@ func backends(t *testing.T) map[string]redirect.Backend {
 		}
 		out[redirect.IPTables+"-"+kind] = iptables.Backend{Tool: tool, IPv6: true}
 	}
+	out[redirect.SKLookup] = nettest.SKLookup(t)
 	return out
 }
 
@@ -58,17 +59,21 @@ func newBed(t *testing.T, backend redirect.Backend) *bed {
 	serve(b.pod, ":8080", "app")
 	serve(b.peer, ":8080", "peer")
 	serve(b.peer, ":53", "peerdns")
-	serve(b.pod, ":15001", "zt-out")
-	serve(b.pod, ":15006", "zt-in")
-	serve(b.pod, ":15008", "zt-hbone")
-	serve(b.pod, "127.0.0.1:15053", "zt-dns")
-	serve(b.pod, "[::1]:15053", "zt-dns")
+	proxy := func(addr, name string) { nettest.Serve(nettest.ListenAs(t, b.pod, addr, ztunnel()), name) }
+	proxy(":15001", "zt-out")
+	proxy(":15006", "zt-in")
+	proxy(":15008", "zt-hbone")
+	proxy("127.0.0.1:15053", "zt-dns")
+	proxy("[::1]:15053", "zt-dns")
 	nettest.ServeUDP(nettest.ListenUDP(t, b.peer, peerV4+":53"), "peerdns")
 	nettest.ServeUDP(nettest.ListenUDP(t, b.peer, "["+peerV6+"]:53"), "peerdns")
-	nettest.ServeUDP(nettest.ListenUDP(t, b.pod, "127.0.0.1:15053"), "zt-dns")
-	nettest.ServeUDP(nettest.ListenUDP(t, b.pod, "[::1]:15053"), "zt-dns")
+	nettest.ServeUDP(nettest.ListenRedirected(t, b.pod, "127.0.0.1:15053", ztunnel()), "zt-dns")
+	nettest.ServeUDP(nettest.ListenRedirected(t, b.pod, "[::1]:15053", ztunnel()), "zt-dns")
 	return b
 }
+
+// ztunnel is how the proxy makes its sockets.
+func ztunnel() nettest.Socket { return nettest.Socket{Mark: 0x539, Transparent: true} }
 
 func (b *bed) apply(t *testing.T, p plan.Pod) plan.Rules {
 	t.Helper()

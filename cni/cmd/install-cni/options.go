@@ -175,7 +175,8 @@ func ambientOptions(s *settings) []option {
 		{name: "host-probe-snat-ipv6", help: "the same over IPv6", set: address(&s.Redirect.ProbeSourceIPv6)},
 		{name: "ambient-reconcile-pod-rules-on-startup", help: "write the rules of pods anew that an earlier agent has enrolled", set: negated(&s.KeepRules), bool: true},
 		{name: "enable-ambient-detection-retry", help: "no effect: an ADD always waits for the pod's object", set: ignored, bool: true},
-		{name: "redirect-backend", help: "nft, iptables, or empty for the first that this kernel has", set: text(&s.Backend)},
+		{name: "redirect-backend", help: "sklookup (for pods that are enrolled before they start; the others as if empty), nft, iptables, or empty for the first of nft and iptables that this kernel has", set: text(&s.Backend)},
+		{name: "bpf-dir", help: "directory of sklookup's pins, in a BPF file system", set: text(&s.BPFDir)},
 		{name: "native-nftables", help: "true is --redirect-backend=nft, false is iptables", bool: true, set: func(v string) error {
 			native, err := strconv.ParseBool(v)
 			if s.Backend = redirect.IPTables; native {

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/isthmus-mesh/isthmus/cni/internal/netns"
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
 )
 
 // Timeout bounds every exchange of a test.
@@ -113,6 +115,7 @@ func check(t testing.TB, err error) {
 type Socket struct {
 	Mark        uint32
 	Transparent bool
+	ReusePort   bool       // of Listen
 	Local       netip.Addr // of Dial
 }
 
@@ -122,9 +125,12 @@ func (s Socket) control(network, _ string, c syscall.RawConn) error {
 		if s.Mark != 0 {
 			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(s.Mark))
 		}
+		if s.ReusePort && err == nil {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+		}
 		if s.Transparent && err == nil {
 			level, opt := unix.SOL_IP, unix.IP_TRANSPARENT
-			if network == "tcp6" {
+			if strings.HasSuffix(network, "6") {
 				level, opt = unix.SOL_IPV6, unix.IPV6_TRANSPARENT
 			}
 			err = unix.SetsockoptInt(int(fd), level, opt, 1)
@@ -139,9 +145,15 @@ func (s Socket) control(network, _ string, c syscall.RawConn) error {
 // Listen opens a TCP listener inside ns.
 func Listen(t testing.TB, ns *os.File, addr string) *net.TCPListener {
 	t.Helper()
+	return ListenAs(t, ns, addr, Socket{})
+}
+
+// ListenAs is Listen with a socket as s says.
+func ListenAs(t testing.TB, ns *os.File, addr string, s Socket) *net.TCPListener {
+	t.Helper()
 	var ln net.Listener
 	Do(t, ns, func() error {
-		lc := net.ListenConfig{}
+		lc := net.ListenConfig{Control: s.control}
 		lc.SetMultipathTCP(false)
 		var err error
 		ln, err = lc.Listen(context.Background(), "tcp", addr)
@@ -154,14 +166,34 @@ func Listen(t testing.TB, ns *os.File, addr string) *net.TCPListener {
 // ListenUDP opens a UDP socket inside ns.
 func ListenUDP(t testing.TB, ns *os.File, addr string) *net.UDPConn {
 	t.Helper()
+	pc, err := tryListenUDP(ns, addr, Socket{})
+	check(t, err)
+	t.Cleanup(func() { pc.Close() })
+	return pc
+}
+
+// ListenRedirected opens a UDP socket inside ns that answers from the address that was asked, as the proxy's does.
+func ListenRedirected(t testing.TB, ns *os.File, addr string, s Socket) net.PacketConn {
+	t.Helper()
+	pc, err := tryListenUDP(ns, addr, s)
+	check(t, err)
+	r, err := netx.NewRedirected(pc, func(from netip.AddrPort) (net.PacketConn, error) { return tryListenUDP(ns, from.String(), s) })
+	check(t, err)
+	t.Cleanup(func() { r.Close() })
+	return r
+}
+
+func tryListenUDP(ns *os.File, addr string, s Socket) (*net.UDPConn, error) {
 	var pc net.PacketConn
-	Do(t, ns, func() error {
+	err := netns.Do(ns, func() error {
 		var err error
-		pc, err = (&net.ListenConfig{}).ListenPacket(context.Background(), "udp", addr)
+		pc, err = (&net.ListenConfig{Control: s.control}).ListenPacket(context.Background(), "udp", addr)
 		return err
 	})
-	t.Cleanup(func() { pc.Close() })
-	return pc.(*net.UDPConn)
+	if err != nil {
+		return nil, err
+	}
+	return pc.(*net.UDPConn), nil
 }
 
 // TryDial connects from inside ns; network is tcp or udp.
@@ -224,15 +256,15 @@ func Serve(ln *net.TCPListener, name string) {
 }
 
 // ServeUDP answers every packet with "name<packet>" until pc closes.
-func ServeUDP(pc *net.UDPConn, name string) {
+func ServeUDP(pc net.PacketConn, name string) {
 	go func() {
 		buf := make([]byte, 512)
 		for {
-			n, from, err := pc.ReadFromUDPAddrPort(buf)
+			n, from, err := pc.ReadFrom(buf)
 			if err != nil {
 				return
 			}
-			_, _ = pc.WriteToUDPAddrPort(append([]byte(name), buf[:n]...), from)
+			_, _ = pc.WriteTo(append([]byte(name), buf[:n]...), from)
 		}
 	}()
 }

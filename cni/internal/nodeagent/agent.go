@@ -135,7 +135,8 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 			cfg.Log.Info("a pod of before is gone", "pod", s.Namespace+"/"+s.Name, "reason", err)
 			continue
 		}
-		r.foreign.Store(s.Backend != cfg.Backend.Name)
+		r.early.Store(cfg.Backend.Early != nil && s.Backend == cfg.Backend.EarlyName)
+		r.foreign.Store(!r.early.Load() && s.Backend != cfg.Backend.Name)
 		a.records[s.UID] = r
 		if len(s.Older) > 0 {
 			a.older[s.UID] = s.Older

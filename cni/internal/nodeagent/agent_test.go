@@ -184,6 +184,9 @@ type bed struct {
 	peer  *os.File
 	state string
 	stop  func()
+	// early makes the back end of pods that start; nil: there is none. before are those whose rules may be left.
+	early  func() redirect.Early
+	before []redirect.Backend
 }
 
 func newBed(t *testing.T) *bed {
@@ -209,9 +212,14 @@ func (b *bed) start() {
 		b.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
+	chosen := redirect.Chosen{Backend: nft.Backend{}, Name: redirect.NFT, Before: b.before}
+	if b.early != nil {
+		chosen.Early, chosen.EarlyName = b.early(), redirect.SKLookup
+		chosen.Before = append(chosen.Before, chosen.Early)
+	}
 	b.agent, err = New(ctx, Config{
 		Node: "node-1", Redirect: plan.DefaultConfig(), Excluded: []string{"kube-system"}, StateFile: b.state, Proxy: proxy{b.world}, Host: host{b.world},
-		Annotator: b.world, Log: slog.New(slog.DiscardHandler), Metrics: metrics, Backend: redirect.Chosen{Backend: nft.Backend{}, Name: redirect.NFT}, Finder: b.world, Probe: b.world.probe,
+		Annotator: b.world, Log: slog.New(slog.DiscardHandler), Metrics: metrics, Backend: chosen, Finder: b.world, Probe: b.world.probe,
 		RootNamespace: "istio-system",
 	})
 	if err != nil {

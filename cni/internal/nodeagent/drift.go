@@ -17,7 +17,7 @@ func (a *Agent) inspect() {
 		}
 		r.mu.Lock()
 		if r.enrolled && !r.removed {
-			differences, err := a.cfg.Backend.Inspect(r.netns, plan.Plan(r.planned, a.cfg.Redirect))
+			differences, err := a.backend(r).Inspect(r.netns, plan.Plan(r.planned, a.cfg.Redirect))
 			if err == nil && len(differences) > 0 {
 				a.cfg.Log.Warn("somebody has changed the redirection of a pod; it is written anew", "pod", quoted(pod), "differences", differences)
 				err = a.redirect(r, pod, false)

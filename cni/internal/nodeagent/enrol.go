@@ -77,6 +77,7 @@ func (a *Agent) enrol(ctx context.Context, r *record, pod *corev1.Pod, starting 
 			return err
 		}
 		a.noteOlder(r)
+		a.leaveEarly(r)
 	}
 	if !r.served {
 		if err := a.cfg.Proxy.Add(zds.Pod{
@@ -106,13 +107,18 @@ func (a *Agent) enrol(ctx context.Context, r *record, pod *corev1.Pod, starting 
 func (a *Agent) redirect(r *record, pod *corev1.Pod, enabled bool) error {
 	asked := plan.PodFromAnnotations(pod.Annotations)
 	if enabled && a.cfg.KeepRules {
-		differences, err := a.cfg.Backend.Inspect(r.netns, plan.Rules{})
+		differences, err := a.backend(r).Inspect(r.netns, plan.Rules{})
 		if err == nil && len(differences) > 0 {
 			r.planned = asked
 			return nil // there are some
 		}
 	}
-	if err := a.backend(r).Apply(r.netns, plan.Plan(asked, a.cfg.Redirect)); err != nil {
+	rules := plan.Plan(asked, a.cfg.Redirect)
+	err := a.backend(r).Apply(r.netns, rules)
+	if err != nil && a.fallBack(r, pod, err) {
+		err = a.backend(r).Apply(r.netns, rules)
+	}
+	if err != nil {
 		return err
 	}
 	r.planned = asked
@@ -122,8 +128,11 @@ func (a *Agent) redirect(r *record, pod *corev1.Pod, enabled bool) error {
 	return nil
 }
 
-// backend is the node's, with those that may have been there before it.
+// backend is the pod's, or the node's with those that may have been there before it.
 func (a *Agent) backend(r *record) redirect.Backend {
+	if r.early.Load() {
+		return a.cfg.Backend.Early
+	}
 	if r.foreign.Load() {
 		return redirect.Switched{Backend: a.cfg.Backend.Backend, Before: a.cfg.Backend.Before}
 	}
@@ -162,6 +171,7 @@ func (a *Agent) unenrol(ctx context.Context, r *record, pod *corev1.Pod) error {
 		a.cfg.Log.Warn("ztunnel was not told that a pod has left", "pod", quoted(pod), "error", err)
 	}
 	r.enrolled, r.served, r.looked = false, false, false
+	a.leaveEarly(r)
 	a.setOlder(r.saved.UID, nil)
 	a.cfg.Log.Info("pod un-enrolled", "pod", quoted(pod), "uid", r.saved.UID)
 	return nil
@@ -229,6 +239,7 @@ func (a *Agent) mark(ctx context.Context, r *record, pod *corev1.Pod, value stri
 // Taken records what a proxy said of a pod in its snapshot.
 func (a *Agent) Taken(uid string, err error) {
 	if err == nil {
+		a.welcome(uid)
 		return
 	}
 	a.work.Go(func() {

@@ -71,6 +71,7 @@ func (a *Agent) add(ctx context.Context, request pluginapi.Request) (pluginapi.A
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.early.Store(a.cfg.Backend.Early != nil) // before it is saved: what is to be there counts as being there
 	if err := a.remember(r); err != nil {
 		return pluginapi.Answer{}, err
 	}
@@ -173,6 +174,7 @@ func (a *Agent) release(r *record) {
 	if err := a.changeHost(HostRules.Remove, r); err != nil {
 		a.cfg.Log.Warn("address of a pod that is gone stays in the node's set", "uid", r.saved.UID, "error", err)
 	}
+	a.forgetEarly(r)
 	r.netns.Close()
 }
 
@@ -217,7 +219,11 @@ func (a *Agent) save() error {
 	list := make([]savedPod, 0, len(a.records))
 	for uid, r := range a.records {
 		p := r.saved
-		if p.Older = a.older[uid]; !r.foreign.Load() {
+		p.Older = a.older[uid]
+		switch {
+		case r.early.Load():
+			p.Backend = a.cfg.Backend.EarlyName
+		case !r.foreign.Load():
 			p.Backend = a.cfg.Backend.Name
 		}
 		list = append(list, p)

@@ -11,6 +11,7 @@ type Metrics struct {
 	events    *prometheus.CounterVec
 	requests  *prometheus.CounterVec
 	cut       prometheus.Counter
+	fallbacks *prometheus.CounterVec
 	Connected prometheus.Gauge
 }
 
@@ -26,15 +27,21 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 		cut: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "istio_cni_older_connections_cut_total", Help: "Connections older than their pod's enrolment that were cut because of STRICT.",
 		}),
+		fallbacks: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "istio_cni_redirection_fallbacks_total", Help: "Pods that got the usual redirection although another one is chosen for pods that start.",
+		}, []string{"reason"}),
 		Connected: prometheus.NewGauge(prometheus.GaugeOpts{Name: "ztunnel_connected", Help: "Node proxies connected."}),
 	}
-	for _, c := range []prometheus.Collector{m.events, m.requests, m.cut, m.Connected} {
+	for _, c := range []prometheus.Collector{m.events, m.requests, m.cut, m.fallbacks, m.Connected} {
 		if err := registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("register the agent's metrics: %w", err)
 		}
 	}
 	return m, nil
 }
+
+// FellBack counts something that has the usual redirection although another one is chosen, with the reason.
+func (m *Metrics) FellBack(reason string) { m.fallbacks.WithLabelValues(reason).Inc() }
 
 // RegisterGauges registers what is counted when somebody asks.
 func (a *Agent) RegisterGauges(registerer prometheus.Registerer) error {

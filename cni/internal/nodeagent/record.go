@@ -25,6 +25,8 @@ type record struct {
 
 	// foreign is set while rules of another back end may be in place.
 	foreign atomic.Bool
+	// early is set while the redirection is that of the back end of pods that are enrolled before they start.
+	early atomic.Bool
 
 	mu       sync.Mutex // held while the pod is being changed; guards what follows
 	removed  bool       // the pod is gone

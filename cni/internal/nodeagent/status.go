@@ -14,6 +14,8 @@ type Status struct {
 	Wanted   bool   `json:"wanted"`
 	Enrolled bool   `json:"enrolled"`
 	Netns    string `json:"netns,omitempty"`
+	// Redirection is the name of the back end.
+	Redirection string `json:"redirection,omitempty"`
 	// Older are open connections that go past the mesh, for they are older than the enrolment.
 	Older   []sockets.Connection `json:"olderConnections,omitempty"`
 	Problem string               `json:"problem,omitempty"`
@@ -30,7 +32,7 @@ func (a *Agent) Statuses() []Status {
 		r.mu.Lock()
 		out = append(out, Status{
 			Pod: r.saved.Namespace + "/" + r.saved.Name, UID: uid, Wanted: want, Enrolled: r.enrolled, Netns: r.saved.Identity.String(),
-			Older: a.olderOf(uid), Problem: r.failure,
+			Redirection: a.redirection(r), Older: a.olderOf(uid), Problem: r.failure,
 		})
 		r.mu.Unlock()
 	}

@@ -111,7 +111,7 @@ func Plan(p Pod, c Config) Rules {
 			{Hook: Output, Kind: Raw, Rules: b.rawOutput()},
 		}, r.Chains...)
 	}
-	r.Routes = b.routes()
+	r.Routes, r.Capture = b.routes(), b.capture(p.BypassInbound, dns)
 	r.Sysctls = []Sysctl{{
 		Path: "net/ipv4/tcp_migrate_req", Value: "1", Optional: true,
 		Why: "queued connections move to the next ztunnel when a listener closes",
@@ -213,6 +213,18 @@ func (b builder) natOutput(dns bool) []Rule {
 		Match: Match{Family: b.family, Proto: ProtoTCP, Syn: true}, Action: Action{Verb: Redirect, Port: PortOutbound},
 		Why: "new outbound connections",
 	})
+}
+
+// capture is the chains' meaning.
+func (b builder) capture(bypass, dns bool) Capture {
+	c := Capture{Outbound: true, Inbound: !bypass, DNS: dns, IPv6: b.cfg.IPv6}
+	if b.cfg.ProbeSource.IsValid() {
+		c.Probes = append(c.Probes, b.cfg.ProbeSource)
+	}
+	if b.cfg.IPv6 && b.cfg.ProbeSourceIPv6.IsValid() {
+		c.Probes = append(c.Probes, b.cfg.ProbeSourceIPv6)
+	}
+	return c
 }
 
 func (b builder) routes() []PolicyRoute {

@@ -126,4 +126,17 @@ type Rules struct {
 	Chains  []Chain
 	Routes  []PolicyRoute
 	Sysctls []Sysctl
+	// Capture says the same as Chains, for back ends that filter no packets.
+	Capture Capture
+}
+
+// Capture is what is redirected, without the how. The zero Capture is nothing.
+type Capture struct {
+	// Outbound captures new TCP connections that start in the pod, Inbound those that reach it past the tunnel's port, DNS what
+	// the pod sends to port 53 over UDP and TCP.
+	Outbound, Inbound, DNS bool
+	// IPv6 covers IPv6 too.
+	IPv6 bool
+	// Probes are the addresses whose connections are left alone.
+	Probes []netip.Addr
 }

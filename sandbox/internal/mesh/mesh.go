@@ -2,6 +2,7 @@
 package mesh
 
 import (
+	"bytes"
 	_ "embed"
 )
 
@@ -21,5 +22,10 @@ const (
 //go:embed mesh.yaml
 var manifests []byte
 
-// Manifests of the namespace, istiod, ztunnel and the CNI agent.
-func Manifests() []byte { return manifests }
+// placeholder is where the choice of redirection goes.
+const placeholder = "REDIRECT_BACKEND, value: \"\""
+
+// Manifests of the namespace, istiod, ztunnel and the CNI agent, which redirects by the back end named; "" is its own choice.
+func Manifests(redirection string) []byte {
+	return bytes.Replace(manifests, []byte(placeholder), []byte("REDIRECT_BACKEND, value: \""+redirection+"\""), 1)
+}

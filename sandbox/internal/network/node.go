@@ -28,6 +28,7 @@ func own() map[string]string {
 		"/run/netns":     "netns",
 		"/run/ztunnel":   "ztunnel",
 		"/run/istio-cni": "istio-cni",
+		"/run/bpf":       "bpf",
 		"/etc/cni/net.d": "cni-net.d",
 		"/opt/cni/bin":   "cni-bin",
 		"/var/lib/cni":   "cni-state",
@@ -51,6 +52,10 @@ func NewNode(plan NodePlan, dir, pin string, binds []rootfs.Bind) (*Node, error)
 	}
 	if err := unix.Mount("", pins, "", unix.MS_SHARED, ""); err != nil {
 		return nil, fmt.Errorf("share the directory of %s's network namespaces: %w", plan.Name, err)
+	}
+	// What a program in the kernel is held by. A kernel without it has one choice less of redirection.
+	if err := unix.Mount("bpf", filepath.Join(dir, "bpf"), "bpf", 0, "mode=700"); err != nil && !errors.Is(err, unix.ENODEV) {
+		return nil, fmt.Errorf("mount the BPF file system of %s: %w", plan.Name, err)
 	}
 	scratch := filepath.Join(dir, "root")
 	if err := os.MkdirAll(scratch, 0o755); err != nil {
@@ -102,5 +107,9 @@ func cutDir(path, dir string) (rest string, ok bool) {
 
 // Close lets the node go.
 func (n *Node) Close() error {
-	return errors.Join(n.Net.Close(), n.Mount.Close(), unix.Unmount(n.PinDir(), unix.MNT_DETACH))
+	err := unix.Unmount(filepath.Join(n.dir, "bpf"), unix.MNT_DETACH)
+	if errors.Is(err, unix.EINVAL) {
+		err = nil // none was mounted
+	}
+	return errors.Join(n.Net.Close(), n.Mount.Close(), unix.Unmount(n.PinDir(), unix.MNT_DETACH), err)
 }

@@ -57,6 +57,8 @@ type Config struct {
 	BinDir   string   `json:"binDir"`
 	Profile  string   `json:"profile"`
 	Publish  []string `json:"publish"`
+	// Redirection is the back end of the CNI agent; "" is its own choice.
+	Redirection string `json:"redirection,omitempty"`
 }
 
 // Supervisor holds a sandbox.
@@ -269,7 +271,7 @@ func (s *Supervisor) firstObjects() error {
 	}))
 	if s.cfg.Profile != api.ProfileNone {
 		problems = append(problems, s.store.Put(mesh.Config(s.cfg.Profile == api.ProfileDemo)))
-		for _, r := range s.apply("mesh.yaml", mesh.Namespace, mesh.Manifests()) {
+		for _, r := range s.apply("mesh.yaml", mesh.Namespace, mesh.Manifests(s.cfg.Redirection)) {
 			if r.Error != "" {
 				problems = append(problems, fmt.Errorf("%s: %s", r.Object, r.Error))
 			}

@@ -68,7 +68,8 @@ func Start(ctx context.Context, config Config, pod Pod, network netx.Network) (*
 }
 
 func (s *Server) listen(ctx context.Context, family, host string) error {
-	packets, err := s.network.ListenPacket(ctx, "udp"+family, host+":"+Port)
+	// Without a packet filter queries keep the address that they were sent to, and want the answer from there.
+	packets, err := netx.ListenRedirected(ctx, s.network, "udp"+family, host+":"+Port)
 	if err != nil {
 		return fmt.Errorf("listen for DNS: %w", err)
 	}

@@ -20,7 +20,7 @@ import (
 func up(s *shared) *cobra.Command {
 	var files, publish []string
 	var nodes int
-	var bin, profile string
+	var bin, profile, redirection string
 	var wait bool
 	cmd := &cobra.Command{
 		Use:   "up",
@@ -35,7 +35,7 @@ func up(s *shared) *cobra.Command {
 			}
 			begin := time.Now()
 			client, err := sandbox.Up(cmd.Context(), sandbox.Options{
-				Name: s.name, StateDir: s.dir(), Nodes: nodes, BinDir: bin, Profile: profile, Publish: publish,
+				Name: s.name, StateDir: s.dir(), Nodes: nodes, BinDir: bin, Profile: profile, Publish: publish, Redirection: redirection,
 				Log: slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn})),
 			})
 			if err != nil {
@@ -66,6 +66,7 @@ func up(s *shared) *cobra.Command {
 	f.StringVar(&bin, "bin", besideMe(), "directory of the programs of the mesh and the samples")
 	f.StringVar(&profile, "profile", sandbox.ProfileAmbient, "what runs besides your pods: ambient (the mesh), demo (with an ingress gateway), or none")
 	f.StringArrayVar(&publish, "publish", nil, "port on this machine for a Service: address:port=namespace/service:port")
+	f.StringVar(&redirection, "redirect-backend", "", "how traffic of pods gets to ztunnel: sklookup, nft, iptables, or empty for the CNI agent's own choice")
 	f.BoolVar(&wait, "wait", true, "wait until the pods are ready")
 	return cmd
 }
