@@ -75,6 +75,7 @@ type Reader struct {
 	dependency uint32 // of the block being joined
 	conts      int
 	settled    bool // the first frame, which must be SETTINGS, was seen
+	at         position
 }
 
 // BufferPool lends read buffers. Get returns at least n bytes.
@@ -134,8 +135,11 @@ func (r *Reader) Buffered() int { return r.w - r.r + len(r.next) }
 // any other error is final. io.EOF means that the stream ended between frames.
 func (r *Reader) Next() (Frame, error) {
 	for {
-		if r.inData {
+		if r.at = between; r.inData {
 			return r.nextData()
+		}
+		if r.blockHead.StreamID != 0 {
+			r.at = within
 		}
 		if err := r.skipped(); err != nil {
 			return Frame{}, err
@@ -143,6 +147,7 @@ func (r *Reader) Next() (Frame, error) {
 		if err := r.need(FrameHeaderLen); err != nil {
 			return Frame{}, err
 		}
+		r.at = within
 		h := ParseFrameHeader(r.buf[r.r:])
 		r.r += FrameHeaderLen
 		if err := r.admit(h); err != nil {

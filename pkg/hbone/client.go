@@ -121,7 +121,7 @@ func (cc *ClientConn) open(block, early []byte, wait *reply, claimed bool) (s *S
 	switch {
 	case c.err != nil:
 		return nil, 0, fmt.Errorf("%w: %w", ErrNotSent, c.err)
-	case c.goAway:
+	case c.goAway || c.retired:
 		return nil, 0, fmt.Errorf("%w: peer is going away", ErrNotSent)
 	case len(c.streams) >= int(min(c.peer.MaxConcurrentStreams, 1<<20)):
 		return nil, 0, fmt.Errorf("%w: peer allows no more streams", ErrNotSent)
@@ -175,6 +175,7 @@ func (s *Stream) answerLocked() {
 		return
 	}
 	close(s.reply.ready)
+	s.c.still.Broadcast()
 	if s.reply.app != nil && s.reply.status != 200 {
 		s.reply.app.wake()
 	}
@@ -297,7 +298,7 @@ func (cc *ClientConn) usable(limit int) (ok bool, open int) {
 	defer c.mu.Unlock()
 	open = len(c.streams) + cc.claims
 	limit = int(min(uint32(limit), c.peer.MaxConcurrentStreams))
-	return c.err == nil && !c.goAway && c.lastID < 1<<31-2 && open < limit, open
+	return c.err == nil && !c.goAway && !c.retired && c.lastID < 1<<31-2 && open < limit, open
 }
 
 // idleFor returns for how long the connection carried no stream.

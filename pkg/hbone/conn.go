@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -94,6 +95,14 @@ type conn struct {
 	deferred int64 // of buffered: not yet given back to recv
 
 	ping pinger
+
+	// halt asks the reader to stand still; it is set under mu.
+	halt    atomic.Bool
+	parked  bool      // the reader stands still
+	stopped bool      // nothing is written
+	retired bool      // no new streams, for the time being
+	dying   bool      // a writer that is stuck is to give up
+	still   sync.Cond // for whoever waits that one of these changes, or a stream is answered
 }
 
 // role is what differs between client and server.
@@ -121,6 +130,7 @@ func newConn(nc net.Conn, client bool, log *slog.Logger) *conn {
 		resets:  h2.NewBudget(5000, 1000),
 	}
 	c.turn.L = &c.mu
+	c.still.L = &c.mu
 	list := serverHeaderList
 	if client {
 		list = clientHeaderList
@@ -180,6 +190,7 @@ func (c *conn) fail(err error) {
 	clear(c.streams)
 	c.blocked = streamList{}
 	c.turn.Broadcast()
+	c.still.Broadcast()
 	for _, s := range streams {
 		s.abortLocked(err)
 	}
@@ -202,6 +213,7 @@ func (c *conn) failure() error {
 func (c *conn) die(err error) {
 	c.nc.SetWriteDeadline(time.Now().Add(time.Second)) // also releases a writer that is stuck
 	c.mu.Lock()
+	c.dying = true
 	var ce h2.ConnError
 	if errors.As(err, &ce) {
 		c.log.Debug("closing HBONE connection", "peer", c.nc.RemoteAddr(), "err", err)
@@ -225,6 +237,11 @@ func (c *conn) die(err error) {
 func (c *conn) readLoop() error {
 	var err error
 	for err == nil {
+		if c.halt.Load() {
+			if err = c.standStill(); err != nil {
+				break
+			}
+		}
 		var f h2.Frame
 		f, err = c.rd.Next()
 		if err == nil {
@@ -234,6 +251,10 @@ func (c *conn) readLoop() error {
 		if err != nil {
 			err = c.forgive(err)
 		}
+	}
+	if errors.Is(err, ErrMoved) {
+		c.rd.Release()
+		return err
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		err = io.EOF
@@ -250,13 +271,17 @@ func (c *conn) forgive(err error) error {
 	if errors.As(err, &se) {
 		return c.streamError(se)
 	}
+	if errors.Is(err, os.ErrDeadlineExceeded) && c.rd.Resumable() && c.failure() == nil {
+		return nil // the reader was asked to stand still
+	}
 	return err
 }
 
-// onIdle runs on the reader when keepalive found the connection silent: reading goes on with the small buffer.
+// onIdle runs on the reader when keepalive found the connection silent: reading goes on with the small buffer; or when the reader
+// is to stand still, and it stands where it can.
 func (c *conn) onIdle() bool {
-	if c.failure() != nil {
+	if c.failure() != nil || c.nc.SetReadDeadline(time.Time{}) != nil {
 		return false
 	}
-	return c.nc.SetReadDeadline(time.Time{}) == nil
+	return !c.halt.Load() || !c.rd.Resumable()
 }

@@ -1,6 +1,9 @@
 package hbone
 
 import (
+	"errors"
+	"os"
+
 	"github.com/isthmus-mesh/isthmus/pkg/h2"
 	"github.com/isthmus-mesh/isthmus/pkg/netx"
 )
@@ -24,7 +27,7 @@ func (c *conn) reserve(n int) {
 // flush writes out until it is empty, unless somebody else does. Called with mu held, which it drops while
 // it writes; returns with mu held.
 func (c *conn) flush() {
-	if c.writing {
+	if c.writing || c.stopped {
 		return
 	}
 	c.writing = true
@@ -33,7 +36,7 @@ func (c *conn) flush() {
 
 // drain is flush for the one who set writing.
 func (c *conn) drain() {
-	for rounds := 0; len(c.out) > 0; rounds++ {
+	for rounds := 0; len(c.out) > 0 && !c.stopped; rounds++ {
 		if rounds == 8 {
 			// Others keep queueing: this caller has its own stream to serve.
 			go func() {
@@ -46,11 +49,9 @@ func (c *conn) drain() {
 		buf := c.out
 		c.out = nil
 		c.mu.Unlock()
-		_, err := c.write(buf)
+		n, err := c.write(buf)
+		c.wrote(buf[n:], err)
 		netx.Pool.Put(buf)
-		if err != nil {
-			c.fail(err)
-		}
 		c.mu.Lock()
 		c.turn.Signal()
 		if c.err != nil {
@@ -59,6 +60,31 @@ func (c *conn) drain() {
 	}
 	c.writing = false
 	c.turn.Broadcast()
+	c.still.Broadcast()
+}
+
+// wrote deals with the outcome of a write. A deadline only says that writing is to stop: what is left comes first when it goes on.
+// Called without mu.
+func (c *conn) wrote(left []byte, err error) {
+	if err == nil {
+		return
+	}
+	c.mu.Lock()
+	if !errors.Is(err, os.ErrDeadlineExceeded) || c.dying || c.err != nil {
+		c.mu.Unlock()
+		c.fail(err)
+		return
+	}
+	if len(left) > 0 {
+		queued := c.out
+		c.out = nil
+		c.reserve(len(left) + len(queued))
+		c.out = append(append(c.out, left...), queued...)
+		if queued != nil {
+			netx.Pool.Put(queued)
+		}
+	}
+	c.mu.Unlock()
 }
 
 func (c *conn) dropOut() {
@@ -70,7 +96,7 @@ func (c *conn) dropOut() {
 
 // flushAsync is flush for the reader and for timers, which must not block. Called with mu held.
 func (c *conn) flushAsync() {
-	if c.writing || len(c.out) == 0 {
+	if c.writing || c.stopped || len(c.out) == 0 {
 		return
 	}
 	c.writing = true

@@ -1,11 +1,14 @@
 package hbone
 
 import (
+	"context"
+	"errors"
 	"io"
 	"net"
 	"os"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/netx"
 )
@@ -23,6 +26,7 @@ type sink struct {
 	pieces [][]byte
 	n      int
 	err    error
+	hold   bool // nothing is written to dst
 }
 
 // ForwardTo writes all that the stream receives to dst, which it does not close; the bytes are added to count. It returns at once:
@@ -98,11 +102,12 @@ func (s *Stream) drainTo(k *sink) {
 	for {
 		s.rmu.Lock()
 		var next, buffer []byte
-		if s.recvErr == nil && k.err == nil {
+		if s.recvErr == nil && k.err == nil && !k.hold {
 			next, buffer = s.queue.Pop()
 		}
 		if buffer == nil {
 			s.draining = false
+			s.readable.Broadcast()
 			finished := s.finishedLocked()
 			s.rmu.Unlock()
 			if finished != nil {
@@ -113,6 +118,16 @@ func (s *Stream) drainTo(k *sink) {
 		s.rmu.Unlock()
 		n, err := k.dst.Write(next)
 		k.count.Add(uint64(n))
+		if errors.Is(err, os.ErrDeadlineExceeded) { // that of Hold
+			s.rmu.Lock()
+			if s.recvErr == nil {
+				s.queue.Unpop(next[n:], buffer)
+				s.rmu.Unlock()
+				s.account(0, 0, n)
+				continue
+			}
+			s.rmu.Unlock()
+		}
 		netx.Pool.Put(buffer)
 		s.account(0, 0, len(next))
 		if err != nil {
@@ -122,6 +137,46 @@ func (s *Stream) drainTo(k *sink) {
 			s.rmu.Unlock()
 			s.account(0, 0, dropped)
 		}
+	}
+}
+
+// Hold returns when nothing more is written to the socket that the stream forwards to, until Unhold. The connection stands still
+// already.
+func (s *Stream) Hold(ctx context.Context) error {
+	defer context.AfterFunc(ctx, func() {
+		s.rmu.Lock()
+		defer s.rmu.Unlock()
+		s.readable.Broadcast()
+	})()
+	s.rmu.Lock()
+	defer s.rmu.Unlock()
+	k := s.sink
+	if k == nil {
+		return nil
+	}
+	if k.hold = true; s.draining {
+		_ = k.dst.SetWriteDeadline(time.Unix(1, 0)) // on a socket that is closed, writing has ended
+	}
+	for s.draining {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		s.readable.Wait()
+	}
+	return nil
+}
+
+// Unhold lets forwarding go on; the socket's write deadline is taken back already.
+func (s *Stream) Unhold() {
+	s.rmu.Lock()
+	defer s.rmu.Unlock()
+	if s.sink == nil || !s.sink.hold {
+		return
+	}
+	s.sink.hold = false
+	if s.queue.Len() > 0 && !s.draining {
+		s.draining = true
+		go s.drainTo(s.sink)
 	}
 }
 

@@ -43,6 +43,11 @@ func (c *conn) keepalive() {
 		c.mu.Unlock()
 		return
 	}
+	if c.halt.Load() || c.stopped {
+		c.ping.timer.Reset(keepaliveInterval)
+		c.mu.Unlock()
+		return
+	}
 	reads := c.reads.Load()
 	silent := reads == c.ping.seen
 	c.ping.seen = reads

@@ -210,9 +210,7 @@ func (p *Pool) dialFor(key PoolKey, d *dialing) {
 	case rejected:
 		d.err = ErrPoolClosed
 	case cc != nil:
-		h.conns = append(h.conns, pc)
-		pc.idle = time.AfterFunc(p.cfg.IdleTimeout, func() { p.expire(key, pc) })
-		p.work.Go(func() { p.watch(key, pc) })
+		p.addLocked(key, h, pc)
 	case h != nil && len(h.conns) == 0:
 		delete(p.hosts, key)
 	}

@@ -121,7 +121,7 @@ func TestFailureLeavesTheApplicationUsable(t *testing.T) {
 		}
 		go func() {
 			var sent atomic.Uint64
-			_ = s.CopyFrom(app, &sent)
+			_ = s.CopyFrom(app, &sent, nil)
 			_ = s.CloseWrite()
 		}()
 		end.SetDeadline(time.Now().Add(30 * time.Second))

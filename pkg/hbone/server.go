@@ -36,6 +36,8 @@ type ResponseWriter interface {
 type ServerConfig struct {
 	// Drain, when closed, starts a graceful shutdown: GOAWAY, open streams finish, then the connection ends.
 	Drain <-chan struct{}
+	// Started, if set, is called once the connection can be handed over; it must not block.
+	Started func(Live)
 	// Log receives protocol errors of peers at debug level; nil discards.
 	Log *slog.Logger
 }
@@ -65,15 +67,7 @@ func ServeConn(ctx context.Context, conn net.Conn, h Handler, cfg ServerConfig) 
 		c.die(err)
 		return fmt.Errorf("HBONE from %s: %w", conn.RemoteAddr(), err)
 	}
-	if cfg.Drain != nil {
-		go s.drainOn(cfg.Drain)
-	}
-	err := c.readLoop()
-	cancel()
-	if errors.Is(err, io.EOF) || errors.Is(err, errDrained) {
-		return nil
-	}
-	return fmt.Errorf("HBONE from %s: %w", conn.RemoteAddr(), err)
+	return s.run(cancel, cfg)
 }
 
 func readPreface(conn net.Conn) error {

@@ -1,6 +1,7 @@
 package hbone
 
 import (
+	"errors"
 	"net"
 	"os"
 	"sync/atomic"
@@ -24,9 +25,9 @@ func (s *Stream) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for len(p) > 0 {
-		n, err := s.windowLocked(min(len(p), recordSize-h2.FrameHeaderLen))
+		n, err := s.windowLocked(min(len(p), recordSize-h2.FrameHeaderLen), false)
 		if err == nil {
-			err = s.turnLocked(n)
+			err = s.turnLocked(n, false)
 		}
 		if err != nil {
 			return sent, err
@@ -40,18 +41,19 @@ func (s *Stream) Write(p []byte) (int, error) {
 }
 
 // transmit sends frame[h2.FrameHeaderLen:]. The space before the payload takes the frame head, so that a
-// large payload reaches the connection without a copy; frame is overwritten.
-func (s *Stream) transmit(frame []byte) error {
+// large payload reaches the connection without a copy; frame is overwritten. With errStopped it returns what of it is left, behind
+// room for a head.
+func (s *Stream) transmit(frame []byte) (left []byte, err error) {
 	c := s.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for len(frame) > h2.FrameHeaderLen {
-		n, err := s.windowLocked(len(frame) - h2.FrameHeaderLen)
+		n, err := s.windowLocked(len(frame)-h2.FrameHeaderLen, true)
 		if err != nil {
-			return err
+			return frame, err
 		}
-		if err := s.turnLocked(n); err != nil {
-			return err
+		if err := s.turnLocked(n, true); err != nil {
+			return frame, err
 		}
 		if c.writing || n < directMin {
 			s.queueLocked(frame[h2.FrameHeaderLen:][:n])
@@ -62,7 +64,7 @@ func (s *Stream) transmit(frame []byte) error {
 		// The next head overwrites the end of what was just sent.
 		frame = frame[n:]
 	}
-	return nil
+	return nil, nil
 }
 
 // writeLocked writes one frame on the free connection, then what others queued meanwhile.
@@ -71,10 +73,8 @@ func (s *Stream) writeLocked(frame []byte) {
 	c.writing = true
 	h2.FrameHeader{Length: uint32(len(frame) - h2.FrameHeaderLen), Type: h2.FrameData, StreamID: s.id}.Put(frame)
 	c.mu.Unlock()
-	_, err := c.write(frame)
-	if err != nil {
-		c.fail(err)
-	}
+	n, err := c.write(frame)
+	c.wrote(frame[n:], err)
 	c.mu.Lock()
 	c.drain()
 }
@@ -87,13 +87,21 @@ func (s *Stream) queueLocked(p []byte) {
 }
 
 // windowLocked waits until at least one byte may be sent and takes up to want from both windows. Streams get
-// their share of the connection's window in the order in which they ran into it.
-func (s *Stream) windowLocked(want int) (int, error) {
+// their share of the connection's window in the order in which they ran into it. While the connection stands still, it waits, or
+// answers errStopped to one who parks.
+func (s *Stream) windowLocked(want int, parks bool) (int, error) {
 	c := s.c
 	for {
 		if err := s.sendableErr(); err != nil {
 			s.leaveBlocked()
 			return 0, err
+		}
+		if c.stopped {
+			if s.leaveBlocked(); parks {
+				return 0, errStopped
+			}
+			s.sendable.Wait()
+			continue
 		}
 		mine, shared := s.send.Available(), c.send.Available()
 		if mine == 0 {
@@ -137,10 +145,17 @@ func (s *Stream) leaveBlocked() {
 }
 
 // turnLocked waits until n bytes may be queued or written. On error it gives the window back.
-func (s *Stream) turnLocked(n int) error {
+func (s *Stream) turnLocked(n int, parks bool) error {
 	c := s.c
 	for {
 		err := s.sendableErr()
+		if err == nil && c.stopped {
+			if !parks {
+				c.turn.Wait()
+				continue
+			}
+			err = errStopped
+		}
 		if err == nil && (!c.writing || len(c.out)+h2.FrameHeaderLen+n <= combineLimit) {
 			return nil
 		}
@@ -200,17 +215,30 @@ func (l *streamList) remove(s *Stream) {
 }
 
 // CopyFrom sends all that src yields, until its end, and adds the bytes to count. It holds a buffer only
-// while data flows: an idle source is waited for without one. Errors are [*netx.CopyError].
-func (s *Stream) CopyFrom(src *net.TCPConn, count *atomic.Uint64) error {
+// while data flows: an idle source is waited for without one. It parks on the lane, which may be nil, when the connection is made to
+// stand still. Errors are [*netx.CopyError], or [netx.ErrMoved].
+func (s *Stream) CopyFrom(src *net.TCPConn, count *atomic.Uint64, lane *netx.Lane) error {
 	raw, err := src.SyscallConn()
 	if err != nil {
 		return &netx.CopyError{Err: err}
+	}
+	if rest := lane.TakeRest(); len(rest) > 0 {
+		if err := s.sendAll(append(make([]byte, h2.FrameHeaderLen), rest...), lane); err != nil {
+			return err
+		}
+		count.Add(uint64(len(rest)))
 	}
 	in := socketReader{size: netx.SmallBuffer}
 	read := in.read
 	for {
 		if err := raw.Read(read); err != nil {
-			return &netx.CopyError{Err: err}
+			if !lane.Interrupted(err) {
+				return &netx.CopyError{Err: err}
+			}
+			if err := lane.Park(nil); err != nil {
+				return err
+			}
+			continue
 		}
 		if in.n == 0 {
 			netx.Pool.Put(in.buf)
@@ -220,15 +248,52 @@ func (s *Stream) CopyFrom(src *net.TCPConn, count *atomic.Uint64) error {
 			}
 			return nil
 		}
-		err := s.transmit(in.buf[:h2.FrameHeaderLen+in.n])
+		err := s.sendAll(in.buf[:h2.FrameHeaderLen+in.n], lane)
 		netx.Pool.Put(in.buf)
 		in.buf = nil
 		if err != nil {
-			return &netx.CopyError{Write: true, Err: err}
+			return err
 		}
 		count.Add(uint64(in.n))
 		in.adapt()
 	}
+}
+
+// sendAll is transmit for one who parks.
+func (s *Stream) sendAll(frame []byte, lane *netx.Lane) error {
+	for {
+		left, err := s.transmit(frame)
+		switch {
+		case err == nil:
+			return nil
+		case !errors.Is(err, errStopped):
+			return &netx.CopyError{Write: true, Err: err}
+		case lane == nil:
+			s.awaitFlow(nil)
+		default:
+			if err := lane.Park(append([]byte(nil), left[h2.FrameHeaderLen:]...)); err != nil {
+				return err
+			}
+			s.awaitFlow(lane) // the connection stands still before the relay does, and goes on at another moment
+		}
+		frame = left
+	}
+}
+
+// awaitFlow returns when the connection does not stand still any more, or the relay is to stand still, too.
+func (s *Stream) awaitFlow(lane *netx.Lane) {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	for s.c.stopped && s.c.err == nil && !lane.Stopping() {
+		s.c.turn.Wait()
+	}
+}
+
+// Poke makes whoever waits for the connection to go on look at its lane.
+func (s *Stream) Poke() {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.c.turn.Broadcast()
 }
 
 // socketReader reads a socket behind room for a frame head, in sizes that follow the flow.

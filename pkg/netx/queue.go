@@ -80,6 +80,26 @@ func (q *Queue) Pop() (data, buffer []byte) {
 	return data, first.buf
 }
 
+// Unpop puts the end of what Pop has returned back where it was.
+func (q *Queue) Unpop(data, buffer []byte) {
+	if len(data) == 0 {
+		Pool.Put(buffer)
+		return
+	}
+	r := cap(buffer) - cap(data)
+	q.chunks = append([]chunk{{buf: buffer, r: r, w: r + len(data)}}, q.chunks...)
+	q.size += len(data)
+}
+
+// Bytes returns a copy of all that waits.
+func (q *Queue) Bytes() []byte {
+	all := make([]byte, 0, q.size)
+	for _, c := range q.chunks {
+		all = append(all, c.buf[c.r:c.w]...)
+	}
+	return all
+}
+
 // Clear drops everything and returns how many bytes that were.
 func (q *Queue) Clear() int {
 	n := q.size

@@ -63,9 +63,10 @@ type forwarder interface {
 	ForwardTo(dst *net.TCPConn, count *atomic.Uint64, done func(error))
 }
 
-// copier is a Stream that takes all a socket yields without an intermediate copy (package hbone).
+// copier is a Stream that takes all a socket yields without an intermediate copy (package hbone). It parks on the lane when it is
+// interrupted.
 type copier interface {
-	CopyFrom(src *net.TCPConn, count *atomic.Uint64) error
+	CopyFrom(src *net.TCPConn, count *atomic.Uint64, lane *Lane) error
 }
 
 // Relay copies both ways until both directions ended, passing half-closes on, and closes both streams. The
@@ -74,32 +75,54 @@ type copier interface {
 //
 // Two TCP sockets are spliced in the kernel; neither may have a BPF sockmap attached.
 func Relay(ctx context.Context, downstream, upstream Stream, c *Counters) error {
+	return RelayThrough(ctx, downstream, upstream, c, nil)
+}
+
+// RelayThrough is Relay with a gate, by which it can be stopped; then it returns [ErrMoved] and closes nothing. It begins where the
+// gate says.
+func RelayThrough(ctx context.Context, downstream, upstream Stream, c *Counters, gate *Gate) error {
 	if c == nil {
 		c = &Counters{}
 	}
-	r := &relay{downstream: downstream, upstream: upstream, back: make(chan struct{})}
+	r := &relay{downstream: downstream, upstream: upstream, back: make(chan struct{}), gate: gate}
+	defer gate.Abandon()
 	stop := context.AfterFunc(ctx, func() { r.fail(context.Cause(ctx)) })
+	sent, received := gate.lanes()
 	// What a stream can do without a goroutine goes in the background, the other direction runs here.
 	if fwd, tcp, ok := forwardable(upstream, downstream); ok {
-		fwd.ForwardTo(tcp, &c.Received, func(err error) { r.ended(true, half(tcp, err)); close(r.back) })
-		r.ended(false, oneWay(upstream, downstream, &c.Sent))
+		gate.start(1, holding(upstream), downstream)
+		fwd.ForwardTo(tcp, &c.Received, func(err error) { r.forwarded(true, tcp, err, received) })
+		r.ended(false, oneWay(upstream, downstream, &c.Sent, sent))
 	} else if fwd, tcp, ok := forwardable(downstream, upstream); ok {
-		fwd.ForwardTo(tcp, &c.Sent, func(err error) { r.ended(false, half(tcp, err)); close(r.back) })
-		r.ended(true, oneWay(downstream, upstream, &c.Received))
+		gate.start(1, holding(downstream), upstream)
+		fwd.ForwardTo(tcp, &c.Sent, func(err error) { r.forwarded(false, tcp, err, sent) })
+		r.ended(true, oneWay(downstream, upstream, &c.Received, received))
 	} else {
+		gate.start(2, nil, downstream, upstream)
 		go func() {
-			r.ended(true, oneWay(downstream, upstream, &c.Received))
+			r.ended(true, oneWay(downstream, upstream, &c.Received, received))
 			close(r.back)
 		}()
-		r.ended(false, oneWay(upstream, downstream, &c.Sent))
+		r.ended(false, oneWay(upstream, downstream, &c.Sent, sent))
 	}
-	<-r.back
+	select {
+	case <-r.back:
+	case <-gate.leaving():
+	}
 	stop()
+	if !gate.settle() {
+		return ErrMoved
+	}
 	downstream.Close()
 	upstream.Close()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.err
+}
+
+func holding(s Stream) holder {
+	h, _ := s.(holder)
+	return h
 }
 
 func forwardable(from, to Stream) (forwarder, *net.TCPConn, bool) {
@@ -111,14 +134,24 @@ func forwardable(from, to Stream) (forwarder, *net.TCPConn, bool) {
 type relay struct {
 	downstream, upstream Stream
 	back                 chan struct{} // closed when the background direction ended
+	gate                 *Gate         // may be nil
 
 	mu  sync.Mutex
 	err error // first failure
 }
 
+// forwarded is the end of the direction in the background, to tcp.
+func (r *relay) forwarded(fromUpstream bool, tcp *net.TCPConn, err error, lane *Lane) {
+	if err = half(tcp, err); err == nil {
+		lane.leave(true, false)
+	}
+	r.ended(fromUpstream, err)
+	close(r.back)
+}
+
 // ended notes the end of a direction; fromUpstream says where it read.
 func (r *relay) ended(fromUpstream bool, err error) {
-	if err == nil {
+	if err == nil || errors.Is(err, ErrMoved) {
 		return
 	}
 	out := &RelayError{Upstream: fromUpstream, Op: "read", Err: err}
@@ -141,10 +174,13 @@ func (r *relay) fail(err error) {
 	}
 	r.mu.Unlock()
 	if first {
+		r.gate.Abandon()
 		// Not here: a forwarder may call from the goroutine that reads the tunnel.
 		go func() {
-			Abort(r.downstream)
-			Abort(r.upstream)
+			if r.gate.settle() {
+				Abort(r.downstream)
+				Abort(r.upstream)
+			}
 		}()
 	}
 }
@@ -177,20 +213,29 @@ func half(dst Stream, err error) error {
 }
 
 // oneWay copies from src until its end and half-closes dst then.
-func oneWay(dst, src Stream, count *atomic.Uint64) error {
+func oneWay(dst, src Stream, count *atomic.Uint64, lane *Lane) error {
+	if lane.ended() {
+		lane.leave(true, true)
+		return nil
+	}
 	var err error
 	srcTCP, fromTCP := src.(*net.TCPConn)
 	dstTCP, toTCP := dst.(*net.TCPConn)
 	into, direct := dst.(copier)
 	switch {
 	case fromTCP && direct:
-		err = into.CopyFrom(srcTCP, count)
+		err = into.CopyFrom(srcTCP, count, lane)
 	case fromTCP && toTCP:
-		err = splice(dstTCP, srcTCP, count)
+		err = splice(dstTCP, srcTCP, count, lane)
 	default:
 		err = pump(dst, src, count)
 	}
-	return half(dst, err)
+	if errors.Is(err, ErrMoved) {
+		return err
+	}
+	err = half(dst, err)
+	lane.leave(err == nil, true)
+	return err
 }
 
 // pump copies through a buffer that grows with the flow. It can't wait for src without one, so it falls back

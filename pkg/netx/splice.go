@@ -15,7 +15,14 @@ const spliceRound = 4 << 20
 
 // splice moves bytes between sockets inside the kernel. It waits for src without holding anything; while
 // data flows, the runtime's pooled pipes are used.
-func splice(dst, src *net.TCPConn, count *atomic.Uint64) error {
+func splice(dst, src *net.TCPConn, count *atomic.Uint64, lane *Lane) error {
+	if rest := lane.TakeRest(); len(rest) > 0 {
+		n, err := dst.Write(rest)
+		count.Add(uint64(n))
+		if err != nil {
+			return &CopyError{Write: true, Err: err}
+		}
+	}
 	raw, err := src.SyscallConn()
 	if err != nil {
 		return &CopyError{Err: err}
@@ -24,7 +31,13 @@ func splice(dst, src *net.TCPConn, count *atomic.Uint64) error {
 	ready := w.ready
 	for {
 		if err := raw.Read(ready); err != nil {
-			return &CopyError{Err: err}
+			if !lane.Interrupted(err) {
+				return &CopyError{Err: err}
+			}
+			if err := lane.Park(nil); err != nil {
+				return err
+			}
+			continue
 		}
 		if w.err != nil {
 			return &CopyError{Err: os.NewSyscallError("recv", w.err)}
@@ -32,7 +45,7 @@ func splice(dst, src *net.TCPConn, count *atomic.Uint64) error {
 		if w.n == 0 {
 			return nil
 		}
-		if err := spliceRounds(dst, src, count, w.n); err != nil {
+		if err := spliceRounds(dst, src, count, w.n); err != nil && !lane.Interrupted(err) {
 			return err
 		}
 	}

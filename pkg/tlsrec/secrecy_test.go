@@ -249,6 +249,15 @@ func resumed(t *testing.T, c *Conn, socket *net.TCPConn) *Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if len(wire)%2 == 0 { // nobody wanted it
+		if err := c.Restore(parsed); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Restore(parsed); err == nil {
+			t.Fatal("restored twice")
+		}
+		return c
+	}
 	next, err := Resume(socket, parsed)
 	if err != nil {
 		t.Fatal(err)

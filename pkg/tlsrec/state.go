@@ -91,6 +91,7 @@ func (c *Conn) Export() (*State, error) {
 		l.peer = append(l.peer, cert.Raw)
 	}
 	rx.err, tx.err, rx.data = ErrExported, ErrExported, nil
+	rx.r, rx.w = 0, 0
 	rx.end(ErrExported)
 	tx.end(ErrExported)
 	return &State{func() *live { return l }}, nil
@@ -151,6 +152,30 @@ func Resume(nc net.Conn, s *State) (*Conn, error) {
 	}
 	c.updateOwed.Store(l.owed)
 	return c, nil
+}
+
+// Restore takes back into c what Export took out of it, when nobody else goes on with it. s is erased.
+func (c *Conn) Restore(s *State) error {
+	again, err := Resume(c.nc, s)
+	if err != nil {
+		return err
+	}
+	c.rx.mu.Lock()
+	defer c.rx.mu.Unlock()
+	c.tx.mu.Lock()
+	defer c.tx.mu.Unlock()
+	if !errors.Is(c.rx.err, ErrExported) || c.closed.Load() {
+		again.rx.keys.erase()
+		again.tx.keys.erase()
+		return fmt.Errorf("restore a TLS connection: %w", net.ErrClosed)
+	}
+	rx, from := &c.rx, &again.rx
+	rx.release()
+	rx.keys, rx.err, rx.data, rx.buf, rx.r, rx.w = from.keys, from.err, from.data, from.buf, from.r, from.w
+	rx.message, rx.have, rx.skip = from.message, from.have, from.skip
+	c.tx.keys, c.tx.err, c.tx.unsent = again.tx.keys, again.tx.err, again.tx.unsent
+	c.updateOwed.Store(again.updateOwed.Load())
+	return nil
 }
 
 // keys starts from what was exported; the state keeps its own copy.

@@ -53,6 +53,8 @@ type Config struct {
 	// Transport makes the TLS records of tunnels.
 	Transport hbone.Transport
 
+	// Handover moves open connections to the instance that takes this one's place, and takes those of the one before.
+	Handover bool
 	// DrainTimeout is how long open connections may go on after SIGTERM.
 	DrainTimeout time.Duration
 

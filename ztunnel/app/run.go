@@ -93,6 +93,7 @@ type node struct {
 	readiness *admin.Readiness
 	registry  *prometheus.Registry
 	revoked   *crl.List // nil without a file
+	door      door
 	servers   []*http.Server
 	quit      context.CancelFunc
 }
@@ -210,7 +211,11 @@ func (n *node) run(ctx context.Context) error {
 	defer hangUp()
 	var conversation sync.WaitGroup
 	if n.cfg.Enabled {
-		tasks.Go(func() { n.follow(ctx, n.pods.Synced(), taskProxy) })
+		tasks.Go(func() {
+			if n.succeed(ctx) {
+				n.readiness.Done(taskProxy)
+			}
+		})
 		conversation.Go(func() {
 			// Without the policies a proxy would allow what they refuse: no pod is served before they are known.
 			select {
@@ -250,6 +255,9 @@ func (n *node) drain(ctx context.Context) {
 	n.cfg.Log.Info("draining", "timeout", n.cfg.DrainTimeout)
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.DrainTimeout)
 	defer cancel()
+	if n.cfg.Handover {
+		n.handOver(ctx)
+	}
 	n.pods.Drain(ctx)
 	n.cfg.Log.Info("drained")
 }

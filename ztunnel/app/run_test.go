@@ -99,10 +99,22 @@ func (c *controlPlane) publish(typeURL, name string, m proto.Message) {
 }
 
 func (c *controlPlane) publishPod(name, ip, node string) {
+	c.t.Helper()
+	c.publishWorkload(name, ip, node, workload.TunnelProtocol_HBONE)
+}
+
+// publishPlain makes a pod one that takes no tunnels.
+func (c *controlPlane) publishPlain(name, ip, node string) {
+	c.t.Helper()
+	c.publishWorkload(name, ip, node, workload.TunnelProtocol_NONE)
+}
+
+func (c *controlPlane) publishWorkload(name, ip, node string, tunnel workload.TunnelProtocol) {
+	c.t.Helper()
 	uid := "Kubernetes//Pod/shop/" + name
 	c.publish(l4.AddressType, uid, &workload.Address{Type: &workload.Address_Workload{Workload: &workload.Workload{
 		Uid: uid, Name: name, Namespace: "shop", ServiceAccount: name, Node: node, WorkloadName: name, CanonicalName: name,
-		TunnelProtocol: workload.TunnelProtocol_HBONE, Addresses: [][]byte{netip.MustParseAddr(ip).AsSlice()},
+		TunnelProtocol: tunnel, Addresses: [][]byte{netip.MustParseAddr(ip).AsSlice()},
 	}}})
 }
 
@@ -170,13 +182,13 @@ type process struct {
 	ended     chan error
 }
 
-func (b *bed) startNode(name, socket string) *process {
+func (b *bed) startNode(name, socket string, env ...string) *process {
 	b.t.Helper()
-	cfg, err := config.Load([]string{
+	cfg, err := config.Load(append([]string{
 		"NODE_NAME=" + name, "POD_NAME=ztunnel-" + name, "POD_NAMESPACE=istio-system", "XDS_ADDRESS=http://" + b.plane.addr,
 		"CA_ADDRESS=http://" + b.plane.addr, "AUTH_TOKEN=" + b.token, "INPOD_UDS=" + socket, "CONNECTION_TERMINATION_DEADLINE=2s",
 		"ISTIO_META_DNS_CAPTURE=true",
-	})
+	}, env...))
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -240,7 +252,7 @@ type bed struct {
 	nodes          [2]*process
 }
 
-func newBed(t *testing.T) *bed {
+func newBed(t *testing.T, env ...string) *bed {
 	t.Helper()
 	b := &bed{t: t, plane: newControlPlane(t), log: &podtest.Log{}, token: filepath.Join(t.TempDir(), "token")}
 	t.Cleanup(func() {
@@ -257,7 +269,7 @@ func newBed(t *testing.T) *bed {
 	b.plane.publishPod("server", podtest.ServerIP, "node-b")
 	b.agents = [2]*agent{newAgent(t, "client", pair.Client), newAgent(t, "server", pair.Server)}
 	for i, name := range []string{"node-a", "node-b"} {
-		b.nodes[i] = b.startNode(name, b.agents[i].socket)
+		b.nodes[i] = b.startNode(name, b.agents[i].socket, env...)
 	}
 	for _, n := range b.nodes {
 		n.waitReady(t)
@@ -266,11 +278,16 @@ func newBed(t *testing.T) *bed {
 	return b
 }
 
-// call opens a connection of the client, reads the greeting, and returns the connection.
-func (b *bed) call() (net.Conn, error) {
+// dial opens a connection of the client.
+func (b *bed) dial(port string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(b.t.Context(), 30*time.Second)
 	defer cancel()
-	conn, err := b.client.Dial(ctx, "tcp", netip.MustParseAddrPort(podtest.ServerIP+":8080"), netip.Addr{})
+	return b.client.Dial(ctx, "tcp", netip.MustParseAddrPort(podtest.ServerIP+":"+port), netip.Addr{})
+}
+
+// call opens a connection of the client, reads the greeting, and returns the connection.
+func (b *bed) call() (net.Conn, error) {
+	conn, err := b.dial("8080")
 	if err != nil {
 		return nil, err
 	}

@@ -78,6 +78,7 @@ func table() map[string]setting {
 		"POOL_MAX_STREAMS_PER_CONNECTION": number(1, 1<<20, func(c *app.Config) *int { return &c.PoolMaxStreams }),
 		"POOL_UNUSED_RELEASE_TIMEOUT":     duration(func(c *app.Config) *time.Duration { return &c.PoolIdleTimeout }),
 		"HBONE_TRANSPORT":                 transport,
+		"ENABLE_HANDOVER":                 boolean(func(c *app.Config) *bool { return &c.Handover }),
 		"ENABLE_RESPONSE_BAGGAGE":         boolean(func(c *app.Config) *bool { return &c.ResponseBaggage }),
 		"AUTHZ_POLICY_INFO_LOGGING":       boolean(func(c *app.Config) *bool { return &c.LogDecisions }),
 		"LOG_FORMAT":                      oneOf([]string{"json", "plain"}, func(c *app.Config, v string) { c.LogJSON = v == "json" }),

@@ -329,6 +329,54 @@ func (m *Manager) Drain(ctx context.Context) {
 	m.endLife()
 }
 
+// Mover is an Instance whose connections can move to another process, or come from one.
+type Mover interface {
+	HandOver(ctx context.Context, to proxy.Successor) proxy.Moved
+	Adopt(ctx context.Context, parcel *proxy.Parcel, files []*os.File) (*proxy.Adoption, error)
+}
+
+// HandOver moves what all pods have open to a successor, a pod after the other. What it does not take is left to Drain.
+func (m *Manager) HandOver(ctx context.Context, to proxy.Successor) proxy.Moved {
+	m.mu.Lock()
+	m.closed = true
+	instances := make([]Instance, 0, len(m.pods))
+	for _, p := range m.pods {
+		instances = append(instances, p.instance)
+	}
+	m.mu.Unlock()
+	var all proxy.Moved
+	for _, instance := range instances {
+		mover, ok := instance.(Mover)
+		if !ok {
+			continue // pending
+		}
+		moved := mover.HandOver(ctx, to)
+		all.Connections += moved.Connections
+		all.Tunnels += moved.Tunnels
+		all.Stayed += moved.Stayed
+		all.Longest = max(all.Longest, moved.Longest)
+	}
+	return all
+}
+
+// Adopt gives what an old instance offers to the pod that it belongs to.
+func (m *Manager) Adopt(ctx context.Context, parcel *proxy.Parcel, files []*os.File) (*proxy.Adoption, error) {
+	m.mu.Lock()
+	var mover Mover
+	if p := m.pods[parcel.PodUID()]; p != nil && !m.closed {
+		mover, _ = p.instance.(Mover)
+	}
+	m.mu.Unlock()
+	if mover == nil {
+		parcel.Erase()
+		for _, f := range files {
+			f.Close()
+		}
+		return nil, fmt.Errorf("the pod %s is not served here", parcel.PodUID())
+	}
+	return mover.Adopt(ctx, parcel, files)
+}
+
 // Metrics of the manager.
 type Metrics struct {
 	active, pending  prometheus.Gauge

@@ -30,9 +30,21 @@ func (i *Instance) serveTunnels(ctx context.Context, conn *net.TCPConn) {
 		return
 	}
 	handler := &tunnelHandler{instance: i, peer: peer, local: local, id: id}
-	if err := hbone.ServeConn(ctx, secured, handler, hbone.ServerConfig{Drain: i.drain, Log: i.deps.Log}); err != nil {
+	var live hbone.Live
+	config := i.serverConfig()
+	config.Started = func(l hbone.Live) {
+		live = l
+		i.servers.add(l)
+	}
+	defer func() { i.servers.remove(live) }()
+	if err := hbone.ServeConn(ctx, secured, handler, config); err != nil {
 		i.deps.Log.Debug("tunnel connection ended", "peer", peer, "error", err)
 	}
+}
+
+// serverConfig is how connections of peers are served.
+func (i *Instance) serverConfig() hbone.ServerConfig {
+	return hbone.ServerConfig{Drain: i.drain, Log: i.deps.Log, Started: i.servers.add}
 }
 
 // handshake bounds both the time and the number of peers in it.
@@ -158,7 +170,7 @@ func (i *Instance) carryInbound(ctx context.Context, in arrival, answer func(err
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	r := i.begin(in.traffic)
-	o := &open{inbound: true, cancel: cancel, record: r, check: in.check, info: ConnInfo{
+	o := &open{inbound: true, cancel: cancel, record: r, check: in.check, gate: netx.NewGate(netx.Way{}, netx.Way{}), info: ConnInfo{
 		Src: in.traffic.src, OriginalDst: in.originalDst, ActualDst: in.target, Protocol: protocolName(in.traffic.secure),
 	}}
 	// Registered before the policies are asked: whoever changes them later sees this connection.
@@ -177,7 +189,8 @@ func (i *Instance) carryInbound(ctx context.Context, in arrival, answer func(err
 		return
 	}
 	r.opened()
-	r.end(relay(ctx, peer, app, &r.bytes))
+	o.connected(peer, app)
+	i.finish(r, relay(ctx, peer, app, &r.bytes, o.gate))
 }
 
 // admit asks the policies in force now, and connects the application.

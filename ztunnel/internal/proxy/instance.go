@@ -36,6 +36,7 @@ type Instance struct {
 	companion  io.Closer
 	handshakes chan struct{} // a token per unfinished TLS handshake
 	peers      peers
+	servers    tunnels
 
 	outbound, plaintext, tunnels net.Listener
 
@@ -44,7 +45,10 @@ type Instance struct {
 
 	drain     chan struct{} // closed when draining starts
 	drainOnce sync.Once
-	accepts   sync.WaitGroup // accept loops; they add to conns
+	closeOnce sync.Once
+	accepts   sync.WaitGroup // accept loops and adoptions; they add to conns
+	entry     sync.Mutex     // guards shut
+	shut      bool           // nothing comes in any more
 	conns     netx.Workers   // connections
 	watchers  sync.WaitGroup // goroutines that end with ctx
 }
@@ -55,6 +59,7 @@ func newInstance(deps Deps, pod Pod) *Instance {
 		local:      &Local{store: deps.Store, node: deps.Config.Node, info: pod.Info, timeout: deps.Config.LocalTimeout},
 		handshakes: make(chan struct{}, deps.Config.MaxHandshakes),
 		peers:      peers{set: map[hbone.Secured][]*x509.Certificate{}},
+		servers:    tunnels{set: map[hbone.Live]struct{}{}},
 	}
 	i.ctx, i.abort = context.WithCancelCause(context.Background())
 	i.pool = hbone.NewPool(i.dialPeer, deps.Config.Pool)
@@ -194,14 +199,31 @@ func (i *Instance) Connections() (inbound, outbound []ConnInfo) {
 // Pod is what the instance serves.
 func (i *Instance) Pod() Pod { return i.pod }
 
+// enter is called by an adoption, which adds to conns; false says that it is too late.
+func (i *Instance) enter() bool {
+	i.entry.Lock()
+	defer i.entry.Unlock()
+	if !i.shut {
+		i.accepts.Add(1)
+	}
+	return !i.shut
+}
+
+// stopAccepting returns when nothing comes in any more.
+func (i *Instance) stopAccepting() {
+	i.entry.Lock()
+	i.shut = true
+	i.entry.Unlock()
+	i.closeOnce.Do(i.closeListeners)
+	i.accepts.Wait()
+}
+
 // Drain stops accepting, tells tunnel peers to go elsewhere, waits for connections to end until ctx does, then ends
 // them. It returns when nothing of the instance is left.
 func (i *Instance) Drain(ctx context.Context) {
-	i.drainOnce.Do(func() {
-		i.closeListeners()
-		close(i.drain)
-	})
-	i.accepts.Wait()
+	i.closeOnce.Do(i.closeListeners)
+	i.drainOnce.Do(func() { close(i.drain) })
+	i.stopAccepting()
 	if i.companion != nil {
 		i.companion.Close()
 	}

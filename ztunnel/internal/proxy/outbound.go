@@ -66,7 +66,7 @@ func (i *Instance) carryOutbound(ctx context.Context, opening *opening) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	r := i.begin(opening.traffic())
-	o := &open{cancel: cancel, record: r, info: opening.info()}
+	o := &open{cancel: cancel, record: r, gate: netx.NewGate(netx.Way{}, netx.Way{}), info: opening.info()}
 	i.registry.add(o)
 	defer i.registry.remove(o)
 	opening.bytes = &r.bytes
@@ -81,7 +81,8 @@ func (i *Instance) carryOutbound(ctx context.Context, opening *opening) {
 	}
 	defer upstream.Close()
 	r.opened()
-	r.end(relay(ctx, opening.app, upstream, &r.bytes))
+	o.connected(opening.app, upstream)
+	i.finish(r, relay(ctx, opening.app, upstream, &r.bytes, o.gate))
 }
 
 // resolve completes a route to a workload known by host name.

@@ -36,7 +36,7 @@ type traffic struct {
 
 // record follows one connection into metrics and log.
 type record struct {
-	// immutable
+	// immutable once it is in the registry
 	instance *Instance
 	start    time.Time
 
@@ -80,6 +80,35 @@ func (r *record) report() {
 	r.received.Add(float64(up - r.reportedUp))
 	r.sent.Add(float64(down - r.reportedDown))
 	r.reportedUp, r.reportedDown = up, down
+}
+
+// adopt goes on with the record of a connection that another process has begun: that has counted it as opened, and reported its bytes
+// so far.
+func (r *record) adopt(c *carried) {
+	r.start = c.start
+	r.bytes.Sent.Store(c.sentBytes)
+	r.bytes.Received.Store(c.receivedBytes)
+	m := r.instance.deps.Metrics
+	values := r.traffic.values(flagNone)
+	m.sockets.WithLabelValues(values[0]).Inc()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.live = true
+	r.reportedUp, r.reportedDown = c.sentBytes, c.receivedBytes
+	r.received, r.sent = m.received.WithLabelValues(values...), m.sent.WithLabelValues(values...)
+}
+
+// moved ends the record of a connection with which another process goes on.
+func (r *record) moved() {
+	r.report()
+	r.mu.Lock()
+	live := r.live
+	r.live = false
+	r.mu.Unlock()
+	if live {
+		r.instance.deps.Metrics.sockets.WithLabelValues(r.traffic.values(flagNone)[0]).Dec()
+	}
+	r.log(slog.LevelDebug, "connection handed over", nil)
 }
 
 // end counts the connection's end and logs it. A nil error is an orderly end.

@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"github.com/isthmus-mesh/isthmus/pkg/authz"
+	"github.com/isthmus-mesh/isthmus/pkg/hbone"
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
 )
 
 // ConnInfo is one open connection, as config_dump shows it.
@@ -25,8 +27,19 @@ type open struct {
 	check   authz.Conn // inbound only: what policies are asked
 	cancel  context.CancelCauseFunc
 	record  *record // its bytes are reported while the connection lives
+	gate    *netx.Gate
 
 	info ConnInfo // guarded by registry.mu once it is in there
+
+	mu                   sync.Mutex  // guards the rest
+	downstream, upstream netx.Stream // nil until both are there
+}
+
+// connected says what is relayed.
+func (o *open) connected(downstream, upstream netx.Stream) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.downstream, o.upstream = downstream, upstream
 }
 
 // registry knows the open connections of one pod.
@@ -81,4 +94,37 @@ func (r *registry) list(inbound bool) []ConnInfo {
 		return cmp.Or(a.Src.Compare(b.Src), cmp.Compare(a.OriginalDst, b.OriginalDst))
 	})
 	return list
+}
+
+// tunnels knows the connections of peers that can be handed over.
+type tunnels struct {
+	mu  sync.Mutex // guards set
+	set map[hbone.Live]struct{}
+}
+
+func (t *tunnels) add(l hbone.Live) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.set[l] = struct{}{}
+}
+
+func (t *tunnels) remove(l hbone.Live) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.set, l)
+}
+
+// list returns those that have not ended.
+func (t *tunnels) list() []hbone.Live {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var all []hbone.Live
+	for l := range t.set {
+		select {
+		case <-l.Done():
+		default:
+			all = append(all, l)
+		}
+	}
+	return all
 }

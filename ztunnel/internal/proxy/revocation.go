@@ -29,16 +29,31 @@ func (i *Instance) believed(conn hbone.Secured, own *certs.Workload) (net.Conn, 
 		return conn, nil
 	}
 	// Remembered before it is asked about: whoever changes the lists meanwhile finds it.
-	i.peers.mu.Lock()
-	i.peers.set[conn] = own.RootCerts
-	i.peers.mu.Unlock()
-	tracked := &trackedConn{conn, &i.peers}
+	tracked := i.track(conn, own)
 	if err := i.deps.Revocation.Check(conn.ConnectionState().PeerCertificates, own.RootCerts); err != nil {
 		i.deps.Metrics.revoked.Inc()
 		tracked.Close()
 		return nil, fail(flagRevoked, "peer: %w", err)
 	}
 	return tracked, nil
+}
+
+// track remembers a connection until it is closed.
+func (i *Instance) track(conn hbone.Secured, own *certs.Workload) net.Conn {
+	if i.deps.Revocation == nil {
+		return conn
+	}
+	i.peers.mu.Lock()
+	i.peers.set[conn] = own.RootCerts
+	i.peers.mu.Unlock()
+	return &trackedConn{conn, &i.peers}
+}
+
+// forget is for a connection that is not closed here.
+func (i *Instance) forget(conn hbone.Secured) {
+	i.peers.mu.Lock()
+	defer i.peers.mu.Unlock()
+	delete(i.peers.set, conn)
 }
 
 // trackedConn is forgotten when it is closed.

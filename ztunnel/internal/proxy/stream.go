@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -13,8 +14,11 @@ import (
 )
 
 // relay copies until both directions ended, and names the reason when it was ended from outside.
-func relay(ctx context.Context, downstream, upstream netx.Stream, bytes *netx.Counters) error {
-	err := netx.Relay(ctx, downstream, upstream, bytes)
+func relay(ctx context.Context, downstream, upstream netx.Stream, bytes *netx.Counters, gate *netx.Gate) error {
+	err := netx.RelayThrough(ctx, downstream, upstream, bytes, gate)
+	if errors.Is(err, netx.ErrMoved) {
+		return err
+	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}

@@ -1,0 +1,174 @@
+package hbone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/pkg/tlsrec"
+)
+
+// Resumed is a connection that was exported elsewhere, before it goes on here: nothing is read or written yet. It ends with Serve,
+// Start or Drop.
+type Resumed struct {
+	c       *conn
+	streams []*Stream
+	tls     *tlsrec.Conn
+}
+
+// ResumeTLS goes on with the TLS connection of s over nc, its socket. s keeps the rest of the state.
+func ResumeTLS(nc net.Conn, s *State) (Secured, error) { return tlsrec.Resume(nc, s.reveal().tls) }
+
+// Resume goes on with the connection of s over conn, which ResumeTLS has returned, wrapped or not. s is of no use any more. On an
+// error the caller closes the socket under conn; conn itself would say goodbye to the peer.
+func Resume(conn net.Conn, s *State, log *slog.Logger) (*Resumed, error) {
+	tls, ok := innermost(conn).(*tlsrec.Conn)
+	if !ok {
+		return nil, errors.New("resume an HBONE connection: its TLS records are not ours")
+	}
+	c, err := resumed(conn, s.reveal(), log)
+	if err != nil {
+		return nil, fmt.Errorf("resume an HBONE connection: %w", err)
+	}
+	r := &Resumed{c: c, tls: tls}
+	for _, id := range s.StreamIDs() {
+		r.streams = append(r.streams, c.streams[id])
+	}
+	return r, nil
+}
+
+// Streams are those that were open, in the order of [State.StreamIDs].
+func (r *Resumed) Streams() []*Stream { return r.streams }
+
+// Live returns the connection.
+func (r *Resumed) Live() Live { return Live{r.c} }
+
+// Drop forgets the connection, of which the peer learns nothing: whoever exported it goes on.
+func (r *Resumed) Drop() { Forget(r.tls) }
+
+// Forget erases what makes a TLS connection that ResumeTLS has returned, and closes this process's hold on its socket. The peer
+// learns nothing.
+func Forget(conn Secured) {
+	if tls, ok := conn.(*tlsrec.Conn); ok {
+		if s, err := tls.Export(); err == nil {
+			s.Erase()
+		}
+	}
+	conn.NetConn().Close()
+}
+
+// start begins to write and to watch the peer.
+func (r *Resumed) start() {
+	c := r.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.kick()
+	c.ping.start(c)
+}
+
+// Serve is [ServeConn] for a connection of a server that goes on; each stream that was open is given to carry, on a goroutine of its
+// own, and closed when that returns.
+func (r *Resumed) Serve(ctx context.Context, h Handler, cfg ServerConfig, carry func(context.Context, *Stream)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	c := r.c
+	s := &server{c: c, ctx: ctx, handler: h}
+	c.role = s
+	defer s.handlers.Wait()
+	stop := context.AfterFunc(ctx, func() { c.fail(context.Cause(ctx)) })
+	defer stop()
+	c.mu.Lock()
+	for _, st := range r.streams {
+		streamCtx, end := context.WithCancelCause(ctx)
+		st.cancel = end
+		s.running++
+		s.handlers.Go(func() {
+			carry(streamCtx, st)
+			st.Close()
+			end(context.Canceled)
+			c.mu.Lock()
+			s.running--
+			c.mu.Unlock()
+		})
+	}
+	c.mu.Unlock()
+	r.start()
+	return s.run(cancel, cfg)
+}
+
+// run reads until the connection ends.
+func (s *server) run(cancel context.CancelFunc, cfg ServerConfig) error {
+	c := s.c
+	if cfg.Drain != nil {
+		go s.drainOn(cfg.Drain)
+	}
+	if cfg.Started != nil {
+		cfg.Started(Live{c})
+	}
+	err := c.readLoop()
+	cancel()
+	if errors.Is(err, io.EOF) || errors.Is(err, errDrained) || errors.Is(err, ErrMoved) {
+		return nil
+	}
+	return fmt.Errorf("HBONE from %s: %w", c.nc.RemoteAddr(), err)
+}
+
+// Start goes on with a connection of a client.
+func (r *Resumed) Start() *ClientConn {
+	cc := &ClientConn{c: r.c, ended: make(chan struct{}), emptied: time.Now()}
+	r.c.role = cc
+	r.start()
+	go func() {
+		defer close(cc.ended)
+		_ = cc.c.readLoop() // what ended it is kept in c.err
+	}()
+	return cc
+}
+
+// Adopt adds a connection for key, no new streams after expiry, unless that is zero.
+func (p *Pool) Adopt(key PoolKey, cc *ClientConn, expiry time.Time) error {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return ErrPoolClosed
+	}
+	defer p.mu.Unlock()
+	h := p.hosts[key]
+	if h == nil {
+		h = &host{}
+		p.hosts[key] = h
+	}
+	p.addLocked(key, h, &pooled{cc: cc, expiry: expiry})
+	return nil
+}
+
+// addLocked takes a connection into the pool, which watches it.
+func (p *Pool) addLocked(key PoolKey, h *host, pc *pooled) {
+	h.conns = append(h.conns, pc)
+	pc.idle = time.AfterFunc(p.cfg.IdleTimeout, func() { p.expire(key, pc) })
+	p.work.Go(func() { p.watch(key, pc) })
+}
+
+// Pooled is a connection of a pool.
+type Pooled struct {
+	Key    PoolKey
+	Expiry time.Time
+	Live   Live
+}
+
+// Connections lists what the pool has open.
+func (p *Pool) Connections() []Pooled {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var all []Pooled
+	for key, h := range p.hosts {
+		for _, pc := range h.conns {
+			all = append(all, Pooled{Key: key, Expiry: pc.expiry, Live: pc.cc.Live()})
+		}
+	}
+	return all
+}
