@@ -2,9 +2,11 @@ package kube
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/types/known/durationpb"
 	networkingapi "istio.io/api/networking/v1alpha3"
 )
 
@@ -38,6 +40,12 @@ func (c *checker) trafficPolicy(field string, p *networkingapi.TrafficPolicy) {
 	c.loadBalancer(field+".loadBalancer", p.GetLoadBalancer())
 	c.outlierDetection(field+".outlierDetection", p.GetOutlierDetection())
 	c.clientTLS(field+".tls", p.GetTls())
+	if b := p.GetRetryBudget(); b != nil {
+		c.percent(field+".retryBudget.percent", b.GetPercent().GetValue())
+	}
+	if _, known := networkingapi.TrafficPolicy_ProxyProtocol_VERSION_name[int32(p.GetProxyProtocol().GetVersion())]; !known {
+		c.bad(field+".proxyProtocol.version", "%d is not a version: use V1 or V2", p.GetProxyProtocol().GetVersion())
+	}
 	seen := map[uint32]bool{}
 	for i, s := range p.GetPortLevelSettings() {
 		at := fmt.Sprintf("%s.portLevelSettings[%d]", field, i)
@@ -85,6 +93,14 @@ func (c *checker) connectionPool(field string, p *networkingapi.ConnectionPoolSe
 		c.count(field+".http."+name, v)
 	}
 	c.duration(field+".http.idleTimeout", h.GetIdleTimeout(), true)
+	if k := h.GetHttp2KeepAlive(); k != nil {
+		for name, d := range map[string]*durationpb.Duration{"interval": k.GetInterval(), "timeout": k.GetTimeout()} {
+			if d == nil {
+				c.bad(field+".http.http2KeepAlive."+name, "required: how often a PING is sent, and how long its answer is waited for")
+			}
+			c.duration(field+".http.http2KeepAlive."+name, d, false)
+		}
+	}
 	if h.GetH2UpgradePolicy() == networkingapi.ConnectionPoolSettings_HTTPSettings_UPGRADE && h.GetUseClientProtocol() {
 		c.bad(field+".http.useClientProtocol", "cannot be combined with h2UpgradePolicy UPGRADE: remove one of the two")
 	}
@@ -120,7 +136,11 @@ func (c *checker) loadBalancer(field string, l *networkingapi.LoadBalancerSettin
 			c.bad(field+".warmup.aggression", "%v is too small: use 1 or more", a.GetValue())
 		}
 	}
+	c.duration(field+".warmupDurationSecs", l.GetWarmupDurationSecs(), false) //nolint:staticcheck // older, and still used
 	c.locality(field+".localityLbSetting", l.GetLocalityLbSetting())
+	if l.GetLocalityLbSetting() != nil && l.GetZoneAwareLbSetting() != nil {
+		c.bad(field+".zoneAwareLbSetting", "cannot be combined with localityLbSetting: remove one of the two")
+	}
 }
 
 func (c *checker) consistentHash(field string, h *networkingapi.LoadBalancerSettings_ConsistentHashLB) {
@@ -167,6 +187,10 @@ func (c *checker) locality(field string, l *networkingapi.LocalityLoadBalancerSe
 	for i, d := range l.GetDistribute() {
 		at := fmt.Sprintf("%s.distribute[%d]", field, i)
 		c.notEmpty(at+".from", d.GetFrom())
+		c.localityPattern(at+".from", d.GetFrom())
+		for _, to := range slices.Sorted(maps.Keys(d.GetTo())) {
+			c.localityPattern(at+".to", to)
+		}
 		total := uint64(0)
 		for _, share := range d.GetTo() {
 			total += uint64(share)
@@ -184,6 +208,21 @@ func (c *checker) locality(field string, l *networkingapi.LocalityLoadBalancerSe
 			if region == "" || strings.ContainsAny(region, "*/") {
 				c.bad(at+"."+name, "%q is not a region", region)
 			}
+		}
+	}
+}
+
+// localityPattern is region/zone/subzone; after a part that is * or missing there may be none that is not.
+func (c *checker) localityPattern(field, pattern string) {
+	parts := strings.Split(pattern, "/")
+	if len(parts) > 3 {
+		c.bad(field, "%q has more parts than region/zone/subzone", pattern)
+		return
+	}
+	for i, part := range parts {
+		if i > 0 && part != "*" && parts[i-1] == "*" {
+			c.bad(field, "%q: only * can follow *", pattern)
+			return
 		}
 	}
 }

@@ -17,7 +17,7 @@ func (h *Host) Active() int64 { return h.active.Load() }
 // Health of a host.
 type Health uint8
 
-// The healths. A degraded host is picked like a healthy one.
+// The healths. Degraded hosts get what the healthy ones of all priorities cannot carry.
 const (
 	Healthy Health = iota
 	Degraded
@@ -51,6 +51,9 @@ const (
 	Maglev
 )
 
+// hashes is whether requests with the same hash go to the same host.
+func (p Policy) hashes() bool { return p == RingHash || p == Maglev }
+
 // Config of a Set. The zero value is least-request over two choices, and panic never.
 type Config struct {
 	Policy Policy
@@ -66,6 +69,8 @@ type Config struct {
 	Overprovisioning uint32
 	// LocalityWeighted distributes over localities by their weight before the weights of their hosts.
 	LocalityWeighted bool
+	// WeightedHealth measures the health of a priority by the weights of its hosts instead of their number.
+	WeightedHealth bool
 	// FailInPanic answers with no host where panic would pick among unhealthy ones.
 	FailInPanic bool
 }

@@ -19,7 +19,7 @@ type Set struct {
 	members []Member
 	cfg     Config
 	levels  []*level // by priority
-	loads   []uint32 // percent of the traffic per level, ends at 100; nil when no host may be picked
+	shares  []share  // of the traffic; none when no host may be picked
 	counts  Counts
 }
 
@@ -29,12 +29,16 @@ type Counts struct{ Total, Healthy, Degraded int }
 // picker chooses one of the eligible hosts; the result is a member's index.
 type picker interface{ pick(r *Request) int }
 
+// pool is hosts among which a choice is made: of one priority and one health, or all of a priority that is in panic.
+type pool struct {
+	eligible []int
+	picker   picker
+}
+
 // level is one priority.
 type level struct {
-	all, healthy []int
-	eligible     []int // of which the picker chooses
-	panics       bool
-	picker       picker // over what is eligible; nil when nothing is
+	all, healthy, degraded []int
+	panics                 bool
 }
 
 // NewSet makes a Set of the members, whose order is kept: Pick returns an index of it.
@@ -49,30 +53,18 @@ func NewSet(members []Member, cfg Config) *Set {
 		l := s.levels[m.Priority]
 		l.all = append(l.all, i)
 		s.counts.Total++
-		if m.Health != Unhealthy {
+		switch m.Health {
+		case Healthy:
 			l.healthy = append(l.healthy, i)
 			s.counts.Healthy++
-		}
-		if m.Health == Degraded {
+		case Degraded: // serves, and so it counts as healthy for those who look at the numbers
+			l.degraded = append(l.degraded, i)
+			s.counts.Healthy++
 			s.counts.Degraded++
+		case Unhealthy:
 		}
 	}
 	s.distribute()
-	for i, l := range s.levels {
-		if s.share(i) == 0 {
-			continue
-		}
-		eligible := l.healthy
-		if l.panics {
-			if s.cfg.FailInPanic {
-				continue
-			}
-			eligible = l.all
-		}
-		if len(eligible) > 0 {
-			l.eligible, l.picker = eligible, s.newPicker(eligible)
-		}
-	}
 	return s
 }
 
@@ -87,158 +79,84 @@ func (s *Set) Member(i int) *Member { return &s.members[i] }
 
 // Pick chooses a host, or none when no host may be taken.
 func (s *Set) Pick(r *Request) (member int, ok bool) {
-	if s == nil || len(s.loads) == 0 {
+	if s == nil || len(s.shares) == 0 {
 		return 0, false
 	}
 	for attempt := 0; ; attempt++ {
-		l := s.levels[s.pickLevel(r)]
-		if l.picker == nil {
+		p := s.pickPool(r)
+		if p == nil {
 			return 0, false
 		}
-		i := l.picker.pick(r)
+		i := p.picker.pick(r)
 		if r.Exclude == nil || !r.Exclude(i) {
 			return i, true
 		}
 		if attempt >= max(r.Attempts, 1) {
-			return l.other(r, i), true
+			return p.other(r, i), true
 		}
 	}
 }
 
 // other is an eligible member that is not excluded, else the one that was drawn. A policy that prefers idle hosts draws one that
 // fails at once again and again.
-func (l *level) other(r *Request, drawn int) int {
+func (p *pool) other(r *Request, drawn int) int {
 	start := r.Rand.Uint64()
-	for n := range l.eligible {
-		if i := l.eligible[(start+uint64(n))%uint64(len(l.eligible))]; !r.Exclude(i) {
+	for n := range p.eligible {
+		if i := p.eligible[(start+uint64(n))%uint64(len(p.eligible))]; !r.Exclude(i) {
 			return i
 		}
 	}
 	return drawn
 }
 
-func (s *Set) pickLevel(r *Request) int {
-	if s.loads[0] == 100 {
-		return 0
+// pickPool chooses among the priorities; nil is one without hosts that may be taken.
+func (s *Set) pickPool(r *Request) *pool {
+	if len(s.shares) == 1 {
+		return s.shares[0].pool
 	}
 	n := r.Hash
-	if !r.HasHash {
+	if !r.HasHash || !s.cfg.Policy.hashes() {
 		n = r.Rand.Uint64()
 	}
 	point := uint32(n % 100)
-	for i, end := range s.loads {
-		if point < end {
-			return i
+	for i := range s.shares {
+		if point < s.shares[i].end {
+			return s.shares[i].pool
 		}
 	}
-	return len(s.loads) - 1
+	return s.shares[len(s.shares)-1].pool
 }
 
-// share is a level's part of the traffic in percent.
-func (s *Set) share(i int) uint32 {
-	if len(s.loads) == 0 {
-		return 0
+func (s *Set) newPool(l *level, eligible []int) *pool {
+	if len(eligible) == 0 {
+		return nil
 	}
-	if i == 0 {
-		return s.loads[0]
+	p := &pool{eligible: eligible}
+	switch places := s.localities(l, eligible); {
+	case len(places) < 2:
+		p.picker = s.newPicker(eligible, s.weights(eligible))
+	case s.cfg.Policy.hashes():
+		p.picker = s.newPicker(eligible, s.spread(eligible, places))
+	default:
+		p.picker = s.byLocality(places)
 	}
-	return s.loads[i] - s.loads[i-1]
+	return p
 }
 
-// distribute gives each level as much as its healthy hosts can carry, preferring the first, and decides which levels are
-// in panic: only when all levels together cannot carry everything.
-func (s *Set) distribute() {
-	if s.counts.Total == 0 {
-		return
+// weights are those of the members.
+func (s *Set) weights(of []int) []uint64 {
+	weights := make([]uint64, len(of))
+	for n, i := range of {
+		weights[n] = uint64(s.members[i].Weight)
 	}
-	healths := make([]uint32, len(s.levels))
-	var total uint32
-	for i, l := range s.levels {
-		if len(l.all) > 0 {
-			healths[i] = uint32(min(100, uint64(s.cfg.Overprovisioning)*uint64(len(l.healthy))/uint64(len(l.all))))
-		}
-		total += healths[i]
-	}
-	if total == 0 {
-		s.distributeInPanic()
-		return
-	}
-	normalized := min(total, 100)
-	shares := make([]uint32, len(s.levels))
-	left := uint32(100)
-	first := -1
-	for i, l := range s.levels {
-		if healths[i] > 0 && first < 0 {
-			first = i
-		}
-		shares[i] = min(left, healths[i]*100/normalized)
-		left -= shares[i]
-		l.panics = normalized < 100 && s.inPanic(l)
-	}
-	shares[first] += left // what rounding left over
-	s.cumulate(shares)
+	return weights
 }
 
-// distributeInPanic is for when no host is healthy: all levels by the number of their hosts.
-func (s *Set) distributeInPanic() {
-	if s.cfg.PanicPercent == 0 {
-		return
+func (s *Set) newPicker(eligible []int, weights []uint64) picker {
+	equal := true
+	for _, w := range weights {
+		equal = equal && w == weights[0]
 	}
-	shares := make([]uint32, len(s.levels))
-	left := uint32(100)
-	last := 0
-	for i, l := range s.levels {
-		l.panics = true
-		shares[i] = uint32(100 * len(l.all) / s.counts.Total)
-		left -= shares[i]
-		if len(l.all) > 0 {
-			last = i
-		}
-	}
-	shares[last] += left
-	s.cumulate(shares)
-}
-
-func (s *Set) inPanic(l *level) bool {
-	return len(l.all) > 0 && 100*float64(len(l.healthy))/float64(len(l.all)) < s.cfg.PanicPercent
-}
-
-func (s *Set) cumulate(shares []uint32) {
-	s.loads = shares
-	for i := 1; i < len(shares); i++ {
-		s.loads[i] += s.loads[i-1]
-	}
-}
-
-// weights are those of the eligible members, with the localities' multiplied in where the configuration asks for it.
-func (s *Set) weights(eligible []int) (weights []uint64, equal bool) {
-	weights = make([]uint64, len(eligible))
-	sums := map[string]uint64{}
-	if s.cfg.LocalityWeighted {
-		for _, i := range eligible {
-			sums[s.members[i].Locality] += uint64(s.members[i].Weight)
-		}
-	}
-	equal = true
-	for n, i := range eligible {
-		m := &s.members[i]
-		weights[n] = uint64(m.Weight)
-		if s.cfg.LocalityWeighted {
-			// A fixed point share of the locality's weight; a locality of weight 0 gets nothing.
-			weights[n] = uint64(m.LocalityWeight) * uint64(m.Weight) << 16 / sums[m.Locality]
-		}
-		equal = equal && weights[n] == weights[0]
-	}
-	if equal && len(weights) > 0 && weights[0] == 0 {
-		for n := range weights {
-			weights[n] = 1
-		}
-	}
-	return weights, equal
-}
-
-func (s *Set) newPicker(eligible []int) picker {
-	weights, equal := s.weights(eligible)
 	base := &random{members: eligible}
 	if !equal {
 		base.ends = cumulative(weights)

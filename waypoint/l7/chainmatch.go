@@ -40,7 +40,7 @@ func (m *chainMatch) find(conn *Conn, sniffed Protocol) *Chain {
 	left = best(left, func(c *chainCriteria) int { return scoreName(c.serverNames, conn.SNI) })
 	left = best(left, func(c *chainCriteria) int { return scoreTransport(c.transport, conn) })
 	left = best(left, func(c *chainCriteria) int { return scoreProtocol(c.protocols, conn, sniffed) })
-	left = best(left, func(c *chainCriteria) int { return scorePrefix(c.directSources, conn.Source.Addr()) })
+	left = best(left, func(c *chainCriteria) int { return scorePrefix(c.directSources, conn.Direct().Addr()) })
 	left = best(left, func(c *chainCriteria) int { return scorePrefix(c.sources, conn.Source.Addr()) })
 	if len(left) == 0 {
 		return nil

@@ -21,6 +21,7 @@ const (
 	inputDestinationIP
 	inputDestinationPort
 	inputSourceIP
+	inputDirectIP
 	inputServerName
 	inputTransport
 	inputProtocol
@@ -66,6 +67,8 @@ func (n *treeNode) find(conn *Conn, sniffed Protocol) *Chain {
 		return n.findIP(conn.Destination.Addr().Unmap(), conn, sniffed)
 	case inputSourceIP:
 		return n.findIP(conn.Source.Addr().Unmap(), conn, sniffed)
+	case inputDirectIP:
+		return n.findIP(conn.Direct().Addr().Unmap(), conn, sniffed)
 	case inputDestinationPort:
 		return n.finish(n.ports[conn.Destination.Port()], conn, sniffed)
 	case inputServerName:
@@ -147,10 +150,13 @@ func (n *treeNode) dependsOnProtocol(conn *Conn) bool {
 	switch n.input {
 	case inputProtocol:
 		return true
-	case inputDestinationIP, inputSourceIP:
+	case inputDestinationIP, inputSourceIP, inputDirectIP:
 		a := conn.Destination.Addr().Unmap()
-		if n.input == inputSourceIP {
+		switch n.input { //nolint:exhaustive // the others are no addresses
+		case inputSourceIP:
 			a = conn.Source.Addr().Unmap()
+		case inputDirectIP:
+			a = conn.Direct().Addr().Unmap()
 		}
 		for i := range n.ips {
 			tables = append(tables, n.ips[i].lookup(a))
@@ -253,7 +259,7 @@ func (t treeCompiler) tree(n *treeNode, p *xdsmatcher.Matcher_MatcherTree) error
 	n.input = input
 	if c := p.GetCustomMatch(); c != nil {
 		m, err := unpack[*xdsmatcher.IPMatcher](c.GetTypedConfig())
-		if err == nil && input != inputDestinationIP && input != inputSourceIP {
+		if err == nil && input != inputDestinationIP && input != inputSourceIP && input != inputDirectIP {
 			err = strict.Errorf("", "an IP matcher needs an address")
 		}
 		if err == nil {
@@ -274,7 +280,7 @@ func (t treeCompiler) tree(n *treeNode, p *xdsmatcher.Matcher_MatcherTree) error
 				return strict.At(strict.AtKey(strict.Errorf("", "is no port"), "map", key), "exact_match_map")
 			}
 			n.ports[uint16(port)] = child
-		case inputDestinationIP, inputSourceIP:
+		case inputDestinationIP, inputSourceIP, inputDirectIP:
 			a, err := netip.ParseAddr(key)
 			if err != nil {
 				return strict.At(strict.AtKey(strict.Errorf("", "is no address"), "map", key), "exact_match_map")
@@ -297,8 +303,10 @@ func compileInput(p *xdscore.TypedExtensionConfig) (treeInput, error) {
 		return inputDestinationIP, nil
 	case *netinputsv3.DestinationPortInput:
 		return inputDestinationPort, nil
-	case *netinputsv3.SourceIPInput, *netinputsv3.DirectSourceIPInput:
+	case *netinputsv3.SourceIPInput:
 		return inputSourceIP, nil
+	case *netinputsv3.DirectSourceIPInput:
+		return inputDirectIP, nil
 	case *netinputsv3.ServerNameInput:
 		return inputServerName, nil
 	case *netinputsv3.TransportProtocolInput:

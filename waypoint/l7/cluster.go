@@ -1,10 +1,12 @@
 package l7
 
 import (
+	"slices"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 
+	"github.com/isthmus-mesh/isthmus/pkg/proxyproto"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7/match"
 )
 
@@ -147,7 +149,9 @@ const (
 // Socket is a transport socket of a cluster.
 type Socket struct {
 	Kind SocketKind
-	TLS  *ClientTLS // of SocketTLS; of SocketInternal what is spoken inside of the tunnel, nil for nothing
+	// Proxy is the version of the PROXY protocol by which the host is told of the client, before anything else; 0 is none.
+	Proxy proxyproto.Version
+	TLS   *ClientTLS // of SocketTLS; of SocketInternal what is spoken inside of the tunnel, nil for nothing
 }
 
 // ClientTLS is an UpstreamTlsContext.
@@ -183,6 +187,11 @@ const (
 	SANEmail
 	SANIP
 )
+
+// TellsClients is whether some hosts are told of the client by the PROXY protocol: connections to them serve one client each.
+func (cl *Cluster) TellsClients() bool {
+	return cl.Socket.Proxy != 0 || slices.ContainsFunc(cl.Sockets, func(m SocketMatch) bool { return m.Socket.Proxy != 0 })
+}
 
 // CompileCluster makes a cluster's table. The error names the field that cannot be honoured.
 func CompileCluster(p *clusterv3.Cluster) (*Cluster, error) { return compileCluster(p) }

@@ -8,6 +8,7 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	httpinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
 	originaldstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
+	proxyprotocolv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/proxy_protocol/v3"
 	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	netrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
@@ -124,6 +125,14 @@ func (l *Listener) listenerFilter(f *listenerv3.ListenerFilter) error {
 		l.InspectHTTP, l.httpOff = true, off
 	case *tlsinspectorv3.TlsInspector:
 		l.InspectTLS, l.tlsOff = true, off
+	case *proxyprotocolv3.ProxyProtocol:
+		switch {
+		case l.Internal || off != nil:
+			return strict.Errorf("typed_config", "proxy_protocol is supported on listeners with sockets only, and always")
+		case l.InspectTLS || l.InspectHTTP:
+			return strict.Errorf("typed_config", "proxy_protocol must come before the filters that look at what follows it")
+		}
+		l.ProxyProtocol = true
 	default:
 		return strict.Errorf("typed_config", "type %s is not supported here", m.ProtoReflect().Descriptor().FullName())
 	}

@@ -7,9 +7,11 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	internalv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/internal_upstream/v3"
+	proxyprotocolv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/proxy_protocol/v3"
 	rawv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
+	"github.com/isthmus-mesh/isthmus/pkg/proxyproto"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7/match"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7/strict"
 )
@@ -49,7 +51,17 @@ func compileSocket(p *corev3.TransportSocket) (Socket, error) {
 		if err == nil && inner.Kind == SocketInternal {
 			err = strict.Errorf("", "an internal socket inside of another is not supported")
 		}
-		return Socket{Kind: SocketInternal, TLS: inner.TLS}, strict.At(err, "typed_config.transport_socket")
+		return Socket{Kind: SocketInternal, TLS: inner.TLS, Proxy: inner.Proxy}, strict.At(err, "typed_config.transport_socket")
+	case *proxyprotocolv3.ProxyProtocolUpstreamTransport:
+		inner, err := compileSocket(m.GetTransportSocket())
+		if err == nil && inner.Proxy != 0 {
+			err = strict.Errorf("", "a PROXY header inside of another is not supported")
+		}
+		inner.Proxy = proxyproto.V1
+		if m.GetConfig().GetVersion() == corev3.ProxyProtocolConfig_V2 {
+			inner.Proxy = proxyproto.V2
+		}
+		return inner, strict.At(err, "typed_config.transport_socket")
 	case *tlsv3.UpstreamTlsContext:
 		c, err := compileClientTLS(m)
 		return Socket{Kind: SocketTLS, TLS: c}, strict.At(err, "typed_config")

@@ -20,6 +20,8 @@ type Listener struct {
 	// InspectTLS and InspectHTTP are the listener filters present: what may be read before a chain is chosen. Whether a connection
 	// is to be looked at is for NeedsSNI and Config.NeedsSniff to say.
 	InspectTLS, InspectHTTP bool
+	// ProxyProtocol is whether every connection begins with a header of the PROXY protocol, before anything else.
+	ProxyProtocol bool
 	// FilterTimeout is how long they may wait for the first bytes (0 is for ever); then the connection is closed, or goes on as if
 	// nothing had been found.
 	FilterTimeout     time.Duration
@@ -162,6 +164,7 @@ type TCPProxy struct {
 	Cluster            string            // when there is one
 	Weighted           []WeightedCluster // when there are several
 	IdleTimeout        time.Duration     // 0 is none
+	MaxDuration        time.Duration     // of a connection; 0 is none
 	MaxConnectAttempts uint32
 	AccessLogs         []*accesslogv3.AccessLog
 	HashSourceIP       bool

@@ -17,6 +17,7 @@ func compileTCP(p *tcpproxyv3.TcpProxy) (*TCPProxy, error) {
 	t := &TCPProxy{
 		StatPrefix: p.GetStatPrefix(), Cluster: p.GetCluster(), IdleTimeout: duration(p.GetIdleTimeout(), time.Hour),
 		MaxConnectAttempts: uint32Or(p.GetMaxConnectAttempts(), 1), AccessLogs: p.GetAccessLog(),
+		MaxDuration: duration(p.GetMaxDownstreamConnectionDuration(), 0),
 	}
 	for _, h := range p.GetHashPolicy() {
 		t.HashSourceIP = t.HashSourceIP || h.GetSourceIp() != nil

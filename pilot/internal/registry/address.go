@@ -27,6 +27,7 @@ type address struct {
 	binding   *ambient.Binding // nil when no waypoint is asked for
 	sidecar   bool
 	unhealthy bool
+	leaving   bool // it is being deleted
 }
 
 func (a *address) key() string { return a.name }
@@ -35,7 +36,7 @@ func (a *address) key() string { return a.name }
 func (a *address) Equal(b *address) bool {
 	x, y := a.bound(), b.bound()
 	return a.name == b.name && a.version == b.version && bytes.Equal(a.content, b.content) && slices.Equal(a.aliases, b.aliases) &&
-		slices.Equal(a.groups, b.groups) && maps.Equal(a.labels, b.labels) && a.sidecar == b.sidecar && x.Waypoint == y.Waypoint && x.Reason == y.Reason
+		slices.Equal(a.groups, b.groups) && maps.Equal(a.labels, b.labels) && a.sidecar == b.sidecar && a.leaving == b.leaving && x.Waypoint == y.Waypoint && x.Reason == y.Reason
 }
 
 // bound is what the workload's own labels ask for.
@@ -92,7 +93,7 @@ func (r *Registry) workloadAddress(w *ambient.Workload) *address {
 	}
 	a := newAddress(w.Proto.Uid, &workload.Address{Type: &workload.Address_Workload{Workload: w.Proto}})
 	a.aliases = workloadAliases(w.Proto)
-	a.labels, a.sidecar, a.unhealthy = w.Labels, w.Sidecar, w.Proto.Status == workload.WorkloadStatus_UNHEALTHY
+	a.labels, a.sidecar, a.unhealthy, a.leaving = w.Labels, w.Sidecar, w.Proto.Status == workload.WorkloadStatus_UNHEALTHY, w.Leaving
 	if w.Binding.Waypoint != "" {
 		a.binding = &w.Binding
 	}

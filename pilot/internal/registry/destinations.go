@@ -147,7 +147,7 @@ func (r *Registry) deriveClusters(destinations coll.Collection[destination]) col
 			Mesh: r.envoyMesh(f), Name: d.name(), Host: d.host, Service: t.service.Proto.Name, Namespace: t.service.Proto.Namespace,
 			Port: d.port, Protocol: envoy.ProtocolOf(t.service.Proto.Ports[t.at].AppProtocol), Subset: d.subset,
 			Policy: t.policy(), Resolution: t.resolution, Proxyless: d.proxy.kind == proxylessScope,
-			SubjectAltNames: t.service.Proto.SubjectAltNames,
+			SubjectAltNames: t.service.Proto.SubjectAltNames, Prefers: t.service.Proto.LoadBalancing,
 		}
 		if t.resolution == envoy.ByEndpoints && !c.Proxyless {
 			c.PeerIdentities = r.sidecarIdentities(f, t)
@@ -183,7 +183,7 @@ func (r *Registry) deriveEndpoints(destinations coll.Collection[destination]) co
 		if !ok || t.resolution != envoy.ByEndpoints {
 			return nil
 		}
-		return []scoped{encodeScoped(d.proxy.key, EndpointType, d.name(), envoy.Assignment(d.name(), r.endpointsOf(f, t)))}
+		return r.assignments(f, t)
 	}, coll.WithEqual(sameScoped))
 }
 
@@ -194,9 +194,10 @@ func (r *Registry) endpointsOf(f coll.Fetch, t target) []envoy.Endpoint {
 	}
 	mesh := r.meshFor(f)
 	all := t.service.Proto.GetLoadBalancing().GetHealthPolicy() == workload.LoadBalancing_ALLOW_ALL
+	unready := !all && r.unready(f, t)
 	var out []envoy.Endpoint
 	for _, kept := range coll.FetchIndex(f, r.routing.workloadsByService, t.service.Key()) {
-		if kept.unhealthy && !all || !hasLabels(kept.labels, t.subset.GetLabels()) {
+		if kept.unhealthy && !all && (!unready || kept.leaving) || !hasLabels(kept.labels, t.subset.GetLabels()) {
 			continue
 		}
 		w := kept.decode()
@@ -206,7 +207,8 @@ func (r *Registry) endpointsOf(f coll.Fetch, t target) []envoy.Endpoint {
 			continue
 		}
 		e := envoy.Endpoint{
-			Address: address, Port: port, Weight: w.Proto.GetCapacity().GetValue(), Workload: describe(w.Proto),
+			Address: address, Port: port, Weight: w.Proto.GetCapacity().GetValue(), Workload: describe(w.Proto), Unhealthy: kept.unhealthy && !all,
+			Node: w.Proto.Node, Network: w.Proto.Network, Cluster: w.Proto.ClusterId, Labels: kept.labels,
 			Locality: envoy.Locality{Region: w.Proto.GetLocality().GetRegion(), Zone: w.Proto.GetLocality().GetZone(), Subzone: w.Proto.GetLocality().GetSubzone()},
 		}
 		if w.Proto.TunnelProtocol == workload.TunnelProtocol_HBONE && t.proxy.kind != proxylessScope && w.Proto.Hostname == "" {

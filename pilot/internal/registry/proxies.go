@@ -24,6 +24,9 @@ import (
 type proxies struct {
 	scopes *coll.Static[scope] // those that have clients
 	active coll.Collection[proxy]
+	// vantages are the places that proxies see endpoints from; opened counts who needs a scope.
+	vantages *coll.Static[vantage]
+	opened   map[string]int
 
 	ports        coll.Collection[servedPort]
 	routes       coll.Collection[routed]
@@ -33,8 +36,9 @@ type proxies struct {
 	destinations coll.Collection[destination]
 	resources    coll.Collection[scoped]
 
-	portsByScope  coll.Index[servedPort, string]
-	chainsByScope coll.Index[servedChains, string]
+	portsByScope    coll.Index[servedPort, string]
+	chainsByScope   coll.Index[servedChains, string]
+	vantagesByScope coll.Index[vantage, string]
 }
 
 // proxy is a scope whose Gateway exists.
@@ -86,8 +90,9 @@ func (r *Registry) deriveProxies() {
 	r.derivePorts()
 	r.deriveGateways()
 	r.deriveCredentials()
+	vantages := r.deriveVantages()
 	destinations := r.deriveDestinations()
-	p.resources = coll.Join("xds",
+	p.resources = coll.Join("xds", vantages,
 		r.deriveClusters(destinations), r.deriveEndpoints(destinations), r.deriveListeners(), r.deriveRouteResources())
 }
 
@@ -147,6 +152,9 @@ func (r *Registry) publishScopes(p Publisher) (stop func()) {
 			if updates[scopeKey] == nil {
 				updates[scopeKey] = map[string]*server.Update{}
 			}
+			if typeURL == "" {
+				continue
+			}
 			u := updates[scopeKey][typeURL]
 			if u == nil {
 				u = &server.Update{TypeURL: typeURL}
@@ -158,18 +166,55 @@ func (r *Registry) publishScopes(p Publisher) (stop func()) {
 				u.Removed = append(u.Removed, name)
 			}
 		}
+		// Endpoints at places come before the clusters that have them, and go after those.
+		var late []string
 		for _, key := range slices.Sorted(maps.Keys(updates)) {
-			if _, active := r.proxies.active.Get(key); !active {
+			of, _, placed := strings.Cut(key, placeMark)
+			if _, active := r.proxies.active.Get(of); !active {
 				p.WithdrawScope(key)
-				continue
+				delete(updates, key)
+			} else if placed {
+				p.PublishScope(key, changes(updates[key])...)
+				late = append(late, key)
 			}
-			var all []server.Update
-			for _, typeURL := range slices.Sorted(maps.Keys(updates[key])) {
-				all = append(all, *updates[key][typeURL])
+		}
+		for _, key := range slices.Sorted(maps.Keys(updates)) {
+			if !strings.Contains(key, placeMark) {
+				p.PublishScope(key, ordered(updates[key])...)
 			}
-			p.PublishScope(key, all...)
+		}
+		for _, key := range late {
+			if gone := removals(updates[key]); len(gone) > 0 {
+				p.PublishScope(key, gone...)
+			}
 		}
 	})
+}
+
+func ordered(updates map[string]*server.Update) []server.Update {
+	var out []server.Update
+	for _, typeURL := range slices.Sorted(maps.Keys(updates)) {
+		out = append(out, *updates[typeURL])
+	}
+	return out
+}
+
+func changes(updates map[string]*server.Update) []server.Update {
+	out := ordered(updates)
+	for i := range out {
+		out[i].Removed = nil
+	}
+	return out
+}
+
+func removals(updates map[string]*server.Update) []server.Update {
+	var out []server.Update
+	for _, u := range ordered(updates) {
+		if len(u.Removed) > 0 {
+			out = append(out, server.Update{TypeURL: u.TypeURL, Removed: u.Removed})
+		}
+	}
+	return out
 }
 
 // classicGateways are those whose selector matches the pods of a router, oldest first. A selector matches everywhere in the mesh.

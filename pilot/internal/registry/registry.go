@@ -117,6 +117,9 @@ func New(mesh Mesh, options ...Option) *Registry {
 	r.newCredentials(r.credentials.byLookup)
 	r.proxies.scopes = coll.NewStatic(r.graph, "scopes", func(s scope) string { return s.key })
 	r.proxies.scopes.MarkSynced()
+	r.proxies.vantages = coll.NewStatic(r.graph, "vantages", func(v vantage) string { return v.key })
+	r.proxies.vantages.MarkSynced()
+	r.proxies.opened = map[string]int{}
 	r.SetMesh(mesh)
 	r.mesh.MarkSynced()
 	r.derive()

@@ -36,17 +36,14 @@ func checkPolicy(path string, p *networkingapi.TrafficPolicy, note func(path, wh
 	if p.GetTunnel() != nil {
 		note(path+".tunnel", "tunnels are not supported")
 	}
-	if p.GetProxyProtocol() != nil {
-		note(path+".proxyProtocol", "the PROXY protocol is not spoken")
-	}
 	for i, port := range p.GetPortLevelSettings() {
 		checkSettings(fmt.Sprintf("%s.portLevelSettings[%d]", path, i), port.GetLoadBalancer(), port.GetTls(), note)
 	}
 }
 
 func checkSettings(path string, lb *networkingapi.LoadBalancerSettings, tls *networkingapi.ClientTLSSettings, note func(path, why string)) {
-	if l := lb.GetLocalityLbSetting(); l != nil && (len(l.GetDistribute()) > 0 || len(l.GetFailover()) > 0 || len(l.GetFailoverPriority()) > 0) {
-		note(path+".loadBalancer.localityLbSetting", "localities are not preferred")
+	if lb.GetZoneAwareLbSetting() != nil {
+		note(path+".loadBalancer.zoneAwareLbSetting", "is not for ambient meshes; use localityLbSetting")
 	}
 	if tls.GetCredentialName() != "" {
 		note(path+".tls.credentialName", "credentials are not served; name files")

@@ -40,7 +40,8 @@ type scope struct {
 	labels    map[string]string // of the pods, for routers: selectors are matched against them
 }
 
-// ScopeOf names the scope of a proxy, empty for types that everybody gets the same of. Proxies of one Gateway share a scope. What is
+// ScopeOf names the scope of a proxy, empty for types that everybody gets the same of. Proxies of one Gateway share a scope; for
+// endpoints it is divided by place, see proxyPlace. What is
 // no proxy that we configure gets a scope in which nothing is ever published, as an empty configuration would be wrong.
 func ScopeOf(node *corev3.Node, peer server.Peer, typeURL string) string {
 	switch typeURL {
@@ -165,7 +166,14 @@ type scopes struct{ r *Registry }
 
 // ScopeOf implements server.Scopes.
 func (s scopes) ScopeOf(node *corev3.Node, peer server.Peer, typeURL string) string {
-	return ScopeOf(node, peer, typeURL)
+	key := ScopeOf(node, peer, typeURL)
+	if typeURL != EndpointType || parseScope(key).kind == unsupported {
+		return key
+	}
+	if place := s.r.proxyPlace(node); place != "" {
+		key += placeMark + place
+	}
+	return key
 }
 
 // Open implements server.Scopes.
@@ -178,7 +186,11 @@ func (s scopes) Open(key string) {
 		s.r.credentials.scopes.Set(secrets)
 		return
 	}
-	s.r.proxies.scopes.Set(parseScope(key))
+	if v, ok := parseVantage(key); ok {
+		s.r.openVantage(v)
+		return
+	}
+	s.r.openScope(key)
 }
 
 // Close implements server.Scopes.
@@ -191,5 +203,9 @@ func (s scopes) Close(key string) {
 		s.r.credentials.scopes.Delete(key)
 		return
 	}
-	s.r.proxies.scopes.Delete(key)
+	if v, ok := parseVantage(key); ok {
+		s.r.closeVantage(v)
+		return
+	}
+	s.r.closeScope(key)
 }

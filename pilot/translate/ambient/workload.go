@@ -23,6 +23,8 @@ type Workload struct {
 	Labels map[string]string
 	// Sidecar says that a proxy beside the workload takes mutual TLS of the mesh at its ports.
 	Sidecar bool
+	// Leaving says that the workload is being deleted.
+	Leaving bool
 	// Binding says which waypoint the workload itself asks for.
 	Binding Binding
 }
@@ -32,7 +34,7 @@ func (w *Workload) Key() string { return w.Proto.Uid }
 
 // Equal compares by content.
 func (w *Workload) Equal(o *Workload) bool {
-	return proto.Equal(w.Proto, o.Proto) && mapsEqual(w.Labels, o.Labels) && w.Sidecar == o.Sidecar && w.Binding.Waypoint == o.Binding.Waypoint && w.Binding.Reason == o.Binding.Reason
+	return proto.Equal(w.Proto, o.Proto) && mapsEqual(w.Labels, o.Labels) && w.Sidecar == o.Sidecar && w.Leaving == o.Leaving && w.Binding.Waypoint == o.Binding.Waypoint && w.Binding.Reason == o.Binding.Reason
 }
 
 // Surroundings is what a workload's translation depends on beside its own object.
@@ -70,7 +72,7 @@ func PodWorkload(in Surroundings, pod *Pod) *Workload {
 		WorkloadType:      workload.WorkloadType_POD,
 		WorkloadName:      name,
 		ClusterId:         in.Mesh.ClusterID,
-		Locality:          podLocality(pod, in.Node),
+		Locality:          PodLocality(pod, in.Node),
 	}
 	if pod.HostNetwork {
 		w.NetworkMode = workload.NetworkMode_HOST_NETWORK
@@ -93,7 +95,9 @@ func PodWorkload(in Surroundings, pod *Pod) *Workload {
 			w.Services[s.Key()] = servicePorts(s, func(name string) uint32 { return containerPort(pod, name) }, nil)
 		}
 	}
-	return finish(in, w, pod.Labels)
+	out := finish(in, w, pod.Labels)
+	out.Leaving = pod.DeletionTimestamp != nil
+	return out
 }
 
 // finish adds what follows from labels: policies and the waypoint.
@@ -148,7 +152,8 @@ func canonicalName(labels map[string]string, workloadName string) (name, revisio
 		cmp.Or(labels[labelCanonicalRevision], labels["app.kubernetes.io/version"], labels["version"], "latest")
 }
 
-func podLocality(pod *Pod, node *corev1.Node) *workload.Locality {
+// PodLocality is what the label of the pod says, else its node; nil when neither does. The node may be nil.
+func PodLocality(pod *Pod, node *corev1.Node) *workload.Locality {
 	if text := pod.Labels[labelLocality]; text != "" {
 		return parseLocality(strings.ReplaceAll(text, ".", "/"))
 	}

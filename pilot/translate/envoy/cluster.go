@@ -15,6 +15,8 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 	networkingapi "istio.io/api/networking/v1alpha3"
+
+	"github.com/isthmus-mesh/isthmus/pkg/api/workload"
 )
 
 // Keys of metadata.
@@ -63,6 +65,8 @@ type Cluster struct {
 	Proxyless bool
 	// SubjectAltNames of the service, for TLS that does not name its own.
 	SubjectAltNames []string
+	// Prefers is which endpoints the service itself wants to be preferred.
+	Prefers *workload.LoadBalancing
 	// PeerIdentities are those of the endpoints that take mutual TLS of the mesh; without any it is one of the mesh's.
 	PeerIdentities []string
 }

@@ -30,6 +30,9 @@ type Endpoint struct {
 	Locality  Locality
 	// Workload describes it in telemetry: name;namespace;canonical name;canonical revision;cluster.
 	Workload string
+	// Node, Network, Cluster and Labels are what a proxy may prefer an endpoint by; see [Localities].
+	Node, Network, Cluster string
+	Labels                 map[string]string
 }
 
 // Locality is where an endpoint runs.
@@ -41,20 +44,37 @@ func compareLocality(a, b Locality) int {
 
 // Assignment is the endpoints of a cluster. Their order does not matter.
 func Assignment(cluster string, endpoints []Endpoint) *endpointv3.ClusterLoadAssignment {
-	sorted := slices.Clone(endpoints)
-	slices.SortFunc(sorted, func(a, b Endpoint) int {
-		return cmp.Or(compareLocality(a.Locality, b.Locality), strings.Compare(a.Address, b.Address), cmp.Compare(a.Port, b.Port), a.Waypoint.Compare(b.Waypoint))
+	return assignment(cluster, endpoints, func(*Endpoint) int { return 0 })
+}
+
+// assignment groups endpoints by what they are preferred by, the lowest first, and by where they are.
+func assignment(cluster string, endpoints []Endpoint, priority func(*Endpoint) int) *endpointv3.ClusterLoadAssignment {
+	type ranked struct {
+		*Endpoint
+		rank int
+	}
+	sorted := make([]ranked, len(endpoints))
+	for i := range endpoints {
+		sorted[i] = ranked{&endpoints[i], priority(&endpoints[i])}
+	}
+	slices.SortFunc(sorted, func(a, b ranked) int {
+		return cmp.Or(cmp.Compare(a.rank, b.rank), compareLocality(a.Locality, b.Locality), strings.Compare(a.Address, b.Address),
+			cmp.Compare(a.Port, b.Port), a.Waypoint.Compare(b.Waypoint))
 	})
 	out := &endpointv3.ClusterLoadAssignment{ClusterName: cluster}
 	var group *endpointv3.LocalityLbEndpoints
-	var at Locality
+	var last ranked
+	level := uint32(0) // priorities have no gaps
 	for _, e := range sorted {
-		if group == nil || e.Locality != at {
-			at = e.Locality
-			group = &endpointv3.LocalityLbEndpoints{LoadBalancingWeight: u32(0)}
-			group.Locality = &corev3.Locality{Region: at.Region, Zone: at.Zone, SubZone: at.Subzone}
+		if group != nil && e.rank != last.rank {
+			level++
+		}
+		if group == nil || e.Locality != last.Locality || e.rank != last.rank {
+			group = &endpointv3.LocalityLbEndpoints{LoadBalancingWeight: u32(0), Priority: level}
+			group.Locality = &corev3.Locality{Region: e.Locality.Region, Zone: e.Locality.Zone, SubZone: e.Locality.Subzone}
 			out.Endpoints = append(out.Endpoints, group)
 		}
+		last = e
 		weight := max(1, e.Weight)
 		group.LoadBalancingWeight.Value += weight
 		group.LbEndpoints = append(group.LbEndpoints, e.resource(weight))

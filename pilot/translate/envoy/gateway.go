@@ -8,6 +8,8 @@ import (
 	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/isthmus-mesh/isthmus/pilot/translate/gateway"
 )
@@ -75,11 +77,14 @@ func (g Gateway) listener(s gateway.Server) *listenerv3.Listener {
 	if len(l.FilterChains) == 0 {
 		return nil
 	}
+	if g.Mesh.Config.GetDefaultConfig().GetGatewayTopology().GetProxyProtocol() != nil {
+		l.ListenerFilters = append(l.ListenerFilters, proxyProtocolFilter()) // before those that look at what follows
+	}
 	if bySNI {
-		l.ListenerFilters = []*listenerv3.ListenerFilter{{
+		l.ListenerFilters = append(l.ListenerFilters, &listenerv3.ListenerFilter{
 			Name:       "envoy.filters.listener.tls_inspector",
 			ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: pack(&tlsinspectorv3.TlsInspector{})},
-		}}
+		})
 	}
 	return l
 }
@@ -107,7 +112,8 @@ func cidrRanges(prefixes []string) []*corev3.CidrRange {
 	return out
 }
 
-// ForwardTCP is the filter that carries connections where a route says. statPrefix is empty for the first target's name.
+// ForwardTCP is the filter that carries connections where a route says. statPrefix is empty for the first target's name. What the first
+// target says of connections holds for all.
 func ForwardTCP(mesh Mesh, statPrefix string, route gateway.TCPRoute) *listenerv3.Filter {
 	targets := route.Targets
 	if len(targets) == 0 {
@@ -116,21 +122,28 @@ func ForwardTCP(mesh Mesh, statPrefix string, route gateway.TCPRoute) *listenerv
 	if statPrefix == "" {
 		statPrefix = targets[0].Cluster
 	}
-	if len(targets) == 1 {
-		return tcpProxy(mesh, statPrefix, targets[0].Cluster)
-	}
-	weighted := &tcpv3.TcpProxy_WeightedCluster{}
-	for _, t := range targets {
-		if t.Weight > 0 {
-			weighted.Clusters = append(weighted.Clusters, &tcpv3.TcpProxy_WeightedCluster_ClusterWeight{Name: t.Cluster, Weight: t.Weight})
+	out := &tcpv3.TcpProxy{StatPrefix: statPrefix, ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: targets[0].Cluster}, AccessLog: mesh.accessLogs()}
+	if len(targets) > 1 {
+		weighted := &tcpv3.TcpProxy_WeightedCluster{}
+		for _, t := range targets {
+			if t.Weight > 0 {
+				weighted.Clusters = append(weighted.Clusters, &tcpv3.TcpProxy_WeightedCluster_ClusterWeight{Name: t.Cluster, Weight: t.Weight})
+			}
 		}
+		if len(weighted.Clusters) == 0 {
+			return tcpProxy(mesh, statPrefix, BlackHole)
+		}
+		out.ClusterSpecifier = &tcpv3.TcpProxy_WeightedClusters{WeightedClusters: weighted}
 	}
-	if len(weighted.Clusters) == 0 {
-		return tcpProxy(mesh, statPrefix, BlackHole)
+	said := targets[0].TCPSettings
+	if said.Idle != nil {
+		out.IdleTimeout = durationpb.New(*said.Idle)
 	}
-	return networkFilter(tcpProxyFilter, &tcpv3.TcpProxy{
-		StatPrefix:       statPrefix,
-		ClusterSpecifier: &tcpv3.TcpProxy_WeightedClusters{WeightedClusters: weighted},
-		AccessLog:        mesh.accessLogs(),
-	})
+	if said.Lifetime != nil {
+		out.MaxDownstreamConnectionDuration = durationpb.New(*said.Lifetime)
+	}
+	if said.BySource {
+		out.HashPolicy = []*typev3.HashPolicy{{PolicySpecifier: &typev3.HashPolicy_SourceIp_{SourceIp: &typev3.HashPolicy_SourceIp{}}}}
+	}
+	return networkFilter(tcpProxyFilter, out)
 }

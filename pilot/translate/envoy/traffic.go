@@ -1,13 +1,16 @@
 package envoy
 
 import (
+	"cmp"
 	"strings"
+	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 	networkingapi "istio.io/api/networking/v1alpha3"
 )
@@ -66,6 +69,7 @@ func (c Cluster) applyPolicy(out *clusterv3.Cluster) {
 	c.applyKeepalive(out, pool.GetTcp().GetTcpKeepalive())
 	c.applyBalancer(out, c.Policy.GetLoadBalancer())
 	applyOutlier(out, c.Policy.GetOutlierDetection())
+	c.applyLocalities(out)
 	applyRetryBudget(out, c.Policy.GetRetryBudget())
 	if options := c.httpOptions(pool); options != nil && !c.Proxyless {
 		out.TypedExtensionProtocolOptions = map[string]*anypb.Any{httpOptions: pack(options)}
@@ -73,6 +77,7 @@ func (c Cluster) applyPolicy(out *clusterv3.Cluster) {
 	if c.Proxyless {
 		return
 	}
+	defer c.applyProxyProtocol(out)
 	if c.Resolution == ByEndpoints && out.GetType() == clusterv3.Cluster_EDS {
 		out.TransportSocketMatches = c.transports()
 		return
@@ -130,6 +135,13 @@ func (c Cluster) httpOptions(pool *networkingapi.ConnectionPoolSettings) *httpv3
 	if n := h.GetMaxConcurrentStreams(); n > 0 {
 		http2.MaxConcurrentStreams = u32(uint32(n))
 	}
+	if k := h.GetHttp2KeepAlive(); k.GetInterval().AsDuration() > 0 {
+		// Envoy refuses what is shorter than a millisecond.
+		interval := max(k.GetInterval().AsDuration(), time.Millisecond)
+		http2.ConnectionKeepalive = &corev3.KeepaliveSettings{
+			Interval: durationpb.New(interval), Timeout: durationpb.New(max(cmp.Or(k.GetTimeout().AsDuration(), interval), time.Millisecond)),
+		}
+	}
 	out := &httpv3.HttpProtocolOptions{CommonHttpProtocolOptions: commonHTTP(pool)}
 	switch {
 	case !c.Protocol.HTTP():
@@ -180,11 +192,11 @@ func (c Cluster) applyBalancer(out *clusterv3.Cluster, lb *networkingapi.LoadBal
 	}
 	switch policy := lb.GetLbPolicy().(type) {
 	case *networkingapi.LoadBalancerSettings_Simple:
-		c.applySimple(out, policy.Simple, lb.GetWarmup())
+		c.applySimple(out, policy.Simple, Warmup(lb))
 	case *networkingapi.LoadBalancerSettings_ConsistentHash:
 		applyHash(out, policy.ConsistentHash)
 	default:
-		c.applySimple(out, networkingapi.LoadBalancerSettings_UNSPECIFIED, lb.GetWarmup())
+		c.applySimple(out, networkingapi.LoadBalancerSettings_UNSPECIFIED, Warmup(lb))
 	}
 }
 
@@ -211,6 +223,17 @@ func (c Cluster) applySimple(out *clusterv3.Cluster, simple networkingapi.LoadBa
 	}
 }
 
+// Warmup is how long, and how, new endpoints are spared; nil for not at all.
+func Warmup(lb *networkingapi.LoadBalancerSettings) *networkingapi.WarmupConfiguration {
+	if w := lb.GetWarmup(); w != nil {
+		return w
+	}
+	if d := lb.GetWarmupDurationSecs(); d != nil { //nolint:staticcheck // the older way to ask for it
+		return &networkingapi.WarmupConfiguration{Duration: d}
+	}
+	return nil
+}
+
 func slowStart(w *networkingapi.WarmupConfiguration) *clusterv3.Cluster_SlowStartConfig {
 	if w.GetDuration() == nil {
 		return nil
@@ -223,6 +246,21 @@ func slowStart(w *networkingapi.WarmupConfiguration) *clusterv3.Cluster_SlowStar
 		out.Aggression = &corev3.RuntimeDouble{DefaultValue: w.GetAggression().GetValue()}
 	}
 	return out
+}
+
+// applyLocalities lets the weights of localities count. Where endpoints that are not ready are known, too, none of them is used however
+// many there are.
+func (c Cluster) applyLocalities(out *clusterv3.Cluster) {
+	localities := c.Mesh.Localities(c.Policy, c.Prefers)
+	if c.Proxyless || !localities.Weighted() || out.GetType() == clusterv3.Cluster_ORIGINAL_DST {
+		return
+	}
+	out.CommonLbConfig.LocalityConfigSpecifier = &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig_{
+		LocalityWeightedLbConfig: &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig{},
+	}
+	if localities.Failover() && out.CommonLbConfig.HealthyPanicThreshold == nil {
+		out.CommonLbConfig.HealthyPanicThreshold = &typev3.Percent{}
+	}
 }
 
 // defaultRingSize is Istio's.
@@ -285,13 +323,16 @@ func enforced(n *wrapperspb.UInt32Value) uint32 {
 	return 100
 }
 
+// defaultMinRetries are those that a budget allows however few requests there are, unless it says otherwise.
+const defaultMinRetries = 3
+
 func applyRetryBudget(out *clusterv3.Cluster, b *networkingapi.TrafficPolicy_RetryBudget) {
 	if b == nil {
 		return
 	}
 	limits := out.CircuitBreakers.Thresholds[0]
 	limits.MaxRetries = nil
-	limits.RetryBudget = &clusterv3.CircuitBreakers_Thresholds_RetryBudget{MinRetryConcurrency: u32(b.GetMinRetryConcurrency())}
+	limits.RetryBudget = &clusterv3.CircuitBreakers_Thresholds_RetryBudget{MinRetryConcurrency: u32(cmp.Or(b.GetMinRetryConcurrency(), defaultMinRetries))}
 	if p := b.GetPercent(); p != nil {
 		limits.RetryBudget.BudgetPercent = &typev3.Percent{Value: p.GetValue()}
 	}

@@ -26,7 +26,8 @@ func WaypointTCP(v View, in WaypointInput) ([]TCPRoute, []route.Problem) {
 		out = append(t.tlsRoutes(vs, []string{meshGateway}), t.tcpRoutes(vs, []string{meshGateway})...)
 	}
 	if n := len(out); n == 0 || !out[n-1].all() {
-		out = append(out, TCPRoute{Targets: []TCPTarget{{Cluster: t.cluster(in.Service.Hostname, in.Port.Number, ""), Weight: 1}}})
+		own := destinationTarget{host: in.Service.Hostname, port: in.Port.Number, cluster: t.cluster(in.Service.Hostname, in.Port.Number, "")}
+		out = append(out, TCPRoute{Targets: []TCPTarget{{Cluster: own.cluster, Weight: 1, TCPSettings: t.tcpSettings(own)}}})
 	}
 	return out, t.problems
 }
@@ -257,7 +258,7 @@ func (t *translation) tcpTargets(vs *networkingv1.VirtualService, path *field.Pa
 			weight = 1
 		}
 		if weight > 0 {
-			out = append(out, TCPTarget{Cluster: to.cluster, Weight: weight})
+			out = append(out, TCPTarget{Cluster: to.cluster, Weight: weight, TCPSettings: t.tcpSettings(to)})
 		}
 	}
 	if len(out) == 0 {

@@ -160,7 +160,7 @@ func TestWaypointTCP(t *testing.T) {
 	if !slices.Equal(routes[0].SNI, []string{"a.test"}) || !slices.Equal(routes[1].Destinations, []string{"10.0.0.0/8", "10.0.0.1/32"}) {
 		t.Errorf("%+v", routes)
 	}
-	if want := []TCPTarget{{"c", 80}, {"d", 20}}; !slices.Equal(routes[2].Targets, want) {
+	if want := []TCPTarget{{Cluster: "c", Weight: 80}, {Cluster: "d", Weight: 20}}; !slices.Equal(routes[2].Targets, want) {
 		t.Errorf("%+v", routes[2].Targets)
 	}
 	wrong := slices.DeleteFunc(slices.Clone(problems), func(p route.Problem) bool { return p.Missing })

@@ -56,4 +56,5 @@ type TCPRoute struct {
 type TCPTarget struct {
 	Cluster string
 	Weight  uint32
+	TCPSettings
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/pkg/certs"
 	"github.com/isthmus-mesh/isthmus/pkg/hbone"
+	"github.com/isthmus-mesh/isthmus/pkg/proxyproto"
 )
 
 // seen is what a backend received; it is the body of its answer.
@@ -31,6 +32,7 @@ type seen struct {
 	Host     string            `json:"host"`
 	Headers  map[string]string `json:"headers"`
 	Body     string            `json:"body,omitempty"`
+	Client   string            `json:"client,omitempty"` // address that a PROXY header told
 }
 
 // backends are all serving pods. What a request with the header x-echo-key met is remembered under that key.
@@ -175,6 +177,17 @@ func (b *backends) conn(w workload, peer string, c net.Conn) {
 	if err != nil {
 		return
 	}
+	client := ""
+	if text := string(first); text == "PROX" || text == "\r\n\r\n" {
+		header, err := proxyproto.Read(r)
+		if err != nil {
+			return
+		}
+		client = header.Source.Addr().String()
+		if first, err = r.Peek(4); err != nil {
+			return
+		}
+	}
 	if bytes.HasPrefix(first, []byte("line")) {
 		lines(w, c, r)
 		return
@@ -184,7 +197,7 @@ func (b *backends) conn(w workload, peer string, c net.Conn) {
 	protocols.SetUnencryptedHTTP2(true)
 	server := &http.Server{
 		Protocols: protocols, ErrorLog: log.New(io.Discard, "", 0), ReadHeaderTimeout: time.Minute,
-		Handler: http.HandlerFunc(func(rw http.ResponseWriter, rq *http.Request) { b.answer(w, peer, rw, rq) }),
+		Handler: http.HandlerFunc(func(rw http.ResponseWriter, rq *http.Request) { b.answer(w, peer, client, rw, rq) }),
 	}
 	l := newOneConn(peeked{c, r})
 	server.Serve(l)
@@ -203,7 +216,7 @@ func lines(w workload, c net.Conn, r *bufio.Reader) {
 	}
 }
 
-func (b *backends) answer(w workload, peer string, rw http.ResponseWriter, r *http.Request) {
+func (b *backends) answer(w workload, peer, client string, rw http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	attempt := 1
 	if key := r.Header.Get(echoKey); key != "" {
@@ -242,7 +255,7 @@ func (b *backends) answer(w workload, peer string, rw http.ResponseWriter, r *ht
 	rw.Header().Set("Content-Type", "application/json")
 	rw.WriteHeader(status)
 	json.NewEncoder(rw).Encode(seen{
-		Workload: w.name, Peer: peer, Protocol: r.Proto, Method: r.Method, Path: r.RequestURI, Host: r.Host, Headers: headers, Body: string(body),
+		Workload: w.name, Peer: peer, Protocol: r.Proto, Method: r.Method, Path: r.RequestURI, Host: r.Host, Headers: headers, Body: string(body), Client: client,
 	})
 }
 

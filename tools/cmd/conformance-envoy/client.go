@@ -19,6 +19,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/pkg/certs"
 	"github.com/isthmus-mesh/isthmus/pkg/hbone"
+	"github.com/isthmus-mesh/isthmus/pkg/proxyproto"
 )
 
 const requestTimeout = 20 * time.Second
@@ -32,11 +33,12 @@ type result struct {
 	seen     *seen // nil when no backend answered
 	refused  string
 	took     time.Duration
-	attempts []string // workloads that were met
-	met      []string // workloads that have answered, of several requests, sorted
-	statuses []int    // that came, of several requests, sorted
-	tls      string   // how a handshake went
-	log      string   // line of the access log, after the key
+	attempts []string       // workloads that were met
+	met      []string       // workloads that have answered, of several requests, sorted
+	statuses []int          // that came, of several requests, sorted
+	shares   map[string]int // how many of several requests each workload has answered, in percent
+	tls      string         // how a handshake went
+	log      string         // line of the access log, after the key
 }
 
 // send sends a request through a proxy, as often as it says.
@@ -60,6 +62,9 @@ func (b *testbed) sendOnce(ctx context.Context, p *proxy, r request) (*result, e
 		return nil, err
 	}
 	defer conn.Close()
+	if err := b.introduce(conn, r); err != nil {
+		return nil, err
+	}
 	tlsFacts := ""
 	if r.TLS != "" {
 		config, err := b.clientTLS(r)
@@ -168,6 +173,33 @@ type tunnelled struct {
 func (t tunnelled) Close() error {
 	t.Conn.Close()
 	return t.conn.Close()
+}
+
+// introduce sends a PROXY header, to gateways that want one.
+func (b *testbed) introduce(conn net.Conn, r request) error {
+	if r.Via == "waypoint" || r.Via == "" || b.proxied == "" && r.Proxy == "" || r.Proxy == "none" {
+		return nil
+	}
+	text := strings.NewReplacer(`\r`, "\r", `\n`, "\n", `\0`, "\x00").Replace(orDefault(r.Proxy, b.proxied))
+	version, addresses, _ := strings.Cut(text, " ")
+	v := map[string]proxyproto.Version{"v1": proxyproto.V1, "v2": proxyproto.V2}[version]
+	if v == 0 {
+		_, err := io.WriteString(conn, text)
+		return err
+	}
+	var header proxyproto.Header
+	if addresses != "own" {
+		from, to, _ := strings.Cut(addresses, " ")
+		var err error
+		if header.Source, err = netip.ParseAddrPort(from); err != nil {
+			return err
+		}
+		if header.Destination, err = netip.ParseAddrPort(to); err != nil {
+			return err
+		}
+	}
+	_, err := conn.Write(header.Append(nil, v))
+	return err
 }
 
 func (b *testbed) client(name string) (workload, error) {

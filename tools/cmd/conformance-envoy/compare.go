@@ -51,6 +51,9 @@ func facts(r *result, want want) []string {
 	if s.Body != "" {
 		add("backend saw body: %q", s.Body)
 	}
+	if s.Client != "" {
+		add("backend was told of the client %s", s.Client)
+	}
 	for _, k := range sortedKeys(s.Headers) {
 		if v := s.Headers[k]; k != "x-echo-key" {
 			add("backend saw %s: %s", k, value(k, v))
@@ -117,6 +120,9 @@ func differences(envoy, ours []string) []string {
 	return out
 }
 
+// tolerance is by how many percent a share may be off: engines begin anywhere in their order of hosts.
+const tolerance = 8
+
 // unmet are the expectations that a result does not meet.
 func unmet(r *result, w want) []string {
 	var out []string
@@ -145,6 +151,7 @@ func unmet(r *result, w want) []string {
 		{"method", s.Method, w.Method},
 		{"path", s.Path, w.Path},
 		{"host", s.Host, w.Host},
+		{"client that the backend was told of", s.Client, w.Client},
 	} {
 		if c.want != "" {
 			check(c.what, c.got, c.want)
@@ -155,6 +162,11 @@ func unmet(r *result, w want) []string {
 	}
 	if len(w.Statuses) > 0 && !slices.Equal(r.statuses, w.Statuses) {
 		out = append(out, fmt.Sprintf("the statuses are %v, want %v", r.statuses, w.Statuses))
+	}
+	for _, k := range sortedKeys(w.Shares) {
+		if got := r.shares[k]; got < w.Shares[k]-tolerance || got > w.Shares[k]+tolerance {
+			out = append(out, fmt.Sprintf("%s has answered %d %% of the requests, want about %d", k, got, w.Shares[k]))
+		}
 	}
 	if len(w.AnyOf) > 0 && !slices.Contains(w.AnyOf, s.Workload) {
 		out = append(out, fmt.Sprintf("workload is %q, want one of %v", s.Workload, w.AnyOf))

@@ -24,6 +24,10 @@ type fixture struct {
 	logs bool
 	// waypointFor is the label of the waypoint; service when empty.
 	waypointFor string
+	// world is what of the small world is different.
+	world variation
+	// proxied is the PROXY header that gateways are sent where a request does not say another one.
+	proxied string
 	// random is how many random requests there are, to httpbin.
 	random int
 
@@ -39,7 +43,9 @@ type table struct {
 	Logs        bool           `json:"logs"`
 	WaypointFor string         `json:"waypointFor"`
 	Random      int            `json:"random"`
-	Requests    []request      `json:"requests"`
+	Proxied     string         `json:"proxied"`
+	variation
+	Requests []request `json:"requests"`
 }
 
 // request is one line of the table; tests/conformance/README.md describes its fields.
@@ -66,6 +72,8 @@ type request struct {
 	TLSMax      string `json:"tlsMax"`
 	Cipher      string `json:"cipher"`
 	Certificate string `json:"certificate"`
+	// Proxy is the PROXY header before everything: v1 or v2 and two addresses, or own; other text is sent as it is; none.
+	Proxy string `json:"proxy"`
 	// Repeat is how often the request is sent, Together how many of them at once; the last answer is compared, and what Distinct and
 	// Statuses say of all. Cookie sends back the cookie that the first answer sets.
 	Repeat   int    `json:"repeat"`
@@ -107,8 +115,12 @@ type want struct {
 	MaxMS    int      `json:"maxMS"`
 	AnyOf    []string `json:"anyOf"` // workloads
 	// Distinct is how many workloads have answered, Statuses which ones there were, sorted, of requests that are repeated.
-	Distinct int   `json:"distinct"`
-	Statuses []int `json:"statuses"`
+	Distinct int `json:"distinct"`
+	// Shares are how many of them each workload has answered, in percent, give or take a few.
+	Shares map[string]int `json:"shares"`
+	// Client is the address that the backend was told of by a PROXY header.
+	Client   string `json:"client"`
+	Statuses []int  `json:"statuses"`
 	// TLS is part of the line about the handshake.
 	TLS string `json:"tls"`
 	// Refused: the connection ends without an answer.
@@ -189,6 +201,10 @@ func (f *fixture) add(t table, samples string) error {
 	f.noGenerated = f.noGenerated || t.NoGenerated
 	f.logs = f.logs || t.Logs
 	f.random = max(f.random, t.Random)
+	f.proxied = orDefault(t.Proxied, f.proxied)
+	if len(t.Localities)+len(t.Unready) > 0 {
+		f.world = t.variation
+	}
 	f.waypointFor = orDefault(t.WaypointFor, f.waypointFor)
 	f.requests = append(f.requests, t.Requests...)
 	return nil

@@ -12,11 +12,13 @@ import (
 func (b *testbed) sendOften(ctx context.Context, p *proxy, r request) (*result, error) {
 	var last *result
 	met, statuses := map[string]bool{}, map[int]bool{}
+	count := map[string]int{}
 	note := func(got *result) {
 		last = got
 		statuses[got.status] = true
 		if got.seen != nil {
 			met[got.seen.Workload] = true
+			count[got.seen.Workload]++
 		}
 	}
 	for left := r.Repeat; left > 0; {
@@ -41,6 +43,10 @@ func (b *testbed) sendOften(ctx context.Context, p *proxy, r request) (*result, 
 	}
 	out := *last
 	out.met, out.statuses = slices.Sorted(maps.Keys(met)), slices.Sorted(maps.Keys(statuses))
+	out.shares = map[string]int{}
+	for name, n := range count {
+		out.shares[name] = 100 * n / r.Repeat
+	}
 	return &out, nil
 }
 

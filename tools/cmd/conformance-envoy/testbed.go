@@ -29,6 +29,7 @@ type testbed struct {
 	proxies map[string][]*proxy
 	keys    atomic.Int64
 	stage   int
+	proxied string // PROXY header that gateways want to see
 	acked   map[string]bool
 	logRead int64 // how much of the control plane's log has been looked at
 }
@@ -116,7 +117,7 @@ func (b *testbed) startPilot(ctx context.Context) error {
 	if err := b.edge.write(filepath.Join(b.dir, "ca")); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(b.dir, "config", "world.yaml"), []byte(worldYAML("service")), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(b.dir, "config", "world.yaml"), []byte(worldYAML("service", variation{})), 0o600); err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(b.dir, "mesh.yaml"), []byte("trustDomain: cluster.local\n"), 0o600); err != nil {
@@ -178,11 +179,12 @@ func pause(ctx context.Context, d time.Duration) {
 func (b *testbed) apply(ctx context.Context, f *fixture) error {
 	b.stage++
 	marker := fmt.Sprintf("%s-%d", f.name, b.stage)
+	b.proxied = f.proxied
 	mesh := "trustDomain: cluster.local\n" + f.mesh
 	if err := replaceFile(filepath.Join(b.dir, "mesh.yaml"), mesh); err != nil {
 		return err
 	}
-	if err := replaceFile(filepath.Join(b.dir, "config", "world.yaml"), worldYAML(orDefault(f.waypointFor, "service"))); err != nil {
+	if err := replaceFile(filepath.Join(b.dir, "config", "world.yaml"), worldYAML(orDefault(f.waypointFor, "service"), f.world)); err != nil {
 		return err
 	}
 	keys, err := os.ReadFile(filepath.Join(b.dir, "ca", "jwks.json"))

@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -32,6 +34,7 @@ type service struct {
 	version         string // value of the label version, if that selects too
 	ports           []servicePort
 	labels          map[string]string
+	annotations     map[string]string
 }
 
 type servicePort struct {
@@ -141,6 +144,9 @@ func services() []service {
 		app, version, _ := strings.Cut(v, "-")
 		all = append(all, service{name: v, selector: app, version: version, ports: http(9080, 9080)})
 	}
+	all = append(all, service{
+		name: "nearby", selector: "httpbin", ports: http(8000, 8080), annotations: map[string]string{"networking.istio.io/traffic-distribution": "PreferClose"},
+	})
 	for i := range all {
 		s := &all[i]
 		s.vip = netip.AddrFrom4([4]byte{10, 96, 0, byte(i + 10)})
@@ -156,8 +162,19 @@ func services() []service {
 
 func (s service) host() string { return s.name + "." + s.namespace + ".svc.cluster.local" }
 
+// variation is what a fixture has different in the world.
+type variation struct {
+	// Localities of pods: region/zone/subzone. Those of proxies are always the same.
+	Localities map[string]string `json:"localities"`
+	// Unready are pods that run, and are not ready.
+	Unready []string `json:"unready"`
+}
+
+// proxyLocality is where all proxies run.
+const proxyLocality = "region1/zone1/sub1"
+
 // worldYAML are the manifests that every fixture adds to. The waypoint is for service, workload or all.
-func worldYAML(waypointFor string) string {
+func worldYAML(waypointFor string, v variation) string {
 	var b strings.Builder
 	doc := func(format string, args ...any) { fmt.Fprintf(&b, format+"---\n", args...) }
 	doc("apiVersion: v1\nkind: Namespace\nmetadata: {name: default, labels: {istio.io/dataplane-mode: ambient, istio.io/use-waypoint: waypoint}}\n")
@@ -191,7 +208,7 @@ spec: {type: LoadBalancer, clusterIP: 10.96.0.4, selector: {%s: bookinfo-gateway
 		doc("%s", s.yaml())
 	}
 	for _, w := range workloads() {
-		doc("%s", w.yaml())
+		doc("%s", w.yaml(v))
 	}
 	return b.String()
 }
@@ -205,21 +222,33 @@ func (s service) yaml() string {
 	if s.version != "" {
 		selector["version"] = s.version
 	}
-	return fmt.Sprintf("apiVersion: v1\nkind: Service\nmetadata: {name: %s, namespace: %s, labels: %s}\nspec: {clusterIP: %s, selector: %s, ports: [%s]}\n",
-		s.name, s.namespace, flow(s.labels), s.vip, flow(selector), strings.Join(ports, ", "))
+	return fmt.Sprintf("apiVersion: v1\nkind: Service\nmetadata: {name: %s, namespace: %s, labels: %s, annotations: %s}\nspec: {clusterIP: %s, selector: %s, ports: [%s]}\n",
+		s.name, s.namespace, flow(s.labels), flow(s.annotations), s.vip, flow(selector), strings.Join(ports, ", "))
 }
 
-func (w workload) yaml() string {
+func (w workload) yaml(v variation) string {
 	annotations := map[string]string{}
 	if !w.plain && !w.proxy && !w.sidecar {
 		annotations["ambient.istio.io/redirection"] = "enabled"
+	}
+	labels, ready := map[string]string{}, "True"
+	maps.Copy(labels, w.labels)
+	at := v.Localities[w.name]
+	if w.proxy {
+		at = proxyLocality
+	}
+	if at != "" {
+		labels["istio-locality"] = strings.ReplaceAll(at, "/", ".")
+	}
+	if slices.Contains(v.Unready, w.name) {
+		ready = "False"
 	}
 	return fmt.Sprintf(`apiVersion: v1
 kind: Pod
 metadata: {name: %s, namespace: %s, uid: %s, labels: %s, annotations: %s}
 spec: {nodeName: node-1, serviceAccountName: %s, containers: [{name: c, image: i}]}
-status: {phase: Running, podIP: %s, podIPs: [{ip: %s}], conditions: [{type: Ready, status: "True"}]}
-`, w.name, w.namespace, w.name, flow(w.labels), flow(annotations), w.account, w.ip, w.ip)
+status: {phase: Running, podIP: %s, podIPs: [{ip: %s}], conditions: [{type: Ready, status: %q}]}
+`, w.name, w.namespace, w.name, flow(labels), flow(annotations), w.account, w.ip, w.ip, ready)
 }
 
 // flow writes a map as YAML in one line.

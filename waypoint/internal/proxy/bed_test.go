@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -57,6 +58,7 @@ type entry struct {
 	Status                                       int
 	Method, Path, Flags, Details, Cluster, Host  string
 	Route, Failure, Termination, Source, Upgrade string
+	Client, Server, Peer                         netip.AddrPort
 	Attempts                                     uint32
 	Sent, Received                               uint64
 	GRPC, Requests, Responses                    int
@@ -75,7 +77,7 @@ func (r *recorder) Ended(rec *Record) {
 	r.ended = append(r.ended, entry{
 		Kind: rec.Kind, Status: rec.Status, Method: strings.Clone(rec.Method), Path: strings.Clone(rec.Path), Flags: rec.Flags.String(),
 		Details: rec.Details, Cluster: rec.ClusterName, Host: rec.UpstreamHost, Route: rec.RouteName, Failure: rec.UpstreamFailure,
-		Termination: rec.Termination, Source: rec.Conn.Identity, Attempts: rec.Attempts, Sent: rec.BytesSent, Received: rec.BytesReceived,
+		Termination: rec.Termination, Client: rec.Conn.Source, Server: rec.Conn.Destination, Peer: rec.Conn.Direct(), Source: rec.Conn.Identity, Attempts: rec.Attempts, Sent: rec.BytesSent, Received: rec.BytesReceived,
 		GRPC: rec.GRPCStatus, Requests: int(rec.RequestMessages), Responses: int(rec.ResponseMessages), Duration: rec.Duration,
 	})
 }

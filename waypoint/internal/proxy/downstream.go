@@ -40,7 +40,11 @@ func (s *Server) serveSocket(ctx context.Context, socket *listener.Socket, tcp *
 	}}
 	cfg := s.current.Load().cfg
 	var conn netx.Stream = tcp
-	if l := cfg.Listeners[d.listener]; l != nil && l.NeedsSNI(&d.conn) {
+	l := cfg.Listeners[d.listener]
+	if l != nil && l.ProxyProtocol && !d.introduced(tcp) {
+		return
+	}
+	if l != nil && l.NeedsSNI(&d.conn) {
 		var err error
 		if conn, err = d.inspectTLS(ctx, tcp); err != nil {
 			return

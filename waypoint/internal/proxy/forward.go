@@ -178,7 +178,12 @@ func (x *exchange) failed(e *upstream.Error) (again bool) {
 		failure, reply = l7.FailurePerTryTimeout, l7.ReplyPerTryTimeout
 	case causePerTryIdle:
 		failure, reply = l7.FailurePerTryTimeout, l7.ReplyPerTryIdleTimeout
-	case causeGone, causeTimeout, causeIdle, causeMaxDuration, causeRequestTimeout:
+	case causeTimeout:
+		x.cluster.Failed(x.host, true) // the host has taken all the time that there was
+		x.endRetry()
+		x.abandon()
+		return false
+	case causeGone, causeIdle, causeMaxDuration, causeRequestTimeout:
 		x.endRetry()
 		x.abandon()
 		return false

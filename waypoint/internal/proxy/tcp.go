@@ -17,6 +17,7 @@ import (
 // Ends of relayed connections that are ours.
 var (
 	errIdle   = errors.New("nothing was sent for the idle timeout")
+	errOld    = errors.New("the connection has lasted as long as it may")
 	errPolicy = errors.New("closed due to policy change")
 )
 
@@ -99,6 +100,10 @@ func (t *relayed) relay(ctx context.Context, conn netx.Stream) {
 		stop := watchIdle(t.idle, &t.bytes, func() { cancel(errIdle) })
 		defer stop()
 	}
+	if limit := t.chain.TCP.MaxDuration; limit > 0 {
+		timer := time.AfterFunc(limit, func() { cancel(errOld) })
+		defer timer.Stop()
+	}
 	err := netx.Relay(ctx, conn, t.up, &t.bytes)
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
@@ -123,6 +128,8 @@ func (t *relayed) end(err error) {
 		r.Flags, r.Termination = l7.FlagDownstreamTermination, err.Error()
 	case errors.Is(err, errIdle):
 		r.Flags, r.Termination = l7.FlagStreamIdleTimeout, "tcp_session_idle_timeout"
+	case errors.Is(err, errOld):
+		r.Flags, r.Termination = l7.FlagDurationTimeout, "max_duration_timeout"
 	default:
 		r.Termination = err.Error()
 	}

@@ -67,6 +67,14 @@ func (c *Cluster) Failed(h *Host, timeout bool) {
 	c.observe(h, status, true)
 }
 
+// connected counts a connection for bytes that a host took: there is no answer to judge it by.
+func (c *Cluster) connected(h *Host) {
+	if conf := c.Config().Outlier; conf != nil {
+		h.outlier.local.Store(0)
+		c.observe(h, 200, !conf.SplitLocal)
+	}
+}
+
 // TakeRetry reserves one of the retries that may be under way at once; EndRetry gives it back.
 func (c *Cluster) TakeRetry() bool {
 	b := c.Config().Breakers

@@ -37,6 +37,7 @@ type view struct {
 	conf      *l7.Cluster
 	endpoints *l7.Endpoints
 	hosts     []*Host // members of set, in order
+	tells     bool    // of its clients
 	set       *lb.Set
 	// onConn is the endpoint that stands for the destination of the client's connection (encap); nil for most clusters.
 	onConn *l7.Endpoint
@@ -73,12 +74,10 @@ func (c *Cluster) update(conf *l7.Cluster, endpoints *l7.Endpoints) {
 func (c *Cluster) applyLocked(conf *l7.Cluster, endpoints *l7.Endpoints) {
 	old := c.view.Load()
 	renew := old != nil && !sameTransport(old.conf, conf)
-	v := &view{conf: conf, endpoints: endpoints}
+	v := &view{conf: conf, endpoints: endpoints, tells: conf.TellsClients()}
 	var members []lb.Member
 	seen := make(map[l7.EndpointKey]*Host)
-	overprovisioning := uint32(0)
 	if endpoints != nil {
-		overprovisioning = endpoints.Overprovisioning
 		for _, e := range endpoints.List {
 			if e.Internal != "" && !e.Address.IsValid() {
 				v.onConn = e
@@ -100,7 +99,7 @@ func (c *Cluster) applyLocked(conf *l7.Cluster, endpoints *l7.Endpoints) {
 			members = append(members, member(conf, e, h))
 		}
 	}
-	v.set = lb.NewSet(members, balancing(conf, overprovisioning))
+	v.set = lb.NewSet(members, balancing(conf, endpoints))
 	// First the view, so that no request chooses a host that is on its way out.
 	c.view.Store(v)
 	gone := c.hosts
@@ -112,8 +111,11 @@ func (c *Cluster) applyLocked(conf *l7.Cluster, endpoints *l7.Endpoints) {
 			h.retire(false)
 		}
 	}
-	if renew {
-		for _, h := range c.dynamic {
+	for key, h := range c.dynamic {
+		if h.root.gone.Load() && h.root != h {
+			delete(c.dynamic, key)
+			h.retire(true)
+		} else if renew {
 			h.retire(false)
 		}
 	}
@@ -121,7 +123,7 @@ func (c *Cluster) applyLocked(conf *l7.Cluster, endpoints *l7.Endpoints) {
 
 func member(conf *l7.Cluster, e *l7.Endpoint, h *Host) lb.Member {
 	m := lb.Member{
-		Host: &h.load, Weight: e.Weight, Priority: e.Priority, LocalityWeight: e.LocalityWeight,
+		Host: h.load, Weight: e.Weight, Priority: e.Priority, LocalityWeight: e.LocalityWeight,
 		Locality: e.Locality.Region + "/" + e.Locality.Zone + "/" + e.Locality.SubZone,
 	}
 	if conf.LB.HashHostname && e.Hostname != "" {
@@ -142,10 +144,13 @@ func member(conf *l7.Cluster, e *l7.Endpoint, h *Host) lb.Member {
 	return m
 }
 
-func balancing(conf *l7.Cluster, overprovisioning uint32) lb.Config {
+func balancing(conf *l7.Cluster, endpoints *l7.Endpoints) lb.Config {
 	out := lb.Config{
 		Choices: conf.LB.Choices, MinRing: conf.LB.MinRing, MaxRing: conf.LB.MaxRing, TableSize: conf.LB.Table,
-		PanicPercent: conf.LB.PanicThreshold, LocalityWeighted: conf.LB.LocalityWeighted, Overprovisioning: overprovisioning,
+		PanicPercent: conf.LB.PanicThreshold, LocalityWeighted: conf.LB.LocalityWeighted,
+	}
+	if endpoints != nil {
+		out.Overprovisioning, out.WeightedHealth = endpoints.Overprovisioning, endpoints.Weighted
 	}
 	switch conf.LB.Policy {
 	case l7.LBRoundRobin, l7.LBClusterProvided:
@@ -187,7 +192,9 @@ func (c *Cluster) Pick(ch *Choice) *Host {
 	*r = lb.Request{Rand: ch.Rand, Hash: ch.Hash, HasHash: ch.HashOK}
 	if len(ch.Tried) > 0 {
 		r.Attempts = ch.Attempts
-		r.Exclude = func(i int) bool { return slices.Contains(ch.Tried, v.hosts[i]) }
+		r.Exclude = func(i int) bool {
+			return slices.ContainsFunc(ch.Tried, func(h *Host) bool { return h.root == v.hosts[i] })
+		}
 	}
 	for attempt := 1; ; attempt++ {
 		i, ok := v.set.Pick(r)
@@ -196,14 +203,27 @@ func (c *Cluster) Pick(ch *Choice) *Host {
 			return nil
 		}
 		h := v.hosts[i]
-		if v.conf.LB.SlowStart == 0 || attempt == slowStartChoices || h.warm(&v.conf.LB, ch.Rand) {
-			return h
+		if attempt < mostChoices && h.spared(v.conf, ch.Rand) {
+			continue
 		}
+		if v.tells {
+			h = c.told(h, ch.Conn)
+		}
+		return h
 	}
 }
 
-// slowStartChoices are how many hosts are drawn where some of them have just begun.
-const slowStartChoices = 4
+// mostChoices are how many hosts are drawn where some of them are spared: they have just begun, or just come back.
+const mostChoices = 8
+
+// spared is whether a host that is drawn should rather be left alone: it carries the one request that shows whether it is well again,
+// or has begun so lately that it is not to get its full share.
+func (h *Host) spared(conf *l7.Cluster, rnd l7.Rand) bool {
+	if conf.Outlier != nil && h.outlier.trial.Load() && h.load.Active() > 0 {
+		return true
+	}
+	return conf.LB.SlowStart > 0 && !h.warm(&conf.LB, rnd)
+}
 
 // warm is whether a host that is drawn is taken: the longer it is there, the more often.
 func (h *Host) warm(conf *l7.LB, rnd l7.Rand) bool {
@@ -280,7 +300,11 @@ func (c *Cluster) Dial(ctx context.Context, h *Host) (nc net.Conn, release func(
 	to, err := h.dial(ctx, "")
 	if err != nil {
 		release()
+		if ctx.Err() == nil {
+			c.Failed(h, Broken(err).Reason == ConnectionTimeout)
+		}
 		return nil, nil, err
 	}
+	c.connected(h)
 	return to.Conn, release, nil
 }

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/pkg/proxyproto"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7"
 )
 
@@ -11,6 +12,9 @@ import (
 type dynamicKey struct {
 	to       netip.AddrPort
 	internal string
+	// root is the host that is told of its clients, and header of whom; nil for destinations of clients.
+	root   *Host
+	header proxyproto.Header
 }
 
 // How long such a host is kept without requests, and how many there may be before that is looked after.
@@ -34,6 +38,9 @@ func (c *Cluster) destination(v *view, client *l7.Conn) *Host {
 		to = netip.AddrPortFrom(to.Addr(), v.conf.PortOverride)
 	}
 	key := dynamicKey{to: to, internal: e.Internal}
+	if v.tells {
+		key.header = proxyproto.Header{Source: client.Source, Destination: client.Destination}
+	}
 	now := time.Now().UnixNano()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -43,7 +50,7 @@ func (c *Cluster) destination(v *view, client *l7.Conn) *Host {
 			c.expireLocked(now)
 		}
 		h = newHost(c, e)
-		h.destination = to
+		h.destination, h.header = to, key.header
 		h.address = addressOf(e, to)
 		h.gone.Store(c.gone)
 		c.dynamic[key] = h
@@ -52,9 +59,33 @@ func (c *Cluster) destination(v *view, client *l7.Conn) *Host {
 	return h
 }
 
+// told is the part of a host that serves one client: the host is told of it at the beginning of each connection. Load, health and
+// statistics are those of the whole.
+func (c *Cluster) told(h *Host, client *l7.Conn) *Host {
+	if client == nil || c.Config().SocketFor(h.Endpoint()).Proxy == 0 {
+		return h
+	}
+	key := dynamicKey{root: h, header: proxyproto.Header{Source: client.Source, Destination: client.Destination}}
+	now := time.Now().UnixNano()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	part := c.dynamic[key]
+	if part == nil {
+		if len(c.dynamic) >= dynamicCheck {
+			c.expireLocked(now)
+		}
+		part = newPart(h, key.header)
+		part.gone.Store(c.gone || h.gone.Load())
+		c.dynamic[key] = part
+	}
+	part.used.Store(now)
+	return part
+}
+
 func (c *Cluster) expireLocked(now int64) {
 	for key, h := range c.dynamic {
-		if h.load.Active() == 0 && now-h.used.Load() > int64(dynamicIdle) {
+		unused := h.root.load.Active() == 0 || h.root != h && h.users() == 0
+		if unused && now-h.used.Load() > int64(dynamicIdle) {
 			delete(c.dynamic, key)
 			h.retire(true)
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/pkg/httpmsg"
 	"github.com/isthmus-mesh/isthmus/pkg/lb"
+	"github.com/isthmus-mesh/isthmus/pkg/proxyproto"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7"
 )
 
@@ -21,12 +22,16 @@ type Host struct {
 	// destination replaces the endpoint's address where that is the client's destination.
 	destination netip.AddrPort
 
-	endpoint atomic.Pointer[l7.Endpoint] // the newest description
-	load     lb.Host
-	stats    hostCounters
-	outlier  outlier
-	since    time.Time    // immutable: when the host was added
-	used     atomic.Int64 // unix nanoseconds of the last request; only of dynamic hosts
+	// root is the host itself, or the whole of which this is the part that serves one client, whom header tells of; see Cluster.told.
+	root    *Host
+	header  proxyproto.Header
+	load    *lb.Host // these are shared with the root
+	stats   *hostCounters
+	outlier *outlier
+
+	endpoint atomic.Pointer[l7.Endpoint] // the newest description; of roots
+	since    time.Time                   // immutable: when the host was added
+	used     atomic.Int64                // unix nanoseconds of the last request; only of dynamic hosts
 
 	h1 pool1
 	h2 pool2
@@ -40,10 +45,33 @@ type Host struct {
 }
 
 func newHost(c *Cluster, e *l7.Endpoint) *Host {
-	h := &Host{cluster: c, address: addressOf(e, e.Address), since: time.Now(), open: map[*conn]struct{}{}}
+	h := &Host{
+		cluster: c, address: addressOf(e, e.Address), since: time.Now(), open: map[*conn]struct{}{},
+		load: &lb.Host{}, stats: &hostCounters{}, outlier: &outlier{},
+	}
 	h.endpoint.Store(e)
+	h.root, h.h1.host, h.h2.host = h, h, h
+	return h
+}
+
+// newPart is the part of a host that serves the client whom the header tells of.
+func newPart(root *Host, header proxyproto.Header) *Host {
+	h := &Host{
+		cluster: root.cluster, address: root.address, destination: root.destination, since: root.since, open: map[*conn]struct{}{},
+		root: root, header: header, load: root.load, stats: root.stats, outlier: root.outlier,
+	}
 	h.h1.host, h.h2.host = h, h
 	return h
+}
+
+// users are the connections that carry something.
+func (h *Host) users() (n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for c := range h.open {
+		n += c.cc.Active()
+	}
+	return n
 }
 
 // addressOf is how access logs name the host.
@@ -62,7 +90,7 @@ func addressOf(e *l7.Endpoint, to netip.AddrPort) string {
 func (h *Host) Address() string { return h.address }
 
 // Endpoint describes the host.
-func (h *Host) Endpoint() *l7.Endpoint { return h.endpoint.Load() }
+func (h *Host) Endpoint() *l7.Endpoint { return h.root.endpoint.Load() }
 
 // Stream is an open request. Its zero value is filled by [Host.Open]; Close must be called once then.
 type Stream struct {
@@ -130,7 +158,7 @@ func (h *Host) Open(ctx context.Context, head *httpmsg.Head, end bool, version h
 		return &Error{Reason: Overflow, Unsent: true, Err: errOverflow}
 	}
 	h.load.Begin()
-	if h.destination.IsValid() {
+	if h.destination.IsValid() || h.root != h {
 		h.used.Store(time.Now().UnixNano())
 	}
 	err := h.openOn(ctx, conf, head, end, version, s)

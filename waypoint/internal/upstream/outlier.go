@@ -13,6 +13,9 @@ type outlier struct {
 	errors, gateway, local atomic.Uint32 // consecutive
 
 	ejected atomic.Bool // not to be chosen for a while
+	// trial is whether the host has come back and has yet to prove itself: it takes one request at a time, and the first failure
+	// that counts ejects it again.
+	trial atomic.Bool
 
 	mu    sync.Mutex // guards the rest
 	times int        // how often it was ejected, less one for each interval since in which it was well
@@ -25,9 +28,9 @@ func (c *Cluster) observe(h *Host, status int, local bool) {
 	if conf == nil {
 		return
 	}
-	o := &h.outlier
+	o := h.outlier
 	if local && conf.SplitLocal {
-		if n := o.local.Add(1); conf.ConsecutiveLocal > 0 && n >= conf.ConsecutiveLocal {
+		if o.reaches(&o.local, conf.ConsecutiveLocal) {
 			c.eject(h, conf)
 		}
 		return
@@ -38,11 +41,14 @@ func (c *Cluster) observe(h *Host, status int, local bool) {
 	if status < 500 {
 		o.errors.Store(0)
 		o.gateway.Store(0)
+		if o.trial.Load() {
+			o.trial.Store(false)
+		}
 		return
 	}
-	bad := conf.Consecutive5xx > 0 && o.errors.Add(1) >= conf.Consecutive5xx
+	bad := o.reaches(&o.errors, conf.Consecutive5xx)
 	if status >= 502 && status <= 504 {
-		bad = conf.ConsecutiveGateway > 0 && o.gateway.Add(1) >= conf.ConsecutiveGateway || bad
+		bad = o.reaches(&o.gateway, conf.ConsecutiveGateway) || bad
 	} else {
 		o.gateway.Store(0)
 	}
@@ -51,8 +57,15 @@ func (c *Cluster) observe(h *Host, status int, local bool) {
 	}
 }
 
+// reaches counts one more failure of a kind, and tells whether they are enough; limit 0 is never.
+func (o *outlier) reaches(n *atomic.Uint32, limit uint32) bool {
+	count := n.Add(1)
+	return limit > 0 && (count >= limit || o.trial.Load())
+}
+
 // eject takes a host out of the choice for a while, unless too many are out already.
 func (c *Cluster) eject(h *Host, conf *l7.Outlier) {
+	h = h.root
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	v := c.view.Load()
@@ -64,11 +77,12 @@ func (c *Cluster) eject(h *Host, conf *l7.Outlier) {
 		}
 		known = known || other == h
 	}
-	if !known || h.outlier.ejected.Load() || uint32(100*out/len(v.hosts)) >= conf.MaxEjectionPercent {
+	if !known || h.outlier.ejected.Load() || 100*(out+1) > int(conf.MaxEjectionPercent)*len(v.hosts) {
 		return
 	}
-	o := &h.outlier
+	o := h.outlier
 	o.ejected.Store(true)
+	o.trial.Store(false)
 	o.mu.Lock()
 	if !o.back.IsZero() && conf.Interval > 0 {
 		o.times = max(0, o.times-int(time.Since(o.back)/conf.Interval))
@@ -86,10 +100,11 @@ func (c *Cluster) eject(h *Host, conf *l7.Outlier) {
 func (c *Cluster) readmit(h *Host) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	o := &h.outlier
+	o := h.outlier
 	o.errors.Store(0)
 	o.gateway.Store(0)
 	o.local.Store(0)
+	o.trial.Store(true)
 	o.ejected.Store(false)
 	o.mu.Lock()
 	o.back = time.Now()

@@ -62,7 +62,7 @@ func (c *Cluster) state() ClusterState {
 }
 
 func (h *Host) state() HostState {
-	s := &h.stats
+	s := h.stats
 	return HostState{
 		Endpoint: h.Endpoint(), Address: h.address, Ejected: h.outlier.ejected.Load(), CxActive: uint64(max(s.cxActive.Load(), 0)), CxTotal: s.cxTotal.Load(),
 		CxConnectFail: s.cxConnectFail.Load(), RqActive: uint64(max(h.load.Active(), 0)), RqTotal: s.rqTotal.Load(),

@@ -107,6 +107,9 @@ func MatchesSAN(matchers []l7.SANMatcher, kind l7.SANKind, name string) bool {
 func (h *Host) secure(ctx context.Context, e *l7.Endpoint, to *link, alpn string) error {
 	conf := h.cluster.Config()
 	socket := conf.SocketFor(e)
+	if err := h.introduce(ctx, to, socket.Proxy); err != nil {
+		return err
+	}
 	if socket.TLS == nil {
 		return nil
 	}

@@ -18,6 +18,8 @@ type Conn struct {
 	// Source is the client; Destination is where it wanted to go: VIP:port or pod:port on a waypoint (the authority of the CONNECT),
 	// the local address on a gateway.
 	Source, Destination netip.AddrPort
+	// Via is the proxy before us that has told of the client by the PROXY protocol; not valid without one.
+	Via netip.AddrPort
 	// Identity is the SPIFFE URI of the peer's verified certificate, LocalIdentity ours on that connection. "" is none.
 	Identity, LocalIdentity string
 	// Authority of the CONNECT that carries the connection; "" without a tunnel. It may name a host.
@@ -31,6 +33,14 @@ type Conn struct {
 	Peer *Peer
 	// ID is a number of the connection, for %CONNECTION_ID%.
 	ID uint64
+}
+
+// Direct is who is at the other end of the connection itself.
+func (c *Conn) Direct() netip.AddrPort {
+	if c.Via.IsValid() {
+		return c.Via
+	}
+	return c.Source
 }
 
 // State returns what the tunnel's filter state says of the connection.

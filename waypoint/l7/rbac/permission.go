@@ -139,6 +139,7 @@ func uriTemplate(p *corev3.TypedExtensionConfig) (matcher, error) {
 
 func destinationIP(i *exchange.Info) netip.Addr { return i.Conn.Destination.Addr().Unmap() }
 func sourceIP(i *exchange.Info) netip.Addr      { return i.Conn.Source.Addr().Unmap() }
+func directIP(i *exchange.Info) netip.Addr      { return i.Conn.Direct().Addr().Unmap() }
 
 // remoteIP of x-forwarded-for is compared as it is written there: an IPv4-mapped address is an IPv6 one, as for Envoy.
 func remoteIP(i *exchange.Info) netip.Addr { return i.Remote.Addr() }

@@ -29,7 +29,7 @@ func principal(p *rbacv3.Principal) (matcher, error) {
 		m, err := cidr(k.SourceIp, sourceIP) //nolint:staticcheck // deprecated, and still sent
 		return m, strict.At(err, "source_ip")
 	case *rbacv3.Principal_DirectRemoteIp:
-		m, err := cidr(k.DirectRemoteIp, sourceIP)
+		m, err := cidr(k.DirectRemoteIp, directIP)
 		return m, strict.At(err, "direct_remote_ip")
 	case *rbacv3.Principal_RemoteIp:
 		m, err := cidr(k.RemoteIp, remoteIP)

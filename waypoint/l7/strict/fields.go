@@ -13,7 +13,7 @@ func supported(name protoreflect.FullName) (fields string, known bool) {
 	switch name { // messages without a field
 	case "envoy.config.route.v3.RouteMatch.ConnectMatcher", "envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig",
 		"envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions", "envoy.config.route.v3.NonForwardingAction",
-		"envoy.extensions.filters.http.cors.v3.Cors",
+		"envoy.extensions.filters.http.cors.v3.Cors", "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol",
 		"envoy.extensions.filters.listener.original_dst.v3.OriginalDst", "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector",
 		"envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer", "envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput",
 		"envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput", "envoy.extensions.matching.common_inputs.network.v3.SourceIPInput",

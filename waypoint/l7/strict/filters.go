@@ -19,7 +19,7 @@ func filterFields(name protoreflect.FullName) string {
 	case "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig":
 		return "upgrade_type enabled"
 	case "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy":
-		return "stat_prefix cluster weighted_clusters idle_timeout access_log! max_connect_attempts hash_policy tunneling_config"
+		return "stat_prefix cluster weighted_clusters idle_timeout access_log! max_connect_attempts hash_policy tunneling_config max_downstream_connection_duration"
 	case "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster":
 		return "clusters"
 	case "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight":

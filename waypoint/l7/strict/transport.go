@@ -93,6 +93,10 @@ func endpointFields(name protoreflect.FullName) string {
 		return "address hostname observability_name!"
 	case "envoy.extensions.transport_sockets.internal_upstream.v3.InternalUpstreamTransport":
 		return "passthrough_metadata! transport_socket"
+	case "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport":
+		return "config transport_socket"
+	case "envoy.config.core.v3.ProxyProtocolConfig":
+		return "version"
 	case "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext":
 		return "common_tls_context sni max_session_keys auto_host_sni auto_sni_san_validation"
 	case "envoy.extensions.transport_sockets.tls.v3.CommonTlsContext":
