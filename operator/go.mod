@@ -7,7 +7,7 @@ replace github.com/isthmus-mesh/isthmus/pkg => ../pkg
 replace github.com/isthmus-mesh/isthmus/pkg/kube => ../pkg/kube
 
 require (
-	github.com/isthmus-mesh/isthmus/pkg v0.0.0-00010101000000-000000000000
+	github.com/isthmus-mesh/isthmus/pkg v0.0.0
 	github.com/isthmus-mesh/isthmus/pkg/kube v0.0.0-00010101000000-000000000000
 	github.com/spf13/cobra v1.10.2
 	helm.sh/helm/v4 v4.2.4

@@ -24,6 +24,11 @@ kind: Telemetry
 metadata: {name: logs, namespace: default}
 spec: {accessLogging: [{disabled: true}]}
 ---
+apiVersion: telemetry.istio.io/v1alpha1
+kind: Telemetry
+metadata: {name: traces, namespace: default}
+spec: {tracing: [{providers: [{name: nothing}]}]}
+---
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {name: viewer, namespace: default}
@@ -53,7 +58,8 @@ func TestStatusFiles(t *testing.T) {
 		"service/default/reviews.json":                               {"istio.io/WaypointBound", "WaypointAccepted", `"True"`},
 		"envoyfilter.networking.istio.io/default/patch.json":         {`"False"`, "EnvoyFilter"},
 		"tlsroute.gateway.networking.k8s.io/default/secure.json":     {`"False"`, "TLSRoute", `"edge"`, "istio.io/gateway-controller"},
-		"telemetry.telemetry.istio.io/default/logs.json":             {`"False"`, "Telemetry"},
+		"telemetry.telemetry.istio.io/default/logs.json":             {`"True"`, "Accepted"},
+		"telemetry.telemetry.istio.io/default/traces.json":           {`"False"`, "spec.tracing[0].providers[0]", "has no provider"},
 		"authorizationpolicy.security.istio.io/default/viewer.json":  {"WaypointAccepted", "default/reviews-wp"},
 		"authorizationpolicy.security.istio.io/default/nowhere.json": {"TargetNotFound", "nothing"},
 		"virtualservice.networking.istio.io/default/reviews.json":    {"Accepted", `"True"`},

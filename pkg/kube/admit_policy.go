@@ -121,6 +121,8 @@ func (c *checker) telemetry(spec *telemetryapi.Telemetry) {
 		c.providers(field, l.GetProviders())
 		if l.GetFilter() != nil && l.GetFilter().GetExpression() == "" {
 			c.bad(field+".filter.expression", "required: an expression such as response.code >= 500")
+		} else if l.GetFilter() != nil {
+			c.expression(field+".filter.expression", l.GetFilter().GetExpression())
 		}
 	}
 }
@@ -162,6 +164,8 @@ func (c *checker) override(field string, o *telemetryapi.MetricsOverrides) {
 			c.bad(at+".value", "a tag that is removed has none")
 		case t.GetOperation() == telemetryapi.MetricsOverrides_TagOverride_UPSERT && t.GetValue() == "":
 			c.bad(at+".value", "required: what the tag says")
+		case t.GetOperation() == telemetryapi.MetricsOverrides_TagOverride_UPSERT:
+			c.expression(at+".value", t.GetValue())
 		}
 	}
 }

@@ -64,6 +64,8 @@ type Config struct {
 
 	// Warnings are settings that were understood and have no effect here, one line each.
 	Warnings []string
+	// Environment is that of the process, for tags of spans that show it.
+	Environment map[string]string `json:"-"`
 
 	Build telemetry.Build
 	// Log and Levels are made by the command; Levels can be changed through the admin port.

@@ -13,6 +13,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/waypoint/internal/admin"
 	"github.com/isthmus-mesh/isthmus/waypoint/internal/agent"
 	"github.com/isthmus-mesh/isthmus/waypoint/internal/proxy"
+	"github.com/isthmus-mesh/isthmus/waypoint/internal/spans"
 	counters "github.com/isthmus-mesh/isthmus/waypoint/internal/telemetry"
 	"github.com/isthmus-mesh/isthmus/waypoint/internal/xds"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7"
@@ -29,6 +30,8 @@ type engine struct {
 	*common
 	readiness    *admin.Readiness
 	log          *accesslog.Log
+	tracer       *spans.Tracer
+	observer     *counters.Observer
 	server       *proxy.Server
 	subscription *xds.Subscription
 	traffic      *prometheus.Registry // of the engine
@@ -66,14 +69,17 @@ func (e *engine) assemble() error {
 	}
 	e.log = accesslog.New(accesslog.Config{
 		Listener: func(name string) *l7.Listener { return e.server.Config().Listeners[name] },
-		Log:      telemetry.Scoped(e.cfg.Log, "accesslog"),
+		Send:     e.call, Node: e.node.ID(), Cluster: e.cfg.ServiceCluster, Zone: "",
+		Log: telemetry.Scoped(e.cfg.Log, "accesslog"),
 	})
+	e.tracer = spans.New(e.spans())
+	e.observer = counters.NewObserver(metrics, e.cfg.self(e.identity.String()), counters.Writers(e.log, e.tracer))
 	e.server = proxy.New(proxy.Deps{
-		Certs: e, Observer: counters.NewObserver(metrics, e.cfg.self(e.identity.String()), e.log), Log: telemetry.Scoped(e.cfg.Log, "proxy"),
-		Limits: proxy.Limits{DrainGrace: e.cfg.Drain.accepting()},
+		Certs: e, Observer: e.observer, Log: telemetry.Scoped(e.cfg.Log, "proxy"),
+		Limits: proxy.Limits{DrainGrace: e.cfg.Drain.accepting()}, Last: e.tell,
 	})
 	e.subscription, err = xds.Subscribe(xds.Config{
-		Node: e.node, Upstream: e.cfg.upstream(e.cfg.XDS), Sink: e.use, CheckListener: accesslog.Check,
+		Node: e.node, Upstream: e.cfg.upstream(e.cfg.XDS), Sink: e.use, CheckListener: checkListener,
 		Registerer: e.registry, Log: telemetry.Scoped(e.cfg.Log, "xds"),
 	})
 	if err != nil {
@@ -92,12 +98,14 @@ func (e *engine) use(ctx context.Context, config *l7.Config) error {
 	if !maps.Equal(e.listeners, config.Listeners) {
 		e.listeners = config.Listeners
 		e.log.Forget() // what was kept for chains that are gone
+		e.tracer.Forget(config.Listeners)
+		e.observer.Forget()
 	}
 	return err
 }
 
 func (e *engine) samples() []counters.Sample {
-	return counters.Samples(e.server, admin.Discovery(e.subscription.Snapshot())...)
+	return counters.Samples(e.server, append(admin.Discovery(e.subscription.Snapshot()), e.told()...)...)
 }
 
 func (e *engine) release() {
@@ -107,6 +115,7 @@ func (e *engine) release() {
 	if !e.drained {
 		_ = e.server.Close()
 	}
+	e.tracer.Close()
 	if err := e.log.Close(); err != nil {
 		e.cfg.Log.Warn("close the access log", "error", err)
 	}

@@ -69,6 +69,7 @@ func compileListener(p *listenerv3.Listener) (*Listener, error) {
 		}
 		l.Default = ch
 	}
+	l.telemetry(p)
 	var err error
 	if m := p.GetFilterChainMatcher(); m != nil {
 		l.match, err = compileTree(m, l.Chains)
@@ -168,7 +169,7 @@ func compileOriginate(p *listenerv3.Listener) (*Originate, error) {
 }
 
 func compileChain(p *listenerv3.FilterChain, internal bool) (*Chain, error) {
-	ch := &Chain{Name: p.GetName()}
+	ch := &Chain{Name: p.GetName(), Told: p.GetMetadata().GetFilterMetadata()[meshMetadata]}
 	if ts := p.GetTransportSocket(); ts != nil {
 		m, err := strict.Unpack(ts.GetTypedConfig())
 		if err != nil {

@@ -20,6 +20,7 @@ func (c *Config) Decide(d *Decision, ch *Chain, r *Request, now time.Time, rnd R
 		d.answer(reply)
 		return
 	}
+	d.beginSpan(r, rnd)
 	// Without a route the answer is that there is none.
 	if !d.upgrade(r) && d.Route != nil {
 		d.answer(replyNoUpgrade)
@@ -30,6 +31,7 @@ func (c *Config) Decide(d *Decision, ch *Chain, r *Request, now time.Time, rnd R
 		return
 	}
 	c.route(d, r, rnd)
+	d.passSpan(r)
 }
 
 // enter does what comes before the filters: the request is made one, and its route found. A reply refuses what is none.

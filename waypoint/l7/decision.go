@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/httpmsg"
+	"github.com/isthmus-mesh/isthmus/waypoint/l7/tracing"
 )
 
 // Decision is what happens with a request.
@@ -51,6 +52,8 @@ type Decision struct {
 	Flags Flags
 	// Details is empty unless Reply is set.
 	Details string
+	// Span is nil when the request is not part of a trace.
+	Span *tracing.Span
 
 	weighted *weightedEntry
 	manager  *HTTPManager

@@ -7,8 +7,10 @@ import (
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/isthmus-mesh/isthmus/waypoint/l7/rbac"
+	"github.com/isthmus-mesh/isthmus/waypoint/l7/tracing"
 )
 
 // Listener is a compiled listener.
@@ -58,6 +60,8 @@ type Chain struct {
 	TCP *TCPProxy
 	// Terminate is a chain that ends HBONE.
 	Terminate *Terminate
+	// Told is what the metadata says for us about telemetry; nil is nothing.
+	Told *structpb.Struct
 	// rbac are the network filters before the last one.
 	rbac []*rbac.Filter
 }
@@ -135,6 +139,8 @@ type HTTPManager struct {
 	Inline      *Routes
 	ServerName  string
 	AccessLogs  []*accesslogv3.AccessLog
+	// Tracing is nil where nothing is traced.
+	Tracing *tracing.Config
 
 	// Of the downstream connection; 0 is none.
 	IdleTimeout, StreamIdleTimeout, RequestTimeout, RequestHeadersTimeout time.Duration

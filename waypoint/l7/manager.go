@@ -9,6 +9,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/waypoint/l7/normalize"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7/strict"
+	"github.com/isthmus-mesh/isthmus/waypoint/l7/tracing"
 )
 
 // managerOptions are what an HttpConnectionManager does to heads.
@@ -75,6 +76,10 @@ func compileManager(p *hcmv3.HttpConnectionManager) (*HTTPManager, error) {
 		return nil, err
 	}
 	if err := h.routes(p); err != nil {
+		return nil, err
+	}
+	var err error
+	if h.Tracing, err = tracing.Compile(p, false); err != nil {
 		return nil, err
 	}
 	return h, h.compileFilters(p.GetHttpFilters())

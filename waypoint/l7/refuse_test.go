@@ -45,7 +45,7 @@ func TestRefusedListenersAndClusters(t *testing.T) {
 	}
 	const at = "filter_chains[0].filters[0].typed_config."
 	for _, c := range []struct{ text, want string }{
-		{hcm(manager("'tracing': {}", "", vhost(""))), at + "tracing: is not supported"},
+		{hcm(manager("'tracing': {'verbose': true}", "", vhost(""))), at + "tracing.verbose: is not supported"},
 		{hcm(manager("'local_reply_config': {}", "", vhost(""))), at + "local_reply_config: is not supported"},
 		{hcm(manager("'codec_type': 'HTTP3'", "", vhost(""))), at + "codec_type: HTTP3"},
 		{hcm(strings.ReplaceAll(manager("", "", vhost("")), routerAny, "")), at + "http_filters: must end with the router"},

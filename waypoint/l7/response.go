@@ -63,6 +63,7 @@ func (d *Decision) finishResponse(r *Request, h *httpmsg.Header, info *ResponseI
 	if d.resp.cors != nil {
 		d.resp.cors.respond(h, d.resp.origin)
 	}
+	d.decorate(h)
 	o := &d.manager.opts
 	if _, ok := h.Get("date"); !ok {
 		h.Add("date", r.Scratch.Keep(info.Now.UTC().AppendFormat(r.Scratch.Bytes(), "Mon, 02 Jan 2006 15:04:05 GMT")))

@@ -74,7 +74,11 @@ func (r *Registry) deriveChains() {
 		if tcp, ok := coll.FetchOne(f, r.proxies.connections, s.key()); ok {
 			ws.TCP = tcp.routes
 		}
-		return []servedChains{{s.key(), s.proxy.key, ws, ws.Chains(r.envoyMesh(f))}}
+		mesh := r.telling(f, policy.Target{
+			Proxy: policy.Waypoint, Namespace: s.proxy.namespace, Gateway: s.proxy.gateway,
+			Services: []policy.ServiceRef{{Kind: kind, Namespace: s.service.Proto.Namespace, Name: s.service.Proto.Name}},
+		}, s.service.Proto.Namespace)
+		return []servedChains{{s.key(), s.proxy.key, ws, ws.Chains(mesh)}}
 	})
 	p.chainsByScope = coll.NewIndex(p.chains, func(c servedChains) []string { return []string{c.scope} })
 }
@@ -97,7 +101,7 @@ func (r *Registry) deriveListeners() coll.Collection[scoped] {
 		if p.kind != waypointScope {
 			return nil
 		}
-		w := envoy.Waypoint{Mesh: r.envoyMesh(f)}
+		w := envoy.Waypoint{Mesh: r.telling(f, policy.Target{Proxy: policy.Waypoint, Namespace: p.namespace, Gateway: p.gateway})}
 		for _, c := range coll.FetchIndex(f, r.proxies.chainsByScope, p.key) {
 			w.Services = append(w.Services, c.service)
 			w.Chains = append(w.Chains, c.chains...)
@@ -110,7 +114,10 @@ func (r *Registry) deriveListeners() coll.Collection[scoped] {
 			Proxy: policy.Gateway, Namespace: g.proxy.namespace, Gateway: g.proxy.gateway, Labels: g.proxy.labels,
 		}, []string{g.proxy.namespace}, false)
 		return listeners(g.proxy, envoy.Gateway{
-			Mesh: r.envoyMesh(f), Servers: g.servers, HTTPFilters: enforced.http, NetworkFilters: enforced.network,
+			Mesh: r.telling(f, policy.Target{
+				Proxy: policy.Gateway, Namespace: g.proxy.namespace, Gateway: g.proxy.gateway, Labels: g.proxy.labels,
+			}),
+			Servers: g.servers, HTTPFilters: enforced.http, NetworkFilters: enforced.network,
 		}.Listeners())
 	}, same)
 	proxyless := coll.FlatMap("xds/listeners/grpc", p.ports, scoped.key, func(_ coll.Fetch, s servedPort) []scoped {

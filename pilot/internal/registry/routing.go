@@ -6,6 +6,7 @@ import (
 
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	telemetryv1 "istio.io/client-go/pkg/apis/telemetry/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -23,6 +24,7 @@ type routing struct {
 	grpcRoutes      *coll.Static[*gatewayv1.GRPCRoute]
 	grants          *coll.Static[*gatewayv1.ReferenceGrant]
 	requestAuths    *coll.Static[*securityv1.RequestAuthentication]
+	telemetries     *coll.Static[*telemetryv1.Telemetry]
 	unsupported     []unsupportedKind
 	keySets         *coll.Static[KeySet]
 
@@ -48,6 +50,7 @@ type routing struct {
 		authz          coll.Index[*securityv1.AuthorizationPolicy, string]
 		requestAuths   coll.Index[*securityv1.RequestAuthentication, string]
 		targetedTokens coll.Index[*securityv1.RequestAuthentication, string]
+		telemetries    coll.Index[*telemetryv1.Telemetry, string]
 	}
 	workloadsByService coll.Index[*address, string]
 	workloadsByBinding coll.Index[*address, string]
@@ -74,6 +77,7 @@ func (r *Registry) newRouting() {
 		grpcRoutes:      source[*gatewayv1.GRPCRoute](r, groupGateway, "GRPCRoute"),
 		grants:          source[*gatewayv1.ReferenceGrant](r, groupGateway, "ReferenceGrant"),
 		requestAuths:    source[*securityv1.RequestAuthentication](r, groupSecurity, "RequestAuthentication"),
+		telemetries:     source[*telemetryv1.Telemetry](r, groupTelemetry, "Telemetry"),
 		unsupported:     unsupportedKinds(r),
 		keySets:         coll.NewStatic(r.graph, "key sets", func(k KeySet) string { return k.Source }),
 	}
@@ -128,6 +132,7 @@ func (r *Registry) deriveRouting() {
 	x.byNamespace.targetedTokens = coll.NewIndex(x.requestAuths, func(p *securityv1.RequestAuthentication) []string {
 		return namespaceIf(p.Namespace, len(p.Spec.GetTargetRefs()) > 0 || p.Spec.GetTargetRef() != nil)
 	})
+	x.byNamespace.telemetries = coll.NewIndex(x.telemetries, func(o *telemetryv1.Telemetry) []string { return []string{o.Namespace} })
 	c := &r.credentials
 	c.rolesOf = coll.NewIndex(c.roles, func(o *rbacv1.Role) []string { return []string{o.Namespace} })
 	c.bindingsOf = coll.NewIndex(c.bindings, func(o *rbacv1.RoleBinding) []string { return []string{o.Namespace} })

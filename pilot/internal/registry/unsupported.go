@@ -19,7 +19,6 @@ func unsupportedKinds(r *Registry) []unsupportedKind {
 	out := []unsupportedKind{
 		{group: groupNetworking, version: "v1alpha3", kind: "EnvoyFilter"},
 		{group: groupExtensions, version: "v1alpha1", kind: "WasmPlugin"},
-		{group: groupTelemetry, version: "v1", kind: "Telemetry"},
 		{group: groupGateway, version: "v1", kind: "TLSRoute"},
 		{group: groupGateway, version: "v1", kind: "TCPRoute"},
 		{group: groupGateway, version: "v1", kind: "UDPRoute"},

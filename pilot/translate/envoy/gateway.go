@@ -80,6 +80,7 @@ func (g Gateway) listener(s gateway.Server) *listenerv3.Listener {
 	if g.Mesh.Config.GetDefaultConfig().GetGatewayTopology().GetProxyProtocol() != nil {
 		l.ListenerFilters = append(l.ListenerFilters, proxyProtocolFilter()) // before those that look at what follows
 	}
+	g.Mesh.telling(l.FilterChains)
 	if bySNI {
 		l.ListenerFilters = append(l.ListenerFilters, &listenerv3.ListenerFilter{
 			Name:       "envoy.filters.listener.tls_inspector",

@@ -49,6 +49,7 @@ func requestManager(mesh Mesh, statPrefix string, filters []*hcmv3.HttpFilter) *
 		AccessLog:         mesh.accessLogs(),
 	}
 	mesh.normalizePath(h)
+	mesh.trace(h)
 	return h
 }
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	meshapi "istio.io/api/mesh/v1alpha1"
 
@@ -17,6 +18,8 @@ type Mesh struct {
 	ambient.Mesh
 	// Config is the mesh configuration; nil is the default one.
 	Config *meshapi.MeshConfig
+	// Telemetry is what the filter chains tell; nil is what the configuration says.
+	Telemetry *policy.Telemetry
 }
 
 func (m Mesh) trustDomains() []string {
@@ -29,7 +32,30 @@ func (m Mesh) trustDomains() []string {
 	return out
 }
 
-func (m Mesh) accessLogs() []*accesslogv3.AccessLog { return policy.AccessLogs(m.Config) }
+func (m Mesh) accessLogs() []*accesslogv3.AccessLog {
+	if m.Telemetry != nil {
+		return m.Telemetry.AccessLogs
+	}
+	return policy.AccessLogs(m.Config)
+}
+
+// trace makes requests of a chain part of traces.
+func (m Mesh) trace(h *hcmv3.HttpConnectionManager) {
+	if m.Telemetry != nil {
+		h.Tracing, h.RequestIdExtension = m.Telemetry.Tracing, m.Telemetry.RequestID
+	}
+}
+
+// telling puts what is said of metrics into the chains; Envoy ignores it.
+func (m Mesh) telling(chains []*listenerv3.FilterChain) []*listenerv3.FilterChain {
+	if m.Telemetry == nil || m.Telemetry.Metrics == nil {
+		return chains
+	}
+	for _, c := range chains {
+		c.Metadata = wrap(m.Telemetry.Metrics)
+	}
+	return chains
+}
 
 func (m Mesh) normalizePath(h *hcmv3.HttpConnectionManager) { policy.NormalizePath(m.Config, h) }
 

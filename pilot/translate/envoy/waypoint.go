@@ -299,7 +299,7 @@ func (s WaypointService) Chains(mesh Mesh) []*listenerv3.FilterChain {
 			out = append(out, &listenerv3.FilterChain{Name: s.tcpChain(i), Filters: append(slices.Clone(s.NetworkFilters), ForwardTCP(mesh, cluster, r))})
 		}
 	}
-	return out
+	return mesh.telling(out)
 }
 
 // directChains are those of traffic to a workload's own address. The address goes on with the connection.
@@ -321,8 +321,8 @@ func (w Waypoint) directChains(wl WaypointWorkload) []*listenerv3.FilterChain {
 	}}}
 	h := withRoutes(requestManager(w.Mesh, "inbound_0.0.0.0_0;", wl.HTTPFilters), routes)
 	tcp := append([]*listenerv3.Filter{keep}, wl.NetworkFilters...)
-	return []*listenerv3.FilterChain{
+	return w.Mesh.telling([]*listenerv3.FilterChain{
 		{Name: directTCP + wl.Chain, Filters: append(tcp, tcpProxy(w.Mesh, Encap, Encap))},
 		{Name: directHTTP + wl.Chain, Filters: []*listenerv3.Filter{keep, networkFilter(hcmFilter, h)}},
-	}
+	})
 }

@@ -70,6 +70,11 @@ func AccessLogs(mesh *meshapi.MeshConfig) []*accesslogv3.AccessLog {
 // AccessLogProblems says which parts of the mesh configuration about access logs are not honoured.
 func AccessLogProblems(mesh *meshapi.MeshConfig) []string {
 	_, problems := accessLogs(mesh)
+	t := &telemetry{mesh: mesh, find: func(string, uint32) (string, string, bool) { return "x", "x", true }}
+	for _, name := range t.defaultLogs() {
+		_, more := t.log(name)
+		problems = append(problems, more...)
+	}
 	return problems
 }
 

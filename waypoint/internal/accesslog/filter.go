@@ -30,6 +30,8 @@ func compileFilter(f *accesslogv3.AccessLogFilter) (filter, error) {
 		return func(r *proxy.Record) bool { return within(uint64(max(r.Duration/time.Millisecond, 0))) }, err
 	case *accesslogv3.AccessLogFilter_NotHealthCheckFilter:
 		return func(*proxy.Record) bool { return true }, nil
+	case *accesslogv3.AccessLogFilter_ExtensionFilter:
+		return expressionFilter(kind.ExtensionFilter)
 	case *accesslogv3.AccessLogFilter_AndFilter:
 		return several(kind.AndFilter.GetFilters(), false)
 	case *accesslogv3.AccessLogFilter_OrFilter:

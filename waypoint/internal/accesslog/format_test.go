@@ -81,10 +81,12 @@ func TestText(t *testing.T) {
 		{"%UPSTREAM_CLUSTER% %UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %UPSTREAM_REMOTE_PORT% %UPSTREAM_LOCAL_PORT% %UPSTREAM_HOST_NAME%", "alt 10.0.1.7 9080 - pod-7", nil},
 		{"%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %DOWNSTREAM_REMOTE_PORT% %DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT% %DOWNSTREAM_LOCAL_PORT%", "10.0.0.5 41234 10.96.0.9 9080", nil},
 		{"%DOWNSTREAM_PEER_URI_SAN% %DOWNSTREAM_LOCAL_URI_SAN%", "spiffe://cluster.local/ns/default/sa/productpage spiffe://cluster.local/ns/default/sa/waypoint", nil},
-		{"%FILTER_STATE(colour)% %FILTER_STATE(none:PLAIN)% %DYNAMIC_METADATA(envoy.filters.http.jwt_authn:payload:sub)%", "green - me", nil},
+		{"%FILTER_STATE(colour)% %FILTER_STATE(colour:PLAIN)% %FILTER_STATE(none:PLAIN)% %DYNAMIC_METADATA(envoy.filters.http.jwt_authn:payload:sub)%", `"green" green - me`, nil},
 		{"%DYNAMIC_METADATA(envoy.filters.http.jwt_authn:payload:groups)% %DYNAMIC_METADATA(envoy.filters.http.jwt_authn:payload:sub:x)%", `["a"] -`, nil},
 		{"%GRPC_STATUS% %GRPC_STATUS(SNAKE_STRING)% %GRPC_STATUS(NUMBER)% %GRPC_STATUS_NUMBER%", "NotFound NOT_FOUND 5 5", grpc},
 		{"%GRPC_STATUS% %DYNAMIC_METADATA(a:b)% %METADATA(ROUTE:istio:config)%", "- - -", nil},
+		{"%CEL(response.code + 1)% %CEL(request.headers['none'])% %CEL(request.url_path)%", "201 - /v2/reviews/0", nil},
+		{"%FILTER_STATE(downstream_peer:FIELD:identity)% %FILTER_STATE(other:FIELD:a)% %TRACE_ID% %VIRTUAL_CLUSTER_NAME%", "spiffe://cluster.local/ns/default/sa/productpage - - -", nil},
 		{"%FILTER_CHAIN_NAME% %CONNECTION_ID% %ACCESS_LOG_TYPE%", "inbound-vip|9080||reviews.default.svc.cluster.local-http 7 DownstreamEnd", nil},
 		{"%START_TIME(%Y/%m/%dT%H:%M:%S.%3f%z)% %START_TIME(%s)%", "2026/11/21T07:04:39.123+0000 1795244679", nil},
 		{"%START_TIME(%f|%1f|%6f|%T %Z %% %b)% %EMIT_TIME%", "123456789|1|123456|07:04:39 UTC % Nov 2026-11-21T07:04:39.135Z", nil},
@@ -120,7 +122,7 @@ func TestTextRefused(t *testing.T) {
 		"%NOSUCH%": "NOSUCH%: this operator is not supported", "%REQ()%": "want HEADER", "%REQ(a?b?c)%": "want HEADER", "%PROTOCOL(x)%": "no parameters",
 		"%START_TIME(%Q)%": "%Q is not supported", "%START_TIME(%)%": "ends in %", "%START_TIME(%3S)%": "%3S is not supported",
 		"%GRPC_STATUS(X)%": "want CAMEL_STRING", "%METADATA(CLUSTER:a:b)%": "want ROUTE", "%ENVIRONMENT(HOME)%": "environment is not shown",
-		"%REQ(x):y%": "do not end in )%", "%CEL(request.path)%": "not supported", "%DYNAMIC_METADATA()%": "want NAMESPACE", "%FILTER_STATE(a:FIELD:b)%": "want KEY",
+		"%REQ(x):y%": "do not end in )%", "%CEL(reques.path)%": "undeclared reference", "%CEL()%": "want an expression", "%DYNAMIC_METADATA()%": "want NAMESPACE", "%FILTER_STATE(a:FIELD)%": "want KEY",
 	} {
 		if _, err := compileText(format, false); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", format, err, want)

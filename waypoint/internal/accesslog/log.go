@@ -12,11 +12,14 @@ import (
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	filev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
+	otellogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/open_telemetry/v3"
 	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
+	celv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/formatter/cel/v3"
 	metadatav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/formatter/metadata/v3"
 	reqwithoutqueryv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/formatter/req_without_query/v3"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/isthmus-mesh/isthmus/waypoint/internal/export"
 	"github.com/isthmus-mesh/isthmus/waypoint/internal/proxy"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7"
 )
@@ -50,6 +53,10 @@ type Config struct {
 	// Listener finds the settings of connections for which no chain was found.
 	Listener func(name string) *l7.Listener
 	Log      *slog.Logger
+
+	// Send sends to collectors; Node, Cluster and Zone are what they are told of the proxy.
+	Send                export.Send
+	Node, Cluster, Zone string
 }
 
 // Log writes access logs as the listeners' configuration says.
@@ -64,6 +71,9 @@ type Log struct {
 	mu       sync.Mutex // guards the rest
 	compiled map[string]*logger
 	sinks    map[string]*sink
+	batchers map[string]*export.Batcher
+
+	collected export.Counters
 }
 
 // format makes a line of a record.
@@ -77,6 +87,9 @@ type logger struct {
 	format format
 	path   string
 	sink   *sink
+
+	otel  *otelRecord     // instead of format and sink
+	batch *export.Batcher // of otel
 }
 
 // New makes a Log; Close ends it.
@@ -88,7 +101,7 @@ func New(config Config) *Log {
 		config.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Log{
-		config: config, compiled: map[string]*logger{}, sinks: map[string]*sink{},
+		config: config, compiled: map[string]*logger{}, sinks: map[string]*sink{}, batchers: map[string]*export.Batcher{},
 		buffers: sync.Pool{New: func() any { b := make([]byte, 0, 1024); return &b }},
 	}
 }
@@ -105,6 +118,11 @@ func (l *Log) Write(r *proxy.Record) {
 	buffer := l.buffers.Get().(*[]byte)
 	for _, one := range loggers {
 		if one.filter != nil && !one.filter(r) {
+			continue
+		}
+		if one.otel != nil {
+			*buffer = one.otel.appendTo((*buffer)[:0], r)
+			one.batch.Add(*buffer)
 			continue
 		}
 		*buffer = one.format.appendTo((*buffer)[:0], r)
@@ -175,6 +193,11 @@ func (l *Log) logger(p *accesslogv3.AccessLog) (*logger, error) {
 	if err != nil {
 		return nil, err
 	}
+	if one.otel != nil {
+		one.batch = l.collectorLocked(one.otel)
+		l.compiled[string(content)] = one
+		return one, nil
+	}
 	if one.sink = l.sinks[one.path]; one.sink == nil {
 		out, err := l.config.Open(one.path)
 		if err != nil {
@@ -201,6 +224,10 @@ func (l *Log) Close() error {
 		problems = append(problems, s.close())
 	}
 	clear(l.sinks)
+	for _, b := range l.batchers {
+		b.Close()
+	}
+	clear(l.batchers)
 	return errors.Join(problems...)
 }
 
@@ -247,6 +274,9 @@ func compile(p *accesslogv3.AccessLog) (*logger, error) {
 		one.path, given = "/dev/stdout", m.GetLogFormat()
 	case *streamv3.StderrAccessLog:
 		one.path, given = "/dev/stderr", m.GetLogFormat()
+	case *otellogv3.OpenTelemetryAccessLogConfig:
+		one.otel, err = compileOTel(m)
+		return one, err
 	default:
 		return nil, fmt.Errorf("typed_config: %s is not supported: use a file", p.GetTypedConfig().GetTypeUrl())
 	}
@@ -276,7 +306,8 @@ func fileFormat(m *filev3.FileAccessLog) (*corev3.SubstitutionFormatString, erro
 func compileFormat(f *corev3.SubstitutionFormatString) (format, error) {
 	for i, extension := range f.GetFormatters() {
 		switch url := extension.GetTypedConfig().GetTypeUrl(); url {
-		case "type.googleapis.com/" + string((&metadatav3.Metadata{}).ProtoReflect().Descriptor().FullName()),
+		case "type.googleapis.com/" + string((&celv3.Cel{}).ProtoReflect().Descriptor().FullName()),
+			"type.googleapis.com/" + string((&metadatav3.Metadata{}).ProtoReflect().Descriptor().FullName()),
 			"type.googleapis.com/" + string((&reqwithoutqueryv3.ReqWithoutQuery{}).ProtoReflect().Descriptor().FullName()):
 		default:
 			return nil, fmt.Errorf("log_format.formatters[%d]: %s is not supported", i, url)

@@ -17,7 +17,6 @@ import (
 	filev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
 	grpcv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/grpc/v3"
 	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
-	celv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/formatter/cel/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -135,7 +134,7 @@ func TestFilters(t *testing.T) {
 }
 
 func TestCheckRefuses(t *testing.T) {
-	cel, err := anypb.New(&celv3.Cel{})
+	cel, err := anypb.New(&grpcv3.HttpGrpcAccessLogConfig{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +146,7 @@ func TestCheckRefuses(t *testing.T) {
 		want string
 	}{
 		"another sink":    {typed(t, &grpcv3.HttpGrpcAccessLogConfig{}, nil), "HttpGrpcAccessLogConfig is not supported"},
-		"a formatter":     {typed(t, withCEL, nil), "formatters[0]: type.googleapis.com/envoy.extensions.formatter.cel.v3.Cel is not supported"},
+		"a formatter":     {typed(t, withCEL, nil), "formatters[0]: type.googleapis.com/envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig is not supported"},
 		"an operator":     {file(t, "/x", "%NOSUCH%", nil), "NOSUCH"},
 		"a filter":        {file(t, "/x", "", &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_GrpcStatusFilter{}}), "filter"},
 		"no typed config": {&accesslogv3.AccessLog{}, "typed_config"},

@@ -31,7 +31,9 @@ func (c command) compile() (*operator, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &operator{append: run, limit: c.limit}, nil
+		// A typed object is JSON already.
+		typed := c.name == "FILTER_STATE" && c.limit == 0 && !strings.Contains(strings.TrimSuffix(c.params, ":TYPED"), ":")
+		return &operator{append: run, limit: c.limit, number: typed}, nil
 	}
 	return nil, errors.New("this operator is not supported")
 }
@@ -49,7 +51,7 @@ func parametrised() map[string]func(params string) (appender, error) {
 		"ENVIRONMENT": func(string) (appender, error) {
 			return nil, errors.New("the environment is not shown in access logs")
 		},
-		"METADATA": metadata, "DYNAMIC_METADATA": dynamicMetadata, "FILTER_STATE": filterState, "UPSTREAM_METADATA": nothing,
+		"CEL": expression, "METADATA": metadata, "DYNAMIC_METADATA": dynamicMetadata, "FILTER_STATE": filterState, "UPSTREAM_METADATA": nothing,
 	}
 }
 
@@ -100,14 +102,17 @@ func plain() map[string]operator {
 		"DOWNSTREAM_LOCAL_ADDRESS":                      addr(destination),
 		"DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT":         ip(destination),
 		"DOWNSTREAM_LOCAL_PORT":                         port(destination),
+		"DOWNSTREAM_DIRECT_LOCAL_ADDRESS":               addr(destination),
 		"DOWNSTREAM_PEER_URI_SAN":                       str(func(r *proxy.Record) string { return connOf(r).Identity }),
 		"DOWNSTREAM_LOCAL_URI_SAN":                      str(func(r *proxy.Record) string { return connOf(r).LocalIdentity }),
 		"REQUESTED_SERVER_NAME":                         str(func(r *proxy.Record) string { return connOf(r).SNI }),
 
-		"GRPC_STATUS_NUMBER": num(func(r *proxy.Record) (uint64, bool) { return uint64(max(r.GRPCStatus, 0)), r.GRPC && r.GRPCStatus >= 0 }),
-		"FILTER_CHAIN_NAME":  str(chainName),
-		"ACCESS_LOG_TYPE":    str(logType),
-		"HOSTNAME":           hostname(),
+		"GRPC_STATUS_NUMBER":   num(func(r *proxy.Record) (uint64, bool) { return uint64(max(r.GRPCStatus, 0)), r.GRPC && r.GRPCStatus >= 0 }),
+		"FILTER_CHAIN_NAME":    str(chainName),
+		"TRACE_ID":             {append: traceID},
+		"VIRTUAL_CLUSTER_NAME": str(func(*proxy.Record) string { return "" }),
+		"ACCESS_LOG_TYPE":      str(logType),
+		"HOSTNAME":             hostname(),
 	}
 }
 
@@ -310,16 +315,22 @@ func metadata(params string) (appender, error) {
 	}, nil
 }
 
-// filterState shows objects that filters and the listener before this one set.
+// filterState shows objects that filters and the listener before this one set, and a field of who the two ends are.
 func filterState(params string) (appender, error) {
 	key, form, _ := strings.Cut(params, ":")
+	if name, ok := strings.CutPrefix(form, "FIELD:"); ok {
+		return peerField(key, name), nil
+	}
 	if key == "" || form != "" && form != "PLAIN" && form != "TYPED" {
-		return nil, errors.New("want KEY or KEY:PLAIN")
+		return nil, errors.New("want KEY, KEY:PLAIN or KEY:FIELD:NAME")
 	}
 	return func(dst []byte, r *proxy.Record) ([]byte, bool) {
 		value, ok := connOf(r).State(key)
 		if r.Request != nil {
 			value, ok = r.Request.State(key)
+		}
+		if ok && form != "PLAIN" { // what is typed is shown as JSON
+			return AppendQuoted(dst, value), true
 		}
 		return append(dst, value...), ok
 	}, nil

@@ -80,6 +80,7 @@ func Load(kind app.Kind, args []string, from Sources) (app.Config, error) {
 	if err := errors.Join(r.problems...); err != nil {
 		return app.Config{}, err
 	}
+	r.Environment = r.values
 	return r.Config, nil
 }
 

@@ -67,6 +67,8 @@ type Deps struct {
 	Clock    func() time.Time // nil is time.Now
 	Rand     l7.Rand          // safe for concurrent use; nil is the runtime's
 	Limits   Limits
+	// Last, if set, is called when all clients are gone and clusters can still be called.
+	Last func()
 }
 
 func (d Deps) withDefaults() Deps {

@@ -135,8 +135,11 @@ func (s *Server) Close() error {
 
 // release lets go of all that is left when no client is.
 func (s *Server) release() {
-	s.stop()
 	s.handlers.Wait()
+	if s.deps.Last != nil {
+		s.deps.Last()
+	}
+	s.stop()
 	s.mirrors.work.Wait()
 	s.background.Wait()
 	s.upstream.Close()

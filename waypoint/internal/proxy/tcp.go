@@ -21,8 +21,11 @@ var (
 	errPolicy = errors.New("closed due to policy change")
 )
 
-// progressEvery is how often open connections are reported.
-const progressEvery = 5 * time.Second
+// Open connections are looked at every tick, and reported when the interval of their chain, by default progressEvery, is over.
+const (
+	progressTick  = time.Second
+	progressEvery = 5 * time.Second
+)
 
 // relayed is a connection whose bytes are forwarded.
 type relayed struct {
@@ -35,9 +38,10 @@ type relayed struct {
 	cancel  atomic.Pointer[context.CancelCauseFunc]
 	bytes   netx.Counters
 
-	mu     sync.Mutex // guards the rest, and reports
-	record *Record
-	ended  bool
+	mu       sync.Mutex // guards the rest, and reports
+	record   *Record
+	ended    bool
+	reported time.Duration // into the connection
 }
 
 // connectTCP decides about a connection of a TCP chain and connects its host. Else the record says why not.
@@ -148,7 +152,18 @@ func (t *relayed) report(to func(*Record)) {
 	defer t.mu.Unlock()
 	if !t.ended {
 		t.fillLocked()
+		t.reported = t.record.Duration
 		to(t.record)
+	}
+}
+
+// progress reports the state when it is time.
+func (t *relayed) progress(to func(*Record)) {
+	t.mu.Lock()
+	due := t.d.srv.deps.Clock().Sub(t.d.start)-t.reported >= t.chain.ReportEvery(progressEvery)
+	t.mu.Unlock()
+	if due {
+		t.report(to)
 	}
 }
 
@@ -211,13 +226,13 @@ func (r *relays) all() []*relayed {
 
 // report tells the progress of all until ctx ends.
 func (r *relays) report(ctx context.Context, to Observer) {
-	ticker := time.NewTicker(progressEvery)
+	ticker := time.NewTicker(progressTick)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ticker.C:
 			for _, t := range r.all() {
-				t.report(to.Progress)
+				t.progress(to.Progress)
 			}
 		case <-ctx.Done():
 			return

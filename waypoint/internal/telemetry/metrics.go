@@ -12,6 +12,12 @@ type Metrics struct {
 	duration, requestBytes, responseBytes       *prometheus.HistogramVec
 	opened, closed, sent, received              *prometheus.CounterVec
 	overflow                                    prometheus.Counter
+
+	// counters, histograms and help are by name, shapes what rules make of them.
+	counters   map[string]*prometheus.CounterVec
+	histograms map[string]*prometheus.HistogramVec
+	help       map[string]string
+	shapes     shapes
 }
 
 // labelNames are those of all metrics of requests, in the order of labels.values.
@@ -41,11 +47,14 @@ func buckets() []float64 {
 func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 	tcp := labelNames()
 	http := append(labelNames(), httpNames()...)
+	counters, histograms, helps := map[string]*prometheus.CounterVec{}, map[string]*prometheus.HistogramVec{}, map[string]string{}
 	counter := func(name, help string, labels []string) *prometheus.CounterVec {
-		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+		helps[name], counters[name] = help, prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+		return counters[name]
 	}
 	histogram := func(name, help string) *prometheus.HistogramVec {
-		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets()}, http)
+		helps[name], histograms[name] = help, prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets()}, http)
+		return histograms[name]
 	}
 	m := &Metrics{
 		requests:         counter("istio_requests_total", "Requests.", http),
@@ -63,8 +72,10 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 			Help: "Requests and connections counted without workload labels, because there were too many combinations.",
 		}),
 	}
+	m.counters, m.histograms, m.help = counters, histograms, helps
+	m.shapes.vecs = map[string]prometheus.Collector{}
 	for _, c := range []prometheus.Collector{
-		m.requests, m.requestMessages, m.responseMessages, m.duration, m.requestBytes, m.responseBytes,
+		&m.shapes, m.requests, m.requestMessages, m.responseMessages, m.duration, m.requestBytes, m.responseBytes,
 		m.opened, m.closed, m.sent, m.received, m.overflow,
 	} {
 		if err := registerer.Register(c); err != nil {
@@ -76,7 +87,7 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 
 // requestHandles are the metrics of one combination of labels.
 type requestHandles struct {
-	requests, requestMessages, responseMessages prometheus.Counter
+	requests, requestMessages, responseMessages counter
 	duration, requestBytes, responseBytes       prometheus.Observer
 }
 
@@ -94,7 +105,7 @@ func (m *Metrics) messages(h *requestHandles, values []string) {
 }
 
 // connectionHandles are the metrics of one combination of labels.
-type connectionHandles struct{ opened, closed, sent, received prometheus.Counter }
+type connectionHandles struct{ opened, closed, sent, received counter }
 
 func (m *Metrics) connection(values []string) *connectionHandles {
 	return &connectionHandles{

@@ -25,6 +25,9 @@ type Observer struct {
 	requests sync.Map // key → *requestHandles
 	tcp      sync.Map // key → *connectionHandles
 	open     sync.Map // connection ID → *progress
+
+	// Where chains say something of metrics: *structpb.Struct → *rules until Forget, content → *rules, and ruledKey → handles.
+	rules, contents, ruledRequests, ruledTCP sync.Map
 }
 
 // progress is what was counted of an open connection.
@@ -91,7 +94,14 @@ func (o *Observer) Ended(r *proxy.Record) {
 }
 
 func (o *Observer) request(r *proxy.Record) {
-	h := o.requestHandles(r)
+	if said := o.rulesOf(r); said != nil {
+		o.countRequest(r, said)
+		return
+	}
+	o.requestHandles(r).count(r)
+}
+
+func (h *requestHandles) count(r *proxy.Record) {
 	h.requests.Inc()
 	h.duration.Observe(float64(r.Duration.Microseconds()) / 1000)
 	h.requestBytes.Observe(float64(r.BytesReceived))
@@ -134,6 +144,9 @@ func (o *Observer) requestHandles(r *proxy.Record) *requestHandles {
 }
 
 func (o *Observer) connection(r *proxy.Record) *connectionHandles {
+	if said := o.rulesOf(r); said != nil {
+		return o.ruledConnection(r, said)
+	}
 	k := keyOf(r)
 	if h, ok := o.tcp.Load(k); ok {
 		return h.(*connectionHandles)

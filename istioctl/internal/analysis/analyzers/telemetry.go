@@ -22,7 +22,7 @@ func telemetryAnalyzers() []analysis.Analyzer {
 }
 
 func telemetryProviders(s *analysis.Snapshot) (out analysis.Messages) {
-	if s.Mesh.GetDefaultProviders() != nil {
+	if s.Mesh.GetDefaultProviders() != nil || s.Mesh.GetAccessLogFile() != "" {
 		return nil
 	}
 	for r, t := range analysis.All[*telemetryv1.Telemetry](s) {
