@@ -88,6 +88,8 @@ type Config struct {
 	TLSCertFile, TLSKeyFile, CACertFile string
 	// ServerNames are further DNS names of the control plane's own certificate.
 	ServerNames []string
+	// DryRunPolicies has ztunnel told of AuthorizationPolicies of a dry run.
+	DryRunPolicies bool
 	// BlockedKeySources are networks that key sets of token issuers are never fetched from.
 	BlockedKeySources []netip.Prefix
 	// Profile serves profiles among the debug endpoints.

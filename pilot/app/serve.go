@@ -179,7 +179,7 @@ func (p *plane) applyMesh(s meshconfig.Settings) {
 
 func (p *plane) mesh(s meshconfig.Settings) registry.Mesh {
 	m := s.Mesh(p.cfg.ClusterID, p.cfg.Network, p.cfg.Domain)
-	m.Config = s.Proto
+	m.Config, m.DryRun = s.Proto, p.cfg.DryRunPolicies
 	return m
 }
 

@@ -162,9 +162,31 @@ type ClientTLS struct {
 	PeerSANs                []SANMatcher
 	MinVersion, MaxVersion  uint16
 	AutoSNI, AutoSANCheck   bool
-	Insecure                bool   // no validation at all
-	CAFile, CAInline        string // instead of Validation
+	Insecure                bool         // no validation at all
+	Trusted                 *Authorities // of the resource itself
+	CRLFile                 string
+	CAFile                  string // instead of Validation
 	CertFile, KeyFile       string // instead of Certificate
+}
+
+// SecretNames are the SDS resources that are not the proxy's own.
+func (c *Cluster) SecretNames() []string {
+	var names []string
+	add := func(s Socket) {
+		if s.TLS == nil {
+			return
+		}
+		for _, name := range [...]string{s.TLS.Certificate, s.TLS.Validation} {
+			if name != "" && name != OwnCertificate && name != OwnRoots && !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	add(c.Socket)
+	for i := range c.Sockets {
+		add(c.Sockets[i].Socket)
+	}
+	return names
 }
 
 // SANMatcher is what a name in the certificate must be.

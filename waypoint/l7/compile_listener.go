@@ -10,12 +10,14 @@ import (
 	originaldstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
 	proxyprotocolv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/proxy_protocol/v3"
 	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
+	netextauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/ext_authz/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	netrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 	netstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/set_filter_state/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
+	"github.com/isthmus-mesh/isthmus/waypoint/l7/extauthz"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7/rbac"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7/strict"
 )
@@ -195,6 +197,9 @@ func compileChain(p *listenerv3.FilterChain, internal bool) (*Chain, error) {
 	if ch.HTTP == nil && ch.TCP == nil && ch.Terminate == nil {
 		return nil, strict.Errorf("filters", "must end with an HTTP connection manager or a TCP proxy")
 	}
+	if len(ch.external) > 0 && ch.TCP == nil {
+		return nil, strict.Errorf("filters", "ext_authz is supported before a TCP proxy only")
+	}
 	return ch, nil
 }
 
@@ -210,6 +215,12 @@ func (ch *Chain) filter(f *listenerv3.Filter) error {
 			return strict.At(err, "typed_config")
 		}
 		ch.rbac = append(ch.rbac, r)
+	case *netextauthzv3.ExtAuthz:
+		e, err := extauthz.CompileNetwork(m)
+		if err != nil {
+			return strict.At(err, "typed_config")
+		}
+		ch.external = append(ch.external, e)
 	case *netstatev3.Config:
 		return strict.At(compileNetState(m), "typed_config")
 	case *tcpproxyv3.TcpProxy:
@@ -221,6 +232,9 @@ func (ch *Chain) filter(f *listenerv3.Filter) error {
 			return strict.At(err, "typed_config")
 		}
 		if t := h.terminates(); t != "" {
+			if h.asks() {
+				return strict.Errorf("typed_config.http_filters", "ext_authz is not supported for the tunnel itself")
+			}
 			ch.Terminate = &Terminate{Cluster: t, HTTP: h}
 		} else {
 			ch.HTTP = h

@@ -192,22 +192,23 @@ func compileClientTLS(p *tlsv3.UpstreamTlsContext) (*ClientTLS, error) {
 	c := &ClientTLS{
 		SNI: p.GetSni(), ALPN: t.alpn, Validation: t.validation, PeerSANs: t.sans,
 		MinVersion: t.minimum, MaxVersion: t.maximum, AutoSNI: p.GetAutoHostSni(), AutoSANCheck: p.GetAutoSniSanValidation(),
-		Insecure: !t.validates, CAFile: t.caFile, CAInline: t.caInline,
+		Insecure: !t.validates, CAFile: t.caFile, CRLFile: t.crlFile,
 	}
 	switch {
 	case len(t.certificates) > 1 || len(t.files) > 1:
 		return nil, strict.Errorf("common_tls_context", "more than one certificate is not supported for clients")
-	case len(t.certificates) > 0 && t.certificates[0] != OwnCertificate:
-		return nil, strict.Errorf("common_tls_context.tls_certificate_sds_secret_configs", "must be the proxy's own: %s", OwnCertificate)
-	case t.validation != "" && t.validation != OwnRoots:
-		return nil, strict.Errorf("common_tls_context.validation_context_sds_secret_config", "must be the mesh's own: %s", OwnRoots)
 	case len(t.certificates) > 0:
 		c.Certificate = t.certificates[0]
 	case len(t.files) > 0:
 		c.CertFile, c.KeyFile = t.files[0].Certificate, t.files[0].Key
 	}
+	if t.caInline != "" {
+		if c.Trusted, err = ParseAuthorities([]byte(t.caInline), []byte(t.crlInline)); err != nil {
+			return nil, strict.Errorf("common_tls_context.validation_context", "%v", err)
+		}
+	}
 	for field, given := range map[string]bool{
-		"crl": t.crlFile+t.crlInline != "", "verify_certificate_spki": len(t.spki) > 0, "verify_certificate_hash": len(t.hashes) > 0,
+		"crl": t.crlFile != "" && t.caFile == "" || t.crlInline != "" && t.caInline == "", "verify_certificate_spki": len(t.spki) > 0, "verify_certificate_hash": len(t.hashes) > 0,
 	} {
 		if given {
 			return nil, strict.Errorf("common_tls_context.validation_context."+field, "is not supported for clients")

@@ -9,6 +9,9 @@ import (
 // Conn is what is known of a downstream connection.
 type Conn = exchange.Conn
 
+// Shadow is what policies of a dry run said.
+type Shadow = exchange.Shadow
+
 // Peer is the certificate of a client that has proven it.
 type Peer = exchange.Peer
 

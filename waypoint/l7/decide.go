@@ -26,12 +26,19 @@ func (c *Config) Decide(d *Decision, ch *Chain, r *Request, now time.Time, rnd R
 		d.answer(replyNoUpgrade)
 		return
 	}
-	if reply := d.filter(routes, r, rnd); reply != nil {
+	c.proceed(d, routes, r, rnd, 0)
+}
+
+// proceed runs the filters from one on, and then, unless an authorizer has to be asked first, the router.
+func (c *Config) proceed(d *Decision, routes *Routes, r *Request, rnd Rand, from int) {
+	if reply := d.filter(routes, r, rnd, from); reply != nil {
 		d.answer(reply)
 		return
 	}
-	c.route(d, r, rnd)
-	d.passSpan(r)
+	if d.Ask == nil {
+		c.route(d, r, rnd)
+		d.passSpan(r)
+	}
 }
 
 // enter does what comes before the filters: the request is made one, and its route found. A reply refuses what is none.
@@ -163,9 +170,9 @@ func (d *Decision) overrides() []override {
 }
 
 // filter runs the filters before the router. The first answer ends it.
-func (d *Decision) filter(routes *Routes, r *Request, rnd Rand) *Reply {
+func (d *Decision) filter(routes *Routes, r *Request, rnd Rand, from int) *Reply {
 	over := d.overrides()
-	for i := range d.manager.filters {
+	for i := from; i < len(d.manager.filters); i++ {
 		f := &d.manager.filters[i]
 		o := findOverride(over, f.name)
 		if o == nil && f.disabled || o != nil && o.disabled {
@@ -173,6 +180,10 @@ func (d *Decision) filter(routes *Routes, r *Request, rnd Rand) *Reply {
 		}
 		if reply := d.one(f, o, r, rnd); reply != nil {
 			return reply
+		}
+		if d.Ask != nil {
+			d.asked = asked{routes: routes, next: i + 1}
+			return nil
 		}
 		if r.ClearRoute && routes != nil {
 			r.ClearRoute = false
@@ -216,6 +227,10 @@ func (d *Decision) one(f *filter, o *override, r *Request, rnd Rand) *Reply {
 			ft = o.fault
 		}
 		return ft.decide(d, r, rnd)
+	case f.external != nil:
+		d.external(f, r)
+	case f.mutation != nil:
+		f.mutation.request.Apply(&r.Head.Header, &r.Info)
 	case f.state != nil:
 		for n := range f.state {
 			e := &f.state[n]

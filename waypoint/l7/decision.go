@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/httpmsg"
+	"github.com/isthmus-mesh/isthmus/waypoint/l7/extauthz"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7/tracing"
 )
 
@@ -11,6 +12,8 @@ import (
 type Decision struct {
 	// Delay is waited before anything else (fault injection); a client that goes away meanwhile ends it. Flag "DI".
 	Delay time.Duration
+	// Ask is set while an authorizer outside has to be asked before anything else is decided: see Config.Resume.
+	Ask *extauthz.Filter
 	// Reply is set when the answer is ours.
 	Reply *Reply
 	// Route is nil when none matched.
@@ -59,6 +62,7 @@ type Decision struct {
 	manager  *HTTPManager
 	trace    *[]Step // what filters say is noted here, for Explain
 	resp     responseState
+	asked    asked
 }
 
 // Mirror is a copy of the request to be sent, whose answer nobody waits for.
@@ -78,6 +82,8 @@ type Reply struct {
 	Header []httpmsg.Field
 	// GRPCStatus is of the answer to a gRPC request; -1 maps Status.
 	GRPCStatus int
+	// Own replaces the fields of the same names in the head, each of which may come more than once.
+	Own []httpmsg.Field
 	// Details and Flags are as in Envoy's access log.
 	Details string
 	Flags   Flags
@@ -93,7 +99,8 @@ type responseState struct {
 	cookie      *hashPolicy
 	cookieValue string
 	location    string
-	head        bool // the method is HEAD
+	head        bool               // the method is HEAD
+	verdicts    []extauthz.Verdict // those that change the response
 }
 
 // ResponseInfo is what is known when a response from upstream comes.

@@ -16,6 +16,7 @@
 //	    req.Begin(head, &conn)
 //	    var d l7.Decision
 //	    cfg.Decide(&d, ch, &req, now, rnd)   // mutates head
+//	    for d.Ask != nil { ask the authorizer; cfg.Resume(&d, &req, verdict, rnd) }
 //	    wait d.Delay; answer d.Reply, or pick a host of d.Endpoints and forward head
 //	    d.ApplyResponse(&req, head, info)         // mutates the head of the response
 //	    d.LocalReply(&req, reply, info, &head)    // answers of ours: by the decision, or timeouts and the like of the caller
@@ -24,7 +25,7 @@
 // # Packages
 //
 // exchange is what is known of a connection and a request; match, normalize, mutate, rbac and jwt are what Envoy calls by these
-// names; strict refuses what none of them honours. The order of things is in Decide.
+// names, extauthz its ext_authz; strict refuses what none of them honours. The order of things is in Decide.
 //
 // # Ownership
 //

@@ -19,6 +19,8 @@ type Step struct {
 	DryRun bool
 	// Denied says why a token was not accepted, or that there was none; empty when the filter lets the request pass.
 	Denied string
+	// Asks is the cluster of an authorizer outside that is asked, and is taken to have said yes.
+	Asks string
 }
 
 // Explain is Decide, with what the filters that were asked have said.

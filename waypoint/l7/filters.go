@@ -2,8 +2,10 @@ package l7
 
 import (
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
+	extauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	grpcstatsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_stats/v3"
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	jwtv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/jwt_authn/v3"
 	rbacfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
@@ -13,6 +15,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/isthmus-mesh/isthmus/waypoint/l7/extauthz"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7/jwt"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7/rbac"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7/strict"
@@ -27,6 +30,8 @@ type filter struct {
 	cors     bool
 	fault    *fault
 	state    []stateEntry
+	external *extauthz.Filter
+	mutation *mutation
 }
 
 // override is what a route, a virtual host or a weighted cluster says of a filter.
@@ -84,6 +89,10 @@ func compileFilter(a *anypb.Any) (f filter, ok bool, err error) {
 		f.cors = true
 	case *faultv3.HTTPFault:
 		f.fault, err = compileFault(m)
+	case *extauthzv3.ExtAuthz:
+		f.external, err = extauthz.Compile(m)
+	case *mutationv3.HeaderMutation:
+		f.mutation, err = compileMutation(m)
 	case *setstatev3.Config:
 		f.state, err = compileState(m)
 	case *grpcstatsv3.FilterConfig:
@@ -131,6 +140,8 @@ func (o *override) compile(a *anypb.Any) error {
 		return strict.At(err, "rbac")
 	case *jwtv3.PerRouteConfig:
 		o.jwt = &jwt.PerRoute{Disabled: m.GetDisabled(), Requirement: m.GetRequirementName()}
+	case *extauthzv3.ExtAuthzPerRoute:
+		o.disabled = m.GetDisabled()
 	case *corsv3.CorsPolicy:
 		o.cors, err = compileCORS(m)
 	case *faultv3.HTTPFault:

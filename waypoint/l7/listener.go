@@ -9,6 +9,7 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/isthmus-mesh/isthmus/waypoint/l7/extauthz"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7/rbac"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7/tracing"
 )
@@ -64,6 +65,8 @@ type Chain struct {
 	Told *structpb.Struct
 	// rbac are the network filters before the last one.
 	rbac []*rbac.Filter
+	// external are those among them that ask an authorizer; of TCP chains only.
+	external []*extauthz.Filter
 }
 
 // Terminate says that connections are HBONE: each CONNECT goes on at the internal listener of the cluster.

@@ -64,6 +64,9 @@ func (d *Decision) finishResponse(r *Request, h *httpmsg.Header, info *ResponseI
 		d.resp.cors.respond(h, d.resp.origin)
 	}
 	d.decorate(h)
+	for n := range d.resp.verdicts {
+		d.resp.verdicts[n].Respond(h)
+	}
 	o := &d.manager.opts
 	if _, ok := h.Get("date"); !ok {
 		h.Add("date", r.Scratch.Keep(info.Now.UTC().AppendFormat(r.Scratch.Bytes(), "Mon, 02 Jan 2006 15:04:05 GMT")))
@@ -118,6 +121,12 @@ func (d *Decision) LocalReply(r *Request, reply *Reply, info *ResponseInfo, head
 	}
 	for _, f := range reply.Header {
 		h.Set(f.Key, f.Value)
+	}
+	for _, f := range reply.Own {
+		h.Del(f.Key)
+	}
+	for _, f := range reply.Own {
+		h.Add(f.Key, f.Value)
 	}
 	if d.resp.location != "" && reply == d.Reply {
 		h.Set("location", d.resp.location)

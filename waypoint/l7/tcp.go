@@ -1,11 +1,13 @@
 package l7
 
 import (
+	"slices"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 
+	"github.com/isthmus-mesh/isthmus/waypoint/l7/extauthz"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7/rbac"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7/strict"
 )
@@ -92,4 +94,34 @@ func (ch *Chain) Admit(conn *Conn) (details string, ok bool) {
 		}
 	}
 	return "", true
+}
+
+// Asks are the authorizers that have to be asked about a connection of a TCP chain that is admitted.
+func (ch *Chain) Asks(conn *Conn) []*extauthz.Filter {
+	if len(ch.external) == 0 {
+		return nil
+	}
+	i := rbac.InfoOf(conn)
+	for _, f := range ch.rbac {
+		f.Check(i)
+	}
+	var out []*extauthz.Filter
+	for _, f := range ch.external {
+		if f.Enabled(i) {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// Shadows are what policies of a dry run say of a connection.
+func (ch *Chain) Shadows(conn *Conn) []Shadow {
+	if !slices.ContainsFunc(ch.rbac, (*rbac.Filter).DryRun) {
+		return nil
+	}
+	i := rbac.InfoOf(conn)
+	for _, f := range ch.rbac {
+		f.Check(i)
+	}
+	return i.Shadows
 }

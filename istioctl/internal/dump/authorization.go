@@ -44,7 +44,7 @@ func sortRules(all []Rules) {
 const nothing = "_anonymous_match_nothing_"
 
 // ruleName is how the control plane names the rules of a policy in a proxy's configuration.
-var ruleName = regexp.MustCompile(`^(?:istio-ext-authz-[^-]*-)?ns\[(.*)\]-policy\[(.*)\]-rule\[(.*)\]$`)
+var ruleName = regexp.MustCompile(`^(?:istio-ext-authz-.*-)?ns\[(.*)\]-policy\[(.*)\]-rule\[(.*)\](?:-deny-due-to-bad-CUSTOM-action)?$`)
 
 // Authorization returns what an Envoy or waypoint enforces, in all its listeners.
 func (e *Envoy) Authorization() []Rules {

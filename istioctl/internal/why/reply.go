@@ -138,7 +138,8 @@ func (s *station) deniedByL7(steps []l7.Step, details, client string, status int
 		if r.By != "" {
 			ns, name, rule, ok := l7Policy(r.By)
 			if !ok {
-				v.Cause = fmt.Sprintf("%s refuses everything: a CUSTOM policy needs an authorizer that is not supported", s.name)
+				v.Cause = fmt.Sprintf("%s refuses it: a CUSTOM policy matches (%s) whose provider cannot be asked", s.name, r.By)
+				v.Remedy = "see the condition WaypointAccepted of the policy"
 				return v
 			}
 			text := ""

@@ -47,6 +47,7 @@ func variables(cfg *app.Config) []variable {
 		{"PILOT_ENABLE_CA_CRL", boolean(&c.CRL)},
 		{"PILOT_ENABLE_GATEWAY_API_DEPLOYMENT_CONTROLLER", boolean(&c.Deploy)},
 		{"PILOT_ENABLE_GATEWAY_API_STATUS", boolean(&c.Status)},
+		{"AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY", boolean(&cfg.DryRunPolicies)},
 		{"AMBIENT_ENABLE_STATUS", boolean(&c.Status)},
 		{"PILOT_ENABLE_IP_AUTOALLOCATE", boolean(&c.IPAllocate)},
 		{"PILOT_ENABLE_NODE_UNTAINT_CONTROLLERS", boolean(&c.Untaint)},

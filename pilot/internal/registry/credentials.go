@@ -38,6 +38,9 @@ type credentials struct {
 	bindingsOf      coll.Index[*rbacv1.RoleBinding, string]
 	gatewayAccounts coll.Index[*ambient.Pod, string] // pods by the Gateway that they carry the name of
 
+	client        coll.Collection[clientCredential]
+	clientByScope coll.Index[clientCredential, string]
+
 	scopes *coll.Static[secretScope]
 	served coll.Collection[servedSecrets]
 	named  coll.Collection[namedCredentials]
@@ -121,12 +124,20 @@ func (r *Registry) serveSecrets(f coll.Fetch, s secretScope) servedSecrets {
 	if s.key == nobodysSecrets {
 		return out
 	}
+	seen := map[string]bool{}
+	for _, c := range coll.FetchIndex(f, r.credentials.clientByScope, s.of.key) {
+		for _, name := range c.names {
+			if !seen[name] {
+				seen[name] = true
+				r.serveSecret(f, s, c.origin, name, &out)
+			}
+		}
+	}
 	servers, ok := coll.FetchOne(f, r.proxies.gateways, s.of.key)
-	if !ok {
+	if !ok && s.of.kind == routerScope {
 		out.complete = false
 		return out
 	}
-	seen := map[string]bool{}
 	for _, server := range servers.servers {
 		for _, chain := range server.Chains {
 			for _, name := range chainCredentials(chain.TLS) {
@@ -181,7 +192,7 @@ var errPending = errors.New("it is not known yet")
 func (r *Registry) mayHave(f coll.Fetch, s secretScope, ref credential.Reference, in credential.Source, out *servedSecrets) error {
 	if !ref.Verified {
 		if in.Namespace != s.of.namespace || in.Kind != credential.Secret {
-			return fmt.Errorf("%s is not in the namespace of the gateway's pods, which is %s", in, s.of.namespace)
+			return fmt.Errorf("%s is not in the namespace of the proxy's pods, which is %s", in, s.of.namespace)
 		}
 		return r.mayRead(f, Read{s.of.namespace, s.account, in.Name}, out)
 	}
@@ -196,7 +207,7 @@ func (r *Registry) mayHave(f coll.Fetch, s secretScope, ref credential.Reference
 
 // mayRead asks the Roles among the objects, or who has asked the API server.
 func (r *Registry) mayRead(f coll.Fetch, read Read, out *servedSecrets) error {
-	refused := fmt.Errorf("the service account %s of the gateway's pods may not read Secret %s/%s: it needs a Role that allows it to", read.Account, read.Namespace, read.Secret)
+	refused := fmt.Errorf("the service account %s of the proxy's pods may not read Secret %s/%s: it needs a Role that allows it to", read.Account, read.Namespace, read.Secret)
 	answer := Reader{}
 	if r.credentials.byLookup {
 		out.reads = append(out.reads, read)

@@ -141,7 +141,7 @@ func TestCredentialsReachOnlyWhoMayHaveThem(t *testing.T) {
 		})
 	}
 	problems := fmt.Sprint(w.r.Problems())
-	for _, want := range []string{"service account default of the gateway's pods may not read Secret edge/one", "there is no Secret other/two"} {
+	for _, want := range []string{"service account default of the proxy's pods may not read Secret edge/one", "there is no Secret other/two"} {
 		if !strings.Contains(problems, want) {
 			t.Errorf("nobody says %q: %s", want, problems)
 		}

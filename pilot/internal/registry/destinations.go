@@ -65,7 +65,7 @@ func (r *Registry) deriveDestinations() coll.Collection[destination] {
 	requests := coll.FlatMap("destinations/routes", p.routes, destination.key, func(_ coll.Fetch, o routed) []destination { return o.uses }, same)
 	connections := coll.FlatMap("destinations/connections", p.connections, destination.key, func(_ coll.Fetch, o forwarded) []destination { return o.uses }, same)
 	gateways := coll.FlatMap("destinations/gateways", p.gateways, destination.key, func(_ coll.Fetch, g gatewayServers) []destination { return g.uses }, same)
-	p.destinations = coll.Join("destinations", own, requests, connections, gateways, r.collectorDestinations(same))
+	p.destinations = coll.Join("destinations", own, requests, connections, gateways, r.collectorDestinations(same), r.deriveAuthorizers())
 	return p.destinations
 }
 

@@ -2,7 +2,6 @@ package registry
 
 import (
 	"net/netip"
-	"slices"
 
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -31,24 +30,22 @@ type policies struct {
 // policiesFor translates the policies that are attached to a target. namespaces are where they may be.
 func (r *Registry) policiesFor(f coll.Fetch, t policy.Target, namespaces []string, targeted bool) policies {
 	mesh := r.envoyMesh(f)
-	authz, tokens := r.routing.byNamespace.authz, r.routing.byNamespace.requestAuths
+	tokens := r.routing.byNamespace.requestAuths
 	if targeted {
-		authz, tokens = r.routing.byNamespace.targetedAuthz, r.routing.byNamespace.targetedTokens
+		tokens = r.routing.byNamespace.targetedTokens
 	}
 	t.RootNamespace = mesh.RootNamespace
-	var all []*securityv1.AuthorizationPolicy
 	var requests []*securityv1.RequestAuthentication
-	namespaces = append(slices.Clone(namespaces), mesh.RootNamespace)
-	slices.Sort(namespaces)
-	for _, ns := range slices.Compact(namespaces) {
-		all = append(all, coll.FetchIndex(f, authz, ns)...)
+	for _, ns := range withRoot(namespaces, mesh.RootNamespace) {
 		requests = append(requests, coll.FetchIndex(f, tokens, ns)...)
 	}
 	in := policy.Input{
 		Mesh: mesh.Config, Proxy: t.Proxy,
-		Policies:               policy.Attached(t, all),
+		Policies:               r.attachedPolicies(f, t, namespaces, targeted),
 		RequestAuthentications: policy.AttachedRequestAuthentications(t, requests),
 		JWKS:                   r.keySet(f),
+		Authorizer:             r.authorizer(f, t.Namespace),
+		ForwardClient:          r.tellsClients(f, t),
 	}
 	return policies{policy.HTTPFilters(in), policy.NetworkFilters(in)}
 }
@@ -59,14 +56,8 @@ func (r *Registry) deriveChains() {
 		if s.proxy.kind != waypointScope {
 			return nil
 		}
-		kind := policy.KindService
-		if s.service.Entry != "" {
-			kind = policy.KindServiceEntry
-		}
-		enforced := r.policiesFor(f, policy.Target{
-			Proxy: policy.Waypoint, Namespace: s.proxy.namespace, Gateway: s.proxy.gateway,
-			Services: []policy.ServiceRef{{Kind: kind, Namespace: s.service.Proto.Namespace, Name: s.service.Proto.Name}},
-		}, []string{s.proxy.namespace, s.service.Proto.Namespace}, true)
+		target, namespaces := servedTarget(s)
+		enforced := r.policiesFor(f, target, namespaces, true)
 		ws := envoy.WaypointService{
 			Host: s.host(), Port: s.number(), Protocol: s.protocol(), Addresses: serviceAddresses(s.service),
 			HTTPFilters: enforced.http, NetworkFilters: enforced.network,
@@ -74,10 +65,7 @@ func (r *Registry) deriveChains() {
 		if tcp, ok := coll.FetchOne(f, r.proxies.connections, s.key()); ok {
 			ws.TCP = tcp.routes
 		}
-		mesh := r.telling(f, policy.Target{
-			Proxy: policy.Waypoint, Namespace: s.proxy.namespace, Gateway: s.proxy.gateway,
-			Services: []policy.ServiceRef{{Kind: kind, Namespace: s.service.Proto.Namespace, Name: s.service.Proto.Name}},
-		}, s.service.Proto.Namespace)
+		mesh := r.telling(f, target, s.service.Proto.Namespace)
 		return []servedChains{{s.key(), s.proxy.key, ws, ws.Chains(mesh)}}
 	})
 	p.chainsByScope = coll.NewIndex(p.chains, func(c servedChains) []string { return []string{c.scope} })
@@ -101,7 +89,7 @@ func (r *Registry) deriveListeners() coll.Collection[scoped] {
 		if p.kind != waypointScope {
 			return nil
 		}
-		w := envoy.Waypoint{Mesh: r.telling(f, policy.Target{Proxy: policy.Waypoint, Namespace: p.namespace, Gateway: p.gateway})}
+		w := envoy.Waypoint{Mesh: r.telling(f, workloadTarget(p))}
 		for _, c := range coll.FetchIndex(f, r.proxies.chainsByScope, p.key) {
 			w.Services = append(w.Services, c.service)
 			w.Chains = append(w.Chains, c.chains...)
@@ -110,13 +98,9 @@ func (r *Registry) deriveListeners() coll.Collection[scoped] {
 		return listeners(p, w.Listeners())
 	}, same)
 	gateways := coll.FlatMap("xds/listeners/gateways", p.gateways, scoped.key, func(f coll.Fetch, g gatewayServers) []scoped {
-		enforced := r.policiesFor(f, policy.Target{
-			Proxy: policy.Gateway, Namespace: g.proxy.namespace, Gateway: g.proxy.gateway, Labels: g.proxy.labels,
-		}, []string{g.proxy.namespace}, false)
+		enforced := r.policiesFor(f, routerTarget(g.proxy), []string{g.proxy.namespace}, false)
 		return listeners(g.proxy, envoy.Gateway{
-			Mesh: r.telling(f, policy.Target{
-				Proxy: policy.Gateway, Namespace: g.proxy.namespace, Gateway: g.proxy.gateway, Labels: g.proxy.labels,
-			}),
+			Mesh:    r.telling(f, routerTarget(g.proxy)),
 			Servers: g.servers, HTTPFilters: enforced.http, NetworkFilters: enforced.network,
 		}.Listeners())
 	}, same)
@@ -143,7 +127,7 @@ func (r *Registry) boundWorkloads(f coll.Fetch, p proxy) []envoy.WaypointWorkloa
 	if len(bound) == 0 {
 		return nil
 	}
-	enforced := r.policiesFor(f, policy.Target{Proxy: policy.Waypoint, Namespace: p.namespace, Gateway: p.gateway}, []string{p.namespace}, true)
+	enforced := r.policiesFor(f, workloadTarget(p), []string{p.namespace}, true)
 	out := make([]envoy.WaypointWorkload, 0, len(bound))
 	for _, w := range bound {
 		out = append(out, envoy.WaypointWorkload{Addresses: workloadAddresses(w.decode().Proto), HTTPFilters: enforced.http, NetworkFilters: enforced.network})

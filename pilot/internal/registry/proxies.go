@@ -89,9 +89,10 @@ func (r *Registry) deriveProxies() {
 	}))
 	r.derivePorts()
 	r.deriveGateways()
-	r.deriveCredentials()
 	vantages := r.deriveVantages()
 	destinations := r.deriveDestinations()
+	r.deriveClientCredentials(destinations)
+	r.deriveCredentials()
 	p.resources = coll.Join("xds", vantages,
 		r.deriveClusters(destinations), r.deriveEndpoints(destinations), r.deriveListeners(), r.deriveRouteResources())
 }

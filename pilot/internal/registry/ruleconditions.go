@@ -32,23 +32,17 @@ func checkPolicy(path string, p *networkingapi.TrafficPolicy, note func(path, wh
 	if p == nil {
 		return
 	}
-	checkSettings(path, p.GetLoadBalancer(), p.GetTls(), note)
+	checkSettings(path, p.GetLoadBalancer(), note)
 	if p.GetTunnel() != nil {
 		note(path+".tunnel", "tunnels are not supported")
 	}
 	for i, port := range p.GetPortLevelSettings() {
-		checkSettings(fmt.Sprintf("%s.portLevelSettings[%d]", path, i), port.GetLoadBalancer(), port.GetTls(), note)
+		checkSettings(fmt.Sprintf("%s.portLevelSettings[%d]", path, i), port.GetLoadBalancer(), note)
 	}
 }
 
-func checkSettings(path string, lb *networkingapi.LoadBalancerSettings, tls *networkingapi.ClientTLSSettings, note func(path, why string)) {
+func checkSettings(path string, lb *networkingapi.LoadBalancerSettings, note func(path, why string)) {
 	if lb.GetZoneAwareLbSetting() != nil {
 		note(path+".loadBalancer.zoneAwareLbSetting", "is not for ambient meshes; use localityLbSetting")
-	}
-	if tls.GetCredentialName() != "" {
-		note(path+".tls.credentialName", "credentials are not served; name files")
-	}
-	if tls.GetCaCrl() != "" {
-		note(path+".tls.caCrl", "revocation lists are not consulted")
 	}
 }

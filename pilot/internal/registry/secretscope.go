@@ -17,7 +17,7 @@ const (
 	nobodysSecrets = secretPrefix + "nobody"
 )
 
-// secretScope is a set of proxies that are given the same credentials: gateways that are configured alike, with the same service
+// secretScope is a set of proxies that are given the same credentials: gateways or waypoints that are configured alike, with the same service
 // account. Who a proxy is comes from its credentials, never from what it says of itself.
 type secretScope struct {
 	key     string
@@ -28,7 +28,7 @@ type secretScope struct {
 // secretScopeOf names the scope of a proxy: one that it shares only with those whose account it has proven, too.
 func secretScopeOf(node *corev3.Node, peer server.Peer) string {
 	s := nodeScope(node)
-	if s.kind != routerScope || peer.Namespace == "" || peer.Namespace != s.namespace || peer.ServiceAccount == "" || !plainText(peer.ServiceAccount, "-.") {
+	if s.kind != routerScope && s.kind != waypointScope || peer.Namespace == "" || peer.Namespace != s.namespace || peer.ServiceAccount == "" || !plainText(peer.ServiceAccount, "-.") {
 		return nobodysSecrets
 	}
 	return secretPrefix + peer.ServiceAccount + "/" + s.key

@@ -72,9 +72,12 @@ func AuthorizationPolicy(mesh Mesh, ap *securityv1.AuthorizationPolicy) *Policy 
 		p.Status = PolicyStatus{Reason: ReasonUnsupportedValue, Message: fmt.Sprintf("ztunnel does not support the %s action", spec.GetAction())}
 		return p
 	}
-	if ap.Annotations[annotationDryRun] == "true" {
-		p.Status = PolicyStatus{Reason: ReasonUnsupportedValue, Message: "dry-run policies are not enabled for ztunnel"}
-		return p
+	if dry, err := strconv.ParseBool(ap.Annotations[annotationDryRun]); err == nil && dry {
+		if !mesh.DryRun {
+			p.Status = PolicyStatus{Reason: ReasonUnsupportedValue, Message: "dry-run policies are not enabled for ztunnel: see AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY"}
+			return p
+		}
+		out.DryRun = true
 	}
 	switch p.Selector = spec.GetSelector().GetMatchLabels(); {
 	case len(p.Selector) > 0:

@@ -57,13 +57,15 @@ type Mesh struct {
 	Domain string
 	// ServiceEntryVisibility is PUBLIC (also when empty), NAMESPACE, or NONE: entries are not published.
 	ServiceEntryVisibility string
+	// DryRun has ztunnel told of policies of a dry run, which it reports and does not enforce.
+	DryRun bool
 }
 
 // Equal reports whether translating with either gives the same.
 func (m Mesh) Equal(o Mesh) bool {
 	same := strings.Join(m.TrustDomainAliases, ",") == strings.Join(o.TrustDomainAliases, ",")
 	m.TrustDomainAliases, o.TrustDomainAliases = nil, nil
-	return same && m.comparable() == o.comparable()
+	return same && m.DryRun == o.DryRun && m.comparable() == o.comparable()
 }
 
 func (m Mesh) comparable() [6]string {

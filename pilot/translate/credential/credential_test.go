@@ -22,7 +22,7 @@ func TestParse(t *testing.T) {
 		"kubernetes://one":                  "Secret edge/one",
 		"kubernetes://one-cacert":           "Secret edge/one authority",
 		"kubernetes://edge/one":             "Secret edge/one",
-		"kubernetes://other/one":            "not in the namespace of the gateway's pods",
+		"kubernetes://other/one":            "not in the namespace of the proxy's pods",
 		"kubernetes://edge/one/two":         "no name of a credential",
 		"kubernetes://":                     "no name of a credential",
 		"kubernetes-gateway://other/one":    "Secret other/one verified",

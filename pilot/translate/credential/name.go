@@ -109,7 +109,7 @@ func Parse(name, namespace string) (Reference, error) {
 		// A namespace may be written. It has to be the proxy's own: see CVE-2021-34824.
 		if ns, short, both := strings.Cut(rest, "/"); both {
 			if ns != namespace {
-				return out, fmt.Errorf("the Secret %s is not in the namespace of the gateway's pods, which is %s", rest, namespace)
+				return out, fmt.Errorf("the Secret %s is not in the namespace of the proxy's pods, which is %s", rest, namespace)
 			}
 			rest = short
 		}
@@ -131,4 +131,24 @@ func Parse(name, namespace string) (Reference, error) {
 		return out, fmt.Errorf("%q is no name of a credential", name)
 	}
 	return out, nil
+}
+
+// ClientNames are the resources of TLS that a proxy originates: its certificate, and who signs those of servers; empty where there is
+// none. They are in the proxy's own namespace, whatever scheme the name has.
+func ClientNames(t *networkingapi.ClientTLSSettings) (certificate, authority string) {
+	if t.GetCredentialName() == "" {
+		return "", ""
+	}
+	name := schemeKubernetes + strings.TrimPrefix(t.GetCredentialName(), schemeKubernetes)
+	switch t.GetMode() {
+	case networkingapi.ClientTLSSettings_MUTUAL:
+		certificate = name
+	case networkingapi.ClientTLSSettings_SIMPLE:
+	default:
+		return "", ""
+	}
+	if !t.GetInsecureSkipVerify().GetValue() {
+		authority = AuthorityName(name)
+	}
+	return certificate, authority
 }

@@ -8,6 +8,8 @@ import (
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	networkingapi "istio.io/api/networking/v1alpha3"
+
+	"github.com/isthmus-mesh/isthmus/pilot/translate/credential"
 )
 
 // systemRoots are the certificate authorities of the proxy's image.
@@ -60,15 +62,30 @@ func (c Cluster) originatedTLS() *corev3.TransportSocket {
 		sans = []string{c.Host}
 	}
 	validation.MatchTypedSubjectAltNames = exactNames(sans)
-	if !s.GetInsecureSkipVerify().GetValue() {
+	certificate, authority := credential.ClientNames(s)
+	if certificate != "" {
+		common.TlsCertificateSdsSecretConfigs = []*tlsv3.SdsSecretConfig{controlPlaneSecret(certificate)}
+	}
+	switch {
+	case s.GetInsecureSkipVerify().GetValue():
+	case authority != "":
+		common.ValidationContextType = &tlsv3.CommonTlsContext_CombinedValidationContext{
+			CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
+				DefaultValidationContext: validation, ValidationContextSdsSecretConfig: controlPlaneSecret(authority),
+			},
+		}
+	default:
 		roots := s.GetCaCertificates()
 		if roots == "" {
 			roots = systemRoots
 		}
 		validation.TrustedCa = file(roots)
+		if s.GetCaCrl() != "" {
+			validation.Crl = file(s.GetCaCrl())
+		}
 		common.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: validation}
 	}
-	if s.GetMode() == networkingapi.ClientTLSSettings_MUTUAL && s.GetClientCertificate() != "" {
+	if s.GetMode() == networkingapi.ClientTLSSettings_MUTUAL && certificate == "" && s.GetClientCertificate() != "" {
 		common.TlsCertificates = []*tlsv3.TlsCertificate{{CertificateChain: file(s.GetClientCertificate()), PrivateKey: file(s.GetPrivateKey())}}
 	}
 	sni := s.GetSni()

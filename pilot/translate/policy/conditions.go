@@ -38,15 +38,16 @@ type Finder interface {
 }
 
 // AuthorizationPolicyConditions are those of a policy with targetRefs; others are not for waypoints.
-func AuthorizationPolicyConditions(mesh *meshapi.MeshConfig, p *securityv1.AuthorizationPolicy, find Finder) []Condition {
+// Of in, the mesh and its authorizers matter.
+func AuthorizationPolicyConditions(in Input, p *securityv1.AuthorizationPolicy, find Finder) []Condition {
 	if len(targets(&p.Spec)) == 0 {
 		return nil
 	}
-	bound := bindings(p.Namespace, mesh.GetRootNamespace(), &p.Spec, find)
+	bound := bindings(p.Namespace, in.Mesh.GetRootNamespace(), &p.Spec, find)
 	if bound.Reason != ReasonAccepted {
 		return []Condition{bound}
 	}
-	if c, ok := contentCondition(mesh, p); !ok {
+	if c, ok := contentCondition(in, p); !ok {
 		return []Condition{c}
 	}
 	return []Condition{bound}
@@ -117,18 +118,18 @@ func bindings(namespace, root string, s spec, find Finder) Condition {
 }
 
 // contentCondition is about what the rules say; ok is true when all of it can be expressed.
-func contentCondition(mesh *meshapi.MeshConfig, p *securityv1.AuthorizationPolicy) (c Condition, ok bool) {
+func contentCondition(in Input, p *securityv1.AuthorizationPolicy) (c Condition, ok bool) {
 	if p.Spec.GetAction() == securityapi.AuthorizationPolicy_CUSTOM {
-		effect := "every request to the targets is denied"
 		if isDryRun(p) {
-			effect = "its dry run has no effect"
+			return refused(ReasonUnsupportedValue, "a dry run of the action CUSTOM has no effect: the provider is not asked"), false
 		}
-		return refused(ReasonUnsupportedValue, "the action CUSTOM is not supported: %s", effect), false
+		if _, err := in.extAuthz(custom{provider: p.Spec.GetProvider().GetName()}); err != nil {
+			return refused(ReasonInvalid, "spec.provider.name: %v: what the rules match is denied", err), false
+		}
 	}
 	var problems []string
 	left := 0
-	in := Input{Mesh: mesh}
-	for _, a := range actions() {
+	for _, a := range append(actions(), customAction()) {
 		if a.api != p.Spec.GetAction() {
 			continue
 		}

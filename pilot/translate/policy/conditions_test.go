@@ -32,13 +32,23 @@ func TestAuthorizationPolicyConditions(t *testing.T) {
 		{"{targetRefs: [{kind: Pod, name: gone}]}", ReasonTargetNotFound, "kind that policies are not attached to"},
 		{"{targetRefs: [{kind: Service, name: reviews, namespace: x}]}", ReasonTargetNotFound, "in another namespace"},
 		{"{targetRefs: [{kind: GatewayClass, group: gateway.networking.k8s.io, name: istio-waypoint}]}", ReasonTargetNotFound, "only from the root namespace"},
-		{"{" + reviews + ", action: CUSTOM}", ReasonUnsupportedValue, "every request to the targets is denied"},
+		{"{" + reviews + ", action: CUSTOM}", ReasonInvalid, `there is no provider ""`},
+		{"{" + reviews + ", action: CUSTOM, provider: {name: nobody}, rules: [{}]}", ReasonInvalid, "what the rules match is denied"},
+		{"{" + reviews + ", action: CUSTOM, provider: {name: tracing}, rules: [{}]}", ReasonInvalid, "neither envoyExtAuthzHttp nor envoyExtAuthzGrpc"},
+		{"{" + reviews + ", action: CUSTOM, provider: {name: gone}, rules: [{}]}", ReasonInvalid, "there is no service gone.example"},
+		{"{" + reviews + ", action: CUSTOM, provider: {name: plain-grpc}, rules: [{}]}", ReasonInvalid, "not declared as grpc"},
+		{"{" + reviews + ", action: CUSTOM, provider: {name: bad-status}, rules: [{}]}", ReasonInvalid, "statusOnError"},
+		{"{" + reviews + ", action: CUSTOM, provider: {name: bad-body}, rules: [{}]}", ReasonInvalid, "maxRequestBytes"},
+		{"{" + reviews + ", action: CUSTOM, provider: {name: bad-path}, rules: [{}]}", ReasonInvalid, "pathPrefix"},
+		{"{" + reviews + ", action: CUSTOM, provider: {name: bad-header}, rules: [{}]}", ReasonInvalid, "includeAdditionalHeadersInCheck"},
+		{"{" + reviews + ", action: CUSTOM, provider: {name: by-http}, rules: [{}]}", ReasonAccepted, "default/waypoint"},
+		{"{" + reviews + ", action: CUSTOM, provider: {name: by-http}, rules: [{from: [{source: {requestPrincipals: ['*']}}]}]}", ReasonPartiallyInvalid, "not known yet"},
 		{"{" + reviews + ", rules: [{when: [{key: request.colour, values: [red]}]}]}", ReasonInvalid, "request.colour is not a known attribute"},
 		{"{" + reviews + ", rules: [{}, {when: [{key: request.colour, values: [red]}]}]}", ReasonPartiallyInvalid, "less is allowed"},
 		{"{" + reviews + ", action: DENY, rules: [{from: [{source: {ipBlocks: [x]}}]}]}", ReasonPartiallyInvalid, "match more"},
 	}
 	for _, tt := range tests {
-		got := AuthorizationPolicyConditions(testMesh(), parse(t, tt.spec), find)
+		got := AuthorizationPolicyConditions(Input{Mesh: askMesh(), Authorizer: testAuthorizer}, parse(t, tt.spec), find)
 		if tt.reason == "" {
 			if len(got) != 0 {
 				t.Errorf("%s: %v, want no condition", tt.spec, got)

@@ -31,12 +31,24 @@ type Input struct {
 	// JWKS returns the document of a source (see JWKSSources), and false while it has not been fetched: tokens that need it
 	// are then refused. Nil is the same as always false.
 	JWKS func(source string) (string, bool)
+	// Authorizer finds the service of an external authorizer, [namespace/]host, as the proxy sees it. What CUSTOM policies would ask of
+	// one that is not found is denied. Nil finds none.
+	Authorizer func(service string, port uint32) (Backend, error)
+	// ForwardClient is whether applications are told who their clients are; waypoints only.
+	ForwardClient bool
 }
 
-// HTTPFilters returns the filters that authenticate and authorize requests: jwt_authn, then rbac for CUSTOM, AUDIT, DENY and ALLOW.
-// There is none for what is not configured.
+// HTTPFilters returns the filters that authenticate and authorize requests: who the client is, if applications are told; ext_authz for
+// CUSTOM, each after the rbac that says which requests it is for; jwt_authn; then rbac for AUDIT, DENY and ALLOW. There is none for
+// what is not configured.
 func HTTPFilters(in Input) []*hcmv3.HttpFilter {
 	var out []*hcmv3.HttpFilter
+	if in.ForwardClient && in.Proxy == Waypoint {
+		out = append(out, clientIdentity())
+	}
+	for _, c := range in.customs() {
+		out = append(out, in.customHTTP(c)...)
+	}
 	if f := jwtFilter(in); f != nil {
 		out = append(out, f)
 	}
@@ -51,6 +63,9 @@ func HTTPFilters(in Input) []*hcmv3.HttpFilter {
 // NetworkFilters returns the filters that authorize TCP connections, to stand before the TCP proxy.
 func NetworkFilters(in Input) []*listenerv3.Filter {
 	var out []*listenerv3.Filter
+	for _, c := range in.customs() {
+		out = append(out, in.customNetwork(c)...)
+	}
 	for _, a := range actions() {
 		if set := in.ruleSet(a, true); set != nil {
 			out = append(out, set.networkFilter())

@@ -145,7 +145,7 @@ func TestGolden(t *testing.T) {
 			in.Proxy = Gateway
 			got += dump(t, "HTTP filters of a gateway", http(in)...)
 			for _, p := range aps {
-				if c, ok := contentCondition(in.Mesh, p); !ok {
+				if c, ok := contentCondition(in, p); !ok {
 					got += fmt.Sprintf("# %s: %s: %s\n", p.Name, c.Reason, c.Message)
 				}
 			}
@@ -210,7 +210,7 @@ func FuzzAuthorizationPolicy(f *testing.F) {
 				validate(t, m)
 			}
 		}
-		AuthorizationPolicyConditions(testMesh(), p, nowhere{})
+		AuthorizationPolicyConditions(Input{Mesh: testMesh()}, p, nowhere{})
 	})
 }
 

@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	securityapi "istio.io/api/security/v1beta1"
@@ -18,6 +19,8 @@ type translator struct {
 	tcp          bool
 	// allow leaves out a rule that cannot be expressed; otherwise its other parts are enforced.
 	allow bool
+	// custom rules are asked about before tokens are looked at.
+	custom bool
 	// problem is told of each part that cannot be expressed. It may be nil.
 	problem func(attribute, value string, err error)
 }
@@ -25,7 +28,7 @@ type translator struct {
 func (in Input) translator(p *securityv1.AuthorizationPolicy, a action, tcp bool) translator {
 	return translator{
 		trustDomains: trustDomains(in.Mesh), namespace: p.Namespace, proxy: in.Proxy, tcp: tcp,
-		allow: a.envoy == rbacv3.RBAC_ALLOW,
+		allow: a.envoy == rbacv3.RBAC_ALLOW, custom: a.api == securityapi.AuthorizationPolicy_CUSTOM,
 	}
 }
 
@@ -146,6 +149,9 @@ func (t translator) principal(clauses []clause) (out *rbacv3.Principal, ok bool)
 func translate[T any](t translator, key string, values []string, one func(key, value string) (T, error)) (out []T, usable bool) {
 	for _, v := range values {
 		p, err := one(key, v)
+		if t.custom && strings.HasPrefix(key, "request.auth.") {
+			err = fmt.Errorf("%s is not known yet when the provider of a CUSTOM policy is asked", key)
+		}
 		if err != nil {
 			if t.problem != nil {
 				t.problem(key, v, err)

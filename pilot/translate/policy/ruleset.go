@@ -21,9 +21,6 @@ const (
 	networkRBACName = "envoy.filters.network.rbac"
 )
 
-// customDenyAll is the policy that stands for CUSTOM policies: no external authorizer is called, so nothing may pass.
-const customDenyAll = "default-deny-all-due-to-bad-CUSTOM-action"
-
 const annotationDryRun = "istio.io/dry-run"
 
 // action is one kind of AuthorizationPolicy and what Envoy does when its rules match.
@@ -33,10 +30,9 @@ type action struct {
 	shadow string // prefix of the statistics of dry-run policies
 }
 
-// actions are in the order in which they are asked.
+// actions that proxies take by themselves are in the order in which they are asked.
 func actions() []action {
 	return []action{
-		{api: securityapi.AuthorizationPolicy_CUSTOM, envoy: rbacv3.RBAC_DENY},
 		{api: securityapi.AuthorizationPolicy_AUDIT, envoy: rbacv3.RBAC_LOG, shadow: "istio_dry_run_audit_"},
 		{api: securityapi.AuthorizationPolicy_DENY, envoy: rbacv3.RBAC_DENY, shadow: "istio_dry_run_deny_"},
 		{api: securityapi.AuthorizationPolicy_ALLOW, envoy: rbacv3.RBAC_ALLOW, shadow: "istio_dry_run_allow_"},
@@ -67,13 +63,6 @@ func (in Input) ruleSet(a action, tcp bool) *ruleSet {
 		if p.Spec.GetAction() != a.api {
 			continue
 		}
-		if a.api == securityapi.AuthorizationPolicy_CUSTOM {
-			if !isDryRun(p) {
-				found = true
-				into(p).Policies[customDenyAll] = matchAll()
-			}
-			continue
-		}
 		found = true
 		addPolicy(into(p), in.translator(p, a, tcp), p)
 	}
@@ -102,10 +91,6 @@ func policyName(p *securityv1.AuthorizationPolicy, rule int) string {
 func isDryRun(p *securityv1.AuthorizationPolicy) bool {
 	dry, err := strconv.ParseBool(p.Annotations[annotationDryRun])
 	return err == nil && dry
-}
-
-func matchAll() *rbacv3.Policy {
-	return &rbacv3.Policy{Permissions: []*rbacv3.Permission{anyPermission()}, Principals: []*rbacv3.Principal{anyPrincipal()}}
 }
 
 func matchNever() *rbacv3.Policy {

@@ -176,7 +176,7 @@ func (t *telemetry) otelLog(name string, p *meshapi.MeshConfig_ExtensionProvider
 	}
 	config := &otellogv3.OpenTelemetryAccessLogConfig{
 		CommonConfig: &grpclogv3.CommonGrpcAccessLogConfig{
-			LogName: orDefault(p.GetLogName(), defaultOTelLog), GrpcService: grpcService(cluster, host), TransportApiVersion: corev3.ApiVersion_V3,
+			LogName: orDefault(p.GetLogName(), defaultOTelLog), GrpcService: grpcService(cluster, host, nil), TransportApiVersion: corev3.ApiVersion_V3,
 		},
 		Body: textValue(line),
 	}
@@ -188,10 +188,6 @@ func (t *telemetry) otelLog(name string, p *meshapi.MeshConfig_ExtensionProvider
 
 func missing(name, service string, port uint32) string {
 	return fmt.Sprintf("the service %q of the provider %q was not found, or has no port %d", service, name, port)
-}
-
-func grpcService(cluster, host string) *corev3.GrpcService {
-	return &corev3.GrpcService{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: cluster, Authority: host}}}
 }
 
 func textValue(s string) *commonv1.AnyValue {

@@ -176,7 +176,7 @@ func (t *telemetry) openTelemetry(name string, p *meshapi.MeshConfig_ExtensionPr
 			}
 		}
 	} else {
-		config.GrpcService = grpcService(cluster, host)
+		config.GrpcService = grpcService(cluster, host, nil)
 		config.GrpcService.Timeout = p.GetGrpc().GetTimeout()
 		for _, header := range p.GetGrpc().GetInitialMetadata() {
 			if header.GetValue() == "" {

@@ -217,6 +217,10 @@ func lines(w workload, c net.Conn, r *bufio.Reader) {
 }
 
 func (b *backends) answer(w workload, peer, client string, rw http.ResponseWriter, r *http.Request) {
+	if w.labels["app"] == "authz" {
+		authorize(rw, r)
+		return
+	}
 	body, _ := io.ReadAll(r.Body)
 	attempt := 1
 	if key := r.Header.Get(echoKey); key != "" {

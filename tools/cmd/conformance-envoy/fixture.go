@@ -28,6 +28,8 @@ type fixture struct {
 	world variation
 	// proxied is the PROXY header that gateways are sent where a request does not say another one.
 	proxied string
+	// waypointAnnotations are those of the waypoint's Gateway.
+	waypointAnnotations map[string]string
 	// random is how many random requests there are, to httpbin.
 	random int
 
@@ -42,8 +44,11 @@ type table struct {
 	NoGenerated bool           `json:"noGenerated"`
 	Logs        bool           `json:"logs"`
 	WaypointFor string         `json:"waypointFor"`
-	Random      int            `json:"random"`
-	Proxied     string         `json:"proxied"`
+	// WaypointAnnotations are those of the waypoint's Gateway.
+	WaypointAnnotations map[string]string `json:"waypointAnnotations"`
+
+	Random  int    `json:"random"`
+	Proxied string `json:"proxied"`
 	variation
 	Requests []request `json:"requests"`
 }
@@ -204,6 +209,9 @@ func (f *fixture) add(t table, samples string) error {
 	f.proxied = orDefault(t.Proxied, f.proxied)
 	if len(t.Localities)+len(t.Unready) > 0 {
 		f.world = t.variation
+	}
+	if t.WaypointAnnotations != nil {
+		f.waypointAnnotations = t.WaypointAnnotations
 	}
 	f.waypointFor = orDefault(t.WaypointFor, f.waypointFor)
 	f.requests = append(f.requests, t.Requests...)

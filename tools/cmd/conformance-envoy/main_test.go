@@ -40,7 +40,7 @@ func TestFixturesCanBeRead(t *testing.T) {
 }
 
 func TestWorldIsYAML(t *testing.T) {
-	for i, doc := range strings.Split(worldYAML("service", variation{Localities: map[string]string{"httpbin-v1": "a/b"}, Unready: []string{"httpbin-v2"}}), "---\n") {
+	for i, doc := range strings.Split(worldYAML("service", nil, variation{Localities: map[string]string{"httpbin-v1": "a/b"}, Unready: []string{"httpbin-v2"}}), "---\n") {
 		var object map[string]any
 		if err := yaml.Unmarshal([]byte(doc), &object); err != nil {
 			t.Errorf("document %d: %v\n%s", i, err, doc)

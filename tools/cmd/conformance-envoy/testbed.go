@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -117,7 +119,7 @@ func (b *testbed) startPilot(ctx context.Context) error {
 	if err := b.edge.write(filepath.Join(b.dir, "ca")); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(b.dir, "config", "world.yaml"), []byte(worldYAML("service", variation{})), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(b.dir, "config", "world.yaml"), []byte(worldYAML("service", nil, variation{})), 0o600); err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(b.dir, "mesh.yaml"), []byte("trustDomain: cluster.local\n"), 0o600); err != nil {
@@ -184,7 +186,7 @@ func (b *testbed) apply(ctx context.Context, f *fixture) error {
 	if err := replaceFile(filepath.Join(b.dir, "mesh.yaml"), mesh); err != nil {
 		return err
 	}
-	if err := replaceFile(filepath.Join(b.dir, "config", "world.yaml"), worldYAML(orDefault(f.waypointFor, "service"), f.world)); err != nil {
+	if err := replaceFile(filepath.Join(b.dir, "config", "world.yaml"), worldYAML(orDefault(f.waypointFor, "service"), f.waypointAnnotations, f.world)); err != nil {
 		return err
 	}
 	keys, err := os.ReadFile(filepath.Join(b.dir, "ca", "jwks.json"))
@@ -193,6 +195,9 @@ func (b *testbed) apply(ctx context.Context, f *fixture) error {
 	}
 	text := strings.ReplaceAll(strings.Join(f.config, "\n---\n"), "{{jwks}}", string(keys))
 	text = strings.ReplaceAll(text, "{{files}}", filepath.Join(b.dir, "ca"))
+	if text, err = inBase64(filepath.Join(b.dir, "ca"), text); err != nil {
+		return err
+	}
 	if text, err = b.edge.fill(text); err != nil {
 		return err
 	}
@@ -214,6 +219,21 @@ func (b *testbed) apply(ctx context.Context, f *fixture) error {
 		}
 	}
 	return ctx.Err()
+}
+
+var fileInBase64 = regexp.MustCompile(`\{\{base64 ([a-z.-]+)\}\}`)
+
+// inBase64 puts files in the places that name them.
+func inBase64(dir, text string) (string, error) {
+	var failed error
+	out := fileInBase64.ReplaceAllStringFunc(text, func(place string) string {
+		data, err := os.ReadFile(filepath.Join(dir, fileInBase64.FindStringSubmatch(place)[1]))
+		if err != nil {
+			failed = err
+		}
+		return base64.StdEncoding.EncodeToString(data)
+	})
+	return out, failed
 }
 
 // replaceFile never shows half of it.

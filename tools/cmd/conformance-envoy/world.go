@@ -84,6 +84,7 @@ func workloads() []workload {
 	backend("default", "secure", "v1", 8443).tls = "secure.example.com"
 	vault := backend("default", "vault", "v1", 8443)
 	vault.plain, vault.tls = true, "vault.example.com"
+	backend("default", "authz", "v1", 8000, 9000)
 	for _, p := range proxyPairs() {
 		for i, ip := range p.ips {
 			out = append(out, workload{
@@ -147,6 +148,7 @@ func services() []service {
 	all = append(all, service{
 		name: "nearby", selector: "httpbin", ports: http(8000, 8080), annotations: map[string]string{"networking.istio.io/traffic-distribution": "PreferClose"},
 	})
+	all = append(all, service{name: "authz", ports: append(http(8000, 8000), servicePort{port: 9000, target: 9000, name: "grpc"})})
 	for i := range all {
 		s := &all[i]
 		s.vip = netip.AddrFrom4([4]byte{10, 96, 0, byte(i + 10)})
@@ -173,8 +175,8 @@ type variation struct {
 // proxyLocality is where all proxies run.
 const proxyLocality = "region1/zone1/sub1"
 
-// worldYAML are the manifests that every fixture adds to. The waypoint is for service, workload or all.
-func worldYAML(waypointFor string, v variation) string {
+// worldYAML are the manifests that every fixture adds to. The waypoint is for service, workload or all, and has annotations.
+func worldYAML(waypointFor string, annotations map[string]string, v variation) string {
 	var b strings.Builder
 	doc := func(format string, args ...any) { fmt.Fprintf(&b, format+"---\n", args...) }
 	doc("apiVersion: v1\nkind: Namespace\nmetadata: {name: default, labels: {istio.io/dataplane-mode: ambient, istio.io/use-waypoint: waypoint}}\n")
@@ -185,10 +187,10 @@ func worldYAML(waypointFor string, v variation) string {
 	doc("apiVersion: gateway.networking.k8s.io/v1\nkind: GatewayClass\nmetadata: {name: istio-waypoint}\nspec: {controllerName: istio.io/mesh-controller}\n")
 	doc(`apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
-metadata: {name: waypoint, namespace: default, labels: {istio.io/waypoint-for: %s}}
+metadata: {name: waypoint, namespace: default, labels: {istio.io/waypoint-for: %s}, annotations: %s}
 spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
 status: {addresses: [{type: Hostname, value: waypoint.default.svc.cluster.local}]}
-`, waypointFor)
+`, waypointFor, flow(annotations))
 	doc(`apiVersion: v1
 kind: Service
 metadata: {name: waypoint, namespace: default, labels: {%s: waypoint}}

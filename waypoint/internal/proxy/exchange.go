@@ -90,8 +90,10 @@ func (x *exchange) run(ctx context.Context, c *httpConn, s httpmsg.ServerStream)
 		x.record.Details = "connection_not_admitted"
 	} else {
 		x.snap.cfg.Decide(&x.decision, x.binding.chain, &x.req, now, x.srv.deps.Rand)
-		x.record.Flags |= x.decision.Flags
-		x.carry(now) //nolint:contextcheck // the guard is the context
+		if x.decision.Ask == nil || x.consult(now) { //nolint:contextcheck // the guard is the context
+			x.record.Flags |= x.decision.Flags
+			x.carry(now) //nolint:contextcheck // the guard is the context
+		}
 	}
 	x.guard.end()
 	x.body.finish()

@@ -81,7 +81,7 @@ func (x *exchange) try(tunnels bool) (again bool) {
 	if d.PerTryIdle > 0 {
 		x.guard.perTryIdle(d.PerTryIdle)
 	}
-	none := x.body.none()
+	none := x.body.empty()
 	if none && !tunnels {
 		x.sayEmpty()
 	}

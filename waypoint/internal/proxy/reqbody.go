@@ -39,6 +39,8 @@ type requestBody struct {
 	ended   bool // all was read
 	failed  bool // the client went away
 	stopped bool // nobody wants more
+	once    bool // what is kept is for one attempt only
+	forward bool // it is known how the body is to be moved: see prepare
 	trailer *httpmsg.Header
 	doneAt  time.Time
 	mirrors []*mirror
@@ -52,13 +54,17 @@ func (b *requestBody) reset() {
 		kept = nil
 	}
 	b.sink, b.writing, b.keep, b.kept, b.limit = nil, false, false, kept, 0
-	b.started, b.pumping, b.ended, b.failed, b.stopped = false, false, false, false, false
+	b.started, b.pumping, b.ended, b.failed, b.stopped, b.forward, b.once = false, false, false, false, false, false, false
 	b.trailer, b.doneAt, b.mirrors = nil, time.Time{}, nil
 }
 
 // prepare tells how the body is to be moved; it is called once, before the first attempt.
 func (b *requestBody) prepare(keep bool, limit int, mirrors []*mirror) {
-	b.keep, b.limit, b.mirrors = keep, limit, mirrors
+	if b.started {
+		b.prepareGathered(keep, limit, mirrors)
+		return
+	}
+	b.keep, b.limit, b.mirrors, b.forward = keep, limit, mirrors, true
 	if b.x.s.Ended() {
 		b.ended, b.started = true, true
 		b.done()
@@ -67,6 +73,13 @@ func (b *requestBody) prepare(keep bool, limit int, mirrors []*mirror) {
 
 // none is whether the request has no body.
 func (b *requestBody) none() bool { return b.ended && b.received.Load() == 0 && b.trailer == nil }
+
+// empty is none, while the pump may be running.
+func (b *requestBody) empty() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.none()
+}
 
 // complete is whether all of the body was received.
 func (b *requestBody) complete() bool {
@@ -100,6 +113,9 @@ func (b *requestBody) done() {
 	b.doneAt = b.x.srv.deps.Clock()
 	if b.x.binding.chain.HTTP.RequestTimeout > 0 {
 		b.x.guard.set(deadlineRequest, time.Time{})
+	}
+	if !b.forward {
+		return // prepare does the rest
 	}
 	b.x.armTimeouts(b.doneAt, b.sink != nil)
 	for _, m := range b.mirrors {
@@ -136,6 +152,9 @@ func (b *requestBody) attach(to *upstream.Stream) {
 			return
 		}
 		sent += len(chunk)
+	}
+	if b.once {
+		b.once, b.keep, b.kept = false, false, nil
 	}
 	if !b.ended {
 		b.sink = to
@@ -210,6 +229,7 @@ func (b *requestBody) pass(p []byte) {
 	}
 	to := b.sink
 	if to == nil {
+		b.changed.Broadcast() // see gather
 		return
 	}
 	b.writing = true

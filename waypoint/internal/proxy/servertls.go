@@ -276,7 +276,7 @@ func verifyClient(sent []*x509.Certificate, want *l7.ServerTLS, roots *x509.Cert
 	if err != nil {
 		return fmt.Errorf("the client's certificate: %w", err)
 	}
-	if len(revoked) > 0 && !slices.ContainsFunc(chains, func(chain []*x509.Certificate) bool { return unrevoked(chain, revoked, now) }) {
+	if len(revoked) > 0 && !slices.ContainsFunc(chains, func(chain []*x509.Certificate) bool { return upstream.Unrevoked(chain, revoked, now) }) {
 		return errors.New("the client's certificate, or an authority over it, is revoked, or there is no list that says it is not")
 	}
 	if len(want.PinnedCertificates)+len(want.PinnedKeys) > 0 &&
@@ -287,27 +287,4 @@ func verifyClient(sent []*x509.Certificate, want *l7.ServerTLS, roots *x509.Cert
 		return errors.New("the client's certificate has none of the names that the listener takes")
 	}
 	return nil
-}
-
-// unrevoked reports whether there is a list for each certificate of a chain that says nothing of it. As with Envoy, who configures one
-// list needs one of each authority, and one that has not expired: what an older one revokes stays revoked.
-func unrevoked(chain []*x509.Certificate, lists []*x509.RevocationList, now time.Time) bool {
-	for i, c := range chain[:len(chain)-1] {
-		issuer, found := chain[i+1], false
-		for _, list := range lists {
-			if list.CheckSignatureFrom(issuer) != nil {
-				continue
-			}
-			found = found || !now.Before(list.ThisUpdate) && (list.NextUpdate.IsZero() || now.Before(list.NextUpdate))
-			for _, r := range list.RevokedCertificateEntries {
-				if r.SerialNumber.Cmp(c.SerialNumber) == 0 {
-					return false
-				}
-			}
-		}
-		if !found {
-			return false
-		}
-	}
-	return true
 }

@@ -64,6 +64,9 @@ func (d *downstream) connectTCP(ctx context.Context, chain *l7.Chain) (*relayed,
 	case decision.Cluster == nil || cluster == nil:
 		return fail(l7.FlagNoCluster, "")
 	}
+	if details, ok := d.consult(ctx, snap, chain); !ok {
+		return fail(l7.FlagUnauthorized, details)
+	}
 	choice := upstream.Choice{Rand: s.deps.Rand, Hash: decision.Hash, HashOK: decision.HashOK, Conn: &d.conn, Attempts: 3}
 	for attempt := uint32(0); ; attempt++ {
 		host := cluster.Pick(&choice)

@@ -12,6 +12,7 @@ type Metrics struct {
 	duration, requestBytes, responseBytes       *prometheus.HistogramVec
 	opened, closed, sent, received              *prometheus.CounterVec
 	overflow                                    prometheus.Counter
+	shadow                                      *prometheus.CounterVec
 
 	// counters, histograms and help are by name, shapes what rules make of them.
 	counters   map[string]*prometheus.CounterVec
@@ -67,6 +68,8 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 		closed:           counter("istio_tcp_connections_closed_total", "Connections closed.", tcp),
 		sent:             counter("istio_tcp_sent_bytes_total", "Bytes from servers to clients.", tcp),
 		received:         counter("istio_tcp_received_bytes_total", "Bytes from clients to servers.", tcp),
+		shadow: counter("istio_authz_shadow_total", "Requests and connections that policies of a dry run were asked about, by the policy that matched (none if none did) and what it would have done.",
+			[]string{"policy", "decision"}),
 		overflow: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "isthmus_metric_labels_overflow_total",
 			Help: "Requests and connections counted without workload labels, because there were too many combinations.",
@@ -76,7 +79,7 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 	m.shapes.vecs = map[string]prometheus.Collector{}
 	for _, c := range []prometheus.Collector{
 		&m.shapes, m.requests, m.requestMessages, m.responseMessages, m.duration, m.requestBytes, m.responseBytes,
-		m.opened, m.closed, m.sent, m.received, m.overflow,
+		m.opened, m.closed, m.sent, m.received, m.overflow, m.shadow,
 	} {
 		if err := registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("register the metrics of requests: %w", err)

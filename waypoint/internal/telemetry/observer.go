@@ -24,6 +24,7 @@ type Observer struct {
 	sets     atomic.Int64
 	requests sync.Map // key → *requestHandles
 	tcp      sync.Map // key → *connectionHandles
+	shadowed sync.Map // shadowKey → counter
 	open     sync.Map // connection ID → *progress
 
 	// Where chains say something of metrics: *structpb.Struct → *rules until Forget, content → *rules, and ruledKey → handles.
@@ -82,11 +83,17 @@ func (o *Observer) Ended(r *proxy.Record) {
 	switch r.Kind {
 	case proxy.KindRequest:
 		o.request(r)
+		if r.Request != nil {
+			o.shadows(r.Request.Shadows)
+		}
 	case proxy.KindConnection:
 		if r.Flags&l7.FlagUpstreamConnectionFailure != 0 {
 			r.Flags |= l7.FlagUpstreamRetryLimit // as Envoy, which gives up when its attempts are over, be it one
 		}
 		o.connectionEnded(r)
+		if r.Chain != nil && r.Conn != nil && r.Chain.HTTP == nil {
+			o.shadows(r.Chain.Shadows(r.Conn))
+		}
 	}
 	if o.log != nil {
 		o.log.Write(r)

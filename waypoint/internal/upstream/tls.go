@@ -8,9 +8,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/certs"
 	"github.com/isthmus-mesh/isthmus/pkg/hbone"
@@ -116,7 +116,7 @@ func (h *Host) secure(ctx context.Context, e *l7.Endpoint, to *link, alpn string
 	config, err := h.cluster.manager.clientTLS(ctx, socket.TLS, alpn, e)
 	if err == nil {
 		// Mutual TLS of the mesh is with the endpoint itself: as a tunnel, it ends at nobody else.
-		if to.tunnel == nil && socket.TLS.Validation != "" && e.Identity != "" && !conf.AnyIdentity {
+		if to.tunnel == nil && socket.TLS.Validation == l7.OwnRoots && e.Identity != "" && !conf.AnyIdentity {
 			to.identity = e.Identity
 			expectIdentity(config, e.Identity)
 		}
@@ -161,17 +161,28 @@ func (m *Manager) clientTLS(ctx context.Context, t *l7.ClientTLS, alpn string, e
 		config.ServerName = e.Hostname
 	}
 	var roots *x509.CertPool
-	if t.Certificate != "" || t.Validation != "" {
+	var revoked []*x509.RevocationList
+	if t.Certificate == l7.OwnCertificate || t.Validation == l7.OwnRoots {
 		own, err := m.certificate(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if t.Certificate != "" {
+		if t.Certificate == l7.OwnCertificate {
 			config.Certificates = []tls.Certificate{own.Certificate}
 		}
-		if t.Validation != "" {
+		if t.Validation == l7.OwnRoots {
 			roots = own.Roots
 		}
+	}
+	served, err := m.secrets(t)
+	if err != nil {
+		return nil, err
+	}
+	if served.Certificate != nil {
+		config.Certificates = []tls.Certificate{*served.Certificate}
+	}
+	if served.Authorities != nil {
+		roots, revoked = served.Authorities.Pool, served.Authorities.Revoked
 	}
 	if t.CertFile != "" {
 		pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
@@ -180,33 +191,23 @@ func (m *Manager) clientTLS(ctx context.Context, t *l7.ClientTLS, alpn string, e
 		}
 		config.Certificates = []tls.Certificate{pair}
 	}
-	pem := []byte(t.CAInline)
 	if t.CAFile != "" {
-		var err error
-		if pem, err = os.ReadFile(t.CAFile); err != nil {
-			return nil, fmt.Errorf("trusted authorities: %w", err)
-		}
-	}
-	if len(pem) > 0 {
-		parsed, err := certs.ParsePEM(pem)
+		trusted, err := readAuthorities(t)
 		if err != nil {
-			return nil, fmt.Errorf("trusted authorities: %w", err)
+			return nil, err
 		}
-		roots = x509.NewCertPool()
-		for _, cert := range parsed {
-			roots.AddCert(cert)
-		}
+		roots, revoked = trusted.Pool, trusted.Revoked
 	}
 	// The chain and the names are verified below: they are matched as the cluster says, not by the server name.
 	config.InsecureSkipVerify = true //nolint:gosec // see VerifyConnection
 	if !t.Insecure {
-		config.VerifyConnection = func(state tls.ConnectionState) error { return verifyServer(state, t, roots) }
+		config.VerifyConnection = func(state tls.ConnectionState) error { return verifyServer(state, t, roots, revoked) }
 	}
 	return config, nil
 }
 
 // verifyServer checks the chain, and one of the names of the certificate if any are asked for.
-func verifyServer(state tls.ConnectionState, t *l7.ClientTLS, roots *x509.CertPool) error {
+func verifyServer(state tls.ConnectionState, t *l7.ClientTLS, roots *x509.CertPool, revoked []*x509.RevocationList) error {
 	if len(state.PeerCertificates) == 0 {
 		return errors.New("the server sent no certificate")
 	}
@@ -215,8 +216,12 @@ func verifyServer(state tls.ConnectionState, t *l7.ClientTLS, roots *x509.CertPo
 	for _, cert := range state.PeerCertificates[1:] {
 		intermediates.AddCert(cert)
 	}
-	if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}); err != nil {
+	chains, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
+	if err != nil {
 		return fmt.Errorf("the server's certificate: %w", err)
+	}
+	if len(revoked) > 0 && !slices.ContainsFunc(chains, func(chain []*x509.Certificate) bool { return Unrevoked(chain, revoked, time.Now()) }) {
+		return errors.New("the server's certificate, or an authority over it, is revoked, or there is no list that says it is not")
 	}
 	if t.AutoSANCheck {
 		if err := leaf.VerifyHostname(state.ServerName); err != nil {

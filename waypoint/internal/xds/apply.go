@@ -123,22 +123,23 @@ func (a *Assembler) applyClusters(updated []client.Resource, removed []string) (
 		if next.table.Discovery == l7.DiscoveryEDS {
 			next.refs = []string{next.table.EDSName}
 		}
-		a.endpointRefs.add(next.refs, 1)
+		next.secrets = next.table.SecretNames()
+		a.clusterRefersLocked(next.refs, next.secrets, 1)
 		if old := a.clusters.await(r.Name, next); old != nil {
-			a.endpointRefs.add(old.refs, -1)
+			a.clusterRefersLocked(old.refs, old.secrets, -1)
 		}
 		if l, ok := a.leaving[r.Name]; ok { // it is back
 			delete(a.leaving, r.Name)
-			a.endpointRefs.add(l.refs, -1)
+			a.clusterRefersLocked(l.refs, l.secrets, -1)
 		}
 	}
 	for _, name := range removed {
 		active, warming := a.clusters.remove(name)
 		if active != nil {
-			a.leaving[name] = leaver{active.refs, a.now().Add(grace)}
+			a.leaving[name] = leaver{active.refs, active.secrets, a.now().Add(grace)}
 		}
 		if warming != nil {
-			a.endpointRefs.add(warming.refs, -1)
+			a.clusterRefersLocked(warming.refs, warming.secrets, -1)
 		}
 	}
 	a.clustersKnown = true
@@ -200,6 +201,12 @@ func (a *Assembler) applyEndpoints(updated []client.Resource, removed []string) 
 	}
 	a.settleLocked()
 	return rejected
+}
+
+// clusterRefersLocked counts what a cluster depends on. It does not wait for secrets: without them it makes no connection.
+func (a *Assembler) clusterRefersLocked(endpoints, secrets []string, by int) {
+	a.endpointRefs.add(endpoints, by)
+	a.secretRefs.add(secrets, by)
 }
 
 // refersLocked counts what a listener depends on.

@@ -42,7 +42,7 @@ type Assembler struct {
 	routes    *collection[l7.Routes]
 	endpoints *collection[l7.Endpoints]
 	secrets   *collection[l7.Secret]
-	// routeRefs and secretRefs are by listeners, endpointRefs by clusters, clusterRefs by active routes.
+	// routeRefs are by listeners, secretRefs by listeners and clusters, endpointRefs by clusters, clusterRefs by active routes.
 	routeRefs, secretRefs, endpointRefs, clusterRefs *references
 	// absent are names that the server answered it does not have.
 	absentRoutes, absentEndpoints, absentSecrets map[string]struct{}
@@ -63,8 +63,8 @@ type Assembler struct {
 
 // leaver is a removed cluster that still serves.
 type leaver struct {
-	refs  []string
-	until time.Time
+	refs, secrets []string
+	until         time.Time
 }
 
 // NewAssembler starts with nothing. subscribe is told which routes and endpoints are referred to. Close it in the end.
@@ -142,7 +142,7 @@ func (a *Assembler) settleClustersLocked() {
 			continue
 		}
 		if i.active != nil {
-			a.endpointRefs.add(i.active.refs, -1)
+			a.clusterRefersLocked(i.active.refs, i.active.secrets, -1)
 		}
 		i.promote()
 		delete(a.clusters.warming, name)
@@ -230,7 +230,7 @@ func (a *Assembler) dropClustersLocked() {
 			continue
 		}
 		delete(a.leaving, name)
-		a.endpointRefs.add(l.refs, -1)
+		a.clusterRefersLocked(l.refs, l.secrets, -1)
 		a.update.Clusters[name] = nil
 	}
 	a.clusterRefs.settle() // nobody subscribes by them

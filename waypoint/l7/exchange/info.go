@@ -35,9 +35,18 @@ type Info struct {
 	Response *httpmsg.Head
 	Upstream string
 
+	// Shadows are what policies of a dry run said.
+	Shadows []Shadow
+
 	Scratch  Scratch
 	state    []stateValue
 	metadata []metadata
+}
+
+// Shadow is the result of policies of a dry run: the first of them that matches, "" if none does, and whether they would allow it.
+type Shadow struct {
+	Policy  string
+	Allowed bool
 }
 
 type stateValue struct{ key, value string }
@@ -52,7 +61,7 @@ func (i *Info) Begin(head *httpmsg.Head, conn *Conn) {
 	i.Scratch.Reset()
 	clear(i.state)
 	clear(i.metadata)
-	*i = Info{Head: head, Conn: conn, Scratch: i.Scratch, state: i.state[:0], metadata: i.metadata[:0]}
+	*i = Info{Head: head, Conn: conn, Scratch: i.Scratch, Shadows: i.Shadows[:0], state: i.state[:0], metadata: i.metadata[:0]}
 }
 
 // Keys of filter state that the hop before this one shares with it: connect_terminate with main_internal.

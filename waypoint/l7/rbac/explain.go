@@ -3,7 +3,6 @@ package rbac
 import (
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 
-	"github.com/isthmus-mesh/isthmus/pkg/httpmsg"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7/exchange"
 )
 
@@ -23,12 +22,15 @@ func (f *Filter) Explain(i *exchange.Info) (enforced, shadow *Verdict) {
 	if f == nil {
 		return nil, nil
 	}
-	return f.rules.explain(i), f.shadow.explain(i)
+	if f.dryRun {
+		shadow = f.shadow.explain(i)
+	}
+	return f.rules.explain(i), shadow
 }
 
 // ExplainConn is Explain for a connection that carries no requests that we see.
 func (f *Filter) ExplainConn(c *exchange.Conn) (enforced, shadow *Verdict) {
-	return f.Explain(&exchange.Info{Head: &httpmsg.Head{}, Conn: c, Remote: c.Source})
+	return f.Explain(InfoOf(c))
 }
 
 func (r *Rules) explain(i *exchange.Info) *Verdict {

@@ -33,23 +33,30 @@ type Rules struct {
 type Filter struct {
 	rules, shadow *Rules
 	shadowPrefix  string
+	key           string // of the metadata
+	dryRun        bool   // the shadow rules are policies of a dry run
 }
 
-// metadataKey is where Envoy's HTTP filter leaves what shadow rules said.
-const metadataKey = "envoy.filters.http.rbac"
+// Where Envoy's filters leave what shadow rules said.
+const (
+	metadataKey = "envoy.filters.http.rbac"
+	networkKey  = "envoy.filters.network.rbac"
+	// customPrefix marks shadow rules that are no dry run: they say what an authorizer is asked about.
+	customPrefix = "istio_ext_authz_"
+)
 
 // Compile compiles the HTTP filter.
 func Compile(p *httprbacv3.RBAC) (*Filter, error) {
-	return compileFilter(p.GetRules(), p.GetShadowRules(), p.GetShadowRulesStatPrefix())
+	return compileFilter(p.GetRules(), p.GetShadowRules(), p.GetShadowRulesStatPrefix(), metadataKey)
 }
 
 // CompileNetwork compiles the network filter. It decides once for a connection, when its first bytes come.
 func CompileNetwork(p *netrbacv3.RBAC) (*Filter, error) {
-	return compileFilter(p.GetRules(), p.GetShadowRules(), p.GetShadowRulesStatPrefix())
+	return compileFilter(p.GetRules(), p.GetShadowRules(), p.GetShadowRulesStatPrefix(), networkKey)
 }
 
-func compileFilter(rules, shadow *rbacv3.RBAC, prefix string) (*Filter, error) {
-	f := &Filter{shadowPrefix: prefix}
+func compileFilter(rules, shadow *rbacv3.RBAC, prefix, key string) (*Filter, error) {
+	f := &Filter{shadowPrefix: prefix, key: key, dryRun: !strings.HasPrefix(prefix, customPrefix)}
 	var err error
 	if f.rules, err = compileRules(rules); err != nil {
 		return nil, strict.At(err, "rules")
@@ -134,9 +141,12 @@ func (f *Filter) Check(i *exchange.Info) (denied string, ok bool) {
 			result = "allowed"
 		}
 		if by != "" {
-			i.SetMetadata(metadataKey, f.shadowPrefix+"shadow_effective_policy_id", by)
+			i.SetMetadata(f.key, f.shadowPrefix+"shadow_effective_policy_id", by)
 		}
-		i.SetMetadata(metadataKey, f.shadowPrefix+"shadow_engine_result", result)
+		i.SetMetadata(f.key, f.shadowPrefix+"shadow_engine_result", result)
+		if f.dryRun {
+			i.Shadows = append(i.Shadows, exchange.Shadow{Policy: by, Allowed: allowed})
+		}
 	}
 	if f.rules == nil {
 		return "", true
@@ -151,11 +161,16 @@ func (f *Filter) Check(i *exchange.Info) (denied string, ok bool) {
 	return by, false
 }
 
-// CheckConn is Check for a connection that carries no requests that we see. head must be empty.
-func (f *Filter) CheckConn(c *exchange.Conn) (denied string, ok bool) {
-	i := exchange.Info{Head: &httpmsg.Head{}, Conn: c, Remote: c.Source}
-	return f.Check(&i)
+// DryRun is whether it has policies of a dry run.
+func (f *Filter) DryRun() bool { return f.dryRun && f.shadow != nil }
+
+// InfoOf is what is known of a connection that carries no requests that we see.
+func InfoOf(c *exchange.Conn) *exchange.Info {
+	return &exchange.Info{Head: &httpmsg.Head{}, Conn: c, Remote: c.Source}
 }
+
+// CheckConn is Check for such a connection.
+func (f *Filter) CheckConn(c *exchange.Conn) (denied string, ok bool) { return f.Check(InfoOf(c)) }
 
 // Details is what an access log says of a denial.
 func Details(policy string) string {

@@ -49,7 +49,10 @@ func filterFields(name protoreflect.FullName) string {
 	case "envoy.extensions.filters.http.fault.v3.FaultAbort":
 		return "http_status grpc_status percentage"
 	}
-	return authFields(name)
+	if fields := authFields(name); fields != "" {
+		return fields
+	}
+	return externalFields(name)
 }
 
 func authFields(name protoreflect.FullName) string {
@@ -98,6 +101,42 @@ func authFields(name protoreflect.FullName) string {
 		return "provider_name audiences"
 	case "envoy.extensions.filters.http.jwt_authn.v3.JwtRequirementOrList", "envoy.extensions.filters.http.jwt_authn.v3.JwtRequirementAndList":
 		return "requirements"
+	}
+	return ""
+}
+
+func externalFields(name protoreflect.FullName) string {
+	switch name {
+	case "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz":
+		return "grpc_service http_service transport_api_version failure_mode_allow failure_mode_allow_header_add with_request_body clear_route_cache status_on_error filter_enabled_metadata stat_prefix! allowed_headers disallowed_headers charge_cluster_response_stats! emit_filter_state_stats!"
+	case "envoy.extensions.filters.network.ext_authz.v3.ExtAuthz":
+		return "stat_prefix! grpc_service failure_mode_allow transport_api_version filter_enabled_metadata"
+	case "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute":
+		return "disabled"
+	case "envoy.extensions.filters.http.ext_authz.v3.BufferSettings":
+		return "max_request_bytes allow_partial_message pack_as_bytes"
+	case "envoy.extensions.filters.http.ext_authz.v3.HttpService":
+		return "server_uri path_prefix authorization_request authorization_response"
+	case "envoy.extensions.filters.http.ext_authz.v3.AuthorizationRequest":
+		return "headers_to_add"
+	case "envoy.extensions.filters.http.ext_authz.v3.AuthorizationResponse":
+		return "allowed_upstream_headers allowed_upstream_headers_to_append allowed_client_headers allowed_client_headers_on_success"
+	case "envoy.config.core.v3.HttpUri":
+		return "uri! cluster timeout"
+	case "envoy.config.core.v3.GrpcService":
+		return "envoy_grpc timeout"
+	case "envoy.config.core.v3.GrpcService.EnvoyGrpc":
+		return "cluster_name authority"
+	case "envoy.type.matcher.v3.ListStringMatcher":
+		return "patterns"
+	case "envoy.type.v3.HttpStatus":
+		return "code"
+	case "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation":
+		return "mutations"
+	case "envoy.extensions.filters.http.header_mutation.v3.Mutations":
+		return "request_mutations"
+	case "envoy.config.common.mutation_rules.v3.HeaderMutation":
+		return "append"
 	}
 	return ""
 }

@@ -201,6 +201,7 @@ func (i *Instance) admit(ctx context.Context, in arrival) (netx.Stream, error) {
 	}
 	verdict := state.PoliciesFor(local).Check(in.check)
 	for _, dry := range verdict.DryRun {
+		i.deps.Metrics.dryRun(dry.Policy, dry.Allowed)
 		i.deps.Log.Info("dry-run policy", "policy", dry.Policy, "allowed", dry.Allowed, "reason", dry.Reason, "src.addr", in.check.Source)
 	}
 	if i.deps.Config.LogDecisions {

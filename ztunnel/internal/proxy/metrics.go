@@ -17,6 +17,7 @@ type Metrics struct {
 	sockets                                *prometheus.GaugeVec
 	onDemand                               *prometheus.CounterVec
 	revoked                                prometheus.Counter
+	shadow                                 *prometheus.CounterVec
 }
 
 // sideLabels are the label names of one side of a connection.
@@ -54,15 +55,25 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 		}, []string{"reporter"}),
 		onDemand: counter("istio_on_demand_dns_total", "Lookups of workloads known by host name.", append(sideLabels("source"), "hostname")),
 	}
+	m.shadow = counter("istio_authz_shadow_total", "Connections that policies of a dry run match, and what they would have done.", []string{"policy", "decision"})
 	m.revoked = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "istio_crl_policy_rejections_total", Help: "Tunnels refused or closed because the peer's certificate is revoked.",
 	})
-	for _, c := range []prometheus.Collector{m.revoked, m.opened, m.closed, m.failed, m.received, m.sent, m.sockets, m.onDemand} {
+	for _, c := range []prometheus.Collector{m.revoked, m.shadow, m.opened, m.closed, m.failed, m.received, m.sent, m.sockets, m.onDemand} {
 		if err := registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("register traffic metrics: %w", err)
 		}
 	}
 	return m, nil
+}
+
+// dryRun counts what a policy of a dry run would have done. There are as many of them as policies.
+func (m *Metrics) dryRun(policy string, allowed bool) {
+	decision := "deny"
+	if allowed {
+		decision = "allow"
+	}
+	m.shadow.WithLabelValues(policy, decision).Inc()
 }
 
 func (m *Metrics) onDemandDNS(source *l4.Workload, hostname string) {

@@ -97,11 +97,11 @@ func unverified(s *analysis.Snapshot, dr *networkingv1.DestinationRule, tls *net
 	if m := tls.GetMode(); tls == nil || m != networkingapi.ClientTLSSettings_SIMPLE && m != networkingapi.ClientTLSSettings_MUTUAL {
 		return false
 	}
-	if tls.GetCaCertificates() != "" || tls.GetCredentialName() != "" && dr.Spec.GetWorkloadSelector() != nil {
-		return false
-	}
 	if tls.GetInsecureSkipVerify().GetValue() {
 		return true
+	}
+	if tls.GetCaCertificates() != "" || tls.GetCredentialName() != "" {
+		return false
 	}
 	h := s.Host(dr.Spec.GetHost(), dr.Namespace)
 	external := h != nil && h.Entry != nil && h.Entry.Spec.GetLocation() == networkingapi.ServiceEntry_MESH_EXTERNAL
