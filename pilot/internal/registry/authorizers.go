@@ -1,38 +1,13 @@
 package registry
 
 import (
-	"fmt"
 	"slices"
-	"strings"
 
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 
-	"github.com/isthmus-mesh/isthmus/pilot/translate/envoy"
 	"github.com/isthmus-mesh/isthmus/pilot/translate/policy"
-	"github.com/isthmus-mesh/isthmus/pkg/api/workload"
 	"github.com/isthmus-mesh/isthmus/pkg/coll"
 )
-
-// authorizer finds the services of external authorizers, [namespace/]host, as proxies of a namespace see them.
-func (r *Registry) authorizer(f coll.Fetch, namespace string) func(service string, port uint32) (policy.Backend, error) {
-	return func(service string, port uint32) (policy.Backend, error) {
-		wanted, host, qualified := strings.Cut(service, "/")
-		if !qualified {
-			wanted, host = "", service
-		}
-		s := r.service(f, host, namespace)
-		if s == nil || qualified && s.Proto.Namespace != wanted {
-			return policy.Backend{}, fmt.Errorf("service: there is no service %q", service)
-		}
-		at := slices.IndexFunc(s.Proto.Ports, func(p *workload.Port) bool { return p.ServicePort == port })
-		if at < 0 {
-			return policy.Backend{}, fmt.Errorf("port: the service %q has no port %d", service, port)
-		}
-		return policy.Backend{
-			Cluster: envoy.Outbound(port, "", host), Host: host, HTTP2: envoy.ProtocolOf(s.Proto.Ports[at].AppProtocol) == envoy.HTTP2,
-		}, nil
-	}
-}
 
 // attachedPolicies are the AuthorizationPolicies of a target. namespaces are where they may be.
 func (r *Registry) attachedPolicies(f coll.Fetch, t policy.Target, namespaces []string, targeted bool) []*securityv1.AuthorizationPolicy {
@@ -58,7 +33,7 @@ func withRoot(namespaces []string, root string) []string {
 // asked are the clusters of the authorizers that policies of a proxy name.
 func (r *Registry) asked(f coll.Fetch, p proxy, t policy.Target, namespaces []string, targeted bool) []destination {
 	u := &uses{proxy: p}
-	find := r.authorizer(f, p.namespace)
+	find := r.providers(f, p.namespace)
 	policy.CustomServices(r.envoyMesh(f).Config, r.attachedPolicies(f, t, namespaces, targeted), func(service string, port uint32) {
 		if b, err := find(service, port); err == nil {
 			u.cluster(b.Host, port, "")

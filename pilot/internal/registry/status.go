@@ -123,7 +123,7 @@ func (r *Registry) ambientStatuses() []coll.Collection[Status] {
 		return fromConditions(groupNetworking, "v1", "WorkloadEntry", o, boundCondition(o, w.bound()))
 	})
 	policies := statusOf("policies", r.policies, func(f coll.Fetch, o *securityv1.AuthorizationPolicy) (Status, bool) {
-		out := policyConditions(o, policy.AuthorizationPolicyConditions(policy.Input{Mesh: r.meshConfig(f), Authorizer: r.authorizer(f, o.Namespace)}, o, finder{r, f}))
+		out := policyConditions(o, policy.AuthorizationPolicyConditions(policy.Input{Mesh: r.meshConfig(f), Authorizer: r.providers(f, o.Namespace)}, o, finder{r, f}))
 		if p, ok := coll.FetchOne(f, r.policyList, objectKey(o)); ok && len(out) == 0 {
 			out = append(out, newCondition(o, conditionZtunnelAccepted, p.Status.Accepted, p.Status.Reason, p.Status.Message))
 		}

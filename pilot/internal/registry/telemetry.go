@@ -7,11 +7,9 @@ import (
 	telemetryv1 "istio.io/client-go/pkg/apis/telemetry/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/isthmus-mesh/isthmus/pilot/translate/ambient"
 	"github.com/isthmus-mesh/isthmus/pilot/translate/envoy"
 	"github.com/isthmus-mesh/isthmus/pilot/translate/gateway"
 	"github.com/isthmus-mesh/isthmus/pilot/translate/policy"
-	"github.com/isthmus-mesh/isthmus/pkg/api/workload"
 	"github.com/isthmus-mesh/isthmus/pkg/coll"
 )
 
@@ -19,7 +17,7 @@ import (
 func (r *Registry) telling(f coll.Fetch, t policy.Target, namespaces ...string) envoy.Mesh {
 	mesh := r.envoyMesh(f)
 	t.RootNamespace = mesh.RootNamespace
-	in := policy.TelemetryInput{Mesh: mesh.Config, Target: t, Find: r.collectors(f, t.Namespace)}
+	in := policy.TelemetryInput{Mesh: mesh.Config, Target: t, Find: r.providers(f, t.Namespace)}
 	namespaces = append(slices.Clone(namespaces), t.Namespace, mesh.RootNamespace)
 	slices.Sort(namespaces)
 	for _, ns := range slices.Compact(namespaces) {
@@ -30,40 +28,6 @@ func (r *Registry) telling(f coll.Fetch, t policy.Target, namespaces ...string) 
 	return mesh
 }
 
-// collectors finds the services of providers, as clients of a namespace see them.
-func (r *Registry) collectors(f coll.Fetch, namespace string) policy.FindService {
-	return func(service string, port uint32) (cluster, host string, ok bool) {
-		s := r.collector(f, service, port, namespace)
-		if s == nil {
-			return "", "", false
-		}
-		return envoy.Outbound(port, "", s.Proto.Hostname), s.Proto.Hostname, true
-	}
-}
-
-// collector finds "NAMESPACE/HOST" or "HOST", which may be NAME.NAMESPACE, or a name in the client's namespace.
-func (r *Registry) collector(f coll.Fetch, service string, port uint32, namespace string) *ambient.Service {
-	host := service
-	if ns, name, ok := strings.Cut(service, "/"); ok {
-		namespace, host = ns, name
-	}
-	mesh := r.meshFor(f)
-	names := []string{host}
-	switch parts := strings.Split(host, "."); {
-	case len(parts) == 1:
-		names = append(names, mesh.Hostname(namespace, host))
-	case len(parts) == 2, len(parts) == 3 && parts[2] == "svc":
-		names = append(names, mesh.Hostname(parts[1], parts[0]))
-	}
-	for _, name := range names {
-		s := r.service(f, name, namespace)
-		if s != nil && slices.ContainsFunc(s.Proto.Ports, func(p *workload.Port) bool { return p.ServicePort == port }) {
-			return s
-		}
-	}
-	return nil
-}
-
 // collectorDestinations are the services of the providers that anybody names.
 func (r *Registry) collectorDestinations(options ...coll.Option) coll.Collection[destination] {
 	return coll.FlatMap("destinations/collectors", r.proxies.active, destination.key, func(f coll.Fetch, p proxy) []destination {
@@ -72,12 +36,13 @@ func (r *Registry) collectorDestinations(options ...coll.Option) coll.Collection
 		}
 		mesh := r.envoyMesh(f).Config
 		var out []destination
+		find := r.providers(f, p.namespace)
 		for _, to := range policy.Collectors(mesh, coll.FetchAll(f, r.routing.telemetries)) {
-			s := r.collector(f, to.Service, to.Port, p.namespace)
-			if s == nil {
+			b, err := find(to.Service, to.Port)
+			if err != nil {
 				continue
 			}
-			d := destination{proxy: p, host: s.Proto.Hostname, port: to.Port}
+			d := destination{proxy: p, host: b.Host, port: to.Port}
 			if !slices.ContainsFunc(out, func(have destination) bool { return have.key() == d.key() }) {
 				out = append(out, d)
 			}
@@ -90,7 +55,7 @@ func (r *Registry) telemetryStatuses() coll.Collection[Status] {
 	return statusOf("telemetries", r.routing.telemetries, func(f coll.Fetch, o *telemetryv1.Telemetry) (Status, bool) {
 		condition := newCondition(o, gateway.ConditionAccepted, true, "Accepted", "")
 		mesh := r.meshConfig(f)
-		if problems := policy.TelemetryProblems(mesh, o, r.collectors(f, o.Namespace)); len(problems) > 0 {
+		if problems := policy.TelemetryProblems(mesh, o, r.providers(f, o.Namespace)); len(problems) > 0 {
 			condition = newCondition(o, gateway.ConditionAccepted, false, reasonUnsupported, strings.Join(problems, "; "))
 		}
 		return fromConditions(groupTelemetry, "v1", "Telemetry", o, []metav1.Condition{condition})

@@ -70,7 +70,7 @@ func AccessLogs(mesh *meshapi.MeshConfig) []*accesslogv3.AccessLog {
 // AccessLogProblems says which parts of the mesh configuration about access logs are not honoured.
 func AccessLogProblems(mesh *meshapi.MeshConfig) []string {
 	_, problems := accessLogs(mesh)
-	t := &telemetry{mesh: mesh, find: func(string, uint32) (string, string, bool) { return "x", "x", true }}
+	t := &telemetry{mesh: mesh, find: func(string, uint32) (Backend, error) { return Backend{Cluster: "x", Host: "x"}, nil }}
 	for _, name := range t.defaultLogs() {
 		_, more := t.log(name)
 		problems = append(problems, more...)

@@ -35,14 +35,6 @@ const (
 	maxAskedBody = 16 << 20
 )
 
-// Backend is the service of an external authorizer.
-type Backend struct {
-	// Cluster is its name among the proxy's, Host the service's.
-	Cluster, Host string
-	// HTTP2 is whether its port is declared to speak it.
-	HTTP2 bool
-}
-
 // custom is what CUSTOM policies of one provider ask.
 type custom struct {
 	provider string
@@ -263,13 +255,13 @@ func askGRPC(out *extauthzv3.ExtAuthz, p *meshapi.MeshConfig_ExtensionProvider_E
 	if !to.HTTP2 {
 		return fmt.Errorf("port %d of %s is not declared as grpc or http2, by name or appProtocol", p.GetPort(), to.Host)
 	}
-	out.Services = &extauthzv3.ExtAuthz_GrpcService{GrpcService: grpcService(to.Cluster, to.Host, timeout)}
+	out.Services = &extauthzv3.ExtAuthz_GrpcService{GrpcService: grpcService(to, timeout)}
 	return nil
 }
 
-func grpcService(cluster, host string, timeout *durationpb.Duration) *corev3.GrpcService {
+func grpcService(to Backend, timeout *durationpb.Duration) *corev3.GrpcService {
 	return &corev3.GrpcService{
-		TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: cluster, Authority: host}},
+		TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: to.Cluster, Authority: to.Host}},
 		Timeout:         timeout,
 	}
 }

@@ -33,7 +33,7 @@ type Input struct {
 	JWKS func(source string) (string, bool)
 	// Authorizer finds the service of an external authorizer, [namespace/]host, as the proxy sees it. What CUSTOM policies would ask of
 	// one that is not found is denied. Nil finds none.
-	Authorizer func(service string, port uint32) (Backend, error)
+	Authorizer FindService
 	// ForwardClient is whether applications are told who their clients are; waypoints only.
 	ForwardClient bool
 }

@@ -36,12 +36,9 @@ type TelemetryInput struct {
 	Target Target
 	// Objects are those that may apply, in any order.
 	Objects []*telemetryv1.Telemetry
-	// Find returns the cluster, and the host, of a provider's service, and false when there is none.
+	// Find finds the service of a provider.
 	Find FindService
 }
-
-// FindService finds "namespace/host" or "host" by the port.
-type FindService func(service string, port uint32) (cluster, host string, ok bool)
 
 // NewTelemetry makes the telemetry of a filter chain. What cannot be done is left out: TelemetryProblems tells of it.
 func NewTelemetry(in TelemetryInput) Telemetry {

@@ -162,9 +162,9 @@ func structProblems(v *structpb.Value) (out []string) {
 }
 
 func (t *telemetry) otelLog(name string, p *meshapi.MeshConfig_ExtensionProvider_EnvoyOpenTelemetryLogProvider) ([]*accesslogv3.AccessLog, []string) {
-	cluster, host, ok := t.find(p.GetService(), p.GetPort())
-	if !ok {
-		return nil, []string{missing(name, p.GetService(), p.GetPort())}
+	to, err := t.find(p.GetService(), p.GetPort())
+	if err != nil {
+		return nil, []string{missing(name, err)}
 	}
 	line := orDefault(p.GetLogFormat().GetText(), DefaultLogFormat)
 	problems := append(FormatProblems(line), structProblems(structpb.NewStructValue(p.GetLogFormat().GetLabels()))...)
@@ -176,7 +176,7 @@ func (t *telemetry) otelLog(name string, p *meshapi.MeshConfig_ExtensionProvider
 	}
 	config := &otellogv3.OpenTelemetryAccessLogConfig{
 		CommonConfig: &grpclogv3.CommonGrpcAccessLogConfig{
-			LogName: orDefault(p.GetLogName(), defaultOTelLog), GrpcService: grpcService(cluster, host, nil), TransportApiVersion: corev3.ApiVersion_V3,
+			LogName: orDefault(p.GetLogName(), defaultOTelLog), GrpcService: grpcService(to, nil), TransportApiVersion: corev3.ApiVersion_V3,
 		},
 		Body: textValue(line),
 	}
@@ -186,8 +186,8 @@ func (t *telemetry) otelLog(name string, p *meshapi.MeshConfig_ExtensionProvider
 	return []*accesslogv3.AccessLog{{Name: otelAccessLogName, ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: mustAny(config)}}}, nil
 }
 
-func missing(name, service string, port uint32) string {
-	return fmt.Sprintf("the service %q of the provider %q was not found, or has no port %d", service, name, port)
+func missing(name string, err error) string {
+	return fmt.Sprintf("the provider %q: %v", name, err)
 }
 
 func textValue(s string) *commonv1.AnyValue {

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 	"testing"
@@ -27,11 +28,11 @@ extensionProviders:
 - {name: prom, prometheus: {}}
 `
 
-func findNone(service string, port uint32) (cluster, host string, ok bool) {
+func findNone(service string, port uint32) (Backend, error) {
 	if strings.HasPrefix(service, "nowhere") {
-		return "", "", false
+		return Backend{}, fmt.Errorf("service: there is no service %q", service)
 	}
-	return "outbound|" + strconv.Itoa(int(port)) + "||" + service, service, true
+	return Backend{Cluster: "outbound|" + strconv.Itoa(int(port)) + "||" + service, Host: service}, nil
 }
 
 // told makes the telemetry of reviews' chain at its waypoint, or of a gateway. Each object is "NAMESPACE TARGET SPEC".
@@ -110,7 +111,7 @@ func TestTracing(t *testing.T) {
 		"the oldest counts":       {objects: []string{`istio-system a tracing: [{providers: [{name: otel}], randomSamplingPercentage: 11}]`, `istio-system b tracing: [{randomSamplingPercentage: 22}]`}, holds: "value:11"},
 		"a provider that is none": {objects: []string{`istio-system a tracing: [{providers: [{name: what}]}]`}, problem: `spec.tracing[0].providers[0]: meshConfig.extensionProviders has no provider "what"`},
 		"another kind":            {objects: []string{`istio-system a tracing: [{providers: [{name: dog}]}]`}, problem: "none of opentelemetry and zipkin"},
-		"no service":              {objects: []string{`istio-system a tracing: [{providers: [{name: lost}]}]`}, problem: `the service "nowhere.example.com" of the provider "lost" was not found`},
+		"no service":              {objects: []string{`istio-system a tracing: [{providers: [{name: lost}]}]`}, problem: `the provider "lost": service: there is no service "nowhere.example.com"`},
 		"a wrong format":          {objects: []string{`istio-system a tracing: [{providers: [{name: otel}], customTags: {x: {formatter: {value: "%WHAT%"}}}}]`}, holds: "-WHAT", problem: "spec.tracing[0].customTags.x.formatter.value: the operator %WHAT% is not known"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -156,9 +156,9 @@ func httpTracer(name string, m proto.Message) *tracev3.Tracing_Http {
 }
 
 func (t *telemetry) openTelemetry(name string, p *meshapi.MeshConfig_ExtensionProvider_OpenTelemetryTracingProvider) (*tracer, string) {
-	cluster, host, ok := t.find(p.GetService(), p.GetPort())
-	if !ok {
-		return nil, missing(name, p.GetService(), p.GetPort())
+	to, err := t.find(p.GetService(), p.GetPort())
+	if err != nil {
+		return nil, missing(name, err)
 	}
 	var problem string
 	switch {
@@ -169,14 +169,14 @@ func (t *telemetry) openTelemetry(name string, p *meshapi.MeshConfig_ExtensionPr
 	}
 	config := &tracev3.OpenTelemetryConfig{}
 	if h := p.GetHttp(); h != nil {
-		config.HttpService = httpService(cluster, host, p.GetPort(), h)
+		config.HttpService = httpService(to, p.GetPort(), h)
 		for _, header := range h.GetHeaders() {
 			if header.GetEnvName() != "" {
 				problem = fmt.Sprintf("the provider %q: http.headers.%s: envName is left out", name, header.GetName())
 			}
 		}
 	} else {
-		config.GrpcService = grpcService(cluster, host, nil)
+		config.GrpcService = grpcService(to, nil)
 		config.GrpcService.Timeout = p.GetGrpc().GetTimeout()
 		for _, header := range p.GetGrpc().GetInitialMetadata() {
 			if header.GetValue() == "" {
@@ -189,7 +189,7 @@ func (t *telemetry) openTelemetry(name string, p *meshapi.MeshConfig_ExtensionPr
 	return &tracer{config: httpTracer(otelTracerName, config), pathLimit: p.GetMaxTagLength()}, problem
 }
 
-func httpService(cluster, host string, port uint32, h *meshapi.MeshConfig_ExtensionProvider_HttpService) *corev3.HttpService {
+func httpService(to Backend, port uint32, h *meshapi.MeshConfig_ExtensionProvider_HttpService) *corev3.HttpService {
 	path := h.GetPath()
 	if path == "" {
 		path = "/v1/traces"
@@ -201,8 +201,8 @@ func httpService(cluster, host string, port uint32, h *meshapi.MeshConfig_Extens
 		timeout = durationpb.New(10e9)
 	}
 	out := &corev3.HttpService{HttpUri: &corev3.HttpUri{
-		Uri:              "http://" + net.JoinHostPort(host, strconv.FormatUint(uint64(port), 10)) + path,
-		HttpUpstreamType: &corev3.HttpUri_Cluster{Cluster: cluster}, Timeout: timeout,
+		Uri:              "http://" + net.JoinHostPort(to.Host, strconv.FormatUint(uint64(port), 10)) + path,
+		HttpUpstreamType: &corev3.HttpUri_Cluster{Cluster: to.Cluster}, Timeout: timeout,
 	}}
 	for _, header := range h.GetHeaders() {
 		if header.GetValue() != "" {
@@ -216,19 +216,19 @@ func httpService(cluster, host string, port uint32, h *meshapi.MeshConfig_Extens
 }
 
 func (t *telemetry) zipkin(name string, p *meshapi.MeshConfig_ExtensionProvider_ZipkinTracingProvider) (*tracer, string) {
-	cluster, host, ok := t.find(p.GetService(), p.GetPort())
-	if !ok {
-		return nil, missing(name, p.GetService(), p.GetPort())
+	to, err := t.find(p.GetService(), p.GetPort())
+	if err != nil {
+		return nil, missing(name, err)
 	}
 	config := &tracev3.ZipkinConfig{
-		CollectorCluster: cluster, CollectorHostname: host, CollectorEndpoint: orDefault(p.GetPath(), "/api/v2/spans"),
+		CollectorCluster: to.Cluster, CollectorHostname: to.Host, CollectorEndpoint: orDefault(p.GetPath(), "/api/v2/spans"),
 		CollectorEndpointVersion: tracev3.ZipkinConfig_HTTP_JSON, TraceId_128Bit: !p.GetEnable_64BitTraceId(), SharedSpanContext: wrapperspb.Bool(false),
 	}
 	if p.GetTraceContextOption() == meshapi.MeshConfig_ExtensionProvider_ZipkinTracingProvider_USE_B3_WITH_W3C_PROPAGATION {
 		config.TraceContextOption = tracev3.ZipkinConfig_USE_B3_WITH_W3C_PROPAGATION
 	}
 	if p.GetTimeout() != nil || len(p.GetHeaders()) > 0 {
-		config.CollectorService = httpService(cluster, host, p.GetPort(), &meshapi.MeshConfig_ExtensionProvider_HttpService{
+		config.CollectorService = httpService(to, p.GetPort(), &meshapi.MeshConfig_ExtensionProvider_HttpService{
 			Path: config.GetCollectorEndpoint(), Timeout: p.GetTimeout(), Headers: p.GetHeaders(),
 		})
 		config.CollectorCluster, config.CollectorEndpoint, config.CollectorHostname = "", "", ""
