@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,38 +24,52 @@ func (s *Server) Call(ctx context.Context, cluster string, head *httpmsg.Head, b
 	if host == nil {
 		return fmt.Errorf("cluster %q has no healthy host", cluster)
 	}
-	if err := s.call(ctx, c, host, head, body); err != nil {
+	var refused error
+	err := converse(ctx, c, host, head, body, func(response *httpmsg.Head, stream *upstream.Stream) error {
+		err := discard(stream)
+		refused = refusal(response, stream.Trailer(), isGRPC(head))
+		return err
+	})
+	if err = cmp.Or(err, refused); err != nil {
 		return fmt.Errorf("%s of cluster %q: %w", host.Address(), cluster, err)
 	}
 	return nil
 }
 
-func (s *Server) call(ctx context.Context, c *upstream.Cluster, host *upstream.Host, head *httpmsg.Head, body []byte) error {
+// converse sends a request of the proxy's own to a host, and has its answer read.
+func converse(ctx context.Context, c *upstream.Cluster, host *upstream.Host, head *httpmsg.Head, body []byte, read func(*httpmsg.Head, *upstream.Stream) error) error {
+	failed := func(err error) error {
+		if ctx.Err() == nil || errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			c.Failed(host, ctx.Err() != nil)
+		}
+		return err
+	}
 	var stream upstream.Stream
 	if err := host.Open(ctx, head, len(body) == 0, head.Version, &stream); err != nil {
-		c.Failed(host, false)
-		return err
+		return failed(err)
 	}
 	defer stream.Close()
 	stop := context.AfterFunc(ctx, stream.Cancel)
 	defer stop()
 	if len(body) > 0 {
-		if _, err := stream.Write(body); err != nil {
-			return err
-		}
-		if err := stream.Finish(nil); err != nil {
-			return err
+		// An answer may come before all of the request was sent, so errors are the answer's to tell.
+		if _, err := stream.Write(body); err == nil {
+			_ = stream.Finish(nil)
 		}
 	}
 	response, err := stream.Response(ctx, nil)
 	if err != nil {
-		c.Failed(host, false)
-		return err
+		return failed(fmt.Errorf("the answer: %w", err))
 	}
 	c.Answered(host, response.Status)
-	if response.Status/100 != 2 {
-		return errors.New("HTTP status " + strconv.Itoa(response.Status))
+	if err := read(response, &stream); err != nil {
+		return failed(fmt.Errorf("the answer: %w", err))
 	}
+	return nil
+}
+
+// discard reads an answer away, so that its connection can be used again.
+func discard(stream *upstream.Stream) error {
 	buf := netx.Pool.Get(netx.MediumBuffer)
 	defer func() { netx.Pool.Put(buf) }()
 	for !stream.Ended() {
@@ -65,10 +80,17 @@ func (s *Server) call(ctx context.Context, c *upstream.Cluster, host *upstream.H
 			return err
 		}
 	}
-	if !isGRPC(head) {
+	return nil
+}
+
+// refusal is what an answer says against a request; nil when it was taken.
+func refusal(response *httpmsg.Head, trailer *httpmsg.Header, grpc bool) error {
+	if response.Status/100 != 2 {
+		return errors.New("HTTP status " + strconv.Itoa(response.Status))
+	}
+	if !grpc {
 		return nil
 	}
-	trailer := stream.Trailer()
 	if status := grpcStatus(&response.Header, trailer); status != 0 {
 		message := response.Header.Value("grpc-message")
 		if trailer != nil && message == "" {

@@ -62,68 +62,38 @@ func (x *exchange) question(f *extauthz.Filter) extauthz.Verdict {
 		ctx, cancel = context.WithTimeout(ctx, f.Timeout)
 		defer cancel()
 	}
-	c := call{srv: x.srv, snap: x.snap, conn: &x.c.conn}
-	return c.ask(ctx, f, q)
+	return x.srv.ask(ctx, x.snap, &x.c.conn, f, q)
 }
 
-// call is a question to an authorizer on behalf of a client.
-type call struct {
-	srv  *Server
-	snap *snapshot
-	conn *l7.Conn
-}
-
-func (c *call) ask(ctx context.Context, f *extauthz.Filter, q extauthz.Question) extauthz.Verdict {
-	cluster := c.snap.clusters[f.Cluster]
+// ask puts a question to an authorizer on behalf of a client.
+func (s *Server) ask(ctx context.Context, snap *snapshot, client *l7.Conn, f *extauthz.Filter, q extauthz.Question) extauthz.Verdict {
+	cluster := snap.clusters[f.Cluster]
 	if cluster == nil {
 		return extauthz.Failure(fmt.Errorf("there is no cluster %s", f.Cluster))
 	}
-	version := httpmsg.HTTP11
+	q.Head.Version = httpmsg.HTTP11
 	if f.GRPC {
-		version = httpmsg.HTTP2
+		q.Head.Version = httpmsg.HTTP2
 		if h := cluster.Config().HTTP; h != l7.UpstreamHTTP2 && h != l7.UpstreamSame {
 			return extauthz.Failure(fmt.Errorf("the cluster %s does not speak HTTP/2, which gRPC takes", f.Cluster))
 		}
 	}
-	host := cluster.Pick(&upstream.Choice{Rand: c.srv.deps.Rand, Conn: c.conn})
+	host := cluster.Pick(&upstream.Choice{Rand: s.deps.Rand, Conn: client})
 	if host == nil {
 		return extauthz.Failure(fmt.Errorf("the cluster %s has no healthy host", f.Cluster))
 	}
-	v, err := exchangeOnce(ctx, cluster, host, f, q, version)
-	if err == nil {
-		return v
-	}
-	if ctx.Err() == nil || errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		cluster.Failed(host, ctx.Err() != nil)
-	}
-	return extauthz.Failure(err)
-}
-
-// exchangeOnce sends the question to a host and reads the answer.
-func exchangeOnce(ctx context.Context, cluster *upstream.Cluster, host *upstream.Host, f *extauthz.Filter, q extauthz.Question, version httpmsg.Version) (extauthz.Verdict, error) {
-	var stream upstream.Stream
-	if err := host.Open(ctx, q.Head, len(q.Body) == 0, version, &stream); err != nil {
-		return extauthz.Verdict{}, fmt.Errorf("ask the authorizer: %w", err)
-	}
-	defer stream.Close()
-	stop := context.AfterFunc(ctx, stream.Cancel)
-	defer stop()
-	if len(q.Body) > 0 {
-		// An answer may come before all of the question was sent, so errors are the answer's to tell.
-		if _, err := stream.Write(q.Body); err == nil {
-			_ = stream.Finish(nil)
+	var v extauthz.Verdict
+	err := converse(ctx, cluster, host, q.Head, q.Body, func(response *httpmsg.Head, stream *upstream.Stream) error {
+		body, err := readAnswer(stream)
+		if err == nil {
+			v = f.Read(response, body, stream.Trailer())
 		}
-	}
-	head, err := stream.Response(ctx, nil)
+		return err
+	})
 	if err != nil {
-		return extauthz.Verdict{}, fmt.Errorf("the authorizer's answer: %w", err)
+		return extauthz.Failure(fmt.Errorf("ask the authorizer: %w", err))
 	}
-	cluster.Answered(host, head.Status)
-	body, err := readAnswer(&stream)
-	if err != nil {
-		return extauthz.Verdict{}, fmt.Errorf("the authorizer's answer: %w", err)
-	}
-	return f.Read(head, body, stream.Trailer()), nil
+	return v
 }
 
 func readAnswer(from httpmsg.Incoming) ([]byte, error) {
@@ -161,6 +131,5 @@ func (d *downstream) question(ctx context.Context, snap *snapshot, f *extauthz.F
 		ctx, cancel = context.WithTimeout(ctx, f.Timeout)
 		defer cancel()
 	}
-	c := call{srv: d.srv, snap: snap, conn: &d.conn}
-	return c.ask(ctx, f, q)
+	return d.srv.ask(ctx, snap, &d.conn, f, q)
 }
