@@ -109,8 +109,9 @@ func (u unreachable) Is(target error) bool { return target == ErrUnreachable }
 // Connect opens a tunnel over a pooled or new connection. A request that the peer certainly did not process
 // is tried once more on another connection. Without a connection the error is an [ErrUnreachable].
 func (p *Pool) Connect(ctx context.Context, key PoolKey, r *Request) (*Stream, *Response, error) {
+	var refused *pooled
 	for attempt := 0; ; attempt++ {
-		pc, err := p.pick(ctx, key, r.Patience)
+		pc, err := p.pick(ctx, key, r.Patience, refused)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -118,11 +119,12 @@ func (p *Pool) Connect(ctx context.Context, key PoolKey, r *Request) (*Stream, *
 		if err == nil || attempt >= 1 || !errors.Is(err, ErrNotSent) || ctx.Err() != nil {
 			return s, resp, err
 		}
+		refused = pc
 	}
 }
 
-// pick claims a connection with room for one more stream, dialling if there is none.
-func (p *Pool) pick(ctx context.Context, key PoolKey, patience time.Duration) (*pooled, error) {
+// pick claims a connection with room for one more stream, and other than one, dialling if there is none.
+func (p *Pool) pick(ctx context.Context, key PoolKey, patience time.Duration, except *pooled) (*pooled, error) {
 	var impatient <-chan time.Time
 	for {
 		p.mu.Lock()
@@ -135,7 +137,7 @@ func (p *Pool) pick(ctx context.Context, key PoolKey, patience time.Duration) (*
 			h = &host{}
 			p.hosts[key] = h
 		}
-		if pc := h.best(p.cfg.MaxStreams); pc != nil {
+		if pc := h.best(p.cfg.MaxStreams, except); pc != nil {
 			pc.cc.claim()
 			p.mu.Unlock()
 			return pc, nil
@@ -165,13 +167,13 @@ func (p *Pool) pick(ctx context.Context, key PoolKey, patience time.Duration) (*
 	}
 }
 
-// best returns the least loaded usable connection. Called with Pool.mu held.
-func (h *host) best(limit int) *pooled {
+// best returns the least loaded usable connection other than one. Called with Pool.mu held.
+func (h *host) best(limit int, except *pooled) *pooled {
 	var best *pooled
 	least := 0
 	now := time.Now()
 	for _, pc := range h.conns {
-		if !pc.expiry.IsZero() && now.After(pc.expiry) {
+		if pc == except || !pc.expiry.IsZero() && now.After(pc.expiry) {
 			continue
 		}
 		ok, load := pc.cc.usable(limit)

@@ -26,7 +26,7 @@ const (
 )
 
 // Addresses of a pod and its peer.
-var podIP, peerIP = netip.MustParseAddr("10.66.0.2"), netip.MustParseAddr("10.66.0.1") //nolint:gochecknoglobals // constants
+var podIP, peerIP = netip.MustParseAddr("10.66.0.2"), netip.MustParseAddr("10.66.0.1")
 
 const appPort = 8080
 

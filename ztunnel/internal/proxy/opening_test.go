@@ -60,7 +60,7 @@ func TestAnotherWaypointInstanceIsTried(t *testing.T) {
 			if opened, failed := b.count(t, "istio_tcp_connections_opened_total"), b.count(t, "istio_tcp_connections_failed_total"); opened != 1 || failed != 0 {
 				t.Errorf("%d opened, %d failed, want one connection", opened, failed)
 			}
-			b.log.Wait(t, `dst.workload="second"`)
+			b.log.Wait(t, "connection complete", `dst.workload="second"`)
 			if strings.Count(b.log.String(), "connection complete") != 1 {
 				t.Error("the connection is not logged once")
 			}
@@ -113,6 +113,7 @@ func TestContentIsNotRepeated(t *testing.T) {
 	if n := first.asked.Load(); n != 1 {
 		t.Errorf("sent %d times", n)
 	}
+	b.log.Wait(t, "connection complete", "error=") // what never was open has not ended as others do
 }
 
 func TestDecisionsAreFinal(t *testing.T) {

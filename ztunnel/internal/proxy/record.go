@@ -113,9 +113,6 @@ func (r *record) moved() {
 
 // end counts the connection's end and logs it. A nil error is an orderly end.
 func (r *record) end(err error) {
-	if errors.Is(err, io.EOF) {
-		err = nil
-	}
 	r.report()
 	m := r.instance.deps.Metrics
 	r.mu.Lock()
@@ -123,6 +120,9 @@ func (r *record) end(err error) {
 	r.live = false
 	r.mu.Unlock()
 	if live {
+		if errors.Is(err, io.EOF) {
+			err = nil // the ordinary end; of one that was never open it is the cause
+		}
 		values := r.traffic.values(flagNone)
 		m.closed.WithLabelValues(values...).Inc()
 		m.sockets.WithLabelValues(values[0]).Dec()
