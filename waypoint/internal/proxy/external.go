@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/httpmsg"
@@ -83,7 +84,10 @@ func (s *Server) ask(ctx context.Context, snap *snapshot, client *l7.Conn, f *ex
 		return extauthz.Failure(fmt.Errorf("the cluster %s has no healthy host", f.Cluster))
 	}
 	var v extauthz.Verdict
+	asked := s.deps.Clock()
 	err := converse(ctx, cluster, host, q.Head, q.Body, func(response *httpmsg.Head, stream *upstream.Stream) error {
+		// Envoy's router adds it to every answer, and a denial may pass it on.
+		response.Header.Set("x-envoy-upstream-service-time", strconv.FormatInt(s.deps.Clock().Sub(asked).Milliseconds(), 10))
 		body, err := readAnswer(stream)
 		if err == nil {
 			v = f.Read(response, body, stream.Trailer())

@@ -73,7 +73,8 @@ func (s *Span) beginW3C(r *exchange.Info, traced bool, rnd Random) bool {
 	case invalid:
 		return false
 	case valid:
-		s.Trace, s.Parent, s.HasParent, s.Sampled, s.State = parent.trace, parent.span, true, parent.sampled, parent.state
+		// As Envoy has it, both have to want it: the caller, and this proxy.
+		s.Trace, s.Parent, s.HasParent, s.Sampled, s.State = parent.trace, parent.span, true, parent.sampled && traced, parent.state
 	case nothing:
 		s.newTrace(rnd)
 		s.Sampled = traced
