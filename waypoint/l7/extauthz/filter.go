@@ -134,6 +134,9 @@ func (f *Filter) grpc(p *corev3.GrpcService) error {
 	if f.Cluster == "" {
 		return strict.Errorf("envoy_grpc.cluster_name", "is required")
 	}
+	if len(p.GetInitialMetadata()) > 0 {
+		return strict.Errorf("initial_metadata", "is not supported")
+	}
 	if f.authority == "" {
 		f.authority = f.Cluster[strings.LastIndexByte(f.Cluster, '|')+1:] // the host of outbound|PORT||HOST
 	}

@@ -121,12 +121,6 @@ func externalFields(name protoreflect.FullName) string {
 		return "headers_to_add"
 	case "envoy.extensions.filters.http.ext_authz.v3.AuthorizationResponse":
 		return "allowed_upstream_headers allowed_upstream_headers_to_append allowed_client_headers allowed_client_headers_on_success"
-	case "envoy.config.core.v3.HttpUri":
-		return "uri! cluster timeout"
-	case "envoy.config.core.v3.GrpcService":
-		return "envoy_grpc timeout"
-	case "envoy.config.core.v3.GrpcService.EnvoyGrpc":
-		return "cluster_name authority"
 	case "envoy.type.matcher.v3.ListStringMatcher":
 		return "patterns"
 	case "envoy.type.v3.HttpStatus":
