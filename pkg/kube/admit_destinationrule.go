@@ -86,19 +86,28 @@ func (c *checker) connectionPool(field string, p *networkingapi.ConnectionPoolSe
 	if h == nil {
 		return
 	}
-	for name, v := range map[string]int32{
-		"http1MaxPendingRequests": h.GetHttp1MaxPendingRequests(), "http2MaxRequests": h.GetHttp2MaxRequests(), "maxRetries": h.GetMaxRetries(),
-		"maxRequestsPerConnection": h.GetMaxRequestsPerConnection(), "maxConcurrentStreams": h.GetMaxConcurrentStreams(),
+	for _, limit := range []struct {
+		name  string
+		value int32
+	}{
+		{"http1MaxPendingRequests", h.GetHttp1MaxPendingRequests()},
+		{"http2MaxRequests", h.GetHttp2MaxRequests()},
+		{"maxRetries", h.GetMaxRetries()},
+		{"maxRequestsPerConnection", h.GetMaxRequestsPerConnection()},
+		{"maxConcurrentStreams", h.GetMaxConcurrentStreams()},
 	} {
-		c.count(field+".http."+name, v)
+		c.count(field+".http."+limit.name, limit.value)
 	}
 	c.duration(field+".http.idleTimeout", h.GetIdleTimeout(), true)
 	if k := h.GetHttp2KeepAlive(); k != nil {
-		for name, d := range map[string]*durationpb.Duration{"interval": k.GetInterval(), "timeout": k.GetTimeout()} {
-			if d == nil {
-				c.bad(field+".http.http2KeepAlive."+name, "required: how often a PING is sent, and how long its answer is waited for")
+		for _, d := range []struct {
+			name, means string
+			value       *durationpb.Duration
+		}{{"interval", "how often a PING is sent", k.GetInterval()}, {"timeout", "how long the answer to a PING is waited for", k.GetTimeout()}} {
+			if d.value == nil {
+				c.bad(field+".http.http2KeepAlive."+d.name, "required: %s", d.means)
 			}
-			c.duration(field+".http.http2KeepAlive."+name, d, false)
+			c.duration(field+".http.http2KeepAlive."+d.name, d.value, false)
 		}
 	}
 	if h.GetH2UpgradePolicy() == networkingapi.ConnectionPoolSettings_HTTPSettings_UPGRADE && h.GetUseClientProtocol() {
@@ -136,7 +145,7 @@ func (c *checker) loadBalancer(field string, l *networkingapi.LoadBalancerSettin
 			c.bad(field+".warmup.aggression", "%v is too small: use 1 or more", a.GetValue())
 		}
 	}
-	c.duration(field+".warmupDurationSecs", l.GetWarmupDurationSecs(), false) //nolint:staticcheck // older, and still used
+	c.duration(field+".warmupDurationSecs", l.GetWarmupDurationSecs(), false)
 	c.locality(field+".localityLbSetting", l.GetLocalityLbSetting())
 	if l.GetLocalityLbSetting() != nil && l.GetZoneAwareLbSetting() != nil {
 		c.bad(field+".zoneAwareLbSetting", "cannot be combined with localityLbSetting: remove one of the two")

@@ -211,8 +211,8 @@ const (
 )
 
 // TellsClients is whether some hosts are told of the client by the PROXY protocol: connections to them serve one client each.
-func (cl *Cluster) TellsClients() bool {
-	return cl.Socket.Proxy != 0 || slices.ContainsFunc(cl.Sockets, func(m SocketMatch) bool { return m.Socket.Proxy != 0 })
+func (c *Cluster) TellsClients() bool {
+	return c.Socket.Proxy != 0 || slices.ContainsFunc(c.Sockets, func(m SocketMatch) bool { return m.Socket.Proxy != 0 })
 }
 
 // CompileCluster makes a cluster's table. The error names the field that cannot be honoured.

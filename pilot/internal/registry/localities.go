@@ -35,7 +35,7 @@ func (r *Registry) proxyPlace(node *corev3.Node) string {
 		_, rest, _ := strings.Cut(node.GetId(), "~")
 		_, rest, _ = strings.Cut(rest, "~")
 		rest, _, _ = strings.Cut(rest, "~")
-		name, namespace, _ = cutLast(rest, ".")
+		name, namespace = cutLast(rest, ".")
 	}
 	if pod, ok := r.pods.Get(namespace + "/" + name); ok {
 		host = cmp.Or(pod.Node, host)

@@ -60,7 +60,7 @@ func nodeScope(node *corev3.Node) scope {
 	meta := node.GetMetadata().GetFields()
 	s := scope{namespace: meta["NAMESPACE"].GetStringValue()}
 	if s.namespace == "" {
-		_, domain, _ := cutLast(rest, "~")
+		_, domain := cutLast(rest, "~")
 		s.namespace, _, _ = strings.Cut(domain, ".svc.")
 	}
 	labels := map[string]string{}
@@ -107,11 +107,12 @@ func plainText(s, more string) bool {
 	return true
 }
 
-func cutLast(s, sep string) (before, after string, found bool) {
+// cutLast splits at the last separator; without one, all is before it.
+func cutLast(s, sep string) (before, after string) {
 	if at := strings.LastIndex(s, sep); at >= 0 {
-		return s[:at], s[at+len(sep):], true
+		return s[:at], s[at+len(sep):]
 	}
-	return s, "", false
+	return s, ""
 }
 
 // perPod reports whether a label tells pods of one workload apart.

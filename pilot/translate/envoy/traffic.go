@@ -228,7 +228,7 @@ func Warmup(lb *networkingapi.LoadBalancerSettings) *networkingapi.WarmupConfigu
 	if w := lb.GetWarmup(); w != nil {
 		return w
 	}
-	if d := lb.GetWarmupDurationSecs(); d != nil { //nolint:staticcheck // the older way to ask for it
+	if d := lb.GetWarmupDurationSecs(); d != nil { // the older way to ask for it
 		return &networkingapi.WarmupConfiguration{Duration: d}
 	}
 	return nil

@@ -8,7 +8,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 )
 
-// AnnotationForwardClient, "true" on the Gateway of a waypoint, makes it tell applications who their clients are.
+// AnnotationForwardClient is "true" on the Gateway of a waypoint that is to tell applications who their clients are.
 const AnnotationForwardClient = "ambient.istio.io/xfcc-include-client-identity"
 
 const localPrincipal = "io.istio.local_principal"

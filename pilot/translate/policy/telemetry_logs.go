@@ -175,7 +175,7 @@ func (t *telemetry) otelLog(name string, p *meshapi.MeshConfig_ExtensionProvider
 		return nil, problems
 	}
 	config := &otellogv3.OpenTelemetryAccessLogConfig{
-		CommonConfig: &grpclogv3.CommonGrpcAccessLogConfig{
+		CommonConfig: &grpclogv3.CommonGrpcAccessLogConfig{ //nolint:staticcheck // the form that older proxies know
 			LogName: orDefault(p.GetLogName(), defaultOTelLog), GrpcService: grpcService(to, nil), TransportApiVersion: corev3.ApiVersion_V3,
 		},
 		Body: textValue(line),

@@ -105,9 +105,11 @@ func TestTracing(t *testing.T) {
 		"on again":              {objects: []string{`istio-system mesh tracing: [{providers: [{name: otel}], disableSpanReporting: true}]`, `default ns tracing: [{disableSpanReporting: false}]`}, holds: "OpenTelemetryConfig"},
 		"of clients":            {objects: []string{`istio-system mesh tracing: [{match: {mode: CLIENT}, providers: [{name: otel}]}]`}},
 		"of clients, at one":    {gateway: true, objects: []string{`istio-system mesh tracing: [{match: {mode: CLIENT}, providers: [{name: otel}]}]`}, holds: "OpenTelemetryConfig"},
-		"tags": {objects: []string{`istio-system mesh tracing: [{providers: [{name: otel}], enableIstioTags: false, disableContextPropagation: true, useRequestIdForTraceSampling: false,
+		"tags": {
+			objects: []string{`istio-system mesh tracing: [{providers: [{name: otel}], enableIstioTags: false, disableContextPropagation: true, useRequestIdForTraceSampling: false,
   customTags: {a: {literal: {value: v}}, b: {environment: {name: HOME, defaultValue: d}}, c: {header: {name: x-h}}, d: {formatter: {value: "%RESPONSE_CODE%"}}}}]`},
-			holds: `-FILTER_STATE literal:{value:"v"} environment:{name:"HOME" x-h %RESPONSE_CODE% no_context_propagation:true`},
+			holds: `-FILTER_STATE literal:{value:"v"} environment:{name:"HOME" x-h %RESPONSE_CODE% no_context_propagation:true`,
+		},
 		"the oldest counts":       {objects: []string{`istio-system a tracing: [{providers: [{name: otel}], randomSamplingPercentage: 11}]`, `istio-system b tracing: [{randomSamplingPercentage: 22}]`}, holds: "value:11"},
 		"a provider that is none": {objects: []string{`istio-system a tracing: [{providers: [{name: what}]}]`}, problem: `spec.tracing[0].providers[0]: meshConfig.extensionProviders has no provider "what"`},
 		"another kind":            {objects: []string{`istio-system a tracing: [{providers: [{name: dog}]}]`}, problem: "none of opentelemetry and zipkin"},

@@ -275,8 +275,15 @@ func istioTags() []*tagv3.CustomTag {
 		out = append(out, &tagv3.CustomTag{Tag: tag, Type: &tagv3.CustomTag_Value{Value: "%FILTER_STATE(" + object + ":FIELD:" + field + ")%"}})
 	}
 	fields := [][2]string{
-		{"app", "app"}, {"app_version", "version"}, {"canonical_revision", "revision"}, {"canonical_service", "service"},
-		{"cluster_id", "cluster"}, {"instance_name", "name"}, {"namespace", "namespace"}, {"workload", "workload"}, {"workload_type", "type"},
+		{"app", "app"},
+		{"app_version", "version"},
+		{"canonical_revision", "revision"},
+		{"canonical_service", "service"},
+		{"cluster_id", "cluster"},
+		{"instance_name", "name"},
+		{"namespace", "namespace"},
+		{"workload", "workload"},
+		{"workload_type", "type"},
 	}
 	for _, side := range [][2]string{{"istio.destination_", "upstream_peer"}, {"istio.source_", "downstream_peer"}} {
 		for _, f := range fields {

@@ -40,7 +40,7 @@ type keyed struct {
 func compileOTel(m *otellogv3.OpenTelemetryAccessLogConfig) (*otelRecord, error) {
 	o := &otelRecord{logName: m.GetLogName(), builtin: !m.GetDisableBuiltinLabels()}
 	service := m.GetGrpcService()
-	if common := m.GetCommonConfig(); common != nil {
+	if common := m.GetCommonConfig(); common != nil { //nolint:staticcheck // the older form, which control planes still send
 		o.logName = common.GetLogName()
 		if common.GetGrpcService() != nil {
 			service = common.GetGrpcService()
@@ -159,8 +159,10 @@ func (l *Log) collectorLocked(o *otelRecord) *export.Batcher {
 	resource := o.more
 	if o.builtin {
 		resource = append([]export.Attribute{
-			{Key: "log_name", Value: o.logName}, {Key: "zone_name", Value: l.config.Zone},
-			{Key: "cluster_name", Value: l.config.Cluster}, {Key: "node_name", Value: l.config.Node},
+			{Key: "log_name", Value: o.logName},
+			{Key: "zone_name", Value: l.config.Zone},
+			{Key: "cluster_name", Value: l.config.Cluster},
+			{Key: "node_name", Value: l.config.Node},
 		}, resource...)
 	}
 	b := export.NewBatcher(o.to, export.OTLP(true, resource, "", ""), l.config.Send, &l.collected, l.config.Log)

@@ -38,7 +38,7 @@ func expressionOf(t *testing.T, expression string) *accesslogv3.AccessLogFilter 
 
 func otelLog(body string) *otelv3.OpenTelemetryAccessLogConfig {
 	return &otelv3.OpenTelemetryAccessLogConfig{
-		CommonConfig: &grpcv3.CommonGrpcAccessLogConfig{LogName: "mine", GrpcService: &corev3.GrpcService{
+		CommonConfig: &grpcv3.CommonGrpcAccessLogConfig{LogName: "mine", GrpcService: &corev3.GrpcService{ //nolint:staticcheck // the older form, which control planes still send
 			TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: "collector", Authority: "otel"}},
 		}},
 		Body: anyText(body),

@@ -205,13 +205,29 @@ func flags(f l7.Flags) (out uint64) {
 		flag l7.Flags
 		bit  uint64
 	}{
-		{l7.FlagNoHealthyUpstream, 0x2}, {l7.FlagUpstreamRequestTimeout, 0x4}, {l7.FlagLocalReset, 0x8}, {l7.FlagUpstreamRemoteReset, 0x10},
-		{l7.FlagUpstreamConnectionFailure, 0x20}, {l7.FlagUpstreamConnectionTermination, 0x40}, {l7.FlagUpstreamOverflow, 0x80},
-		{l7.FlagNoRouteFound, 0x100}, {l7.FlagDelayInjected, 0x200}, {l7.FlagFaultInjected, 0x400}, {l7.FlagRateLimited, 0x800},
-		{l7.FlagUnauthorized, 0x1000}, {l7.FlagDownstreamTermination, 0x4000}, {l7.FlagUpstreamRetryLimit, 0x8000},
-		{l7.FlagStreamIdleTimeout, 0x10000}, {l7.FlagInvalidHeader, 0x20000}, {l7.FlagDownstreamProtocolError, 0x40000},
-		{l7.FlagUpstreamMaxDuration, 0x80000}, {l7.FlagDurationTimeout, 0x400000}, {l7.FlagUpstreamProtocolError, 0x800000},
-		{l7.FlagNoCluster, 0x1000000}, {l7.FlagOverload, 0x2000000}, {l7.FlagDownstreamRemoteReset, 0x10000000},
+		{l7.FlagNoHealthyUpstream, 0x2},
+		{l7.FlagUpstreamRequestTimeout, 0x4},
+		{l7.FlagLocalReset, 0x8},
+		{l7.FlagUpstreamRemoteReset, 0x10},
+		{l7.FlagUpstreamConnectionFailure, 0x20},
+		{l7.FlagUpstreamConnectionTermination, 0x40},
+		{l7.FlagUpstreamOverflow, 0x80},
+		{l7.FlagNoRouteFound, 0x100},
+		{l7.FlagDelayInjected, 0x200},
+		{l7.FlagFaultInjected, 0x400},
+		{l7.FlagRateLimited, 0x800},
+		{l7.FlagUnauthorized, 0x1000},
+		{l7.FlagDownstreamTermination, 0x4000},
+		{l7.FlagUpstreamRetryLimit, 0x8000},
+		{l7.FlagStreamIdleTimeout, 0x10000},
+		{l7.FlagInvalidHeader, 0x20000},
+		{l7.FlagDownstreamProtocolError, 0x40000},
+		{l7.FlagUpstreamMaxDuration, 0x80000},
+		{l7.FlagDurationTimeout, 0x400000},
+		{l7.FlagUpstreamProtocolError, 0x800000},
+		{l7.FlagNoCluster, 0x1000000},
+		{l7.FlagOverload, 0x2000000},
+		{l7.FlagDownstreamRemoteReset, 0x10000000},
 	} {
 		if f&b.flag != 0 {
 			out |= b.bit

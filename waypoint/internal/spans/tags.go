@@ -9,7 +9,6 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/waypoint/internal/accesslog"
 	"github.com/isthmus-mesh/isthmus/waypoint/internal/proxy"
-	"github.com/isthmus-mesh/isthmus/waypoint/l7"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7/exchange"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7/tracing"
 )
@@ -150,7 +149,7 @@ func (v *view) failed() bool {
 			return true
 		}
 	}
-	return r.Flags&(l7.FlagDownstreamTermination) != 0 && r.Status == 0
+	return false
 }
 
 func (v *view) url() string {

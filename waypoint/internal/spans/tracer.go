@@ -117,8 +117,10 @@ func (t *Tracer) batcher(p *tracing.Provider) *export.Batcher {
 		counters = &t.zipkin
 	} else {
 		encoding = export.OTLP(p.Kind == tracing.OpenTelemetryGRPC, []export.Attribute{
-			{Key: "service.name", Value: service}, {Key: "telemetry.sdk.language", Value: "go"},
-			{Key: "telemetry.sdk.name", Value: "isthmus"}, {Key: "telemetry.sdk.version", Value: t.config.Version},
+			{Key: "service.name", Value: service},
+			{Key: "telemetry.sdk.language", Value: "go"},
+			{Key: "telemetry.sdk.name", Value: "isthmus"},
+			{Key: "telemetry.sdk.version", Value: t.config.Version},
 		}, "isthmus", t.config.Version)
 	}
 	b := export.NewBatcher(*p, encoding, t.config.Send, counters, t.config.Log)

@@ -7,7 +7,7 @@ import (
 )
 
 // policyName is how the control plane names the rules of a policy.
-var policyName = regexp.MustCompile(`^ns\[(.*)\]-policy\[(.*)\]-rule\[.*\]$`) //nolint:gochecknoglobals // a constant
+var policyName = regexp.MustCompile(`^ns\[(.*)\]-policy\[(.*)\]-rule\[.*\]$`)
 
 // shadows counts what policies of a dry run said. There are as many labels as there are policies.
 func (o *Observer) shadows(all []l7.Shadow) {
