@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"syscall"
 )
 
@@ -26,14 +27,23 @@ func spawn(program, log string, args ...string) (*child, error) {
 	cmd.Dir = filepath.Dir(log)
 	// A test that is killed takes its servers along; one that is interrupted stops them itself.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", program, err)
-	}
 	c := &child{cmd: cmd, ended: make(chan struct{})}
+	started := make(chan error, 1)
 	go func() {
+		// The kernel sends the death signal when the thread that started the process ends, and tests of network namespaces end threads.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err != nil {
+			return
+		}
 		defer close(c.ended)
 		_ = cmd.Wait() // how it ended is of no interest: it is killed in the end
 	}()
+	if err := <-started; err != nil {
+		return nil, fmt.Errorf("start %s: %w", program, err)
+	}
 	return c, nil
 }
 

@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -77,6 +79,20 @@ func Find() (bin, root string, err error) {
 
 // Start runs etcd and kube-apiserver and returns when they serve and the CRDs are established. The caller stops the server.
 func Start(ctx context.Context, cfg Config) (*Server, error) {
+	s, err := try(ctx, cfg)
+	for range 2 { // somebody may have been faster to take a port
+		if !errors.Is(err, errEnded) {
+			break
+		}
+		s, err = try(ctx, cfg)
+	}
+	return s, err
+}
+
+// errEnded is the end of a child that was to serve.
+var errEnded = errors.New("it ended")
+
+func try(ctx context.Context, cfg Config) (*Server, error) {
 	dir, err := os.MkdirTemp(cfg.Parent, "apiserver-")
 	if err != nil {
 		return nil, err
@@ -115,14 +131,20 @@ func (s *Server) start(ctx context.Context) error {
 	return ApplyCRDs(ctx, s.admin, s.cfg.CRDs...)
 }
 
-// freePort is free at this moment; whoever takes it before the child makes that fail, with a message in its log.
+// freePort is free at this moment. It is below the ports that the kernel gives away, so that no connection and no listener of anybody
+// takes it before the child does, or while the API server is stopped.
 func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
+	for {
+		port := 10000 + rand.IntN(20000)
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		return port, l.Close()
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
 func (s *Server) etcdFlags() []string {
@@ -175,9 +197,9 @@ func (s *Server) StartAPI(ctx context.Context) error {
 		select {
 		case <-time.After(100 * time.Millisecond):
 		case <-api.ended:
-			return errors.New("kube-apiserver ended")
+			return fmt.Errorf("kube-apiserver: %w", errEnded)
 		case <-s.store.ended:
-			return errors.New("etcd ended")
+			return fmt.Errorf("etcd: %w", errEnded)
 		case <-ctx.Done():
 			return fmt.Errorf("wait for kube-apiserver: %w", err)
 		}

@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/isthmus-mesh/isthmus/pkg/kube/kubetest"
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
 )
 
 func TestServer(t *testing.T) {
@@ -50,17 +51,10 @@ func TestServer(t *testing.T) {
 	if _, err := admin.RbacV1().ClusterRoleBindings().Create(ctx, binding, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(30 * time.Second)
-	for {
-		_, err := reader.CoreV1().Pods("").List(ctx, metav1.ListOptions{})
-		if err == nil {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(err)
-		}
-		<-time.After(10 * time.Millisecond)
-	}
+	wait.Until(t, time.Minute, "the role counts", func() bool {
+		_, err = reader.CoreV1().Pods("").List(ctx, metav1.ListOptions{})
+		return err == nil
+	}, func() string { return err.Error() })
 	s.StopAPI()
 	if _, err := admin.CoreV1().Pods("").List(ctx, metav1.ListOptions{}); err == nil {
 		t.Fatal("a stopped server answers")

@@ -26,6 +26,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/pkg/kube/apiserver"
 	"github.com/isthmus-mesh/isthmus/pkg/kube/cluster"
 	"github.com/isthmus-mesh/isthmus/pkg/kube/kubetest"
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
 )
 
 var shared *apiserver.Server
@@ -130,13 +131,7 @@ func start(t *testing.T, cfg cluster.Config) (*recorder, *cluster.Source) {
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("not in time: %s", what)
-		}
-		<-time.After(2 * time.Millisecond)
-	}
+	wait.Until(t, time.Minute, what, ok, nil)
 }
 
 // api changes objects, which it makes of manifests.
@@ -222,9 +217,19 @@ func dump(o any) string {
 	return string(out)
 }
 
+// checkLeaks looks, when everything that the test starts has been ended, whether something of it goes on.
 func checkLeaks(t *testing.T) {
 	t.Helper()
 	// The connections of idle clients end by themselves.
-	goleak.VerifyNone(t, goleak.IgnoreCurrent(), goleak.IgnoreAnyFunction("net/http.(*http2ClientConn).readLoop"), goleak.IgnoreAnyFunction("golang.org/x/net/http2.(*clientConnReadLoop).run"),
-		goleak.IgnoreAnyFunction("golang.org/x/net/http2.(*ClientConn).readLoop"))
+	ignored := []goleak.Option{
+		goleak.IgnoreCurrent(), goleak.IgnoreAnyFunction("net/http.(*http2ClientConn).readLoop"), goleak.IgnoreAnyFunction("golang.org/x/net/http2.(*clientConnReadLoop).run"),
+		goleak.IgnoreAnyFunction("golang.org/x/net/http2.(*ClientConn).readLoop"),
+	}
+	t.Cleanup(func() {
+		var left error
+		wait.Until(t, time.Minute, "nothing is left", func() bool {
+			left = goleak.Find(ignored...)
+			return left == nil
+		}, func() string { return left.Error() })
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
@@ -39,11 +40,18 @@ const (
 	policyCRD = "authorizationpolicies.security.istio.io"
 )
 
+// deleteCRD returns when the definition is gone, and with it all its objects.
 func deleteCRD(t *testing.T, a api, name string) {
 	t.Helper()
-	if err := a.client.Resource(apiserver.CRDResource()).Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
+	definitions := a.client.Resource(apiserver.CRDResource())
+	if err := definitions.Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
+	// Whoever applied it while it goes would see it go.
+	eventually(t, "the CRD is gone", func() bool {
+		_, err := definitions.Get(t.Context(), name, metav1.GetOptions{})
+		return apierrors.IsNotFound(err)
+	})
 }
 
 func TestKindsComeAndGoWithTheirCRDs(t *testing.T) {
@@ -56,9 +64,7 @@ func TestKindsComeAndGoWithTheirCRDs(t *testing.T) {
 	name := "PeerAuthentication.security.istio.io crds/a"
 
 	manifest := crdManifest(t, peerCRD)
-	if err := apiserver.ApplyCRDManifests(t.Context(), s.REST(), []byte(manifest)); err != nil {
-		t.Fatal(err)
-	}
+	applyCRD(t, s, manifest)
 	eventuallyApplies(t, a, peer)
 	eventually(t, "an object of a new kind", func() bool { return label(r.get(name)) == "v1" })
 
@@ -66,7 +72,7 @@ func TestKindsComeAndGoWithTheirCRDs(t *testing.T) {
 	deleteCRD(t, a, peerCRD)
 	eventually(t, "the object gone with its kind", func() bool { return r.get(name) == nil })
 	old := strings.Replace(manifest, "name: v1\n", "name: v1alpha9\n", 1)
-	eventuallyCRD(t, s, old)
+	applyCRD(t, s, old)
 	eventuallyApplies(t, a, strings.Replace(peer, "istio.io/v1", "istio.io/v1beta1", 1))
 	eventually(t, "an object in an old version", func() bool { return label(r.get(name)) == "v1" })
 	if got := r.get(name).GetObjectKind().GroupVersionKind(); got != kube.PeerAuthenticationGVK() {
@@ -76,7 +82,7 @@ func TestKindsComeAndGoWithTheirCRDs(t *testing.T) {
 	// The version that is watched ceases to be served, another is: the sink is told the change of the object only.
 	deleteCRD(t, a, peerCRD)
 	eventually(t, "the object gone with its kind", func() bool { return r.get(name) == nil })
-	eventuallyCRD(t, s, manifest)
+	applyCRD(t, s, manifest)
 	eventuallyApplies(t, a, peer)
 	eventually(t, "an object in the new version", func() bool { return label(r.get(name)) == "v1" })
 	r.events("")
@@ -91,9 +97,7 @@ func TestKindsComeAndGoWithTheirCRDs(t *testing.T) {
 
 	// None of the versions is known.
 	foreign := strings.ReplaceAll(crdManifest(t, policyCRD), "name: v1", "name: v7")
-	if err := apiserver.ApplyCRDManifests(t.Context(), s.REST(), []byte(foreign)); err != nil {
-		t.Fatal(err)
-	}
+	applyCRD(t, s, foreign)
 	eventually(t, "a report of the kind that cannot be read", func() bool {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -129,12 +133,12 @@ func eventuallyApplies(t *testing.T, a api, manifest string) {
 	})
 }
 
-// eventuallyCRD waits until the CRD of the same name is gone.
-func eventuallyCRD(t *testing.T, s *apiserver.Server, manifest string) {
+// applyCRD applies the CRD and waits until it is established.
+func applyCRD(t *testing.T, s *apiserver.Server, manifest string) {
 	t.Helper()
-	eventually(t, "the CRD is applied", func() bool {
-		return apiserver.ApplyCRDManifests(t.Context(), s.REST(), []byte(manifest)) == nil
-	})
+	if err := apiserver.ApplyCRDManifests(t.Context(), s.REST(), []byte(manifest)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestInvalidObjectsKeepTheirLastGoodVersion(t *testing.T) {

@@ -50,7 +50,7 @@ var everyKind = []string{
 }
 
 func TestEveryKindIsAddedChangedAndRemoved(t *testing.T) {
-	defer checkLeaks(t)
+	checkLeaks(t)
 	a := newAPI(t, shared.REST())
 	a.namespace("kinds", "")
 	r, _ := run(t, cluster.Config{REST: shared.REST()})

@@ -60,7 +60,7 @@ func TestAnOutageChangesNothing(t *testing.T) {
 	case <-time.After(3 * time.Second):
 	case <-t.Context().Done():
 	}
-	if got := r.events(""); len(got) != 0 || r.get("Service outage/kept") == nil {
+	if got := r.events("outage/"); len(got) != 0 || r.get("Service outage/kept") == nil {
 		t.Errorf("told during an outage: %q", got)
 	}
 	if err := s.StartAPI(t.Context()); err != nil {

@@ -21,6 +21,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/pkg/kube"
 	"github.com/isthmus-mesh/isthmus/pkg/kube/apiserver"
 	"github.com/isthmus-mesh/isthmus/pkg/kube/cluster"
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
 )
 
 // TestSamplesAreTheSameFromFilesAndFromTheAPI applies each sample and compares what the API server's source delivers with what the
@@ -81,18 +82,12 @@ func same(t *testing.T, a api, r *recorder, want kube.Decoded, document map[stri
 	document["metadata"].(map[string]any)["namespace"] = want.Object.GetNamespace()
 	a.apply(dump(document))
 	name := key(want.GVK, want.Name())
-	var difference string
-	deadline := time.Now().Add(30 * time.Second)
-	late := func() bool { return time.Now().After(deadline) }
 	eventually(t, want.File+": "+name, func() bool { return r.get(name) != nil })
-	eventually(t, want.File+": "+name, func() bool {
-		got := r.get(name)
-		difference = missing("", tree(t, []byte(manifest)), tree(t, []byte(dump(got))))
-		return difference == "" || late()
-	})
-	if difference != "" {
-		t.Errorf("%s: %s: %s", want.File, name, difference)
-	}
+	difference := "it was not looked at"
+	wait.Until(t, time.Minute, want.File+": "+name+" is the same", func() bool {
+		difference = missing("", tree(t, []byte(manifest)), tree(t, []byte(dump(r.get(name)))))
+		return difference == ""
+	}, func() string { return difference })
 }
 
 // documentsOf returns the objects of a manifest as they are written.
