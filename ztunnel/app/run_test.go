@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
+
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -230,15 +232,12 @@ func (p *process) get(t *testing.T, addr net.Addr, path string) (int, string) {
 
 func (p *process) waitReady(t *testing.T) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		code, body := p.get(t, p.addresses.Readiness, "/healthz/ready")
-		if code == 200 {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("never ready: %s", body)
-		}
-	}
+	var body string
+	wait.Until(t, time.Minute, "the node proxy is ready", func() (ok bool) {
+		var code int
+		code, body = p.get(t, p.addresses.Readiness, "/healthz/ready")
+		return code == 200
+	}, func() string { return body })
 }
 
 // bed is two nodes with a pod each.
@@ -300,6 +299,7 @@ func (b *bed) call() (net.Conn, error) {
 }
 
 func echo(conn net.Conn) error {
+	conn.SetDeadline(time.Now().Add(30 * time.Second))
 	if _, err := conn.Write([]byte("still there?")); err != nil {
 		return err
 	}
@@ -369,57 +369,71 @@ func post(t *testing.T, addr net.Addr, path string) (int, string) {
 }
 
 func TestAReplacementTakesOverWithoutFailures(t *testing.T) {
-	b := newBed(t)
+	const deadline = "CONNECTION_TERMINATION_DEADLINE=60s" // nothing that is open here lasts as long
+	b := newBed(t, deadline)
 	long, err := b.call()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer long.Close()
+	defer func() { long.Close() }()
 	// One connection at a time, as fast as they come, while both proxies are replaced.
 	ctx, stop := context.WithCancel(t.Context())
-	var calls, failed int
+	var calls, failed atomic.Int64
 	var last error
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		for ctx.Err() == nil {
 			conn, err := b.call()
-			if calls++; err != nil {
-				failed++
+			if calls.Add(1); err != nil {
+				failed.Add(1)
 				last = err
 				continue
 			}
 			conn.Close()
 		}
 	}()
+	defer func() { stop(); <-done }()
+	goOn := func() {
+		t.Helper()
+		before := calls.Load()
+		wait.Until(t, time.Minute, "connections go on", func() bool { return calls.Load() > before+5 }, nil)
+	}
 	for i, name := range []string{"node-a", "node-b"} {
-		next := b.startNode(name, b.agents[i].socket)
+		goOn()
+		next := b.startNode(name, b.agents[i].socket, deadline)
 		next.waitReady(t)
+		goOn()
 		if err := echo(long); err != nil {
 			t.Fatalf("the open connection, beside a second proxy on %s: %v", name, err)
 		}
 		old := b.nodes[i]
-		begin := time.Now()
+		b.nodes[i] = next
 		old.stop()
+		select {
+		case err := <-old.ended:
+			old.ended <- nil
+			t.Fatalf("the old proxy on %s left with a connection open: %v", name, err)
+		case <-time.After(time.Second):
+		}
+		goOn()
+		if err := echo(long); err != nil {
+			t.Fatalf("the open connection, while its proxy on %s waits for it: %v", name, err)
+		}
+		long.Close()
 		if err := <-old.ended; err != nil {
 			t.Error(err)
 		}
 		old.ended <- nil
-		if name == "node-a" {
-			if took := time.Since(begin); took < time.Second {
-				t.Errorf("the old proxy left after %s, with a connection open", took)
-			}
-			if long, err = b.call(); err != nil {
-				t.Fatal(err)
-			}
-			defer long.Close()
+		if long, err = b.call(); err != nil {
+			t.Fatal(err)
 		}
-		b.nodes[i] = next
 	}
+	goOn()
 	stop()
 	<-done
-	if failed > 0 || calls < 20 {
-		t.Errorf("%d of %d connections failed: %v", failed, calls, last)
+	if failed.Load() > 0 {
+		t.Errorf("%d of %d connections failed: %v", failed.Load(), calls.Load(), last)
 	}
 }
 
@@ -440,14 +454,11 @@ func TestPodsWithoutACertificateDoNotConnect(t *testing.T) {
 	}
 	b.log.Wait(t, "request impersonation authentication failure")
 	b.plane.refuse.Store(false)
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	wait.Until(t, time.Minute, "it recovers", func() bool {
 		conn, err := b.call()
 		if err == nil {
 			conn.Close()
-			return
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("never recovered: %v", err)
-		}
-	}
+		return err == nil
+	}, nil)
 }

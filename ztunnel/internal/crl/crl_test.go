@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/ztunnel/internal/podtest"
+
 	"github.com/isthmus-mesh/isthmus/ztunnel/internal/crl"
 )
 
@@ -87,7 +89,8 @@ func TestRevocation(t *testing.T) {
 		}
 	}
 	write(append(ca.list(t, 7, 8), newAuthority(t, "other").list(t, 9)...))
-	list, err := crl.Open(file, slog.New(slog.DiscardHandler))
+	var log podtest.Log
+	list, err := crl.Open(file, slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +114,7 @@ func TestRevocation(t *testing.T) {
 	}
 	changed = list.Changed()
 	write([]byte("-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"))
-	time.Sleep(30 * time.Millisecond)
+	log.Wait(t, "the last good certificate revocation list stays in force")
 	write(ca.list(t, 10))
 	<-changed
 	if !errors.Is(check(10), crl.ErrRevoked) {

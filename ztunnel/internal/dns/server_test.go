@@ -101,7 +101,7 @@ func startServer(t *testing.T) (ask func(network, name string, kind uint16) *dns
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		response, _, err := new(dns.Client).ExchangeWithConnContext(ctx, new(dns.Msg).SetQuestion(name, kind), &dns.Conn{Conn: conn})
+		response, _, err := (&dns.Client{Timeout: 30 * time.Second}).ExchangeWithConnContext(ctx, new(dns.Msg).SetQuestion(name, kind), &dns.Conn{Conn: conn})
 		if err != nil {
 			t.Fatalf("%s %s: %v", network, name, err)
 		}

@@ -30,7 +30,7 @@ type shelf struct {
 	gone, dropped int
 	files         int
 	refuse        error
-	hold          chan struct{} // if set, Take waits for it
+	asked, hold   chan struct{} // if set, Take says by one that it waits for the other
 }
 
 type item struct {
@@ -40,6 +40,7 @@ type item struct {
 
 func (s *shelf) Take(_ context.Context, body []byte, files []*os.File) (Taken, error) {
 	if s.hold != nil {
+		close(s.asked)
 		<-s.hold
 	}
 	s.mu.Lock()
@@ -262,11 +263,13 @@ func TestTheNewestIsTheSuccessor(t *testing.T) {
 
 // TestASuccessorThatHangsTakesNothing: the old instance gives up waiting and goes on; then it is too late for the successor.
 func TestASuccessorThatHangsTakesNothing(t *testing.T) {
-	dir, s := filepath.Join(t.TempDir(), "handover"), &shelf{hold: make(chan struct{})}
+	dir, s := filepath.Join(t.TempDir(), "handover"), &shelf{asked: make(chan struct{}), hold: make(chan struct{})}
 	open(t, dir, here(), s)
-	to := meet(t, dir, here())
-	to.wait = 50 * time.Millisecond
-	err := to.Offer([]byte("x"), []int{pipe(t)})
+	to, fds, offered := meet(t, dir, here()), []int{pipe(t)}, make(chan error, 1)
+	go func() { offered <- to.Offer([]byte("x"), fds) }()
+	<-s.asked
+	to.channel.conn.SetReadDeadline(time.Unix(1, 0)) // it has waited long enough
+	err := <-offered
 	if err == nil || errors.Is(err, ErrRefused) {
 		t.Errorf("offered to one that hangs: %v", err)
 	}

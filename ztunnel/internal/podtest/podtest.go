@@ -136,7 +136,7 @@ func (l *Log) String() string {
 // Wait fails the test when the log does not come to hold all texts.
 func (l *Log) Wait(t testing.TB, texts ...string) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		log, missing := l.String(), ""
 		for _, text := range texts {
 			if !strings.Contains(log, text) {
