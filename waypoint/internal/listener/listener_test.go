@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
+
 	"github.com/isthmus-mesh/isthmus/pkg/netx"
 	"github.com/isthmus-mesh/isthmus/pkg/testkit/leak"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7"
@@ -86,14 +88,15 @@ func expect(t *testing.T, conn net.Conn, want string) {
 }
 
 func TestSocketsFollowTheConfiguration(t *testing.T) {
+	const alone = "127.94.0.7:0" // so that nobody takes the port when it is free
 	s := newSet(t)
-	if err := s.Apply(t.Context(), listeners(map[string]string{"a": "127.0.0.1:0", "b": "127.0.0.1:0"})); err != nil {
+	if err := s.Apply(t.Context(), listeners(map[string]string{"a": alone, "b": "127.0.0.1:0"})); err != nil {
 		t.Fatal(err)
 	}
 	first, a := dial(t, s.at("a"), "a"), s.at("a")
 	second := dial(t, s.at("b"), "b")
 	// The same again, and another one, change nothing for who is there.
-	if err := s.Apply(t.Context(), listeners(map[string]string{"a": "127.0.0.1:0", "b": "127.0.0.1:0", "c": "127.0.0.1:0"})); err != nil {
+	if err := s.Apply(t.Context(), listeners(map[string]string{"a": alone, "b": "127.0.0.1:0", "c": "127.0.0.1:0"})); err != nil {
 		t.Fatal(err)
 	}
 	if s.at("a") != a {
@@ -109,30 +112,21 @@ func TestSocketsFollowTheConfiguration(t *testing.T) {
 	_, _ = io.WriteString(second, "x")
 	expect(t, second, "x")
 	dial(t, s.at("c"), "c")
-	for deadline := time.Now().Add(30 * time.Second); ; {
+	wait.Until(t, time.Minute, "nobody listens any more", func() bool {
 		conn, err := net.Dial("tcp", a)
-		if err != nil {
-			break
+		if err == nil {
+			conn.Close()
 		}
-		conn.Close()
-		if time.Now().After(deadline) {
-			t.Fatal("it still listens")
-		}
-		time.Sleep(time.Millisecond)
-	}
+		return err != nil
+	}, nil)
 }
 
 func TestARenamedListenerTakesTheAddressOver(t *testing.T) {
 	s := newSet(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
+	if err := s.Apply(t.Context(), listeners(map[string]string{"old": "127.0.0.1:0"})); err != nil {
 		t.Fatal(err)
 	}
-	address := l.Addr().String()
-	l.Close()
-	if err := s.Apply(t.Context(), listeners(map[string]string{"old": address})); err != nil {
-		t.Fatal(err)
-	}
+	address := s.at("old")
 	dial(t, address, "old")
 	if err := s.Apply(t.Context(), listeners(map[string]string{"new": address})); err != nil {
 		t.Fatal(err)

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
+
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -435,12 +437,7 @@ func try(ctx context.Context, c *http.Client, method, path string, body io.Reade
 // until polls a condition.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("it did not happen that %s", what)
-		}
-		time.Sleep(time.Millisecond)
-	}
+	wait.Until(t, time.Minute, what, ok, nil)
 }
 
 func say(text string) http.HandlerFunc {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -19,26 +20,24 @@ func TestExpectations(t *testing.T) {
 	})
 	b.apply(pod)
 	c := b.client("productpage", false)
-	c.Transport.(*http.Transport).ExpectContinueTimeout = 5 * time.Second
-	start := time.Now()
+	c.Transport.(*http.Transport).ExpectContinueTimeout = time.Hour
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
 	for range 2 {
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+host+"/", strings.NewReader("data"))
+		r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+host+"/", strings.NewReader("data"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		r.Header.Set("Expect", "100-continue")
 		response, err := c.Do(r)
 		if err != nil {
-			t.Fatal(err)
+			t.Fatal("the client was not told to go on:", err)
 		}
 		body, _ := io.ReadAll(response.Body)
 		response.Body.Close()
 		if string(body) != `4 ""` {
 			t.Errorf("%s", body)
 		}
-	}
-	if time.Since(start) > 4*time.Second {
-		t.Error("the client was not told to go on")
 	}
 }
 

@@ -45,7 +45,8 @@ func TestWeights(t *testing.T) {
 		_, body := get(t, c, "/")
 		counts[body]++
 	}
-	if counts["v3"] < 60 || counts["v3"] > 140 || counts["v1"]+counts["v3"] != 1000 {
+	if counts["v3"] < 30 || counts["v3"] > 170 || // seven standard deviations
+		counts["v1"]+counts["v3"] != 1000 {
 		t.Errorf("%v", counts)
 	}
 }

@@ -2,11 +2,12 @@ package upstream
 
 import (
 	"context"
-	"net"
 	"net/http"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/tcp"
 
 	"github.com/isthmus-mesh/isthmus/waypoint/l7"
 )
@@ -212,14 +213,8 @@ func TestSpillOverOfLocalities(t *testing.T) {
 }
 
 func TestConnectionsCountTowardEjection(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	nobody := l.Addr().(*net.TCPAddr).AddrPort()
-	l.Close()
 	conf := ejecting("c")
-	c := newManager(t).Update(config(conf, nobody, newApp(t, hello).address))["c"]
+	c := newManager(t).Update(config(conf, tcp.Nobody(t), newApp(t, hello).address))["c"]
 	dial := func() error {
 		h := c.Pick(&Choice{Rand: global{}})
 		nc, release, err := c.Dial(context.Background(), h)

@@ -17,6 +17,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/tcp"
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
+
 	"github.com/isthmus-mesh/isthmus/pkg/httpmsg"
 	"github.com/isthmus-mesh/isthmus/pkg/netx"
 	"github.com/isthmus-mesh/isthmus/pkg/testkit/leak"
@@ -137,12 +140,7 @@ func TestConnectionsAreReused(t *testing.T) {
 }
 
 func TestConnectFailures(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	nobody := l.Addr().(*net.TCPAddr).AddrPort()
-	l.Close()
+	nobody := tcp.Nobody(t)
 	for _, version := range []l7.UpstreamHTTP{l7.UpstreamHTTP1, l7.UpstreamHTTP2} {
 		c := newManager(t).Update(config(cluster("c", version), nobody))["c"]
 		_, err := get(t.Context(), c)
@@ -380,12 +378,7 @@ func TestDestinationOfTheClient(t *testing.T) {
 // until polls a condition.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("it did not happen that %s", what)
-		}
-		time.Sleep(time.Millisecond)
-	}
+	wait.Until(t, time.Minute, what, ok, nil)
 }
 
 func TestOutliersAreEjectedAndReadmitted(t *testing.T) {
