@@ -26,7 +26,7 @@ type load struct {
 func startLoad(url string, clients int) *load {
 	l := &load{done: make(chan struct{})}
 	transport := &http.Transport{MaxIdleConnsPerHost: clients}
-	client := &http.Client{Transport: transport, Timeout: 10 * time.Second}
+	client := &http.Client{Transport: transport, Timeout: time.Minute}
 	for range clients {
 		l.wait.Go(func() {
 			for {

@@ -20,6 +20,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/tcp"
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
+
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
@@ -62,24 +65,18 @@ func newPlane(t *testing.T) *plane {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &plane{ca: authority, lifetime: time.Hour, changed: make(chan struct{}), content: map[string]map[string]*discoveryv3.Resource{}}
+	p := &plane{address: freeAddress(t), ca: authority, lifetime: time.Hour, changed: make(chan struct{}), content: map[string]map[string]*discoveryv3.Resource{}}
 	p.start(t)
 	t.Cleanup(p.stop)
 	return p
 }
 
-// start serves on the address of the last time, or any.
 func (p *plane) start(t *testing.T) {
 	t.Helper()
-	address := p.address
-	if address == "" {
-		address = "127.0.0.1:0"
-	}
-	listener, err := net.Listen("tcp", address)
+	listener, err := net.Listen("tcp", p.address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.address = listener.Addr().String()
 	p.server = grpc.NewServer()
 	authv1.RegisterIstioCertificateServiceServer(p.server, p)
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(p.server, p)
@@ -287,22 +284,10 @@ func freeAddress(t *testing.T) string {
 	}
 }
 
-// refusing is an address at which every connection is refused: bound, and not listened on.
+// refusing is an address at which every connection is refused.
 func refusing(t *testing.T) string {
 	t.Helper()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { syscall.Close(fd) })
-	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		t.Fatal(err)
-	}
-	bound, err := syscall.Getsockname(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fmt.Sprintf("127.0.0.1:%d", bound.(*syscall.SockaddrInet4).Port)
+	return tcp.Nobody(t).String()
 }
 
 // run runs the proxy; the function that is returned ends it and returns its error.
@@ -333,22 +318,16 @@ func run(t *testing.T, cfg app.Config) (stop func() error) {
 // eventually polls until check returns nil.
 func eventually(t *testing.T, what string, check func() error) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: %v", what, err)
-		}
-		<-time.After(20 * time.Millisecond)
-	}
+	err := errors.New("not looked at")
+	wait.Until(t, time.Minute, what, func() bool {
+		err = check()
+		return err == nil
+	}, func() string { return err.Error() })
 }
 
 // get returns the body of an answer, and an error when the status is another one.
 func get(url string, status int) (string, error) {
-	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := client.Get(url)
 	if err != nil {
 		return "", err

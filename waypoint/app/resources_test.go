@@ -96,7 +96,7 @@ func edsCluster(t *testing.T, name string) *clusterv3.Cluster {
 		t.Fatal(err)
 	}
 	return &clusterv3.Cluster{
-		Name: name, ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}, ConnectTimeout: durationpb.New(2 * time.Second),
+		Name: name, ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}, ConnectTimeout: durationpb.New(30 * time.Second),
 		EdsClusterConfig: &clusterv3.Cluster_EdsClusterConfig{EdsConfig: adsSource(), ServiceName: name}, LbPolicy: clusterv3.Cluster_LEAST_REQUEST,
 		Metadata: &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{"istio": services, "isthmus.mesh": local}},
 	}

@@ -322,7 +322,7 @@ func TestBootstrapIsValid(t *testing.T) {
 			if err := os.WriteFile(path, text, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			out, err := exec.CommandContext(ctx, realEnvoy(t), "--mode", "validate", "-c", path, "-l", "error").CombinedOutput()
 			if err != nil {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	tagv3 "github.com/envoyproxy/go-control-plane/envoy/type/tracing/v3"
@@ -76,7 +77,11 @@ func attributesOf(list []*commonv1.KeyValue) map[string]string {
 	return out
 }
 
-func TestOpenTelemetry(t *testing.T) {
+// TestOpenTelemetry has time stand still: what is written within a moment goes in one request.
+func TestOpenTelemetry(t *testing.T) { synctest.Test(t, openTelemetry) }
+
+func openTelemetry(t *testing.T) {
+	t.Helper()
 	sink := &collector{}
 	tracer := New(Config{Service: "waypoint.default", Node: "waypoint~1", Version: "v", Send: sink.send, Environment: func(name string) (string, bool) { return "of " + name, name == "HOME" }})
 	c := config(t, otelConfig)
@@ -146,7 +151,11 @@ func TestOpenTelemetry(t *testing.T) {
 	}
 }
 
-func TestZipkin(t *testing.T) {
+// TestZipkin has time stand still: what is written within a moment goes in one request.
+func TestZipkin(t *testing.T) { synctest.Test(t, zipkin) }
+
+func zipkin(t *testing.T) {
+	t.Helper()
 	sink := &collector{}
 	tracer := New(Config{Service: "waypoint.default", Address: "10.0.0.1", Send: sink.send})
 	c := config(t, zipkinConfig)

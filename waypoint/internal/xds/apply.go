@@ -167,12 +167,7 @@ func (a *Assembler) applyRoutes(updated []client.Resource, removed []string) (re
 		delete(a.absentRoutes, r.Name)
 		delete(a.waiting, r.Name)
 	}
-	for _, name := range removed {
-		// A route that serves goes on while a listener refers to it, as with Envoy; one that was waited for is not coming.
-		if a.routeRefs.count[name] > 0 {
-			a.absentRoutes[name] = struct{}{}
-		}
-	}
+	note(a.absentRoutes, removed, a.routeRefs.count)
 	a.settleLocked()
 	return rejected
 }
@@ -194,13 +189,19 @@ func (a *Assembler) applyEndpoints(updated []client.Resource, removed []string) 
 		delete(a.absentEndpoints, r.Name)
 		a.update.Endpoints[r.Name] = next.table
 	}
-	for _, name := range removed {
-		if a.endpointRefs.count[name] > 0 {
-			a.absentEndpoints[name] = struct{}{}
-		}
-	}
+	note(a.absentEndpoints, removed, a.endpointRefs.count)
 	a.settleLocked()
 	return rejected
+}
+
+// note makes absent what was removed and is still referred to. What of it serves goes on, as with Envoy; what was waited for is not
+// coming.
+func note(absent map[string]struct{}, removed []string, referred map[string]int) {
+	for _, name := range removed {
+		if referred[name] > 0 {
+			absent[name] = struct{}{}
+		}
+	}
 }
 
 // clusterRefersLocked counts what a cluster depends on. It does not wait for secrets: without them it makes no connection.
@@ -238,11 +239,7 @@ func (a *Assembler) applySecrets(updated []client.Resource, removed []string) (r
 		delete(a.absentSecrets, r.Name)
 		a.update.Secrets[r.Name] = next.table
 	}
-	for _, name := range removed {
-		if a.secretRefs.count[name] > 0 {
-			a.absentSecrets[name] = struct{}{}
-		}
-	}
+	note(a.absentSecrets, removed, a.secretRefs.count)
 	a.settleLocked()
 	return rejected
 }
