@@ -17,10 +17,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
@@ -177,10 +180,22 @@ func startEnvoy(t *testing.T, pilot string, p proxy) *envoy {
 	e := &envoy{t: t, log: filepath.Join(dir, "log")}
 	cmd := exec.Command(realEnvoy(t), "-c", filepath.Join(dir, "boot.json"), "--disable-hot-restart", "--concurrency", "1", "--log-path", e.log, "--log-level", "warning")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	started, ended := make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(ended)
+		// The kernel sends the death signal when the thread that started the process ends.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait() // it is killed in the end
+		}
+	}()
+	if err := <-started; err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	t.Cleanup(func() { _ = cmd.Process.Kill(); <-ended })
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(dir, "admin"))
 	}}
@@ -202,17 +217,15 @@ func (e *envoy) get(path string) string {
 // until polls a page.
 func (e *envoy) until(path, what string, ok func(body string) bool) string {
 	e.t.Helper()
-	for end := time.Now().Add(2 * patience); ; {
-		body := e.get(path)
-		if ok(body) {
-			return body
-		}
-		if time.Now().After(end) {
-			log, _ := os.ReadFile(e.log)
-			e.t.Fatalf("never: %s\n%s\n%s", what, body, log)
-		}
-		<-time.After(20 * time.Millisecond)
-	}
+	body := ""
+	wait.Until(e.t, 2*patience, what, func() bool {
+		body = e.get(path)
+		return ok(body)
+	}, func() string {
+		log, _ := os.ReadFile(e.log)
+		return fmt.Sprintf("%s\n%s", body, log)
+	})
+	return body
 }
 
 // stat is a counter's value; -1 when it does not exist.
@@ -312,10 +325,5 @@ func TestEnvoyAsWaypoint(t *testing.T) {
 
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(patience); !ok(); {
-		if time.Now().After(end) {
-			t.Fatal("never: " + what)
-		}
-		<-time.After(10 * time.Millisecond)
-	}
+	wait.Until(t, 2*patience, what, ok, nil)
 }

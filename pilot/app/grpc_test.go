@@ -2,9 +2,11 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
+	"syscall"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -23,18 +25,34 @@ func (healthy) Check(context.Context, *grpc_health_v1.HealthCheckRequest) (*grpc
 	return &grpc_health_v1.HealthCheckResponse{Status: grpc_health_v1.HealthCheckResponse_SERVING}, nil
 }
 
-func serveHealth(t *testing.T, addr string) string {
+// listenAt listens at all addresses on one port.
+func listenAt(t *testing.T, ips ...string) (all []net.Listener, port string) {
 	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", addr)
-	if err != nil {
-		t.Fatal(err)
+	port = "0"
+	for _, ip := range ips {
+		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", net.JoinHostPort(ip, port))
+		if errors.Is(err, syscall.EADDRINUSE) { // somebody has it at another address
+			for _, l := range all {
+				l.Close()
+			}
+			return listenAt(t, ips...)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, l)
+		_, port, _ = net.SplitHostPort(l.Addr().String())
 	}
+	return all, port
+}
+
+func serveHealth(t *testing.T, l net.Listener) {
+	t.Helper()
 	s := grpc.NewServer()
 	grpc_health_v1.RegisterHealthServer(s, healthy{})
 	done := make(chan struct{})
 	go func() { defer close(done); _ = s.Serve(l) }()
 	t.Cleanup(func() { s.Stop(); <-done })
-	return l.Addr().String()
 }
 
 func grpcMesh(port string, ips ...string) string {
@@ -58,9 +76,10 @@ status: {podIP: %s, conditions: [{type: Ready, status: "True"}]}
 
 // A gRPC client without any proxy resolves a service by xds:///, spreads its calls over the pods, and follows them.
 func TestProxylessClient(t *testing.T) {
-	_, port, _ := net.SplitHostPort(serveHealth(t, "127.0.0.2:0"))
-	serveHealth(t, "127.0.0.3:"+port)
-	serveHealth(t, "127.0.0.4:"+port)
+	listeners, port := listenAt(t, "127.0.0.2", "127.0.0.3", "127.0.0.4")
+	for _, l := range listeners {
+		serveHealth(t, l)
+	}
 	dir := t.TempDir()
 	write(t, dir, "echo.yaml", grpcMesh(port, "127.0.0.2", "127.0.0.3"))
 	addr := start(t, dir)

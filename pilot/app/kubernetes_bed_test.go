@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
+
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -225,16 +227,7 @@ func (b *kubeBed) start(pod string, edit func(*Config)) (started func() *replica
 
 func (b *kubeBed) eventually(what string, ok func() bool) {
 	b.t.Helper()
-	deadline := time.After(time.Minute)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-deadline:
-			b.t.Fatalf("not in time: %s", what)
-		case <-tick.C:
-		}
-	}
+	wait.Until(b.t, 2*time.Minute, what, ok, nil)
 }
 
 func (b *kubeBed) configMap(namespace, name, key string) string {

@@ -220,11 +220,8 @@ func TestBadFileKeepsTheLastGoodVersion(t *testing.T) {
 		t.Errorf("after the bad service: %v", r)
 	}
 	unmarshal(t, r, "Kubernetes//Pod/shop/web-2", &workload.Address{})
-	body := get(t, "http://"+addr.HTTP.String()+"/debug/configz")
 	for _, part := range []string{"web.yaml", `"Service"`, "spec.selektor", "no such field"} {
-		if !strings.Contains(body, part) {
-			t.Errorf("/debug/configz lacks %s: %s", part, body)
-		}
+		until(t, "/debug/configz has "+part, func() bool { return strings.Contains(get(t, "http://"+addr.HTTP.String()+"/debug/configz"), part) })
 	}
 }
 

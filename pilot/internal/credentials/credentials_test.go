@@ -2,12 +2,17 @@ package credentials
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
+	"github.com/isthmus-mesh/isthmus/pkg/kube/kubetest"
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/leak"
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
+
 	authv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,7 +24,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/pilot/translate/credential"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { os.Exit(leak.Goroutines(m)) }
 
 // board keeps what was found.
 type board struct {
@@ -52,19 +57,15 @@ func (b *board) SetReaders(found []registry.Reader, forget ...registry.Read) {
 
 func (b *board) eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for {
+	wait.Until(t, time.Minute, what, func() bool {
 		b.mu.Lock()
-		ok := is()
-		b.mu.Unlock()
-		if ok {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("not %s: %+v %+v", what, b.lookups, b.readers)
-		}
-		<-time.After(5 * time.Millisecond)
-	}
+		defer b.mu.Unlock()
+		return is()
+	}, func() string {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return fmt.Sprintf("%+v %+v", b.lookups, b.readers)
+	})
 }
 
 func TestSecretsAreReadOneByOneAndRightsAreAsked(t *testing.T) {
@@ -100,6 +101,7 @@ func TestSecretsAreReadOneByOneAndRightsAreAsked(t *testing.T) {
 		return b.readers[gw.Key()].May && b.readers[lister.Key()].May && ok && !o.May
 	})
 
+	kubetest.AwaitWatches(t, api, "secrets", 2)
 	secret.Data["k"] = []byte("new")
 	if _, err := api.CoreV1().Secrets("a").Update(ctx, secret, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)

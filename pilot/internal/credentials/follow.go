@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
+
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -100,31 +102,31 @@ func (c *Controller) readAndWatch(ctx context.Context, o credential.Source, foun
 
 // list reads the object, and returns from which version on to watch it.
 func (c *Controller) list(ctx context.Context, o credential.Source, only metav1.ListOptions, found func(registry.Lookup)) (string, error) {
-	out := registry.Lookup{Source: o}
-	if o.Kind == credential.ConfigMap {
-		all, err := c.cfg.API.CoreV1().ConfigMaps(o.Namespace).List(ctx, only)
-		if err != nil {
-			return "", fmt.Errorf("read %s: %w", o, err)
-		}
-		for i := range all.Items {
-			if all.Items[i].Name == o.Name {
-				out.Data = content(&all.Items[i])
-			}
-		}
-		found(out)
-		return all.ResourceVersion, nil
+	var all interface {
+		runtime.Object
+		metav1.ListInterface
 	}
-	all, err := c.cfg.API.CoreV1().Secrets(o.Namespace).List(ctx, only)
+	var err error
+	if o.Kind == credential.ConfigMap {
+		all, err = c.cfg.API.CoreV1().ConfigMaps(o.Namespace).List(ctx, only)
+	} else {
+		all, err = c.cfg.API.CoreV1().Secrets(o.Namespace).List(ctx, only)
+	}
 	if err != nil {
 		return "", fmt.Errorf("read %s: %w", o, err)
 	}
-	for i := range all.Items {
-		if all.Items[i].Name == o.Name {
-			out.Data = content(&all.Items[i])
+	out := registry.Lookup{Source: o}
+	err = meta.EachListItem(all, func(item runtime.Object) error {
+		if nameOf(item) == o.Name {
+			out.Data = content(item)
 		}
+		return nil
+	})
+	if err != nil {
+		return "", fmt.Errorf("read %s: %w", o, err)
 	}
 	found(out)
-	return all.ResourceVersion, nil
+	return all.GetResourceVersion(), nil
 }
 
 func nameOf(o runtime.Object) string {

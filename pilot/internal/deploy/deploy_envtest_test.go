@@ -5,12 +5,15 @@ package deploy
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -57,13 +60,11 @@ func newBed(t *testing.T, s *apiserver.Server, revision string) *bed {
 
 func (b *bed) until(what string, ok func() error) {
 	b.t.Helper()
-	var err error
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); <-time.After(20 * time.Millisecond) {
-		if err = ok(); err == nil {
-			return
-		}
-	}
-	b.t.Fatalf("never: %s: %v", what, err)
+	err := errors.New("not looked at")
+	wait.Until(b.t, time.Minute, what, func() bool {
+		err = ok()
+		return err == nil
+	}, func() string { return err.Error() })
 }
 
 // never looks for a while whether something happens that must not.
@@ -385,6 +386,10 @@ func TestTags(t *testing.T) {
 	b.hasImage("tags", "plain", defaultImage)
 
 	b.apply(fmt.Sprintf(service, "1-30"))
+	// When a change behind it has been seen, it has been too.
+	b.apply(strings.ReplaceAll(fmt.Sprintf(service, "canary"), "prod", "behind"))
+	b.apply(manifest("tags", "behind", "istio-waypoint", ", istio.io/rev: behind}"))
+	b.hasImage("tags", "behind", defaultImage)
 	b.apply(manifest("tags", "late", "istio-waypoint", ", istio.io/rev: prod}"))
 	b.never("a Gateway of a tag that has moved was deployed", func() bool { return !strings.Contains(b.image("tags", "late"), "not found") })
 }

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
+
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -74,13 +76,11 @@ func (b *bed) addresses(name string) string {
 func (b *bed) until(name string, ok func(string) bool) string {
 	b.t.Helper()
 	got := ""
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); <-time.After(20 * time.Millisecond) {
-		if got = b.addresses(name); ok(got) {
-			return got
-		}
-	}
-	b.t.Fatalf("%s: never, but %q", name, got)
-	return ""
+	wait.Until(b.t, time.Minute, name+" has the addresses that it is to have", func() bool {
+		got = b.addresses(name)
+		return ok(got)
+	}, func() string { return fmt.Sprintf("it has %q", got) })
+	return got
 }
 
 func serviceEntry(name, more, hosts string) string {

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/pkg/kube/kubetest"
+
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
@@ -113,6 +115,7 @@ func TestConfigMaps(t *testing.T) {
 		}
 	}
 	f.trustDomain("one")
+	kubetest.AwaitWatches(t, api, "configmaps", 2)
 	update("istio-canary", "trustDomain: two")
 	f.trustDomain("two")
 	update("istio-canary", "trustDomain: [")

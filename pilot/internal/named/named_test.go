@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/pkg/kube/kubetest"
+
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
@@ -37,6 +39,7 @@ func TestFollowsOneObject(t *testing.T) {
 	maps := client.CoreV1().ConfigMaps("istio-system")
 	m := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "istio"}, Data: map[string]string{"mesh": "a"}}
 	expect("none")
+	kubetest.AwaitWatches(t, client, "configmaps", 1)
 	if _, err := maps.Create(ctx, m, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}

@@ -2,10 +2,14 @@ package rootcert
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/isthmus-mesh/isthmus/pkg/kube/kubetest"
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -45,6 +49,9 @@ func start(t *testing.T, objects ...*corev1.Namespace) *bed {
 			t.Error(err)
 		}
 	})
+	for _, resource := range []string{"namespaces", "configmaps"} {
+		kubetest.AwaitWatches(t, b.api, resource, 1)
+	}
 	return b
 }
 
@@ -65,19 +72,10 @@ func (b *bed) stored(namespace string) *corev1.ConfigMap {
 
 func (b *bed) expect(namespace, want string) {
 	b.t.Helper()
-	deadline := time.After(30 * time.Second)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if m := b.stored(namespace); m != nil && m.Data[RootsKey] == want && len(m.Data) == 1 && m.Labels["istio.io/config"] == "true" {
-			return
-		}
-		select {
-		case <-deadline:
-			b.t.Fatalf("%s has %v, want %q", namespace, b.stored(namespace), want)
-		case <-tick.C:
-		}
-	}
+	wait.Until(b.t, time.Minute, namespace+" has "+want, func() bool {
+		m := b.stored(namespace)
+		return m != nil && m.Data[RootsKey] == want && len(m.Data) == 1 && m.Labels["istio.io/config"] == "true"
+	}, func() string { return fmt.Sprint(b.stored(namespace)) })
 }
 
 func TestEveryNamespaceHasTheRoots(t *testing.T) {

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -95,12 +97,10 @@ func (b *bed) has(kind schema.GroupVersionKind, name, want string) {
 		b.t.Fatal(err)
 	}
 	got := ""
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); <-time.After(20 * time.Millisecond) {
-		if got = b.status(kind, name); got == string(text) {
-			return
-		}
-	}
-	b.t.Errorf("%s %s\ngot  %s\nwant %s", kind.Kind, name, got, text)
+	wait.Until(b.t, time.Minute, kind.Kind+" "+name+" is "+string(text), func() bool {
+		got = b.status(kind, name)
+		return got == string(text)
+	}, func() string { return "it is " + got })
 }
 
 func (b *bed) changed(kind schema.GroupVersionKind, name, content string) {

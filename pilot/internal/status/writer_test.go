@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
+
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/isthmus-mesh/isthmus/pilot/internal/registry"
@@ -33,12 +35,7 @@ func conditions(accepted, other string) string {
 
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !ok(); {
-		if time.Now().After(end) {
-			t.Fatal("never: " + what)
-		}
-		<-time.After(time.Millisecond)
-	}
+	wait.Until(t, time.Minute, what, ok, nil)
 }
 
 func run(t *testing.T, w *Writer) (stop func()) {

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
+
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -64,11 +66,7 @@ func TestUntaint(t *testing.T) {
 			t.Fatal(err)
 		}
 		if name == "agent" {
-			for end := time.Now().Add(20 * time.Second); tainted(t, client, "one") != 0; <-time.After(20 * time.Millisecond) {
-				if time.Now().After(end) {
-					t.Fatal("one is never open")
-				}
-			}
+			wait.Until(t, time.Minute, "one is open", func() bool { return tainted(t, client, "one") == 0 }, nil)
 		}
 	}
 	if tainted(t, client, "two") != 2 {

@@ -21,6 +21,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
+
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -133,6 +135,11 @@ func TestAdmission(t *testing.T) {
 		t.Errorf("another revision's configuration: %s %q", p, roots)
 	}
 
+	// The API server follows configurations of webhooks in its own time.
+	until(t, "the API server asks the webhook", func() bool {
+		err := create(t, config, virtualService("{}"), metav1.DryRunAll)
+		return err != nil && strings.Contains(err.Error(), `admission webhook "validation.istio.io" denied the request`)
+	})
 	// Every kind, by the API server: whatever its own schemas let through is refused by us.
 	refused := 0
 	for _, c := range badValues() {
@@ -190,11 +197,7 @@ func otherRoot(t *testing.T) []byte {
 
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(60 * time.Second); !ok(); <-time.After(50 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("never: " + what)
-		}
-	}
+	wait.Until(t, time.Minute, what, ok, nil)
 }
 
 func create(t *testing.T, config *rest.Config, text string, dryRun ...string) error {
