@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,6 +19,8 @@ type NS struct {
 	opt  Options
 	dev  uint64
 	ino  uint64
+
+	ports spoofPorts
 }
 
 // NewNS returns a Network for the namespace that file refers to. It takes ownership of file.
@@ -79,14 +82,17 @@ func (n *NS) ListenPacket(ctx context.Context, network, addr string) (p net.Pack
 
 // Dial implements [Network].
 func (n *NS) Dial(ctx context.Context, network string, addr netip.AddrPort, local netip.Addr) (net.Conn, error) {
-	if n.file == nil {
-		return n.dial(ctx, network, addr, local, nil)
-	}
 	// Package net makes a second socket when the first connected to itself, behind our back and outside
-	// the namespace: then start over.
-	for range 3 {
-		c, err := n.dialOnce(ctx, network, addr, local)
-		if !errors.Is(err, errSecondSocket) {
+	// the namespace: then start over. So do ports that are in use.
+	for range 5 {
+		port := 0
+		c, err := n.dialOnce(ctx, network, addr, func() netip.AddrPort {
+			if local.IsValid() && strings.HasPrefix(network, "tcp") {
+				port = n.ports.take()
+			}
+			return netip.AddrPortFrom(local, uint16(port))
+		})
+		if !n.ports.refused(port, err) && !errors.Is(err, errSecondSocket) {
 			return c, err
 		}
 	}
@@ -96,8 +102,11 @@ func (n *NS) Dial(ctx context.Context, network string, addr netip.AddrPort, loca
 var errSecondSocket = errors.New("connection to itself")
 
 // dialOnce makes the socket inside the namespace, then leaves it: a socket stays where it was made, so the
-// thread need not wait for the connection.
-func (n *NS) dialOnce(ctx context.Context, network string, addr netip.AddrPort, local netip.Addr) (net.Conn, error) {
+// thread need not wait for the connection. from is asked inside the namespace.
+func (n *NS) dialOnce(ctx context.Context, network string, addr netip.AddrPort, from func() netip.AddrPort) (net.Conn, error) {
+	if n.file == nil {
+		return n.dial(ctx, network, addr, from(), nil)
+	}
 	type result struct {
 		conn net.Conn
 		err  error
@@ -110,7 +119,7 @@ func (n *NS) dialOnce(ctx context.Context, network string, addr netip.AddrPort, 
 			return
 		}
 		made := false
-		conn, err := n.dial(ctx, network, addr, local, func() error {
+		conn, err := n.dial(ctx, network, addr, from(), func() error {
 			if made {
 				return errSecondSocket
 			}

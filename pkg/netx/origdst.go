@@ -75,3 +75,19 @@ func getsockopt(fd uintptr, level int, p unsafe.Pointer, size uintptr) error {
 	}
 	return nil
 }
+
+// Local says that an accepted connection's own address is one of its network namespace, so that its socket needs no IP_TRANSPARENT,
+// which it has from its listener. It must not have it where netfilter redirects several ports to one: a peer may use one source port
+// for connections to two of them, which netfilter tells apart by changing one's port, after the kernel has looked for its socket; it
+// takes back what the kernel found then, the other connection's socket, unless that is transparent.
+func Local(c *net.TCPConn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("make a socket local: %w", err)
+	}
+	cerr := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_TRANSPARENT, 0) })
+	if err = errors.Join(cerr, err); err != nil {
+		return fmt.Errorf("make a socket local: %w", err)
+	}
+	return nil
+}

@@ -38,13 +38,13 @@ func (k Keepalive) config() net.KeepAliveConfig {
 	return out
 }
 
-// dial connects to addr, from local if that is valid. made is called when a socket exists.
-func (n *NS) dial(ctx context.Context, network string, addr netip.AddrPort, local netip.Addr, made func() error) (net.Conn, error) {
+// dial connects to addr, from local if its address is valid; port 0 leaves that to the kernel. made is called when a socket exists.
+func (n *NS) dial(ctx context.Context, network string, addr, local netip.AddrPort, made func() error) (net.Conn, error) {
 	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 	d := &net.Dialer{KeepAliveConfig: n.opt.Keepalive.config()}
 	d.SetMultipathTCP(false)
 	kind := dialled
-	if local.IsValid() {
+	if local.Addr().IsValid() {
 		kind = spoofed
 	}
 	options := n.control(kind)
@@ -62,18 +62,18 @@ func (n *NS) dial(ctx context.Context, network string, addr netip.AddrPort, loca
 		cerr := c.Control(func(fd uintptr) { err = start(int(fd), local, addr) })
 		return errors.Join(cerr, err)
 	}
-	if local.IsValid() && !stream {
-		d.LocalAddr = net.UDPAddrFromAddrPort(netip.AddrPortFrom(local, 0))
+	if local.Addr().IsValid() && !stream {
+		d.LocalAddr = net.UDPAddrFromAddrPort(local)
 	}
 	return d.DialContext(ctx, network, addr.String())
 }
 
-// start binds fd to local, if that is valid, and begins to connect. A peer on this machine has answered when it returns; then
+// start binds fd to local, if its address is valid, and begins to connect. A peer on this machine has answered when it returns; then
 // package net, which connects again, finds that there is nothing to wait for, and spares a goroutine and two trips through the
 // scheduler. What goes wrong here goes wrong there too, and is reported by it.
-func start(fd int, local netip.Addr, addr netip.AddrPort) error {
-	if local.IsValid() {
-		if err := unix.Bind(fd, sockaddr(netip.AddrPortFrom(local.Unmap(), 0))); err != nil {
+func start(fd int, local, addr netip.AddrPort) error {
+	if local.Addr().IsValid() {
+		if err := unix.Bind(fd, sockaddr(netip.AddrPortFrom(local.Addr().Unmap(), local.Port()))); err != nil {
 			return os.NewSyscallError("bind", err)
 		}
 	}
@@ -124,7 +124,10 @@ func (n *NS) setOptions(fd int, kind socketKind, v6 bool) error {
 		if err := unix.SetsockoptInt(fd, level, free, 1); err != nil {
 			return fmt.Errorf("set IP_FREEBIND: %w", err)
 		}
-		// The port is chosen at connect, so that the same one may serve other destinations.
+		// One port may serve several destinations: one that is given, and one that the kernel chooses, at connect.
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+			return fmt.Errorf("set SO_REUSEADDR: %w", err)
+		}
 		if err := unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
 			return fmt.Errorf("set IP_BIND_ADDRESS_NO_PORT: %w", err)
 		}

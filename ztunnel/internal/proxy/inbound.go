@@ -133,7 +133,11 @@ func (h *tunnelHandler) ServeCONNECT(ctx context.Context, request *hbone.Request
 // servePlaintext carries one redirected connection from outside that uses no tunnel: it has no identity.
 func (i *Instance) servePlaintext(ctx context.Context, conn *net.TCPConn) {
 	peer := addrPort(conn.RemoteAddr())
-	dst, err := netx.OriginalDst(conn)
+	err := netx.Local(conn)
+	var dst netip.AddrPort
+	if err == nil {
+		dst, err = netx.OriginalDst(conn)
+	}
 	if err != nil {
 		i.logEarly(directionInbound, peer, netip.AddrPort{}, err)
 		return
