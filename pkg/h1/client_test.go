@@ -10,8 +10,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
 
 	"github.com/isthmus-mesh/isthmus/pkg/h1"
 	"github.com/isthmus-mesh/isthmus/pkg/httpmsg"
@@ -380,17 +383,37 @@ func TestBothEnds(t *testing.T) {
 	}
 }
 
+// ended tells whether the peer's end of the connection has arrived, and takes nothing of it.
+func ended(t *testing.T, c *net.TCPConn) (is bool) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) {
+			n, _, err := syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+			is = n == 0 && err == nil
+		})
+	}
+	if err != nil && !errors.Is(err, net.ErrClosed) {
+		t.Fatal(err)
+	}
+	return is || err != nil // given up already
+}
+
 // TestClientStale: a server that hangs up after each response, without saying so, loses no request.
 func TestClientStale(t *testing.T) {
 	closed := make(chan struct{})
-	k := dialClient(t, script(t, "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc", func(c net.Conn) {
+	c := dial(t, script(t, "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc", func(c net.Conn) {
 		c.Close()
 		close(closed)
 	}))
+	c.SetDeadline(time.Time{})
+	k := h1.NewClient(c, h1.ClientConfig{})
+	defer k.Close()
 	if got, _, _ := exchange(t, k, request("GET", "/", -1), nil); got.Status != 200 {
 		t.Fatal(got)
 	}
 	<-closed
+	wait.Until(t, time.Minute, "the end of the connection is here", func() bool { return ended(t, c) }, nil)
 	if _, err := k.Open(t.Context(), request("GET", "/", -1), true); !errors.Is(err, httpmsg.ErrNotSent) {
 		t.Error(err)
 	}

@@ -32,7 +32,7 @@ func newPeer(c net.Conn) *peer {
 	p.AllowIllegalWrites = true
 	p.enc = newEncoder(&p.buf)
 	p.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(2 * time.Minute))
 	return p
 }
 

@@ -71,7 +71,7 @@ func TestGRPC(t *testing.T) {
 	}
 	defer cc.Close()
 	client := healthpb.NewHealthClient(cc)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	for range 100 {
 		if r, err := client.Check(ctx, &healthpb.HealthCheckRequest{}); err != nil || r.Status != healthpb.HealthCheckResponse_SERVING {

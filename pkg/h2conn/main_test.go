@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
+
 	"github.com/isthmus-mesh/isthmus/pkg/h2conn"
 	"github.com/isthmus-mesh/isthmus/pkg/httpmsg"
 	"github.com/isthmus-mesh/isthmus/pkg/testkit/leak"
@@ -166,10 +168,5 @@ type netConn = net.Conn
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !ok(); {
-		if time.Now().After(end) {
-			t.Fatal(what)
-		}
-		<-time.After(time.Millisecond)
-	}
+	wait.Until(t, time.Minute, what, ok, nil)
 }

@@ -56,7 +56,7 @@ func attack(t *testing.T, do func(h *hostile)) []string {
 	h := &hostile{t: t, framer: http2.NewFramer(a, a), raw: a}
 	h.framer.AllowIllegalWrites = true
 	h.hpack = hpack.NewEncoder(&h.block)
-	a.SetDeadline(time.Now().Add(30 * time.Second))
+	a.SetDeadline(time.Now().Add(2 * time.Minute))
 	seen := make(chan []string, 1)
 	go func() { seen <- h.watch() }()
 	if _, err := io.WriteString(a, http2.ClientPreface); err != nil {

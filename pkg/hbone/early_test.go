@@ -177,9 +177,17 @@ func TestFailuresReachAnApplicationThatIsSilent(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cc, _ := connect(t, h, ServerConfig{})
 			app, end := tcp.Pair(t)
-			ctx, cancel := context.WithTimeout(t.Context(), tt.patience)
-			defer cancel()
-			s, _, err := cc.Connect(ctx, &Request{Authority: tt.authority, App: app, Received: new(atomic.Uint64)})
+			connect := func(patience time.Duration) (*Stream, error) {
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				defer cancel()
+				s, _, err := cc.Connect(ctx, &Request{Authority: tt.authority, App: app, Received: new(atomic.Uint64)})
+				return s, err
+			}
+			s, err := connect(tt.patience)
+			for patience := tt.patience; tt.opened && errors.Is(err, context.DeadlineExceeded) && patience < time.Minute; {
+				patience *= 10 // the machine was not fast enough
+				s, err = connect(patience)
+			}
 			if (err == nil) != tt.opened {
 				t.Fatalf("opened: %v", err)
 			}

@@ -8,16 +8,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
+
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/tcp"
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
 
 	"github.com/isthmus-mesh/isthmus/pkg/certs"
 	"github.com/isthmus-mesh/isthmus/pkg/spiffe"
@@ -29,7 +29,7 @@ const envoyConfig = `
 static_resources:
   listeners:
   - name: out
-    address: {socket_address: {address: 127.0.0.1, port_value: %[1]d}}
+    address: {socket_address: {address: 127.0.0.1, port_value: %[1]s}}
     filter_chains:
     - filters:
       - name: tcp
@@ -39,7 +39,7 @@ static_resources:
           cluster: tunnel
           tunneling_config: {hostname: "a:1"}
   - name: in
-    address: {socket_address: {address: 127.0.0.1, port_value: %[2]d}}
+    address: {socket_address: {address: 127.0.0.1, port_value: %[2]s}}
     filter_chains:
     - transport_socket:
         name: tls
@@ -83,22 +83,6 @@ static_resources:
   - name: app
     load_assignment: {cluster_name: app, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %[4]d}}}}]}]}
 `
-
-// freePort is one that nobody listens on for now, below those that the kernel gives away, so that no other test takes it.
-func freePort(t *testing.T) int {
-	t.Helper()
-	for {
-		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(10000+rand.IntN(20000))))
-		if errors.Is(err, syscall.EADDRINUSE) {
-			continue
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		return port(l)
-	}
-}
 
 func port(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }
 
@@ -148,7 +132,9 @@ func startEnvoy(t *testing.T, w *certs.Workload, tunnels, app int) (out, in stri
 	for _, cert := range w.RootCerts {
 		roots = append(roots, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})...)
 	}
-	outPort, inPort := freePort(t), freePort(t)
+	out, in = tcp.Free(t), tcp.Free(t)
+	_, outPort, _ := net.SplitHostPort(out)
+	_, inPort, _ := net.SplitHostPort(in)
 	file := func(name string, content []byte) string {
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, content, 0o600); err != nil {
@@ -171,21 +157,14 @@ func startEnvoy(t *testing.T, w *certs.Workload, tunnels, app int) (out, in stri
 			t.Logf("Envoy:\n%s", log.String())
 		}
 	})
-	out, in = fmt.Sprintf("127.0.0.1:%d", outPort), fmt.Sprintf("127.0.0.1:%d", inPort)
 	for _, addr := range []string{out, in} {
-		for end := time.Now().Add(60 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		wait.Until(t, 2*time.Minute, "Envoy listens on "+addr, func() bool {
 			conn, err := net.Dial("tcp", addr)
 			if err == nil {
-				itself := conn.LocalAddr().String() == addr // TCP can do that while nobody listens
 				conn.Close()
-				if !itself {
-					break
-				}
 			}
-			if time.Now().After(end) {
-				t.Fatalf("Envoy does not listen on %s: %v", addr, err)
-			}
-		}
+			return err == nil
+		}, nil)
 	}
 	return out, in
 }

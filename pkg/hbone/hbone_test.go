@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
+
 	"golang.org/x/net/http2"
 
 	"github.com/isthmus-mesh/isthmus/pkg/netx"
@@ -55,7 +57,7 @@ func connect(t testing.TB, h Handler, cfg ServerConfig) (cc *ClientConn, served 
 
 func deadline(t testing.TB) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -367,12 +369,7 @@ func TestStale(t *testing.T) {
 			t.Errorf("%s: stale before", what)
 		}
 		act <- what
-		for wait := deadline(t); !s.Stale(); {
-			if wait.Err() != nil {
-				t.Fatalf("%s: not noticed", what)
-			}
-			time.Sleep(time.Millisecond)
-		}
+		wait.Until(t, time.Minute, what+" is noticed", s.Stale, nil)
 		s.Close()
 	}
 }

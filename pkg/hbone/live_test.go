@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
+
 	"github.com/isthmus-mesh/isthmus/pkg/netx"
 	"github.com/isthmus-mesh/isthmus/pkg/testkit/tcp"
 )
@@ -294,9 +296,8 @@ func TestConnectionsMoveUnderLoad(t *testing.T) {
 	idle := m.open()
 	for n := range 12 {
 		// Something passes between two moves.
-		for before := moved.Load(); moved.Load() < before+300_000 && !t.Failed(); {
-			time.Sleep(time.Millisecond)
-		}
+		before := moved.Load()
+		wait.Until(t, 2*time.Minute, "something passes", func() bool { return moved.Load() >= before+300_000 || t.Failed() }, nil)
 		switch n % 4 {
 		case 0:
 			m.refuse(0)

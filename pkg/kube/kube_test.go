@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -10,12 +11,14 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/leak"
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
+
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { os.Exit(leak.Goroutines(m)) }
 
 const (
 	serviceHead = "apiVersion: v1\nkind: Service\nmetadata: {name: a, namespace: ns}\n"
@@ -147,13 +150,9 @@ func TestFileSource(t *testing.T) {
 	}()
 	expect := func(what, name, want string) {
 		t.Helper()
-		deadline := time.Now().Add(30 * time.Second)
-		for r.label("Service default/"+name) != want {
-			if time.Now().After(deadline) {
-				t.Fatalf("%s: %s is %q, want %q; errors %v", what, name, r.label("Service default/"+name), want, s.Errors())
-			}
-			<-time.After(time.Millisecond)
-		}
+		wait.Until(t, time.Minute, what+": "+name+" is "+want, func() bool { return r.label("Service default/"+name) == want }, func() string {
+			return fmt.Sprintf("it is %q; errors %v", r.label("Service default/"+name), s.Errors())
+		})
 	}
 	expect("at the start", "a", "v1")
 	expect("symlinked directory", "m", "v1")
@@ -175,9 +174,10 @@ func TestFileSource(t *testing.T) {
 	expect("broken file", "c", "v1")
 	put("0.yaml", object("z", "0"))
 	expect("the first of two files", "z", "v0")
-	if !strings.Contains(s.Errors()[len(s.Errors())-1].Reason, "path sorts first") {
-		t.Errorf("the duplicate is not reported: %v", s.Errors())
-	}
+	wait.Until(t, time.Minute, "the duplicate is reported", func() bool {
+		errs := s.Errors()
+		return len(errs) > 0 && strings.Contains(errs[len(errs)-1].Reason, "path sorts first")
+	}, func() string { return fmt.Sprint(s.Errors()) })
 	os.Remove(filepath.Join(dir, "0.yaml"))
 	expect("the first removed", "z", "v1")
 	os.RemoveAll(filepath.Join(dir, "sub"))

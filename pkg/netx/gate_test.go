@@ -38,9 +38,16 @@ func TestRelaysMoveUnderLoad(t *testing.T) {
 	rng := rand.NewChaCha8([32]byte{1})
 	_, _ = rng.Read(data)
 	var apps sync.WaitGroup
+	moved := make(chan struct{}) // closed by the first move, before which not all is sent
+	first := sync.OnceFunc(func() { close(moved) })
 	for _, end := range []*net.TCPConn{client, server} {
 		apps.Go(func() {
-			if _, err := end.Write(data); err != nil {
+			half := len(data) / 2
+			if _, err := end.Write(data[:half]); err != nil {
+				t.Error(err)
+			}
+			<-moved
+			if _, err := end.Write(data[half:]); err != nil {
 				t.Error(err)
 			}
 			if err := end.CloseWrite(); err != nil {
@@ -54,7 +61,7 @@ func TestRelaysMoveUnderLoad(t *testing.T) {
 			}
 		})
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	var count netx.Counters
 	gate := netx.NewGate(netx.Way{}, netx.Way{})
@@ -68,6 +75,7 @@ func TestRelaysMoveUnderLoad(t *testing.T) {
 					t.Error(err)
 				}
 				over = true
+				first()
 				break
 			}
 			if n < 3 {
@@ -84,6 +92,7 @@ func TestRelaysMoveUnderLoad(t *testing.T) {
 			up.Close()
 			down, up, gate = nextDown, nextUp, netx.NewGate(sent, received)
 			moves++
+			first()
 			break
 		}
 	}

@@ -46,7 +46,7 @@ func testNS(t *testing.T) *NS {
 }
 
 func TestNamespace(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	ns := testNS(t)
 	_, home := HostNS(Options{}).Identity()

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/tcp"
+
 	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
 )
 
@@ -99,20 +101,13 @@ func asServer(t *testing.T, suite string, args ...string) (*program, *Conn) {
 // asClient returns openssl s_server with a Conn connected to it.
 func asClient(t *testing.T, suite string, args ...string) (*program, *Conn) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	l.Close()
+	addr := tcp.Free(t)
 	cert, key := files(t)
 	p := openssl(t, append([]string{"s_server", "-accept", addr, "-tls1_3", "-ciphersuites", suite, "-alpn", "h2", "-cert", cert, "-key", key, "-Verify", "1", "-naccept", "1"}, args...)...)
 	var nc net.Conn
-	wait.Until(t, 30*time.Second, "openssl listens", func() bool {
-		if nc, err = net.Dial("tcp", addr); err == nil && nc.LocalAddr().String() == addr {
-			nc.Close() // nobody listens yet, and TCP can connect to itself
-			return false
-		}
+	var err error
+	wait.Until(t, time.Minute, "openssl listens", func() bool {
+		nc, err = net.Dial("tcp", addr)
 		return err == nil
 	}, nil)
 	cc, _ := configs(t)

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -24,11 +25,21 @@ import (
 // A server that limits the age of connections is reconnected to at once, with a token that is read anew; one that is gone is
 // awaited with all resources kept, and what changed meanwhile is made up for.
 func TestReconnect(t *testing.T) {
-	var tokens atomic.Value
-	tokens.Store("")
+	var mu sync.Mutex // guards tokens
+	var tokens []string
+	token := func(n int) string {
+		mu.Lock()
+		defer mu.Unlock()
+		if n >= len(tokens) {
+			return ""
+		}
+		return tokens[n]
+	}
 	s := server.New(server.Config{Log: slog.New(slog.DiscardHandler), Authenticate: func(ctx context.Context) (server.Peer, error) {
 		md, _ := metadata.FromIncomingContext(ctx)
-		tokens.Store(strings.Join(append(md.Get("authorization"), md.Get("clusterid")...), " "))
+		mu.Lock()
+		defer mu.Unlock()
+		tokens = append(tokens, strings.Join(append(md.Get("authorization"), md.Get("clusterid")...), " "))
 		return server.Peer{Namespace: "istio-system"}, nil
 	}})
 	s.Publish(addressType, []server.Resource{resource("a", "1"), resource("b", "1")}, nil)
@@ -45,7 +56,7 @@ func TestReconnect(t *testing.T) {
 		go func() { defer close(done); _ = g.Serve(l) }()
 		return l.Addr().String(), func() { g.Stop(); <-done }
 	}
-	addr, stop := listen("127.0.0.1:0", server.Transport{MaxConnectionAge: 100 * time.Millisecond, MaxConnectionAgeGrace: 50 * time.Millisecond})
+	addr, stop := listen("127.94.0.3:0", server.Transport{MaxConnectionAge: 100 * time.Millisecond, MaxConnectionAgeGrace: 50 * time.Millisecond})
 
 	reg := prometheus.NewRegistry()
 	st := &state{has: map[string]string{}}
@@ -63,10 +74,10 @@ func TestReconnect(t *testing.T) {
 	go func() { defer close(done); _ = c.Run(ctx) }()
 	defer func() { cancel(); <-done }()
 	<-c.Synced()
-	if got := tokens.Load(); got != "Bearer token1 c1" {
+	if got := token(0); got != "Bearer token1 c1" {
 		t.Errorf("metadata %q", got)
 	}
-	eventually(t, "connected again with a new token", func() bool { return tokens.Load() == "Bearer token2 c1" })
+	eventually(t, "connected again with a new token", func() bool { return token(1) == "Bearer token2 c1" })
 	if n := testutil.CollectAndCount(reg, "istio_xds_connection_terminations_total"); n != 1 {
 		t.Errorf("%d reasons of termination, want one", n)
 	}

@@ -221,6 +221,10 @@ func TestMakeBeforeBreak(t *testing.T) {
 			t.Fatal(first)
 		}
 	}
+	eventually(t, "all is answered and acknowledged", func() bool {
+		types := s.Clients()[0].Types
+		return len(types) == 4 && !slices.ContainsFunc(types, func(c server.TypeStatus) bool { return c.Sent == "" || c.Sent != c.Acked })
+	})
 	for len(p.got) > 0 {
 		<-p.got
 	}
