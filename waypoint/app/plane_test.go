@@ -6,17 +6,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -261,27 +258,10 @@ func (w testWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// given are the addresses that freeAddress returned: none comes twice.
-var given sync.Map
-
 // freeAddress is one that nobody listens on yet.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	for {
-		// Below the ports that the kernel gives away, so that no connection or listener of another test takes it before it is used.
-		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(10000+rand.IntN(20000)))
-		listener, err := net.Listen("tcp", address)
-		if errors.Is(err, syscall.EADDRINUSE) {
-			continue
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		listener.Close()
-		if _, again := given.LoadOrStore(address, true); !again {
-			return address
-		}
-	}
+	return tcp.Free(t)
 }
 
 // refusing is an address at which every connection is refused.
