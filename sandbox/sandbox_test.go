@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
+
 	"github.com/isthmus-mesh/isthmus/sandbox"
 )
 
@@ -75,11 +77,7 @@ func run(t *testing.T, c *sandbox.Client, pod string, argv ...string) string {
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("never came true: %s", what)
-		}
-	}
+	wait.Until(t, 2*time.Minute, what, ok, nil)
 }
 
 // pods lists the pods of namespace default that are not being ended, by the beginning of their name.
@@ -178,13 +176,13 @@ func TestPodsAndServices(t *testing.T) {
 
 	t.Run("names and addresses", func(t *testing.T) {
 		for _, url := range []string{"http://web/get", "http://web.default.svc.cluster.local/get", "http://direct:8080/get"} {
-			run(t, c, client, "curl", "-sSf", "--max-time", "5", "-o", "/dev/null", url)
+			run(t, c, client, "curl", "-sSf", "--max-time", "30", "-o", "/dev/null", url)
 		}
-		run(t, c, client, "curl", "-sSf", "-6", "--max-time", "5", "-o", "/dev/null", "http://web/get")
-		if got := run(t, c, client, "bash", "-c", `exec 3<>/dev/udp/echo/9000; echo world >&3; timeout 5 head -c 5 <&3`); got != "hello" {
+		run(t, c, client, "curl", "-sSf", "-6", "--max-time", "30", "-o", "/dev/null", "http://web/get")
+		if got := run(t, c, client, "bash", "-c", `exec 3<>/dev/udp/echo/9000; echo world >&3; timeout 30 head -c 5 <&3`); got != "hello" {
 			t.Errorf("over UDP: %q", got)
 		}
-		code, err := c.Exec(t.Context(), "default", client, "", []string{"curl", "-sS", "--max-time", "5", "http://nobody"}, sandbox.ExecIO{})
+		code, err := c.Exec(t.Context(), "default", client, "", []string{"curl", "-sS", "--max-time", "30", "http://nobody"}, sandbox.ExecIO{})
 		if err != nil || code != 7 {
 			t.Errorf("a Service without endpoints: curl's exit code %d, %v; want 7, refused", code, err)
 		}

@@ -19,7 +19,7 @@ func TestForeignDirectories(t *testing.T) {
 	if err := os.WriteFile(precious, []byte("work of years"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	sleep := exec.CommandContext(t.Context(), "sleep", "60")
+	sleep := exec.CommandContext(t.Context(), "sleep", "3600")
 	if err := sleep.Start(); err != nil {
 		t.Fatal(err)
 	}

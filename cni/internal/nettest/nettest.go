@@ -23,7 +23,7 @@ import (
 )
 
 // Timeout bounds every exchange of a test.
-const Timeout = 5 * time.Second
+const Timeout = 20 * time.Second
 
 // New returns a fresh namespace with loopback up.
 func New(t testing.TB) *os.File {

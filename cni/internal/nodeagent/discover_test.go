@@ -163,10 +163,10 @@ func TestOlderConnectionsAreListedAndCutByStrict(t *testing.T) {
 	if got := b.agent.Statuses(); len(got) != 1 || len(got[0].Older) != 2 || b.agent.olderCount() != 2 {
 		t.Fatalf("%+v", got)
 	}
-	saved, err := loadSaved(b.state)
-	if err != nil || len(saved) != 1 || len(saved[0].Older) != 2 {
-		t.Errorf("saved %+v, %v", saved, err)
-	}
+	b.eventually("both are in the file", func() bool {
+		saved, err := loadSaved(b.state)
+		return err == nil && len(saved) == 1 && len(saved[0].Older) == 2
+	})
 	strictMode := peerAuthentication("istio-system", "default", securityapi.PeerAuthentication_MutualTLS_STRICT, nil)
 	b.agent.Apply(kube.PeerAuthenticationGVK(), []kube.Object{strictMode}, nil)
 	b.eventually("cut", func() bool { return b.agent.olderCount() == 1 })

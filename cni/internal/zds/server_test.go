@@ -302,7 +302,7 @@ func TestListenReplacesASocketOfBefore(t *testing.T) {
 
 // TestALateAnswerIsNotTheNextRequests lets the acknowledgement of a DEL come while an ADD waits for its own.
 func TestALateAnswerIsNotTheNextRequests(t *testing.T) {
-	b := newBedWithin(t, time.Second)
+	b := newBedWithin(t, 5*time.Second)
 	late := make(chan struct{})
 	release := sync.OnceFunc(func() { close(late) })
 	t.Cleanup(release)
@@ -351,6 +351,9 @@ func TestALostAnswerEndsTheConnectionAtOnce(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, peer := pair(t)
+			if tt.sound {
+				c.timeout = time.Minute
+			}
 			if tt.answer != nil {
 				if _, err := peer.Write(tt.answer); err != nil {
 					t.Fatal(err)

@@ -103,7 +103,7 @@ func serverFlight(t *testing.T, version uint16) []byte {
 		t.Fatal(err)
 	}
 	a, b := net.Pipe()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	a.SetDeadline(deadline)
 	b.SetDeadline(deadline)
 	done := make(chan struct{}, 2)

@@ -15,7 +15,7 @@ import (
 
 // TestPodsReachEachOther makes two nodes with a pod each, and a second pod on the first, by the stock CNI plugins.
 func TestPodsReachEachOther(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	nodes := twoNodes(t)
 	a, _ := addPod(ctx, t, nodes[0], "a")
@@ -116,7 +116,7 @@ func serve(t *testing.T, file *os.File) {
 
 func talk(ctx context.Context, from *os.File, to netip.Addr) error {
 	return ns.Set{Net: from}.Do(func() error {
-		dialer := net.Dialer{Timeout: 5 * time.Second}
+		dialer := net.Dialer{Timeout: 20 * time.Second}
 		conn, err := dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(to, 8080).String())
 		if err != nil {
 			return err

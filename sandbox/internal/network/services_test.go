@@ -20,12 +20,12 @@ import (
 // reach connects from a network namespace, and waits for the other end to close: only an answer is proof of a way back.
 func reach(ctx context.Context, from *os.File, to string) error {
 	return ns.Set{Net: from}.Do(func() error {
-		conn, err := (&net.Dialer{Timeout: 3 * time.Second}).DialContext(ctx, "tcp", to)
+		conn, err := (&net.Dialer{Timeout: 20 * time.Second}).DialContext(ctx, "tcp", to)
 		if err != nil {
 			return err
 		}
 		defer conn.Close()
-		if err := conn.SetDeadline(time.Now().Add(3 * time.Second)); err != nil {
+		if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 			return err
 		}
 		_, err = io.Copy(io.Discard, conn)
@@ -36,7 +36,7 @@ func reach(ctx context.Context, from *os.File, to string) error {
 // TestServicesFromEverywhere reaches Services by their addresses and by the ports of both nodes, wherever the caller and
 // the endpoint are.
 func TestServicesFromEverywhere(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	nodes := twoNodes(t)
 	client, _ := addPod(ctx, t, nodes[0], "client")

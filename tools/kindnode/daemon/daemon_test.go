@@ -17,7 +17,7 @@ func testDaemon(t *testing.T) Daemon {
 
 // The number in a pid file that was left over may be that of a process of somebody else.
 func TestStopLeavesOthersAlone(t *testing.T) {
-	other := exec.Command("sleep", "60")
+	other := exec.Command("sleep", "3600")
 	if err := other.Start(); err != nil {
 		t.Fatal(err)
 	}
