@@ -278,6 +278,27 @@ func TestDeadlinesLoseNothing(t *testing.T) {
 	b.Close()
 }
 
+// What is not read when the buffer is given back is not read from it later: others write to it then.
+func TestReleaseForgetsWhatIsNotRead(t *testing.T) {
+	c, h := handed(t, tls.TLS_AES_128_GCM_SHA256, true)
+	defer c.Close()
+	if _, err := h.nc.Write(h.record(typeApplicationData, "unread")); err != nil {
+		t.Fatal(err)
+	}
+	p := make([]byte, 10)
+	if n, err := c.Read(p[:1]); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	c.Release()
+	if n, err := c.Read(p); n != 0 || !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Read: %q, %v", p[:n], err)
+	}
+	if next, err := c.Next(); len(next) > 0 || !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Next: %q, %v", next, err)
+	}
+	c.Release()
+}
+
 // Close ends a Write and a Read that wait, and erases the keys.
 func TestCloseWhileBusy(t *testing.T) {
 	for range 20 {
