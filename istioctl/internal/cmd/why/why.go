@@ -42,16 +42,17 @@ func New(g *cli.Globals) *cobra.Command {
 			"  istioctl why deploy/sleep.test productpage.bookinfo:9080 GET /admin --probe\n" +
 			"  istioctl why outside gateway/bookinfo-gateway GET /productpage -f bookinfo.yaml -f gateway.yaml\n" +
 			"  istioctl why outside details:9080 --identity bookinfo/bookinfo-productpage -f ./manifests",
-		Args: cobra.MatchAll(cobra.RangeArgs(2, 4), func(_ *cobra.Command, args []string) error {
-			if len(args) == 4 && !strings.HasPrefix(args[3], "/") && args[3] != "*" {
-				return fmt.Errorf("the path %q does not begin with a slash", args[3])
+		Args: func(cmd *cobra.Command, args []string) error {
+			err := cobra.RangeArgs(2, 4)(cmd, args)
+			if err == nil && len(args) == 4 && !strings.HasPrefix(args[3], "/") && args[3] != "*" {
+				err = fmt.Errorf("the path %q does not begin with a slash", args[3])
 			}
-			return nil
-		}),
+			return failed(err)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			report, err := f.run(cmd, args)
 			if err != nil {
-				return &cli.ExitError{Code: 2, Err: err} // 1 would say that it is denied
+				return failed(err)
 			}
 			if code := why.Code(report.Verdict.Outcome); code != 0 {
 				return &cli.ExitError{Code: code}
@@ -59,6 +60,7 @@ func New(g *cli.Globals) *cobra.Command {
 			return nil
 		},
 	}
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return failed(cli.SuggestFlag(cmd, err)) })
 	f.output.Add(cmd.Flags(), cli.Text)
 	cmd.Flags().StringSliceVarP(&f.files, "filename", "f", nil, "file or directory of manifests to look at instead of a mesh, - for the standard input; may be repeated")
 	cmd.Flags().StringArrayVarP(&f.headers, "header", "H", nil, "header of the request, as 'name: value'; may be repeated")
@@ -67,6 +69,14 @@ func New(g *cli.Globals) *cobra.Command {
 	cmd.Flags().BoolVar(&f.probe, "probe", false, "send the real thing too, and compare")
 	cmd.Flags().DurationVar(&f.timeout, "timeout", time.Minute, "how long all of it may take")
 	return cmd
+}
+
+// failed gives an error an exit code that does not say that the request is denied.
+func failed(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &cli.ExitError{Code: 2, Err: err}
 }
 
 func (f *flags) question(args []string) why.Question {
