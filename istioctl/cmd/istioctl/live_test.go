@@ -7,7 +7,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -35,7 +37,7 @@ func TestLive(t *testing.T) {
 	t.Cleanup(func() { sandbox("down") })
 	sandbox("up", "--profile", "demo", "-f", filepath.Join(samples, "bookinfo/platform/kube/bookinfo.yaml"), "-f", filepath.Join(samples, "curl/curl.yaml"))
 	sandbox("label", "namespace", "default", "istio.io/dataplane-mode=ambient")
-	testscript.Run(t, testscript.Params{Dir: "testdata/live", Setup: func(env *testscript.Env) error {
+	testscript.Run(t, testscript.Params{Dir: "testdata/live", Cmds: map[string]func(*testscript.TestScript, bool, []string){"until": until}, Setup: func(env *testscript.Env) error {
 		env.Setenv("HOME", env.WorkDir)
 		env.Setenv("ISTIOCTL_SANDBOX", name)
 		env.Setenv("SANDBOX", name)
@@ -43,4 +45,16 @@ func TestLive(t *testing.T) {
 		env.Setenv("REAL", filepath.Join(bin, "istioctl"))
 		return nil
 	}})
+}
+
+// until runs a command until its output has a line that matches: until PATTERN COMMAND...
+func until(ts *testscript.TestScript, _ bool, args []string) {
+	meant := regexp.MustCompile("(?m)" + args[0])
+	var err error
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+		if err = ts.Exec(args[1], args[2:]...); err == nil && meant.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+	}
+	ts.Fatalf("%q never matched, %v:\n%s%s", args[0], err, ts.ReadFile("stdout"), ts.ReadFile("stderr"))
 }

@@ -4,22 +4,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/leak"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/isthmus-mesh/isthmus/pkg/kube"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { os.Exit(leak.Goroutines(m)) }
 
 // village is a place with a few pods; all its ports lead to one server.
 type village struct {
@@ -184,7 +185,7 @@ func TestAnswers(t *testing.T) {
 	if !errors.As(err, &status) || status.Code != http.StatusBadRequest || !strings.HasSuffix(err.Error(), "400 Bad Request: because") {
 		t.Errorf("error %v", err)
 	}
-	hasty := &Mesh{place: v, Timeout: 200 * time.Millisecond}
+	hasty := &Mesh{place: v, Timeout: 2 * time.Second}
 	if _, err = hasty.Get(t.Context(), pod, 15000, "/hang"); err == nil || !strings.Contains(err.Error(), "GET /hang on port 15000 of pod reviews-v1-77cd98876-aaaaa.default: no answer in time") {
 		t.Errorf("error %v", err)
 	}
@@ -213,7 +214,7 @@ func TestForward(t *testing.T) {
 	defer server.Close()
 	v := newVillage()
 	v.server = server.Listener.Addr().String()
-	m := &Mesh{place: v, Timeout: 10 * time.Second}
+	m := &Mesh{place: v, Timeout: time.Minute}
 	ctx, cancel := context.WithCancel(t.Context())
 	ready, done := make(chan int, 1), make(chan error, 1)
 	go func() {

@@ -148,7 +148,7 @@ func TestMesh(t *testing.T) {
 func TestTimeout(t *testing.T) {
 	t.Parallel()
 	mesh := connect(t, &api{stuck: "/api/v1/services"})
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	_, err := collect.Mesh(ctx, mesh, collect.Options{IstioNamespace: "istio-system"})
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "Service") || !strings.Contains(err.Error(), "--timeout") {
