@@ -9,6 +9,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -35,6 +38,9 @@ func TestMain(m *testing.M) {
 	os.Exit(kubetest.Main(m, func(s *apiserver.Server) { server = s }, kubetest.WithoutCRDs()))
 }
 
+// patience bounds what is waited for.
+const patience = time.Minute
+
 // noWait: nothing runs pods here.
 func noWait() install.Options { return install.Options{Timeout: -1} }
 
@@ -60,7 +66,7 @@ func installation(t *testing.T, set ...string) *render.Installation {
 	return what
 }
 
-// inventory lists every object of the cluster, but those that the API server itself makes all the time.
+// inventory lists every object of the cluster, but those that the API server itself makes, at its start and all the time.
 func inventory(t *testing.T) map[string]string {
 	t.Helper()
 	info, err := discovery.NewDiscoveryClientForConfig(server.REST())
@@ -71,18 +77,14 @@ func inventory(t *testing.T) map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lists, err := info.ServerPreferredResources()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out := map[string]string{}
-	for _, list := range lists {
+	out, own := map[string]string{}, []string{"Event", "ComponentStatus", "APIService", "FlowSchema", "PriorityLevelConfiguration", "ServiceCIDR", "IPAddress"}
+	for _, list := range resources(t, info) {
 		gv, err := schema.ParseGroupVersion(list.GroupVersion)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, r := range list.APIResources {
-			if !slices.Contains(r.Verbs, "list") || strings.Contains(r.Name, "/") || r.Kind == "Event" || r.Kind == "ComponentStatus" || r.Kind == "APIService" {
+			if !slices.Contains(r.Verbs, "list") || strings.Contains(r.Name, "/") || slices.Contains(own, r.Kind) {
 				continue
 			}
 			items, err := client.Resource(gv.WithResource(r.Name)).List(t.Context(), metav1.ListOptions{})
@@ -93,11 +95,31 @@ func inventory(t *testing.T) map[string]string {
 				t.Fatalf("%s: %v", r.Name, err)
 			}
 			for _, u := range items.Items {
-				out[r.Kind+" "+u.GetNamespace()+"/"+u.GetName()] = u.GetResourceVersion()
+				if name := u.GetNamespace() + "/" + u.GetName(); !ofTheServer(name) {
+					out[r.Kind+" "+name] = u.GetResourceVersion()
+				}
 			}
 		}
 	}
 	return out
+}
+
+// resources are all that are served; the list is asked for again while a definition comes or goes.
+func resources(t *testing.T, info *discovery.DiscoveryClient) (lists []*metav1.APIResourceList) {
+	t.Helper()
+	var err error
+	wait.Until(t, patience, "the API server says what it serves", func() bool {
+		lists, err = info.ServerPreferredResources()
+		return err == nil
+	}, func() string { return fmt.Sprint(err) })
+	return lists
+}
+
+// ofTheServer tells whether the API server makes an object of this name: its namespaces, roles, leases and Service come a moment after
+// it says that it is ready.
+func ofTheServer(name string) bool {
+	return strings.HasPrefix(name, "/kube-") || strings.HasPrefix(name, "kube-") || strings.HasPrefix(name, "/system:") || strings.HasPrefix(name, "default/kubernetes") ||
+		slices.Contains([]string{"/default", "/cluster-admin", "/admin", "/edit", "/view"}, name)
 }
 
 func more(now, before map[string]string) []string {
@@ -160,9 +182,9 @@ func TestPurge(t *testing.T) {
 	if err := c.Remove(t.Context(), removal, noWait()); err != nil {
 		t.Fatal(err)
 	}
-	if got := more(inventory(t), before); len(got) > 0 {
-		t.Errorf("left: %s", strings.Join(got, "\n"))
-	}
+	// What goes with its definition is removed by the API server.
+	var left []string
+	wait.Until(t, patience, "nothing is left", func() bool { left = more(inventory(t), before); return len(left) == 0 }, func() string { return strings.Join(left, "\n") })
 }
 
 // leave makes what a running mesh and its users make.
@@ -188,28 +210,18 @@ func leave(t *testing.T) {
 		},
 	} {
 		u := &unstructured.Unstructured{Object: o}
-		created := eventually(t, func() error {
+		eventually(t, func() error {
 			_, err := client.Resource(resource).Namespace(u.GetNamespace()).Create(t.Context(), u, metav1.CreateOptions{})
 			return err
 		})
-		if created != nil {
-			t.Fatalf("%s: %v", u.GetName(), created)
-		}
 	}
 }
 
 // eventually tries until it works: a kind is served a moment after its definition is stored.
-func eventually(t *testing.T, try func() error) error {
+func eventually(t *testing.T, try func() error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20e9)
-	defer cancel()
 	var err error
-	for ctx.Err() == nil {
-		if err = try(); err == nil || apierrors.IsAlreadyExists(err) {
-			return nil
-		}
-	}
-	return err
+	wait.Until(t, patience, "it works", func() bool { err = try(); return err == nil || apierrors.IsAlreadyExists(err) }, func() string { return fmt.Sprint(err) })
 }
 
 // TestAgain: a second installation of the same changes nothing.
@@ -338,8 +350,8 @@ func TestNotReady(t *testing.T) {
 	if _, err := client.CoreV1().Pods("istio-system").UpdateStatus(t.Context(), pod, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	err = c.Install(t.Context(), installation(t, "profile=minimal", "values.base.enableCRDTemplates=false"), install.Options{Timeout: 2e9})
-	want := "Pilot: not ready after 2s:\n  Deployment/istio-system/istiod: not looked at by its controller, container discovery: ErrImagePull: no such image"
+	err = c.Install(t.Context(), installation(t, "profile=minimal", "values.base.enableCRDTemplates=false"), install.Options{Timeout: 10e9})
+	want := "Pilot: not ready after 10s:\n  Deployment/istio-system/istiod: not looked at by its controller, container discovery: ErrImagePull: no such image"
 	if err == nil || err.Error() != want {
 		t.Errorf("error %v\nwant  %s", err, want)
 	}
@@ -384,9 +396,7 @@ func TestNodeRestriction(t *testing.T) {
 	}
 	good := `{"metadata":{"annotations":{"ambient.istio.io/redirection":"enabled"}}}`
 	// The policy counts a moment after it is stored.
-	if err := eventuallyRefused(t, func() error { return patch("node-2", "pod-node-1x", good) }); err != nil {
-		t.Fatal(err)
-	}
+	eventuallyRefused(t, func() error { return patch("node-2", "pod-node-1x", good) })
 	for _, tt := range []struct{ name, node, pod, body, want string }{
 		{"own node", "node-1", "pod-node-1x", good, ""},
 		{"again", "node-1", "pod-node-1x", `{"metadata":{"annotations":{"ambient.istio.io/redirection":null}}}`, ""},
@@ -406,14 +416,11 @@ func TestNodeRestriction(t *testing.T) {
 	}
 }
 
-func eventuallyRefused(t *testing.T, try func() error) error {
+func eventuallyRefused(t *testing.T, try func() error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20e9)
-	defer cancel()
-	for ctx.Err() == nil {
-		if err := try(); err != nil && apierrors.IsForbidden(err) && strings.Contains(err.Error(), "ValidatingAdmissionPolicy") {
-			return nil
-		}
-	}
-	return fmt.Errorf("never refused: %w", ctx.Err())
+	var err error
+	wait.Until(t, patience, "refused", func() bool {
+		err = try()
+		return err != nil && apierrors.IsForbidden(err) && strings.Contains(err.Error(), "ValidatingAdmissionPolicy")
+	}, func() string { return fmt.Sprint(err) })
 }
