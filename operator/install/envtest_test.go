@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience bounds what is waited for.
-const patience = time.Minute
+const patience = 5 * time.Minute
 
 // noWait: nothing runs pods here.
 func noWait() install.Options { return install.Options{Timeout: -1} }
