@@ -14,6 +14,8 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/isthmus-mesh/isthmus/pkg/kube/policyapi"
 )
 
 // kind is one row of the table of what can be decoded.
@@ -82,7 +84,8 @@ func PeerAuthenticationGVK() schema.GroupVersionKind {
 
 // kinds is the whole table, in the order in which a source delivers them: what others refer to comes first.
 func kinds() []kind {
-	return append(kubernetesKinds(), istioKinds()...)
+	own := kind{gvk: gvk(policyapi.Group, policyapi.Version, policyapi.KindRateLimitPolicy), empty: func() Object { return &policyapi.RateLimitPolicy{} }}
+	return append(append(kubernetesKinds(), istioKinds()...), own)
 }
 
 func kubernetesKinds() []kind {

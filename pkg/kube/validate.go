@@ -9,6 +9,8 @@ import (
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/isthmus-mesh/isthmus/pkg/kube/policyapi"
 )
 
 // Validate returns what is wrong with an object of a kind the mesh reads; kinds it does not know are always right. Errors
@@ -29,6 +31,9 @@ func Validate(o Object) []ObjectError {
 	case *networkingv1.WorkloadEntry:
 		c.object("WorkloadEntry", o)
 		c.workloadEntry(&o.Spec, "spec")
+	case *policyapi.RateLimitPolicy:
+		c.object(policyapi.KindRateLimitPolicy, o)
+		c.rateLimitPolicy(o)
 	case *corev1.Service:
 		c.object("Service", o)
 		c.service(o)

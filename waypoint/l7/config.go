@@ -28,7 +28,7 @@ type Update struct {
 // With returns the configuration after the update. Maps without a change are shared.
 func (c *Config) With(u Update) *Config {
 	return &Config{
-		Listeners: merged(c.Listeners, u.Listeners),
+		Listeners: merged(c.Listeners, adopted(c.Listeners, u.Listeners)),
 		Routes:    merged(c.Routes, u.Routes),
 		Clusters:  merged(c.Clusters, u.Clusters),
 		Endpoints: merged(c.Endpoints, u.Endpoints),

@@ -229,6 +229,8 @@ func (d *Decision) one(f *filter, o *override, r *Request, rnd Rand) *Reply {
 		return ft.decide(d, r, rnd)
 	case f.external != nil:
 		d.external(f, r)
+	case f.limit != nil:
+		return d.limit(f, o, r, rnd)
 	case f.mutation != nil:
 		f.mutation.request.Apply(&r.Head.Header, &r.Info)
 	case f.state != nil:

@@ -5,6 +5,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/pkg/httpmsg"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7/extauthz"
+	"github.com/isthmus-mesh/isthmus/waypoint/l7/ratelimit"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7/tracing"
 )
 
@@ -101,6 +102,9 @@ type responseState struct {
 	location    string
 	head        bool               // the method is HEAD
 	verdicts    []extauthz.Verdict // those that change the response
+	limited     *limiter           // that refused the request
+	retryAfter  int64              // in seconds, of limited
+	shown       []*ratelimit.Shown // limits that the response tells of
 }
 
 // ResponseInfo is what is known when a response from upstream comes.

@@ -7,6 +7,7 @@ import (
 	grpcstatsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_stats/v3"
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	jwtv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/jwt_authn/v3"
+	localv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
 	rbacfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	setstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/set_filter_state/v3"
@@ -32,6 +33,7 @@ type filter struct {
 	state    []stateEntry
 	external *extauthz.Filter
 	mutation *mutation
+	limit    *limiter
 }
 
 // override is what a route, a virtual host or a weighted cluster says of a filter.
@@ -43,6 +45,7 @@ type override struct {
 	jwt               *jwt.PerRoute
 	cors              *corsPolicy
 	fault             *fault
+	limit             *limiter
 }
 
 // compileFilters compiles http_filters; the router must be the last one.
@@ -95,6 +98,8 @@ func compileFilter(a *anypb.Any) (f filter, ok bool, err error) {
 		f.mutation, err = compileMutation(m)
 	case *setstatev3.Config:
 		f.state, err = compileState(m)
+	case *localv3.LocalRateLimit:
+		f.limit, err = compileLimiter(m)
 	case *grpcstatsv3.FilterConfig:
 		return f, false, nil // counts only
 	default:
@@ -146,6 +151,8 @@ func (o *override) compile(a *anypb.Any) error {
 		o.cors, err = compileCORS(m)
 	case *faultv3.HTTPFault:
 		o.fault, err = compileFault(m)
+	case *localv3.LocalRateLimit:
+		o.limit, err = compileLimiter(m)
 	default:
 		return strict.Errorf("", "type %s is not supported here", m.ProtoReflect().Descriptor().FullName())
 	}

@@ -67,6 +67,9 @@ func (d *Decision) finishResponse(r *Request, h *httpmsg.Header, info *ResponseI
 	for n := range d.resp.verdicts {
 		d.resp.verdicts[n].Respond(h)
 	}
+	for _, s := range d.resp.shown {
+		tellLimit(r, h, s, info.Now)
+	}
 	o := &d.manager.opts
 	if _, ok := h.Get("date"); !ok {
 		h.Add("date", r.Scratch.Keep(info.Now.UTC().AppendFormat(r.Scratch.Bytes(), "Mon, 02 Jan 2006 15:04:05 GMT")))
@@ -127,6 +130,9 @@ func (d *Decision) LocalReply(r *Request, reply *Reply, info *ResponseInfo, head
 	}
 	for _, f := range reply.Own {
 		h.Add(f.Key, f.Value)
+	}
+	if d.resp.limited != nil && reply == d.Reply {
+		d.limitReply(r, h)
 	}
 	if d.resp.location != "" && reply == d.Reply {
 		h.Set("location", d.resp.location)

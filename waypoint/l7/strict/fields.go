@@ -5,7 +5,7 @@ import "google.golang.org/protobuf/reflect/protoreflect"
 // supported lists the fields of a message that the engine honours, or that cannot matter to it: names of statistics, buffer limits,
 // options of sockets and codecs that only tune. "name!" is not looked into.
 func supported(name protoreflect.FullName) (fields string, known bool) {
-	for _, table := range []func(protoreflect.FullName) string{routeFields, filterFields, listenerFields, clusterFields, commonFields, telemetryFields} {
+	for _, table := range []func(protoreflect.FullName) string{routeFields, filterFields, rateLimitFields, listenerFields, clusterFields, commonFields, telemetryFields} {
 		if fields = table(name); fields != "" {
 			return fields, true
 		}
@@ -23,7 +23,8 @@ func supported(name protoreflect.FullName) (fields string, known bool) {
 		"envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate", "envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate",
 		"envoy.type.matcher.v3.ValueMatcher.NullMatch", "envoy.type.matcher.v3.RegexMatcher.GoogleRE2",
 		"envoy.extensions.filters.http.jwt_authn.v3.JwtCacheConfig", "envoy.config.listener.v3.Listener.InternalListenerConfig",
-		"envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig", "envoy.type.v3.HashPolicy.SourceIp":
+		"envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig", "envoy.type.v3.HashPolicy.SourceIp",
+		"envoy.config.route.v3.RateLimit.Action.RemoteAddress":
 		return "", true
 	}
 	return "", false

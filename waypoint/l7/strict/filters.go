@@ -130,7 +130,7 @@ func externalFields(name protoreflect.FullName) string {
 	case "envoy.extensions.filters.http.header_mutation.v3.Mutations":
 		return "request_mutations"
 	case "envoy.config.common.mutation_rules.v3.HeaderMutation":
-		return "append"
+		return "append remove"
 	}
 	return ""
 }
