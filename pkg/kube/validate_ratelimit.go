@@ -145,8 +145,8 @@ func (c *checker) keys(field string, keys []policyapi.Key) {
 }
 
 func (c *checker) rateLimitResponse(r *policyapi.Response) {
-	if s := r.Status; s != 0 && (s < 400 || s > 599) {
-		c.bad("spec.response.status", "%d is not the status of a refusal: use 400 to 599", s)
+	if s := r.Status; s != 0 && !refusal(s) {
+		c.bad("spec.response.status", "%d is not the status of a refusal: use a registered one from 400 to 511, such as 429 or 503", s)
 	}
 	if r.GRPCStatus != "" {
 		c.oneOf("spec.response.grpcStatus", string(r.GRPCStatus), string(policyapi.ResourceExhausted), string(policyapi.Unavailable))
@@ -168,4 +168,13 @@ func (c *checker) rateLimitResponse(r *policyapi.Response) {
 			c.bad(at+".value", "a value is one line of at most 4096 characters")
 		}
 	}
+}
+
+// refusal is whether a status is one that proxies answer refusals with: the registered ones.
+func refusal(status uint32) bool {
+	switch {
+	case status >= 400 && status <= 417, status >= 421 && status <= 426, status == 428, status == 429, status == 431, status >= 500 && status <= 508, status == 510, status == 511:
+		return true
+	}
+	return false
 }

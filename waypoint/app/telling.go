@@ -46,7 +46,21 @@ func (e *engine) told() []counters.Sample {
 	}
 	out := sample("tracing", "opentelemetry.spans", e.tracer.OpenTelemetry())
 	out = append(out, sample("tracing", "zipkin.spans", e.tracer.Zipkin())...)
-	return append(out, sample("access_logs", "open_telemetry_access_log.logs", e.log.Collected())...)
+	out = append(out, sample("access_logs", "open_telemetry_access_log.logs", e.log.Collected())...)
+	return append(out, limitSamples(e.server.Config())...)
+}
+
+// limitSamples are the counters of rate limits.
+func limitSamples(config *l7.Config) (out []counters.Sample) {
+	for _, s := range config.LimitStats() {
+		for _, n := range []struct {
+			name  string
+			value uint64
+		}{{"enabled", s.Enabled}, {"ok", s.OK}, {"rate_limited", s.RateLimited}, {"enforced", s.Enforced}} {
+			out = append(out, counters.Sample{Scope: counters.LocalRateLimit, Owner: s.StatPrefix, Name: n.name, Value: float64(n.value), Counter: true})
+		}
+	}
+	return out
 }
 
 // checkListener is whether what a listener tells can be told.

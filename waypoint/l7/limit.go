@@ -123,8 +123,8 @@ func (l *Listener) limiters(visit func(key string, one *limiter)) {
 
 // LimitStats are the counters of rate limits, by their prefixes.
 type LimitStats struct {
-	StatPrefix                                     string
-	Enabled, OK, RateLimited, Enforced, ShadowMode uint64
+	StatPrefix                         string
+	Enabled, OK, RateLimited, Enforced uint64
 }
 
 // LimitStats are those of all listeners, sorted; limits of the same prefix are counted together.

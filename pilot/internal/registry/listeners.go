@@ -58,6 +58,7 @@ func (r *Registry) deriveChains() {
 		}
 		target, namespaces := servedTarget(s)
 		enforced := r.policiesFor(f, target, namespaces, true)
+		enforced.http = append(enforced.http, r.limitsOf(f, target, namespaces, r.routesOfPort(f, s))...)
 		ws := envoy.WaypointService{
 			Host: s.host(), Port: s.number(), Protocol: s.protocol(), Addresses: serviceAddresses(s.service),
 			HTTPFilters: enforced.http, NetworkFilters: enforced.network,
@@ -99,6 +100,7 @@ func (r *Registry) deriveListeners() coll.Collection[scoped] {
 	}, same)
 	gateways := coll.FlatMap("xds/listeners/gateways", p.gateways, scoped.key, func(f coll.Fetch, g gatewayServers) []scoped {
 		enforced := r.policiesFor(f, routerTarget(g.proxy), []string{g.proxy.namespace}, false)
+		enforced.http = append(enforced.http, r.limitsOf(f, routerTarget(g.proxy), []string{g.proxy.namespace}, r.routesOfGateway(f, g.proxy))...)
 		return listeners(g.proxy, envoy.Gateway{
 			Mesh:    r.telling(f, routerTarget(g.proxy)),
 			Servers: g.servers, HTTPFilters: enforced.http, NetworkFilters: enforced.network,
@@ -128,6 +130,7 @@ func (r *Registry) boundWorkloads(f coll.Fetch, p proxy) []envoy.WaypointWorkloa
 		return nil
 	}
 	enforced := r.policiesFor(f, workloadTarget(p), []string{p.namespace}, true)
+	enforced.http = append(enforced.http, r.limitsOf(f, workloadTarget(p), []string{p.namespace}, nil)...)
 	out := make([]envoy.WaypointWorkload, 0, len(bound))
 	for _, w := range bound {
 		out = append(out, envoy.WaypointWorkload{Addresses: workloadAddresses(w.decode().Proto), HTTPFilters: enforced.http, NetworkFilters: enforced.network})

@@ -67,6 +67,7 @@ type Registry struct {
 	authz       coll.Collection[delta.Resource]
 	statuses    coll.Collection[Status]
 	routing     routing
+	limits      rateLimits
 	proxies     proxies
 	credentials credentials
 

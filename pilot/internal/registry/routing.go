@@ -82,6 +82,7 @@ func (r *Registry) newRouting() {
 		keySets:         coll.NewStatic(r.graph, "key sets", func(k KeySet) string { return k.Source }),
 	}
 	r.routing.keySets.MarkSynced()
+	r.newRateLimits()
 }
 
 // deriveRouting makes what is found by something other than its key.
@@ -142,6 +143,7 @@ func (r *Registry) deriveRouting() {
 		}
 		return nil
 	})
+	r.deriveRateLimits()
 	r.deriveAttached()
 }
 

@@ -215,7 +215,7 @@ func (r *Registry) routingStatuses() []coll.Collection[Status] {
 	rules := statusOf("rules", x.rules, func(_ coll.Fetch, o *networkingv1.DestinationRule) (Status, bool) {
 		return fromConditions(groupNetworking, "v1", "DestinationRule", o, ruleConditions(o))
 	})
-	out := []coll.Collection[Status]{virtualServices, classic, http, grpc, gateways, classes, rules, r.telemetryStatuses()}
+	out := []coll.Collection[Status]{virtualServices, classic, http, grpc, gateways, classes, rules, r.telemetryStatuses(), r.rateLimitStatuses()}
 	for _, u := range x.unsupported {
 		out = append(out, u.statuses())
 	}

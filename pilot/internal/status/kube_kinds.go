@@ -4,6 +4,8 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/isthmus-mesh/isthmus/pkg/kube/policyapi"
 )
 
 const (
@@ -25,6 +27,7 @@ func kinds() (out []schema.GroupVersionKind) {
 		{groupNetworking, "v1alpha3", []string{"EnvoyFilter"}},
 		{groupSecurity, "v1", []string{"AuthorizationPolicy", "RequestAuthentication"}},
 		{groupTelemetry, "v1", []string{"Telemetry"}},
+		{policyapi.Group, policyapi.Version, []string{policyapi.KindRateLimitPolicy}},
 		{groupExtensions, "v1alpha1", []string{"WasmPlugin"}},
 		{groupGateway, "v1", []string{"GatewayClass", "Gateway", "HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute", "BackendTLSPolicy"}},
 	} {

@@ -101,6 +101,8 @@ func value(name, v string) string {
 		return hashCookie.ReplaceAllString(v, "=(hash)")
 	case name == "x-envoy-upstream-service-time" && v != "":
 		return "(milliseconds)"
+	case (name == "retry-after" || name == "x-ratelimit-reset") && v != "":
+		return "(seconds)"
 	case name == "content-length":
 		if n, err := strconv.ParseUint(v, 10, 63); err == nil {
 			return strconv.FormatUint(n, 10) // ours writes the number, Envoy what it read, such as 05

@@ -30,14 +30,20 @@ type Sample struct {
 	Class string
 }
 
+// LocalRateLimit is the scope of rate limits, which Envoy puts behind their owner.
+const LocalRateLimit = "http_local_rate_limit"
+
 // String is Envoy's name.
 func (s Sample) String() string {
 	name := s.Name
 	if s.Class != "" {
 		name += "_" + s.Class
 	}
-	if s.Owner == "" {
+	switch {
+	case s.Owner == "":
 		return s.Scope + "." + name
+	case s.Scope == LocalRateLimit:
+		return s.Owner + "." + s.Scope + "." + name
 	}
 	return s.Scope + "." + s.Owner + "." + name
 }
@@ -195,7 +201,7 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 
 // sampleLabels are those that Envoy makes of a name's parts.
 func sampleLabels(s Sample) (labels, values []string) {
-	owners := map[string]string{"cluster": "cluster_name", "listener": "listener_address", "http": "http_conn_manager_prefix"}
+	owners := map[string]string{"cluster": "cluster_name", "listener": "listener_address", "http": "http_conn_manager_prefix", LocalRateLimit: "local_http_ratelimit_prefix"}
 	if label := owners[s.Scope]; label != "" && s.Owner != "" {
 		labels, values = append(labels, label), append(values, s.Owner)
 	}

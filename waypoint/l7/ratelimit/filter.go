@@ -44,7 +44,7 @@ type state struct {
 }
 
 // Stats are Envoy's counters.
-type Stats struct{ Enabled, OK, RateLimited, Enforced, ShadowMode atomic.Uint64 }
+type Stats struct{ Enabled, OK, RateLimited, Enforced atomic.Uint64 }
 
 // Enforces is whether requests over a limit are refused, at least a part of them.
 func (f *Filter) Enforces() bool { return f.enforced > 0 }
