@@ -201,7 +201,7 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 
 // sampleLabels are those that Envoy makes of a name's parts.
 func sampleLabels(s Sample) (labels, values []string) {
-	owners := map[string]string{"cluster": "cluster_name", "listener": "listener_address", "http": "http_conn_manager_prefix", LocalRateLimit: "local_http_ratelimit_prefix"}
+	owners := map[string]string{"cluster": "cluster_name", "listener": "listener_address", "http": "http_conn_manager_prefix", LocalRateLimit: "envoy_local_http_ratelimit_prefix"}
 	if label := owners[s.Scope]; label != "" && s.Owner != "" {
 		labels, values = append(labels, label), append(values, s.Owner)
 	}

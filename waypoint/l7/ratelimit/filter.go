@@ -310,7 +310,8 @@ func (b *found) take(r *Asked, now int64) (ok bool, wait time.Duration) {
 func (s *state) elapsed(now time.Time) int64 {
 	start := s.start.Load()
 	if start == nil {
-		s.start.CompareAndSwap(nil, &now)
+		first := now // a variable of its own: only this one outlives the request
+		s.start.CompareAndSwap(nil, &first)
 		start = s.start.Load()
 	}
 	return int64(now.Sub(*start))
