@@ -19,7 +19,7 @@ type Step struct {
 	DryRun bool
 	// Denied says why a token was not accepted, or that there was none; empty when the filter lets the request pass.
 	Denied string
-	// Limit is set for a rate limit that was asked.
+	// Limit is set for a policy of rate limits that concern the request; nothing was taken of them.
 	Limit *LimitStep
 	// Asks is the cluster of an authorizer outside that is asked, and is taken to have said yes.
 	Asks string

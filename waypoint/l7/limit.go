@@ -28,11 +28,11 @@ func compileLimiter(p *localv3.LocalRateLimit) (*limiter, error) {
 	}}, nil
 }
 
-// LimitStep is what a rate limit said of a request.
+// LimitStep is a policy that limits a request.
 type LimitStep struct {
-	// StatPrefix names the limit; Over is that there was no token, Enforced whether such a request is refused.
-	StatPrefix     string
-	Over, Enforced bool
+	// Enforced is whether requests over its limits are refused.
+	Enforced bool
+	Concerns []ratelimit.Concern
 }
 
 // limit takes the tokens of a request.
@@ -45,10 +45,13 @@ func (d *Decision) limit(f *filter, o *override, r *Request, rnd Rand) *Reply {
 	if d.Route != nil {
 		asked.Route.Metadata = d.Route.Metadata
 	}
-	v := l.Check(&asked)
-	if d.trace != nil && v.Found {
-		*d.trace = append(*d.trace, Step{Filter: f.name, Limit: &LimitStep{l.StatPrefix, v.Over, l.Enforces()}})
+	if d.trace != nil { // who only explains takes nothing
+		if found := l.Concerns(&asked); len(found) > 0 {
+			*d.trace = append(*d.trace, Step{Filter: f.name, Limit: &LimitStep{l.Enforces(), found}})
+		}
+		return nil
 	}
+	v := l.Check(&asked)
 	if v.Shown != nil {
 		d.resp.shown = append(d.resp.shown, v.Shown)
 	}

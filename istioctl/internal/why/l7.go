@@ -172,6 +172,8 @@ func (s *station) steps(h *Hop, steps []l7.Step) {
 		switch {
 		case step.RBAC != nil:
 			s.rbacFact(h, step)
+		case step.Limit != nil:
+			s.limitFacts(h, step)
 		case step.Asks != "":
 			h.add("authorizer", "asked at "+step.Asks+"; taken to have said yes", nil)
 		case step.Denied != "":

@@ -46,6 +46,7 @@ var everyKind = []string{
 	`{apiVersion: security.istio.io/v1beta1, kind: AuthorizationPolicy, metadata: {name: a, namespace: kinds, labels: {v: "{v}"}}, spec: {rules: [{from: [{source: {namespaces: [a]}}]}]}}`,
 	`{apiVersion: security.istio.io/v1, kind: RequestAuthentication, metadata: {name: a, namespace: kinds, labels: {v: "{v}"}}, spec: {jwtRules: [{issuer: a, jwksUri: "https://a.example.com/"}]}}`,
 	`{apiVersion: telemetry.istio.io/v1, kind: Telemetry, metadata: {name: a, namespace: kinds, labels: {v: "{v}"}}, spec: {}}`,
+	`{apiVersion: policy.isthmus.dev/v1alpha1, kind: RateLimitPolicy, metadata: {name: a, namespace: kinds, labels: {v: "{v}"}}, spec: {targetRefs: [{kind: Service, name: a}], limits: [{requests: 5, per: Second, by: [{type: Header, name: x-user}]}]}}`,
 	`{apiVersion: extensions.istio.io/v1alpha1, kind: WasmPlugin, metadata: {name: a, namespace: kinds, labels: {v: "{v}"}}, spec: {url: "oci://a/b:c"}}`,
 }
 

@@ -13,15 +13,17 @@ type rate struct {
 	per int64 // 0 is without limit
 	// full is the time that it takes to fill an empty bucket, in nanoseconds.
 	full int64
-	// fill is tokens per second, by which limits are ordered.
-	fill float64
+	// fill is tokens per second, by which limits are ordered; tokens in every is how it was written.
+	fill   float64
+	tokens uint64
+	every  time.Duration
 }
 
 // longest is more than a process lives, with room for a few sums.
 const longest = math.MaxInt64 / 8
 
 func newRate(tokens, perFill uint64, interval time.Duration) rate {
-	r := rate{max: tokens, per: int64(interval) / int64(max(perFill, 1)), fill: float64(perFill) / interval.Seconds()}
+	r := rate{max: tokens, per: int64(interval) / int64(max(perFill, 1)), fill: float64(perFill) / interval.Seconds(), tokens: perFill, every: interval}
 	hi, lo := bits.Mul64(tokens, uint64(r.per))
 	r.full = int64(min(lo, longest))
 	if hi > 0 {

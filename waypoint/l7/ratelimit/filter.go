@@ -203,8 +203,6 @@ type Shown struct {
 type Verdict struct {
 	// Refused is that the request is to be answered; Over that there was no token, enforced or not.
 	Refused, Over bool
-	// Found is that some limit concerns the request.
-	Found bool
 	// Wait is how long it takes until there is a token, when there is none.
 	Wait time.Duration
 	// Shown is set when the response is to tell how much is left.
@@ -228,7 +226,6 @@ func (f *Filter) Check(r *Asked) (v Verdict) {
 	now := f.state.elapsed(r.Info.Now)
 	var few [8]found
 	all := f.find(r, few[:0])
-	v.Found = len(all) > 0 && all[0].rate.per > 0
 	tell := func(b *found, wait time.Duration) {
 		if b.shown {
 			v.Shown = &Shown{&b.rate, b.bucket, wait, f.state}

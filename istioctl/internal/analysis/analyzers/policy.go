@@ -16,6 +16,7 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/isthmus-mesh/isthmus/istioctl/internal/analysis"
+	"github.com/isthmus-mesh/isthmus/pkg/kube/policyapi"
 )
 
 func policyAnalyzers() []analysis.Analyzer {
@@ -73,6 +74,13 @@ func policies(s *analysis.Snapshot) []policy {
 	}
 	for r, o := range analysis.All[*telemetryv1.Telemetry](s) {
 		add(r, o.Spec.GetSelector(), o.Spec.GetTargetRef(), o.Spec.GetTargetRefs())
+	}
+	for r, o := range analysis.All[*policyapi.RateLimitPolicy](s) {
+		var refs []*typeapi.PolicyTargetReference
+		for _, ref := range o.Spec.TargetRefs {
+			refs = append(refs, &typeapi.PolicyTargetReference{Group: ref.Group, Kind: ref.Kind, Name: ref.Name})
+		}
+		add(r, nil, nil, refs)
 	}
 	for r, o := range analysis.All[*extensionsv1alpha1.WasmPlugin](s) {
 		add(r, o.Spec.GetSelector(), o.Spec.GetTargetRef(), o.Spec.GetTargetRefs())
@@ -287,6 +295,10 @@ func targetOf(s *analysis.Snapshot, out *analysis.Messages, p policy, t *typeapi
 	case "ServiceEntry":
 		h = entryHost(s, namespace, t.GetName())
 		found = h != nil
+	case "HTTPRoute":
+		_, _, found = analysis.Find[*gatewayv1.HTTPRoute](s, namespace, t.GetName())
+	case "GRPCRoute":
+		_, _, found = analysis.Find[*gatewayv1.GRPCRoute](s, namespace, t.GetName())
 	default:
 		return
 	}

@@ -17,6 +17,7 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/isthmus-mesh/isthmus/istioctl/internal/analysis"
+	"github.com/isthmus-mesh/isthmus/pkg/kube/policyapi"
 )
 
 func statusAnalyzers() []analysis.Analyzer {
@@ -65,6 +66,8 @@ func conditionsOf(r *analysis.Resource) []metav1.Condition {
 		return ofParents(o.Status.Parents)
 	case *gatewayv1.TLSRoute:
 		return ofParents(o.Status.Parents)
+	case *policyapi.RateLimitPolicy:
+		return o.Status.Conditions
 	case *networkingv1.ServiceEntry:
 		return ofIstio(o.Status.GetConditions())
 	case *networkingv1.VirtualService:
