@@ -233,9 +233,18 @@ func TestDescriptors(t *testing.T) {
 		user, path string
 		refused    bool
 	}{
-		{"jane", "/x", false}, {"jane", "/y", true}, {"joe", "/x", false}, {"", "/x", false}, {"", "/x", false},
-		{"gold", "/x", false}, {"gold", "/x", false}, {"gold", "/x", false}, {"gold", "/x", true},
-		{"", "/slow?a", false}, {"", "/slow?b", true}, {"new", "/slow", true},
+		{"jane", "/x", false},
+		{"jane", "/y", true},
+		{"joe", "/x", false},
+		{"", "/x", false},
+		{"", "/x", false},
+		{"gold", "/x", false},
+		{"gold", "/x", false},
+		{"gold", "/x", false},
+		{"gold", "/x", true},
+		{"", "/slow?a", false},
+		{"", "/slow?b", true},
+		{"new", "/slow", true},
 	} {
 		one := newClient()
 		one.head.Path = c.path
