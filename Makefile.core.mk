@@ -67,6 +67,12 @@ conformance-envoy: envoy build ## a real Envoy and our engine answer the same, b
 	go build -trimpath -o $(OUT)/conformance-envoy ./tools/cmd/conformance-envoy
 	$(OUT)/conformance-envoy -envoy $(OUT)/envoy/envoy -bin $(BIN)
 
+.PHONY: h2spec
+h2spec: deps build ## the HTTP/2 conformance tester finds nothing wrong with a waypoint and a gateway
+	go build -trimpath -o $(OUT)/conformance-envoy ./tools/cmd/conformance-envoy
+	cd tools/h2spec && GOWORK=off go build -o $(OUT)/h2spec github.com/summerwind/h2spec/cmd/h2spec
+	$(OUT)/conformance-envoy -bin $(BIN) -engine isthmus -h2spec $(OUT)/h2spec
+
 .PHONY: test
 test: deps envoy build ## run all tests that need no cluster, with the race detector
 	CGO_ENABLED=1 tools/test.sh $(MODULES)

@@ -170,6 +170,14 @@ type tunnelled struct {
 	conn *hbone.ClientConn
 }
 
+// CloseWrite ends what goes into the tunnel.
+func (t tunnelled) CloseWrite() error {
+	if half, ok := t.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}
+
 func (t tunnelled) Close() error {
 	t.Conn.Close()
 	return t.conn.Close()

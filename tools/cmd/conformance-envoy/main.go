@@ -23,6 +23,7 @@ import (
 type options struct {
 	bin, envoy, fixtures, samples string
 	engine                        string
+	h2spec                        string
 	only                          string
 	verbose, keep                 bool
 }
@@ -34,7 +35,8 @@ func main() {
 	flag.StringVar(&o.envoy, "envoy", "out/envoy/envoy", "the real Envoy")
 	flag.StringVar(&o.fixtures, "fixtures", "tests/conformance", "directory of fixtures")
 	flag.StringVar(&o.samples, "samples", "samples", "directory of the samples, which fixtures name")
-	flag.StringVar(&o.engine, "engine", "both", "both, or envoy: then our engine is not compared")
+	flag.StringVar(&o.engine, "engine", "both", "both; envoy: then our engine is not compared; or isthmus, with -h2spec")
+	flag.StringVar(&o.h2spec, "h2spec", "", "run this HTTP/2 conformance tester against the engine instead of the fixtures")
 	flag.StringVar(&o.only, "run", "", "regular expression of fixtures' names")
 	flag.BoolVar(&o.verbose, "v", false, "print each request, and keep the logs of the processes")
 	flag.BoolVar(&o.keep, "keep", false, "wait for an interrupt at the end")
@@ -95,6 +97,9 @@ func run(ctx context.Context, o options, out io.Writer) (bool, error) {
 		return false, err
 	}
 	defer bed.close()
+	if o.h2spec != "" {
+		return bed.h2spec(ctx, out)
+	}
 	report := &report{out: out, verbose: o.verbose, documented: map[string]bool{}}
 	if err := bed.judge(ctx, fixtures, report); err != nil {
 		bed.printLogs(out)

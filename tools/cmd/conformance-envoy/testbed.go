@@ -93,8 +93,11 @@ func (b *testbed) start(ctx context.Context) error {
 	for i, way := range ways() {
 		pair := proxyPairs()[i]
 		engines := []string{"envoy", "isthmus"}
-		if b.options.engine == "envoy" {
+		switch b.options.engine {
+		case "envoy":
 			engines = engines[:1]
+		case "isthmus":
+			engines = engines[1:]
 		}
 		for j, engine := range engines {
 			p, err := b.newProxy(ctx, 10*i+j, pair, engine)
