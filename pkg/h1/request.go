@@ -16,6 +16,9 @@ func (p *parser) request(block []byte, h *httpmsg.Head, scheme string) error {
 	method, rest, _ := strings.Cut(line, " ")
 	target, version, _ := strings.Cut(rest, " ")
 	if !knownMethod(method) {
+		if version != "" && !strings.HasPrefix(version, "HTTP/") {
+			return errNotHTTP
+		}
 		return bad("unknown method")
 	}
 	if !validTarget(target) {
@@ -79,6 +82,10 @@ func parseVersion(s string) (httpmsg.Version, error) {
 
 // errNoHost is answered without text, as Envoy does.
 var errNoHost = bad("no host")
+
+// errNotHTTP is for a line of which nothing is HTTP's, such as a garbled preface of HTTP/2 (RFC 9113 section 3.4). The connection is
+// closed without an answer, which the client could not read.
+var errNotHTTP = bad("neither a request nor a preface")
 
 // authority takes the host field for the authority. An empty one is none, but it was said; one that makes no sense counts for nothing
 // where the target names the authority (see [absolute]).

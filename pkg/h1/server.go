@@ -166,6 +166,9 @@ func (s *server) refuse(err error) error {
 	if s.cfg.Refused != nil {
 		s.cfg.Refused(e.Status, e.Reason)
 	}
+	if e == errNotHTTP {
+		return err
+	}
 	s.mu.Lock()
 	text := reason(e.Status)
 	if e == errNoHost {
