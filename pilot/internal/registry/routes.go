@@ -85,6 +85,12 @@ func (r *Registry) portInput(f coll.Fetch, s servedPort, u *uses) gateway.Waypoi
 	for _, a := range coll.FetchIndex(f, r.routing.byHost.grpc, s.host()) {
 		in.GRPCRoutes = append(in.GRPCRoutes, a.route)
 	}
+	for _, a := range coll.FetchIndex(f, r.routing.byHost.tls, s.host()) {
+		in.TLSRoutes = append(in.TLSRoutes, a.route)
+	}
+	for _, a := range coll.FetchIndex(f, r.routing.byHost.tcp, s.host()) {
+		in.TCPRoutes = append(in.TCPRoutes, a.route)
+	}
 	return in
 }
 
@@ -152,8 +158,8 @@ func (r *Registry) deriveGateways() {
 			in.VirtualServices = appendNew(in.VirtualServices, coll.FetchIndex(f, r.routing.byGateway.virtualServices, objectKey(gw)))
 		}
 		if p.gw != nil {
-			in.HTTPRoutes = coll.FetchIndex(f, r.routing.byGateway.http, objectKey(p.gw))
-			in.GRPCRoutes = coll.FetchIndex(f, r.routing.byGateway.grpc, objectKey(p.gw))
+			routes := r.routesOf(f, p.gw)
+			in.HTTPRoutes, in.GRPCRoutes, in.TLSRoutes, in.TCPRoutes = routes.HTTP, routes.GRPC, routes.TLS, routes.TCP
 		}
 		servers, configs, problems := gateway.GatewayConfig(r.view(f), in)
 		out := gatewayServers{proxy: p, servers: servers, uses: u.list, problems: problems}

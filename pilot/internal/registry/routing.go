@@ -13,6 +13,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/pilot/translate/ambient"
 	"github.com/isthmus-mesh/isthmus/pilot/translate/gateway"
 	"github.com/isthmus-mesh/isthmus/pkg/coll"
+	"github.com/isthmus-mesh/isthmus/pkg/kube"
 )
 
 // routing is what decides where requests go, and the ways to find it.
@@ -22,6 +23,8 @@ type routing struct {
 	classic         *coll.Static[*networkingv1.Gateway]
 	httpRoutes      *coll.Static[*gatewayv1.HTTPRoute]
 	grpcRoutes      *coll.Static[*gatewayv1.GRPCRoute]
+	tlsRoutes       *coll.Static[*gatewayv1.TLSRoute]
+	tcpRoutes       *coll.Static[*gatewayv1.TCPRoute]
 	grants          *coll.Static[*gatewayv1.ReferenceGrant]
 	requestAuths    *coll.Static[*securityv1.RequestAuthentication]
 	telemetries     *coll.Static[*telemetryv1.Telemetry]
@@ -31,6 +34,8 @@ type routing struct {
 	// attached are routes of the Gateway API with the services they name.
 	attachedHTTP coll.Collection[attached[*gatewayv1.HTTPRoute]]
 	attachedGRPC coll.Collection[attached[*gatewayv1.GRPCRoute]]
+	attachedTLS  coll.Collection[attached[*gatewayv1.TLSRoute]]
+	attachedTCP  coll.Collection[attached[*gatewayv1.TCPRoute]]
 
 	byHost struct {
 		services        coll.Index[*ambient.Service, string]
@@ -38,11 +43,15 @@ type routing struct {
 		rules           coll.Index[*networkingv1.DestinationRule, string] // by namespace and host
 		http            coll.Index[attached[*gatewayv1.HTTPRoute], string]
 		grpc            coll.Index[attached[*gatewayv1.GRPCRoute], string]
+		tls             coll.Index[attached[*gatewayv1.TLSRoute], string]
+		tcp             coll.Index[attached[*gatewayv1.TCPRoute], string]
 	}
 	byGateway struct {
 		virtualServices coll.Index[*networkingv1.VirtualService, string] // classic ones
 		http            coll.Index[*gatewayv1.HTTPRoute, string]
 		grpc            coll.Index[*gatewayv1.GRPCRoute, string]
+		tls             coll.Index[*gatewayv1.TLSRoute, string]
+		tcp             coll.Index[*gatewayv1.TCPRoute, string]
 	}
 	byNamespace struct {
 		grants         coll.Index[*gatewayv1.ReferenceGrant, string]
@@ -75,6 +84,8 @@ func (r *Registry) newRouting() {
 		classic:         source[*networkingv1.Gateway](r, groupNetworking, "Gateway"),
 		httpRoutes:      source[*gatewayv1.HTTPRoute](r, groupGateway, "HTTPRoute"),
 		grpcRoutes:      source[*gatewayv1.GRPCRoute](r, groupGateway, "GRPCRoute"),
+		tlsRoutes:       source[*gatewayv1.TLSRoute](r, groupGateway, "TLSRoute"),
+		tcpRoutes:       source[*gatewayv1.TCPRoute](r, groupGateway, "TCPRoute"),
 		grants:          source[*gatewayv1.ReferenceGrant](r, groupGateway, "ReferenceGrant"),
 		requestAuths:    source[*securityv1.RequestAuthentication](r, groupSecurity, "RequestAuthentication"),
 		telemetries:     source[*telemetryv1.Telemetry](r, groupTelemetry, "Telemetry"),
@@ -123,6 +134,8 @@ func (r *Registry) deriveRouting() {
 	})
 	x.byGateway.http = coll.NewIndex(x.httpRoutes, func(o *gatewayv1.HTTPRoute) []string { return parentGateways(o.Spec.ParentRefs, o.Namespace) })
 	x.byGateway.grpc = coll.NewIndex(x.grpcRoutes, func(o *gatewayv1.GRPCRoute) []string { return parentGateways(o.Spec.ParentRefs, o.Namespace) })
+	x.byGateway.tls = coll.NewIndex(x.tlsRoutes, func(o *gatewayv1.TLSRoute) []string { return parentGateways(o.Spec.ParentRefs, o.Namespace) })
+	x.byGateway.tcp = coll.NewIndex(x.tcpRoutes, func(o *gatewayv1.TCPRoute) []string { return parentGateways(o.Spec.ParentRefs, o.Namespace) })
 
 	x.byNamespace.grants = coll.NewIndex(x.grants, func(g *gatewayv1.ReferenceGrant) []string { return []string{g.Namespace} })
 	x.byNamespace.authz = coll.NewIndex(r.policies, func(p *securityv1.AuthorizationPolicy) []string { return []string{p.Namespace} })
@@ -154,21 +167,38 @@ func namespaceIf(namespace string, yes bool) []string {
 	return []string{namespace}
 }
 
-// deriveAttached finds the services that routes name as parents. A ServiceEntry is one by its name, so that it has to be looked up.
+// deriveAttached finds the services that routes name as parents.
 func (r *Registry) deriveAttached() {
 	x := &r.routing
-	x.attachedHTTP = coll.Map("routes/http", x.httpRoutes, func(a attached[*gatewayv1.HTTPRoute]) string { return a.key },
-		func(f coll.Fetch, o *gatewayv1.HTTPRoute) (attached[*gatewayv1.HTTPRoute], bool) {
-			hosts := gateway.ParentServices(r.view(f), r.routeMesh(f), o.Spec.ParentRefs, o.Namespace)
-			return attached[*gatewayv1.HTTPRoute]{objectKey(o), o, hosts}, len(hosts) > 0
-		}, coll.WithEqual(sameAttached[*gatewayv1.HTTPRoute]))
-	x.attachedGRPC = coll.Map("routes/grpc", x.grpcRoutes, func(a attached[*gatewayv1.GRPCRoute]) string { return a.key },
-		func(f coll.Fetch, o *gatewayv1.GRPCRoute) (attached[*gatewayv1.GRPCRoute], bool) {
-			hosts := gateway.ParentServices(r.view(f), r.routeMesh(f), o.Spec.ParentRefs, o.Namespace)
-			return attached[*gatewayv1.GRPCRoute]{objectKey(o), o, hosts}, len(hosts) > 0
-		}, coll.WithEqual(sameAttached[*gatewayv1.GRPCRoute]))
+	x.attachedHTTP = attachments(r, "routes/http", x.httpRoutes, func(o *gatewayv1.HTTPRoute) []gatewayv1.ParentReference { return o.Spec.ParentRefs })
+	x.attachedGRPC = attachments(r, "routes/grpc", x.grpcRoutes, func(o *gatewayv1.GRPCRoute) []gatewayv1.ParentReference { return o.Spec.ParentRefs })
+	x.attachedTLS = attachments(r, "routes/tls", x.tlsRoutes, func(o *gatewayv1.TLSRoute) []gatewayv1.ParentReference { return o.Spec.ParentRefs })
+	x.attachedTCP = attachments(r, "routes/tcp", x.tcpRoutes, func(o *gatewayv1.TCPRoute) []gatewayv1.ParentReference { return o.Spec.ParentRefs })
 	x.byHost.http = coll.NewIndex(x.attachedHTTP, func(a attached[*gatewayv1.HTTPRoute]) []string { return a.hosts })
 	x.byHost.grpc = coll.NewIndex(x.attachedGRPC, func(a attached[*gatewayv1.GRPCRoute]) []string { return a.hosts })
+	x.byHost.tls = coll.NewIndex(x.attachedTLS, func(a attached[*gatewayv1.TLSRoute]) []string { return a.hosts })
+	x.byHost.tcp = coll.NewIndex(x.attachedTCP, func(a attached[*gatewayv1.TCPRoute]) []string { return a.hosts })
+}
+
+// attachments finds the services that routes of a kind name as parents. A ServiceEntry is one by its name, so that it has to be looked
+// up.
+func attachments[T interface {
+	comparable
+	kube.Object
+}](r *Registry, name string, routes coll.Collection[T], parents func(T) []gatewayv1.ParentReference) coll.Collection[attached[T]] {
+	return coll.Map(name, routes, func(a attached[T]) string { return a.key }, func(f coll.Fetch, o T) (attached[T], bool) {
+		hosts := gateway.ParentServices(r.view(f), r.routeMesh(f), parents(o), o.GetNamespace())
+		return attached[T]{objectKey(o), o, hosts}, len(hosts) > 0
+	}, coll.WithEqual(sameAttached[T]))
+}
+
+// routesOf are those whose parent is the Gateway.
+func (r *Registry) routesOf(f coll.Fetch, gw *gatewayv1.Gateway) gateway.Routes {
+	x, key := &r.routing.byGateway, objectKey(gw)
+	return gateway.Routes{
+		HTTP: coll.FetchIndex(f, x.http, key), GRPC: coll.FetchIndex(f, x.grpc, key),
+		TLS: coll.FetchIndex(f, x.tls, key), TCP: coll.FetchIndex(f, x.tcp, key),
+	}
 }
 
 func sameAttached[T comparable](a, b attached[T]) bool {

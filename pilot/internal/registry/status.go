@@ -197,9 +197,14 @@ func (r *Registry) routingStatuses() []coll.Collection[Status] {
 	grpc := statusOf("grpcRoutes", x.grpcRoutes, func(f coll.Fetch, o *gatewayv1.GRPCRoute) (Status, bool) {
 		return newStatus(groupGateway, "v1", "GRPCRoute", o, gateway.GRPCRouteStatus(r.view(f), r.routeMesh(f), o))
 	})
+	tls := statusOf("tlsRoutes", x.tlsRoutes, func(f coll.Fetch, o *gatewayv1.TLSRoute) (Status, bool) {
+		return newStatus(groupGateway, "v1", "TLSRoute", o, gateway.TLSRouteStatus(r.view(f), r.routeMesh(f), o))
+	})
+	tcp := statusOf("tcpRoutes", x.tcpRoutes, func(f coll.Fetch, o *gatewayv1.TCPRoute) (Status, bool) {
+		return newStatus(groupGateway, "v1", "TCPRoute", o, gateway.TCPRouteStatus(r.view(f), r.routeMesh(f), o))
+	})
 	gateways := statusOf("gateways", r.gateways, func(f coll.Fetch, o *gatewayv1.Gateway) (Status, bool) {
-		s := gateway.GatewayStatus(r.view(f), o, r.gatewayState(f, o),
-			coll.FetchIndex(f, x.byGateway.http, objectKey(o)), coll.FetchIndex(f, x.byGateway.grpc, objectKey(o)))
+		s := gateway.GatewayStatus(r.view(f), o, r.gatewayState(f, o), r.routesOf(f, o))
 		if s == nil {
 			return Status{}, false
 		}
@@ -215,7 +220,9 @@ func (r *Registry) routingStatuses() []coll.Collection[Status] {
 	rules := statusOf("rules", x.rules, func(_ coll.Fetch, o *networkingv1.DestinationRule) (Status, bool) {
 		return fromConditions(groupNetworking, "v1", "DestinationRule", o, ruleConditions(o))
 	})
-	out := []coll.Collection[Status]{virtualServices, classic, http, grpc, gateways, classes, rules, r.telemetryStatuses(), r.rateLimitStatuses()}
+	out := []coll.Collection[Status]{
+		virtualServices, classic, http, grpc, tls, tcp, gateways, classes, rules, r.telemetryStatuses(), r.rateLimitStatuses(),
+	}
 	for _, u := range x.unsupported {
 		out = append(out, u.statuses())
 	}

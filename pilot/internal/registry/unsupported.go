@@ -19,8 +19,6 @@ func unsupportedKinds(r *Registry) []unsupportedKind {
 	out := []unsupportedKind{
 		{group: groupNetworking, version: "v1alpha3", kind: "EnvoyFilter"},
 		{group: groupExtensions, version: "v1alpha1", kind: "WasmPlugin"},
-		{group: groupGateway, version: "v1", kind: "TLSRoute"},
-		{group: groupGateway, version: "v1", kind: "TCPRoute"},
 		{group: groupGateway, version: "v1", kind: "UDPRoute"},
 		{group: groupGateway, version: "v1", kind: "BackendTLSPolicy"},
 	}
@@ -42,12 +40,7 @@ func (u unsupportedKind) statuses() coll.Collection[Status] {
 
 // parentsOf is for routes of the Gateway API, which have their conditions by parent.
 func parentsOf(o kube.Object) (parents []gatewayv1.ParentReference, ok bool) {
-	switch route := o.(type) {
-	case *gatewayv1.TLSRoute:
-		return route.Spec.ParentRefs, true
-	case *gatewayv1.TCPRoute:
-		return route.Spec.ParentRefs, true
-	case *gatewayv1.UDPRoute:
+	if route, is := o.(*gatewayv1.UDPRoute); is {
 		return route.Spec.ParentRefs, true
 	}
 	return nil, false

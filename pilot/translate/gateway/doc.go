@@ -1,11 +1,12 @@
-// Package gateway translates the routing APIs (VirtualService, Gateway, HTTPRoute, GRPCRoute, ReferenceGrant) into Envoy's
+// Package gateway translates the routing APIs (VirtualService, Gateway, HTTPRoute, GRPCRoute, TLSRoute, TCPRoute,
+// ReferenceGrant) into Envoy's
 // RouteConfigurations, into descriptions of a gateway's servers, and into status conditions.
 //
 // What a caller needs:
 //
 //	View                 what a translation may look up, one object at a time, so that a caller can track the dependencies
 //	WaypointRoutes       one service port of a waypoint → RouteConfiguration inbound-vip|PORT|http|HOST
-//	WaypointTCP          one service port of a waypoint → TCP targets (VirtualService tcp[] and tls[])
+//	WaypointTCP          one service port of a waypoint → TCP targets (TLSRoute, TCPRoute, or VirtualService tcp[] and tls[])
 //	GatewayConfig        all objects of one gateway → servers (one per bound port) and RouteConfigurations http.PORT
 //	VirtualServiceHosts  full host names of a VirtualService: what to index by
 //	ParentServices       full host names of the Services that a route names as parent: what to index by

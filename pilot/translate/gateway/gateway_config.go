@@ -16,6 +16,7 @@ func GatewayConfig(v View, in GatewayInput) ([]Server, []*routev3.RouteConfigura
 	g := &gatewayBuild{
 		translation: translation{view: v, mesh: in.Mesh, cluster: in.ClusterName, namespace: in.Namespace},
 		in:          in, virtual: oldestFirst(in.VirtualServices), objects: routeObjects(in.HTTPRoutes, in.GRPCRoutes),
+		connected: connectionObjects(in.TLSRoutes, in.TCPRoutes),
 	}
 	var servers []Server
 	var configs []*routev3.RouteConfiguration
@@ -39,6 +40,8 @@ type gatewayBuild struct {
 	in      GatewayInput
 	virtual []*networkingv1.VirtualService
 	objects []routeObject
+	// connected are the routes of connections.
+	connected []routeObject
 }
 
 // server builds what listens on one port.
@@ -57,7 +60,12 @@ func (g *gatewayBuild) server(on []*listener) (Server, []*routev3.RouteConfigura
 	var configs []*routev3.RouteConfiguration
 	taken := map[string]*listener{}
 	for _, l := range on {
-		if l.protocol != HTTP {
+		switch {
+		case l.protocol == HTTP:
+		case l.api != nil:
+			out.Chains = append(out.Chains, g.free(l, g.apiConnections(l, on), taken)...)
+			continue
+		default:
 			out.Chains = append(out.Chains, g.free(l, g.connections(l), taken)...)
 			continue
 		}
@@ -66,6 +74,7 @@ func (g *gatewayBuild) server(on []*listener) (Server, []*routev3.RouteConfigura
 			configs = append(configs, g.routeConfig(l.routeName, []*listener{l}))
 		}
 	}
+	out.Chains = append(out.Chains, unrouted(on, taken)...)
 	return out, configs
 }
 
@@ -152,10 +161,7 @@ func (g *gatewayBuild) routeConfig(name string, on []*listener) *routev3.RouteCo
 func (g *gatewayBuild) apiHosts(hosts *hostTable, l *listener, on []*listener) {
 	hosts.reserve(l.hosts[0].host, on)
 	for _, o := range g.objects {
-		attached := slices.ContainsFunc(o.parents, func(ref parentReference) bool {
-			return refersTo(ref, o.meta.Namespace, g.in.K8s) && slices.Contains(attach(g.view, g.in.K8s, o, ref).listeners, l.api)
-		})
-		if !attached {
+		if !g.attached(o, l) {
 			continue
 		}
 		routes := g.apiRoutes(o, "")

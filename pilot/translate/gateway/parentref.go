@@ -103,6 +103,13 @@ func listenerKinds(l *gatewayv1.Listener) []string {
 	switch l.Protocol {
 	case gatewayv1.HTTPProtocolType, gatewayv1.HTTPSProtocolType:
 		return []string{kindHTTPRoute, kindGRPCRoute}
+	case gatewayv1.TLSProtocolType:
+		if terminates(l) {
+			return []string{kindTLSRoute, kindTCPRoute}
+		}
+		return []string{kindTLSRoute}
+	case gatewayv1.TCPProtocolType:
+		return []string{kindTCPRoute}
 	}
 	return nil
 }

@@ -22,7 +22,7 @@ const (
 	kindGRPCRoute   = "GRPCRoute"
 )
 
-// routeObject is an HTTPRoute or a GRPCRoute.
+// routeObject is a route of the Gateway API, of any kind.
 type routeObject struct {
 	kind      string
 	meta      *metav1.ObjectMeta
@@ -30,6 +30,8 @@ type routeObject struct {
 	hostnames []gatewayv1.Hostname
 	http      []gatewayv1.HTTPRouteRule
 	grpc      []gatewayv1.GRPCRouteRule
+	// connections are the rules of a TLSRoute or a TCPRoute.
+	connections []connectionRule
 }
 
 func httpObject(r *gatewayv1.HTTPRoute) routeObject {

@@ -20,6 +20,8 @@ type GatewayInput struct {
 	VirtualServices []*networkingv1.VirtualService
 	HTTPRoutes      []*gatewayv1.HTTPRoute
 	GRPCRoutes      []*gatewayv1.GRPCRoute
+	TLSRoutes       []*gatewayv1.TLSRoute
+	TCPRoutes       []*gatewayv1.TCPRoute
 	// TargetPort gives the port that the pods listen on for a port of their Service; 0 when no Service has that port.
 	TargetPort  func(port uint32) uint32
 	ClusterName ClusterName

@@ -22,13 +22,21 @@ type GatewayState struct {
 	Problem string
 }
 
+// Routes are routes of the Gateway API.
+type Routes struct {
+	HTTP []*gatewayv1.HTTPRoute
+	GRPC []*gatewayv1.GRPCRoute
+	TLS  []*gatewayv1.TLSRoute
+	TCP  []*gatewayv1.TCPRoute
+}
+
 // GatewayStatus is the status of a Gateway; nil for a class that is not ours. The routes are all candidates.
-func GatewayStatus(v View, gw *gatewayv1.Gateway, state GatewayState, https []*gatewayv1.HTTPRoute, grpcs []*gatewayv1.GRPCRoute) *gatewayv1.GatewayStatus {
+func GatewayStatus(v View, gw *gatewayv1.Gateway, state GatewayState, routes Routes) *gatewayv1.GatewayStatus {
 	if controllerOf(v, gw) == "" {
 		return nil
 	}
 	out := &gatewayv1.GatewayStatus{Addresses: state.Addresses}
-	counts := attachedRoutes(v, gw, routeObjects(https, grpcs))
+	counts := attachedRoutes(v, gw, append(routeObjects(routes.HTTP, routes.GRPC), connectionObjects(routes.TLS, routes.TCP)...))
 	var refused []string
 	for i := range gw.Spec.Listeners {
 		l := &gw.Spec.Listeners[i]
@@ -123,7 +131,7 @@ func listenerStatus(v View, gw *gatewayv1.Gateway, i int) (gatewayv1.ListenerSta
 	reason := gatewayv1.ListenerReasonUnsupportedProtocol
 	switch {
 	case l.Protocol == hboneProtocol:
-	case l.Protocol != gatewayv1.HTTPProtocolType && l.Protocol != gatewayv1.HTTPSProtocolType:
+	case len(listenerKinds(l)) == 0:
 		refused = []string{fmt.Sprintf("the protocol %s is not supported", l.Protocol)}
 	case l.Hostname != nil && *l.Hostname != "" && !validHost(string(*l.Hostname)):
 		refused, reason = []string{fmt.Sprintf("%q is no host name", *l.Hostname)}, gatewayv1.ListenerReasonUnsupportedValue
@@ -189,14 +197,22 @@ func listenerConflict(gw *gatewayv1.Gateway, i int) ([]string, gatewayv1.Listene
 		if o.Port != l.Port {
 			continue
 		}
-		if o.Protocol != l.Protocol {
+		if o.Protocol != l.Protocol && !(bySNI(o) && bySNI(l)) {
 			return []string{"listener " + string(o.Name) + " has the port for another protocol"}, gatewayv1.ListenerReasonProtocolConflict
+		}
+		if l.Protocol == gatewayv1.TCPProtocolType {
+			return []string{"listener " + string(o.Name) + " has the same port"}, gatewayv1.ListenerReasonHostnameConflict
 		}
 		if host(o.Hostname) == host(l.Hostname) {
 			return []string{"listener " + string(o.Name) + " has the same port and host name"}, gatewayv1.ListenerReasonHostnameConflict
 		}
 	}
 	return nil, ""
+}
+
+// bySNI reports whether connections find a listener by their server name.
+func bySNI(l *gatewayv1.Listener) bool {
+	return l.Protocol == gatewayv1.TLSProtocolType || l.Protocol == gatewayv1.HTTPSProtocolType
 }
 
 // GatewayClassStatus is the status of a GatewayClass; nil for one that is not ours.
@@ -225,6 +241,7 @@ func supportedFeatures() []string {
 		"HTTPRouteResponseHeaderModification", "HTTPRouteSchemeRedirect",
 		"Mesh", "MeshClusterIPMatching", "MeshConsumerRoute", "MeshHTTPRouteBackendRequestHeaderModification",
 		"MeshHTTPRouteNamedRouteRule", "MeshHTTPRouteQueryParamMatching", "MeshHTTPRouteRedirectPath", "MeshHTTPRouteRedirectPort",
-		"MeshHTTPRouteRewritePath", "MeshHTTPRouteSchemeRedirect", "ReferenceGrant",
+		"MeshHTTPRouteRewritePath", "MeshHTTPRouteSchemeRedirect", "ReferenceGrant", "TCPRoute", "TLSRoute", "TLSRouteModeMixed",
+		"TLSRouteModeTerminate",
 	}
 }

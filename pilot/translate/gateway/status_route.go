@@ -28,7 +28,11 @@ func GRPCRouteStatus(v View, mesh Mesh, r *gatewayv1.GRPCRoute) gatewayv1.GRPCRo
 
 func routeStatus(v View, mesh Mesh, o routeObject) gatewayv1.RouteStatus {
 	t := &translation{view: v, mesh: mesh, cluster: OutboundCluster, namespace: o.meta.Namespace}
-	t.apiRoutes(o, "")
+	if o.forConnections() {
+		t.connectionTargets(o)
+	} else {
+		t.apiRoutes(o, "")
+	}
 	var wrong, unresolved []string
 	for _, p := range t.problems {
 		wrong = append(wrong, p.Field+": "+p.Message)
@@ -82,7 +86,7 @@ func (t *translation) judgeParent(o routeObject, ref gatewayv1.ParentReference) 
 	case parentService:
 		for _, host := range hosts {
 			if svc := t.view.Service(host, o.meta.Namespace); svc != nil && hasPort(svc, ref) {
-				return attachment{reason: gatewayv1.RouteReasonAccepted, message: "the route is bound"}, true
+				return o.boundTo(svc, ref), true
 			}
 		}
 		return attachment{reason: gatewayv1.RouteReasonNoMatchingParent, message: "there is no such service, or it has no such port"}, true
@@ -91,11 +95,32 @@ func (t *translation) judgeParent(o routeObject, ref gatewayv1.ParentReference) 
 	return attachment{}, false
 }
 
+// boundTo judges a service as a parent.
+func (o routeObject) boundTo(svc *Service, ref gatewayv1.ParentReference) attachment {
+	switch {
+	case !o.forConnections():
+	case o.meta.Namespace != svc.Namespace:
+		return attachment{
+			reason:  gatewayv1.RouteReasonNotAllowedByListeners,
+			message: "a " + o.kind + " has to be in the namespace of the service: whose connections they are is not told apart",
+		}
+	case !slices.ContainsFunc(svc.Ports, func(p Port) bool { return named(p, ref) && !p.Protocol.IsHTTP() }):
+		return attachment{
+			reason:  gatewayv1.RouteReasonNotAllowedByListeners,
+			message: "the ports of the service that are meant have requests, which an HTTPRoute or a GRPCRoute is for",
+		}
+	}
+	return attachment{reason: gatewayv1.RouteReasonAccepted, message: "the route is bound"}
+}
+
 func hasPort(svc *Service, ref gatewayv1.ParentReference) bool {
-	return slices.ContainsFunc(svc.Ports, func(p Port) bool {
-		return (ref.Port == nil || uint32(*ref.Port) == p.Number) &&
-			(ref.SectionName == nil || *ref.SectionName == "" || string(*ref.SectionName) == p.Name)
-	})
+	return slices.ContainsFunc(svc.Ports, func(p Port) bool { return named(p, ref) })
+}
+
+// named reports whether a parent reference means a port, as one without a port means all.
+func named(p Port, ref gatewayv1.ParentReference) bool {
+	return (ref.Port == nil || uint32(*ref.Port) == p.Number) &&
+		(ref.SectionName == nil || *ref.SectionName == "" || string(*ref.SectionName) == p.Name)
 }
 
 func sameParent(a, b gatewayv1.ParentReference) bool {

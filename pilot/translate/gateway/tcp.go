@@ -12,24 +12,39 @@ import (
 	"github.com/isthmus-mesh/isthmus/pilot/translate/route"
 )
 
-// WaypointTCP translates what VirtualServices say of connections to one service port. The last route is always one that takes all
-// of them. in.ClusterName names the TCP cluster of a host.
+// WaypointTCP translates what routes say of connections to one service port: TLSRoutes and TCPRoutes if there are any, else the
+// VirtualService that counts. The last route is always one that takes all of them. in.ClusterName names the TCP cluster of a host.
 func WaypointTCP(v View, in WaypointInput) ([]TCPRoute, []route.Problem) {
 	t := in.translation(v)
 	var out []TCPRoute
-	said := len(t.problems)
-	vs := t.elect(in)
-	if in.Port.Protocol != TCP && in.Port.Protocol != TLS {
-		t.problems = t.problems[:said] // it is said of the requests to the port
-	}
-	if vs != nil {
-		out = append(t.tlsRoutes(vs, []string{meshGateway}), t.tcpRoutes(vs, []string{meshGateway})...)
+	if api, found := t.serviceConnections(in); found {
+		out = api
+		for _, vs := range in.applicable() {
+			if len(vs.Spec.Tcp)+len(vs.Spec.Tls) > 0 {
+				t.problem(virtualServiceOrigin(vs), field.NewPath("spec", "hosts"), "routes of the Gateway API are attached to %s, and take the place of this", in.Service.Hostname)
+			}
+		}
+	} else {
+		out = t.classicConnections(in)
 	}
 	if n := len(out); n == 0 || !out[n-1].all() {
 		own := destinationTarget{host: in.Service.Hostname, port: in.Port.Number, cluster: t.cluster(in.Service.Hostname, in.Port.Number, "")}
 		out = append(out, TCPRoute{Targets: []TCPTarget{{Cluster: own.cluster, Weight: 1, TCPSettings: t.tcpSettings(own)}}})
 	}
 	return out, t.problems
+}
+
+// classicConnections are those of the VirtualService that counts.
+func (t *translation) classicConnections(in WaypointInput) []TCPRoute {
+	said := len(t.problems)
+	vs := t.elect(in)
+	if in.Port.Protocol != TCP && in.Port.Protocol != TLS {
+		t.problems = t.problems[:said] // it is said of the requests to the port
+	}
+	if vs == nil {
+		return nil
+	}
+	return append(t.tlsRoutes(vs, []string{meshGateway}), t.tcpRoutes(vs, []string{meshGateway})...)
 }
 
 func (r TCPRoute) all() bool { return len(r.SNI) == 0 && len(r.Destinations) == 0 }

@@ -288,7 +288,7 @@ func TestGatewayConditions(t *testing.T) {
 	} {
 		gw := &gatewayv1.Gateway{}
 		gw.Spec.GatewayClassName, gw.Spec.Listeners = "istio", c.listeners
-		s := GatewayStatus(newWorld(), gw, c.state, nil, nil)
+		s := GatewayStatus(newWorld(), gw, c.state, Routes{})
 		text := func(c metav1.Condition) string { return string(c.Status) + " " + c.Reason }
 		if a, p := text(s.Conditions[0]), text(s.Conditions[1]); a != c.accepted || p != c.programmed {
 			t.Errorf("%s: %s, %s", name, a, p)
@@ -296,7 +296,7 @@ func TestGatewayConditions(t *testing.T) {
 	}
 	gw := &gatewayv1.Gateway{}
 	gw.Spec.GatewayClassName = "another"
-	if GatewayStatus(newWorld(), gw, GatewayState{}, nil, nil) != nil {
+	if GatewayStatus(newWorld(), gw, GatewayState{}, Routes{}) != nil {
 		t.Error("a class of another controller")
 	}
 }

@@ -34,6 +34,8 @@ type WaypointInput struct {
 	VirtualServices []*networkingv1.VirtualService
 	HTTPRoutes      []*gatewayv1.HTTPRoute
 	GRPCRoutes      []*gatewayv1.GRPCRoute
+	TLSRoutes       []*gatewayv1.TLSRoute
+	TCPRoutes       []*gatewayv1.TCPRoute
 	ClusterName     ClusterName
 }
 

@@ -25,6 +25,8 @@ type world struct {
 	classes    map[string]*gatewayv1.GatewayClass
 	https      map[string]*gatewayv1.HTTPRoute
 	grpcs      map[string]*gatewayv1.GRPCRoute
+	tlss       map[string]*gatewayv1.TLSRoute
+	tcps       map[string]*gatewayv1.TCPRoute
 	grants     map[string][]*gatewayv1.ReferenceGrant
 	namespaces map[string]*corev1.Namespace
 	secrets    map[string]bool
@@ -49,6 +51,7 @@ func newWorld() *world {
 		rules: map[string]*networkingv1.DestinationRule{}, classic: map[string]*networkingv1.Gateway{},
 		gateways: map[string]*gatewayv1.Gateway{}, classes: map[string]*gatewayv1.GatewayClass{},
 		https: map[string]*gatewayv1.HTTPRoute{}, grpcs: map[string]*gatewayv1.GRPCRoute{},
+		tlss: map[string]*gatewayv1.TLSRoute{}, tcps: map[string]*gatewayv1.TCPRoute{},
 		grants: map[string][]*gatewayv1.ReferenceGrant{}, namespaces: map[string]*corev1.Namespace{}, secrets: map[string]bool{},
 	}
 }
@@ -92,6 +95,10 @@ func (w *world) add(object kube.Object) {
 		w.https[key] = o
 	case *gatewayv1.GRPCRoute:
 		w.grpcs[key] = o
+	case *gatewayv1.TLSRoute:
+		w.tlss[key] = o
+	case *gatewayv1.TCPRoute:
+		w.tcps[key] = o
 	case *gatewayv1.ReferenceGrant:
 		w.grants[o.Namespace] = append(w.grants[o.Namespace], o)
 	case *corev1.Secret, *corev1.ConfigMap:
@@ -138,6 +145,7 @@ func (w *world) waypointInput(waypoint, host string, port uint32) WaypointInput 
 	in := WaypointInput{
 		Namespace: namespace, Name: name, Service: w.services[host], Port: Port{Number: port, Protocol: HTTP},
 		VirtualServices: sortedValues(w.virtual), HTTPRoutes: sortedValues(w.https), GRPCRoutes: sortedValues(w.grpcs),
+		TLSRoutes: sortedValues(w.tlss), TCPRoutes: sortedValues(w.tcps),
 	}
 	if in.Service == nil {
 		in.Service = &Service{Hostname: host, Namespace: namespace, Name: strings.Split(host, ".")[0], Ports: []Port{in.Port}}
@@ -160,6 +168,7 @@ func (w *world) gatewayInput(namespace string, words []string) GatewayInput {
 	in := GatewayInput{
 		Namespace: namespace, ClusterName: OutboundCluster,
 		VirtualServices: sortedValues(w.virtual), HTTPRoutes: sortedValues(w.https), GRPCRoutes: sortedValues(w.grpcs),
+		TLSRoutes: sortedValues(w.tlss), TCPRoutes: sortedValues(w.tcps),
 	}
 	labels, ports := map[string]string{}, map[uint32]uint32{}
 	for _, word := range words {
@@ -194,10 +203,18 @@ func (w *world) statuses() map[string]any {
 	for key, r := range w.grpcs {
 		out["GRPCRoute "+key] = GRPCRouteStatus(w, Mesh{}, r).Parents
 	}
+	for key, r := range w.tlss {
+		out["TLSRoute "+key] = TLSRouteStatus(w, Mesh{}, r).Parents
+	}
+	for key, r := range w.tcps {
+		out["TCPRoute "+key] = TCPRouteStatus(w, Mesh{}, r).Parents
+	}
 	for key, gw := range w.gateways {
 		address := gatewayv1.IPAddressType
 		state := GatewayState{Ready: true, Addresses: []gatewayv1.GatewayStatusAddress{{Type: &address, Value: "10.0.0.1"}}}
-		out["Gateway "+key] = GatewayStatus(w, gw, state, sortedValues(w.https), sortedValues(w.grpcs))
+		out["Gateway "+key] = GatewayStatus(w, gw, state, Routes{
+			HTTP: sortedValues(w.https), GRPC: sortedValues(w.grpcs), TLS: sortedValues(w.tlss), TCP: sortedValues(w.tcps),
+		})
 	}
 	for key, vs := range w.virtual {
 		out["VirtualService "+key] = VirtualServiceStatus(w, Mesh{}, vs, nil)
