@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/certs"
@@ -108,6 +110,9 @@ func refusal(err error) string {
 func asRefusal(err error) (string, bool) {
 	if status, ok := err.(*hbone.StatusError); ok { //nolint:errorlint // as it comes from the tunnel
 		return fmt.Sprintf("CONNECT %d", status.Status), true
+	}
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return "no listener", true
 	}
 	return "", false
 }
