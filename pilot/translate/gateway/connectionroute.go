@@ -116,7 +116,7 @@ func (g *gatewayBuild) apiConnections(l *listener, on []*listener) []ServerChain
 				continue
 			}
 			if by, ok := taken[host]; ok {
-				g.problem(o.origin(), field.NewPath("spec"), "connections %sare taken by %s/%s already", forName(strings.TrimPrefix(host, "*")), by.Namespace, by.Name)
+				g.problem(o.origin(), field.NewPath("spec"), "connections %sare taken by %s/%s already", forName(host), by.Namespace, by.Name)
 				continue
 			}
 			taken[host] = o.origin()
@@ -169,7 +169,7 @@ func (t *translation) serviceConnections(in WaypointInput) (out []TCPRoute, foun
 		var names []string
 		for _, host := range hosts {
 			if by, ok := taken[host]; ok {
-				t.problem(o.origin(), field.NewPath("spec"), "connections %sto %s are taken by %s/%s already", forName(strings.TrimPrefix(host, "*")), in.Service.Hostname, by.Namespace, by.Name)
+				t.problem(o.origin(), field.NewPath("spec"), "connections %sto %s are taken by %s/%s already", forName(host), in.Service.Hostname, by.Namespace, by.Name)
 				continue
 			}
 			taken[host] = o.origin()

@@ -135,7 +135,7 @@ func (g *gatewayBuild) distinct(chains []ServerChain) []ServerChain {
 }
 
 func forName(name string) string {
-	if name == "" {
+	if name == "" || name == "*" {
 		return ""
 	}
 	return "for " + name + " "

@@ -69,7 +69,7 @@ func (w *world) add(object kube.Object) {
 			if target == 0 {
 				target = uint32(p.Port)
 			}
-			s.Ports = append(s.Ports, Port{Number: uint32(p.Port), TargetPort: target, Name: p.Name, Protocol: HTTP})
+			s.Ports = append(s.Ports, Port{Number: uint32(p.Port), TargetPort: target, Name: p.Name, Protocol: spoken(p.Name)})
 		}
 		w.services[s.Hostname] = s
 	case *networkingv1.ServiceEntry:
@@ -106,6 +106,19 @@ func (w *world) add(object kube.Object) {
 	case *corev1.Namespace:
 		w.namespaces[o.Name] = o
 	}
+}
+
+// spoken is the protocol of a port by its name; HTTP where that says nothing.
+func spoken(name string) Protocol {
+	switch prefix, _, _ := strings.Cut(name, "-"); prefix {
+	case "tcp":
+		return TCP
+	case "tls":
+		return TLS
+	case "whatever":
+		return Unknown
+	}
+	return HTTP
 }
 
 func (w *world) Service(host, _ string) *Service { return w.services[host] }
