@@ -197,14 +197,17 @@ func (k *Kube) client(o object) dynamic.ResourceInterface {
 
 // update brings one object's status in line with what it is to be.
 func (k *Kube) update(ctx context.Context, o object) error {
-	live, err := k.client(o).Get(ctx, o.name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil // gone, or its kind is not installed
+	for _, version := range versions(o.GroupVersionKind) {
+		o.Version = version
+		live, err := k.client(o).Get(ctx, o.name, metav1.GetOptions{})
+		switch {
+		case err == nil:
+			return k.apply(ctx, o, live)
+		case !apierrors.IsNotFound(err):
+			return err
+		}
 	}
-	if err != nil {
-		return err
-	}
-	return k.apply(ctx, o, live)
+	return nil // gone, or its kind is not installed
 }
 
 func (k *Kube) apply(ctx context.Context, o object, live *unstructured.Unstructured) error {
@@ -243,7 +246,7 @@ func (k *Kube) compareAll(ctx context.Context, q queue) {
 			if kind.Group == "" {
 				compare = k.compareServices
 			}
-			err := compare(ctx, q, kind)
+			err := k.inAnyVersion(kind, func(kind schema.GroupVersionKind) error { return compare(ctx, q, kind) })
 			if err == nil || apierrors.IsNotFound(err) || ctx.Err() != nil {
 				break
 			}
@@ -254,6 +257,16 @@ func (k *Kube) compareAll(ctx context.Context, q queue) {
 			}
 		}
 	}
+}
+
+// inAnyVersion reads a kind in the first version that is served.
+func (k *Kube) inAnyVersion(kind schema.GroupVersionKind, read func(schema.GroupVersionKind) error) (err error) {
+	for _, kind.Version = range versions(kind) {
+		if err = read(kind); !apierrors.IsNotFound(err) {
+			break
+		}
+	}
+	return err
 }
 
 func (k *Kube) compareKind(ctx context.Context, q queue, kind schema.GroupVersionKind) error {

@@ -38,6 +38,19 @@ func kinds() (out []schema.GroupVersionKind) {
 	return out
 }
 
+// versions are those in which a kind may be served, the newest first. Routes of connections were long in none but early ones.
+func versions(kind schema.GroupVersionKind) []string {
+	if kind.Group == groupGateway {
+		switch kind.Kind {
+		case "TLSRoute":
+			return []string{kind.Version, "v1alpha3", "v1alpha2"}
+		case "TCPRoute":
+			return []string{kind.Version, "v1alpha2"}
+		}
+	}
+	return []string{kind.Version}
+}
+
 // plural is the resource of a kind.
 func plural(kind string) string {
 	name := strings.ToLower(kind)
