@@ -90,6 +90,8 @@ type Config struct {
 	ServerNames []string
 	// DryRunPolicies has ztunnel told of AuthorizationPolicies of a dry run.
 	DryRunPolicies bool
+	// HTTP10 has waypoints and gateways answer clients of HTTP/1.0.
+	HTTP10 bool
 	// BlockedKeySources are networks that key sets of token issuers are never fetched from.
 	BlockedKeySources []netip.Prefix
 	// Profile serves profiles among the debug endpoints.

@@ -179,7 +179,7 @@ func (p *plane) applyMesh(s meshconfig.Settings) {
 
 func (p *plane) mesh(s meshconfig.Settings) registry.Mesh {
 	m := s.Mesh(p.cfg.ClusterID, p.cfg.Network, p.cfg.Domain)
-	m.Config, m.DryRun = s.Proto, p.cfg.DryRunPolicies
+	m.Config, m.DryRun, m.HTTP10 = s.Proto, p.cfg.DryRunPolicies, p.cfg.HTTP10
 	return m
 }
 

@@ -44,6 +44,7 @@ func variables(cfg *app.Config) []variable {
 		{"EXTERNAL_CA", only("", "the certificate authority is the control plane's own: plug another one's intermediate in with the Secret cacerts")},
 		{"COMPLIANCE_POLICY", only("", "there is none yet")},
 
+		{"PILOT_HTTP10", boolean(&cfg.HTTP10)},
 		{"PILOT_ENABLE_CA_CRL", boolean(&c.CRL)},
 		{"PILOT_ENABLE_GATEWAY_API_DEPLOYMENT_CONTROLLER", boolean(&c.Deploy)},
 		{"PILOT_ENABLE_GATEWAY_API_STATUS", boolean(&c.Status)},

@@ -32,6 +32,8 @@ type Mesh struct {
 	DiscoverySelectors []*metav1.LabelSelector
 	// Config is the whole configuration, for what proxies are configured with; nil is the default.
 	Config *meshapi.MeshConfig
+	// HTTP10 has waypoints and gateways answer clients of HTTP/1.0.
+	HTTP10 bool
 }
 
 // Registry is the graph of collections. It is written by one Sink, and read by anybody.

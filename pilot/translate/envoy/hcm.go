@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
@@ -47,6 +48,11 @@ func requestManager(mesh Mesh, statPrefix string, filters []*hcmv3.HttpFilter) *
 		UpgradeConfigs:    []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
 		StreamIdleTimeout: seconds(0),
 		AccessLog:         mesh.accessLogs(),
+	}
+	// WebSockets over HTTP/2 (RFC 8441); a CONNECT without a protocol finds no route.
+	h.Http2ProtocolOptions = &corev3.Http2ProtocolOptions{AllowConnect: true}
+	if mesh.acceptsHTTP10() {
+		h.HttpProtocolOptions = &corev3.Http1ProtocolOptions{AcceptHttp_10: true}
 	}
 	mesh.normalizePath(h)
 	mesh.trace(h)

@@ -20,7 +20,14 @@ type Mesh struct {
 	Config *meshapi.MeshConfig
 	// Telemetry is what the filter chains tell; nil is what the configuration says.
 	Telemetry *policy.Telemetry
+	// HTTP10 has clients of HTTP/1.0 answered.
+	HTTP10 bool
 }
+
+// metadataHTTP10 is Istio's way to say so for all proxies of a mesh, in proxyMetadata.
+const metadataHTTP10 = "ISTIO_META_HTTP10"
+
+func (m Mesh) acceptsHTTP10() bool { return m.HTTP10 || m.options()[metadataHTTP10] == "1" }
 
 func (m Mesh) trustDomains() []string {
 	out := []string{m.TrustDomain}

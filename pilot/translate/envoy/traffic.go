@@ -131,7 +131,7 @@ func (c Cluster) applyKeepalive(out *clusterv3.Cluster, k *networkingapi.Connect
 // httpOptions says which HTTP the upstream speaks, and how long its connections are used; nil is HTTP/1.1 by default.
 func (c Cluster) httpOptions(pool *networkingapi.ConnectionPoolSettings) *httpv3.HttpProtocolOptions {
 	h := pool.GetHttp()
-	http2 := &corev3.Http2ProtocolOptions{}
+	http2 := &corev3.Http2ProtocolOptions{AllowConnect: true}
 	if n := h.GetMaxConcurrentStreams(); n > 0 {
 		http2.MaxConcurrentStreams = u32(uint32(n))
 	}

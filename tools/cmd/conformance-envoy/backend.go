@@ -47,6 +47,7 @@ const (
 	echoStatus  = "X-Echo-Status"  // statuses of the first, second, … attempt; the last one stays
 	echoDelay   = "X-Echo-Delay"   // pause before the answer
 	echoHeaders = "X-Echo-Headers" // a=b;c=d: headers of the answer
+	echoEarly   = "X-Echo-Early"   // status of an interim answer, such as 103
 	echoReset   = "X-Echo-Reset"   // how many attempts are cut off
 )
 
@@ -221,6 +222,10 @@ func (b *backends) answer(w workload, peer, client string, rw http.ResponseWrite
 		authorize(rw, r)
 		return
 	}
+	if r.Method == http.MethodConnect && r.Header.Get(":protocol") == "websocket" {
+		upgradeH2(w, rw, r)
+		return
+	}
 	body, _ := io.ReadAll(r.Body)
 	attempt := 1
 	if key := r.Header.Get(echoKey); key != "" {
@@ -254,6 +259,11 @@ func (b *backends) answer(w workload, peer, client string, rw http.ResponseWrite
 		if name, value, ok := strings.Cut(pair, "="); ok {
 			rw.Header().Add(name, value)
 		}
+	}
+	if early, err := strconv.Atoi(r.Header.Get(echoEarly)); err == nil {
+		rw.Header().Set("Link", "</style.css>; rel=preload")
+		rw.WriteHeader(early)
+		rw.Header().Del("Link")
 	}
 	rw.Header().Set("X-Echo-Workload", w.name)
 	rw.Header().Set("Content-Type", "application/json")

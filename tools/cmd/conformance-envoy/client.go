@@ -286,6 +286,8 @@ func (b *testbed) exchange(ctx context.Context, c net.Conn, r request, key strin
 	switch {
 	case r.TCP != "":
 		return line(c, bufio.NewReader(c), r.TCP)
+	case r.WebSocket != "" && r.H2:
+		return exchangeUpgradedH2(c, r, headers)
 	case len(r.Fields) > 0:
 		return exchangeFields(c, r, key)
 	case r.H2:
@@ -299,7 +301,7 @@ func (b *testbed) exchange(ctx context.Context, c net.Conn, r request, key strin
 		return nil, err
 	}
 	reader := bufio.NewReader(c)
-	response, err := http.ReadResponse(reader, &http.Request{Method: orDefault(r.Method, http.MethodGet)})
+	response, err := final(reader, orDefault(r.Method, http.MethodGet))
 	if err != nil {
 		return nil, err
 	}
