@@ -68,14 +68,24 @@ func knownMethod(m string) bool {
 	return false
 }
 
+// What is neither HTTP/1.1 nor HTTP/1.0.
+var (
+	errVersion   = &Error{505, "unsupported version"}
+	errNoVersion = bad("no version") // HTTP/0.9, or half a line; answered without text, as Envoy does
+)
+
 func parseVersion(s string) (httpmsg.Version, error) {
 	switch {
 	case s == "HTTP/1.1":
 		return httpmsg.HTTP11, nil
 	case s == "HTTP/1.0":
 		return httpmsg.HTTP10, nil
+	case len(s) == 8 && s[:7] == "HTTP/1." && s[7] >= '2' && s[7] <= '9':
+		return httpmsg.HTTP10, nil // whatever it is, it can be answered as that
 	case len(s) == 8 && s[:5] == "HTTP/" && s[6] == '.':
-		return 0, &Error{505, "unsupported version"}
+		return 0, errVersion
+	case s == "":
+		return 0, errNoVersion
 	}
 	return 0, bad("malformed version")
 }

@@ -125,7 +125,11 @@ func (s *server) next() error {
 	default:
 		return err
 	}
-	if err := s.parser.request(block, &s.req, s.cfg.Scheme); err != nil {
+	err = s.parser.request(block, &s.req, s.cfg.Scheme)
+	switch {
+	case s.cfg.RefuseHTTP10 && (err == errVersion || err == errNoVersion): //nolint:errorlint // they are never wrapped
+		return &Error{426, "another version than HTTP/1.1"}
+	case err != nil:
 		return err
 	}
 	if s.req.Version == httpmsg.HTTP10 && s.cfg.RefuseHTTP10 {
@@ -171,7 +175,7 @@ func (s *server) refuse(err error) error {
 	}
 	s.mu.Lock()
 	text := reason(e.Status)
-	if e == errNoHost {
+	if e == errNoHost || e == errNoVersion {
 		text = ""
 	}
 	s.out.reserve(256 + len(s.cfg.ServerName))

@@ -257,7 +257,6 @@ func TestServerRefuses(t *testing.T) {
 		{"CONNECT with a body", "CONNECT x:1 HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc", 400},
 		{"HTTP/0.9", "GET /\r\n\r\n", 400},
 		{"HTTP/2.0", "GET / HTTP/2.0\r\nhost: x\r\n\r\n", 505},
-		{"HTTP/1.2", "GET / HTTP/1.2\r\nhost: x\r\n\r\n", 505},
 		{"http/1.1", "GET / http/1.1\r\nhost: x\r\n\r\n", 400},
 		{"TLS", "\x16\x03\x01\x02\x00", 400},
 		{"empty lines", "\r\n\r\n\r\n\r\n\r\n\r\n", 400},

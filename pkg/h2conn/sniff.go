@@ -18,6 +18,7 @@ const (
 	Unknown Protocol = iota // not HTTP, or nothing came in time
 	HTTP1
 	HTTP2
+	HTTP10
 )
 
 // String is the name as in ALPN, "" of Unknown.
@@ -27,6 +28,8 @@ func (p Protocol) String() string {
 		return "http/1.1"
 	case HTTP2:
 		return "h2c"
+	case HTTP10:
+		return "http/1.0"
 	}
 	return ""
 }
@@ -97,8 +100,11 @@ func guess(b []byte, full bool) (p Protocol, sure bool) {
 		return Unknown, false
 	}
 	line = bytes.TrimSuffix(line, []byte("\r"))
-	if bytes.HasSuffix(line, []byte(" HTTP/1.1")) || bytes.HasSuffix(line, []byte(" HTTP/1.0")) {
+	switch {
+	case bytes.HasSuffix(line, []byte(" HTTP/1.1")):
 		return HTTP1, true
+	case bytes.HasSuffix(line, []byte(" HTTP/1.0")):
+		return HTTP10, true
 	}
 	return Unknown, true
 }

@@ -22,7 +22,7 @@ func TestSniff(t *testing.T) {
 		{"half a preface", h2.Preface[:10], h2conn.Unknown, true},
 		{"almost a preface", strings.Replace(h2.Preface, "SM", "XX", 1), h2conn.Unknown, false},
 		{"HTTP/1.1", "GET / HTTP/1.1\r\nhost: x\r\n\r\n", h2conn.HTTP1, false},
-		{"HTTP/1.0", "POST /a HTTP/1.0\n", h2conn.HTTP1, false},
+		{"HTTP/1.0", "POST /a HTTP/1.0\n", h2conn.HTTP10, false},
 		{"method like the preface's", "PRINT /a HTTP/1.1\r\n", h2conn.HTTP1, false},
 		{"long target", "GET /" + strings.Repeat("a", 8000) + " HTTP/1.1\r\n", h2conn.HTTP1, false},
 		{"half a line", "GET / HT", h2conn.Unknown, true},

@@ -142,7 +142,7 @@ func scoreProtocol(want []string, conn *Conn, sniffed Protocol) int {
 		if conn.ALPN != "" && w == conn.ALPN {
 			return 1
 		}
-		if sniffed == ProtocolHTTP1 && (w == "http/1.1" || w == "http/1.0") || sniffed == ProtocolHTTP2 && w == "h2c" {
+		if sniffed == ProtocolHTTP1 && w == "http/1.1" || sniffed == ProtocolHTTP10 && w == "http/1.0" || sniffed == ProtocolHTTP2 && w == "h2c" {
 			return 1
 		}
 	}

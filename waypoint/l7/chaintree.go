@@ -135,6 +135,8 @@ func (n *treeNode) byProtocol(conn *Conn, sniffed Protocol) *treeNode {
 		key = "'" + conn.ALPN + "'"
 	case sniffed == ProtocolHTTP1:
 		key = "'http/1.1'"
+	case sniffed == ProtocolHTTP10:
+		key = "'http/1.0'"
 	case sniffed == ProtocolHTTP2:
 		key = "'h2c'"
 	}

@@ -26,4 +26,5 @@ const (
 	ProtocolUnknown = exchange.ProtocolUnknown
 	ProtocolHTTP1   = exchange.ProtocolHTTP1
 	ProtocolHTTP2   = exchange.ProtocolHTTP2
+	ProtocolHTTP10  = exchange.ProtocolHTTP10
 )

@@ -15,8 +15,9 @@ import (
 
 // addressTree leads from a destination address to a chain: by address, then by port, then by what the connection begins with.
 type addressTree struct {
-	order []netip.Addr
-	at    map[netip.Addr]*addressNode
+	http10 bool // is HTTP
+	order  []netip.Addr
+	at     map[netip.Addr]*addressNode
 }
 
 type addressNode struct {
@@ -24,7 +25,9 @@ type addressNode struct {
 	any   *matcher.Matcher_OnMatch // a workload, on every port
 }
 
-func newAddressTree() *addressTree { return &addressTree{at: map[netip.Addr]*addressNode{}} }
+func newAddressTree(http10 bool) *addressTree {
+	return &addressTree{http10: http10, at: map[netip.Addr]*addressNode{}}
+}
 
 func (t *addressTree) node(a netip.Addr) *addressNode {
 	n := t.at[a]
@@ -43,7 +46,7 @@ func (t *addressTree) service(s WaypointService) {
 		case TCP, TLS:
 			on = byServerName(s, a, chain(s.tcpChainAt(a)))
 		case Unknown:
-			on = byServerName(s, a, byProtocol(chainName(s, "http"), s.tcpChainAt(a)))
+			on = byServerName(s, a, t.byProtocol(chainName(s, "http"), s.tcpChainAt(a)))
 		case HTTP, HTTP2:
 		}
 		t.node(a).ports[number(s.Port)] = on
@@ -52,7 +55,7 @@ func (t *addressTree) service(s WaypointService) {
 
 func (t *addressTree) workload(w WaypointWorkload) {
 	for _, a := range w.Addresses {
-		t.node(a).any = byProtocol(directHTTP+w.Chain, directTCP+w.Chain)
+		t.node(a).any = t.byProtocol(directHTTP+w.Chain, directTCP+w.Chain)
 	}
 }
 
@@ -78,9 +81,12 @@ func exactly(input *xdscore.TypedExtensionConfig, values map[string]*matcher.Mat
 	}
 }
 
-func byProtocol(http, tcp string) *matcher.Matcher_OnMatch {
-	return nested(exactly(extension("application-protocol", &inputsv3.ApplicationProtocolInput{}),
-		map[string]*matcher.Matcher_OnMatch{"'http/1.1'": chain(http), "'h2c'": chain(http)}, chain(tcp)))
+func (t *addressTree) byProtocol(http, tcp string) *matcher.Matcher_OnMatch {
+	protocols := map[string]*matcher.Matcher_OnMatch{"'http/1.1'": chain(http), "'h2c'": chain(http)}
+	if t.http10 {
+		protocols["'http/1.0'"] = chain(http)
+	}
+	return nested(exactly(extension("application-protocol", &inputsv3.ApplicationProtocolInput{}), protocols, chain(tcp)))
 }
 
 // byServerName leads TLS connections to the chains of their server names: the exact one, else the longest wildcard. Of routes with the

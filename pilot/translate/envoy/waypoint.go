@@ -234,7 +234,7 @@ func (w Waypoint) mainInternal() *listenerv3.Listener {
 		ListenerFiltersTimeout:           durationpb.New(w.Mesh.detectionTimeout()),
 		ContinueOnListenerFiltersTimeout: true,
 	}
-	tree := newAddressTree()
+	tree := newAddressTree(w.Mesh.acceptsHTTP10())
 	var sniffed, named []uint32
 	l.FilterChains = slices.Clone(w.Chains)
 	for _, s := range w.Services {

@@ -99,6 +99,8 @@ func value(name, v string) string {
 		return traceIDs(v)
 	case name == "cookie" || name == "set-cookie":
 		return hashCookie.ReplaceAllString(v, "=(hash)")
+	case name == "connection":
+		return strings.ToLower(v)
 	case name == "x-envoy-upstream-service-time" && v != "":
 		return "(milliseconds)"
 	case (name == "retry-after" || name == "x-ratelimit-reset") && v != "":

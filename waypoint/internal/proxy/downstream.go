@@ -106,6 +106,8 @@ func (d *downstream) sniff(conn netx.Stream) (netx.Stream, error) {
 		d.sniffed = l7.ProtocolHTTP1
 	case h2conn.HTTP2:
 		d.sniffed = l7.ProtocolHTTP2
+	case h2conn.HTTP10:
+		d.sniffed = l7.ProtocolHTTP10
 	case h2conn.Unknown:
 	}
 	if stream, ok := sniffed.(netx.Stream); ok {

@@ -8,8 +8,9 @@ type Protocol uint8
 // The protocols that a listener filter can tell apart.
 const (
 	ProtocolUnknown Protocol = iota // not looked at, or neither of the others
-	ProtocolHTTP1                   // "http/1.1" or "http/1.0" of envoy.filters.listener.http_inspector
+	ProtocolHTTP1                   // "http/1.1" of envoy.filters.listener.http_inspector
 	ProtocolHTTP2                   // "h2c": the client preface
+	ProtocolHTTP10                  // "http/1.0"
 )
 
 // Conn is what is known of a downstream connection. For a connection inside an HBONE tunnel the addresses are those of the
