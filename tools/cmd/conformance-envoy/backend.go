@@ -43,12 +43,13 @@ type backends struct {
 
 // Headers that tell a backend what to do.
 const (
-	echoKey     = "X-Echo-Key"     // name of the request: attempts are counted by it
-	echoStatus  = "X-Echo-Status"  // statuses of the first, second, … attempt; the last one stays
-	echoDelay   = "X-Echo-Delay"   // pause before the answer
-	echoHeaders = "X-Echo-Headers" // a=b;c=d: headers of the answer
-	echoEarly   = "X-Echo-Early"   // status of an interim answer, such as 103
-	echoReset   = "X-Echo-Reset"   // how many attempts are cut off
+	echoKey      = "X-Echo-Key"      // name of the request: attempts are counted by it
+	echoStatus   = "X-Echo-Status"   // statuses of the first, second, … attempt; the last one stays
+	echoDelay    = "X-Echo-Delay"    // pause before the answer
+	echoHeaders  = "X-Echo-Headers"  // a=b;c=d: headers of the answer
+	echoTrailers = "X-Echo-Trailers" // a=b;c=d: trailers of the answer
+	echoEarly    = "X-Echo-Early"    // status of an interim answer, such as 103
+	echoReset    = "X-Echo-Reset"    // how many attempts are cut off
 )
 
 func (b *backends) met(key, workload string) (attempt int) {
@@ -271,6 +272,11 @@ func (b *backends) answer(w workload, peer, client string, rw http.ResponseWrite
 	json.NewEncoder(rw).Encode(seen{
 		Workload: w.name, Peer: peer, Protocol: r.Proto, Method: r.Method, Path: r.RequestURI, Host: r.Host, Headers: headers, Body: string(body), Client: client,
 	})
+	for _, pair := range strings.Split(r.Header.Get(echoTrailers), ";") {
+		if name, value, ok := strings.Cut(pair, "="); ok {
+			rw.Header().Set(http.TrailerPrefix+name, value)
+		}
+	}
 }
 
 // upgrade answers lines after the handshake that a WebSocket client expects.
