@@ -68,6 +68,7 @@ require (
 	github.com/mattn/go-isatty v0.0.20 // indirect
 	github.com/mdlayher/netlink v1.7.3-0.20250113171957-fbb4dce95f42 // indirect
 	github.com/mdlayher/socket v0.5.1 // indirect
+	github.com/miekg/dns v1.1.73 // indirect
 	github.com/modern-go/concurrent v0.0.0-20180306012644-bacd9c7ef1dd // indirect
 	github.com/modern-go/reflect2 v1.0.3-0.20250322232337-35a7c28c31ee // indirect
 	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect
@@ -114,6 +115,7 @@ require (
 	github.com/isthmus-mesh/isthmus/pkg v0.0.0
 	github.com/isthmus-mesh/isthmus/pkg/kube v0.0.0
 	github.com/isthmus-mesh/isthmus/waypoint v0.0.0
+	github.com/isthmus-mesh/isthmus/ztunnel v0.0.0
 	github.com/vishvananda/netlink v1.3.1
 	github.com/vishvananda/netns v0.0.5
 	golang.org/x/sync v0.24.0
@@ -126,3 +128,5 @@ replace github.com/isthmus-mesh/isthmus/pilot => ../pilot
 replace github.com/isthmus-mesh/isthmus/waypoint => ../waypoint
 
 replace github.com/isthmus-mesh/isthmus/cni => ../cni
+
+replace github.com/isthmus-mesh/isthmus/ztunnel => ../ztunnel

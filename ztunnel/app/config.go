@@ -55,6 +55,8 @@ type Config struct {
 
 	// Handover moves open connections to the instance that takes this one's place, and takes those of the one before.
 	Handover bool
+	// HandoverVersions are the least and the newest form of a hand-over that are understood; zero is what this build does.
+	HandoverVersions [2]uint64
 	// DrainTimeout is how long open connections may go on after SIGTERM.
 	DrainTimeout time.Duration
 

@@ -24,7 +24,10 @@ type door struct {
 func (c Config) handoverDir() string { return filepath.Join(filepath.Dir(c.ZDSSocket), "handover") }
 
 func (c Config) handoverSelf() handover.Self {
-	return handover.Self{Node: c.NodeName, Cluster: c.ClusterID, TrustDomain: c.TrustDomain, Build: c.Build.Version}
+	return handover.Self{
+		Node: c.NodeName, Cluster: c.ClusterID, TrustDomain: c.TrustDomain, Build: c.Build.Version,
+		Least: c.HandoverVersions[0], Most: c.HandoverVersions[1],
+	}
 }
 
 // succeed waits until all pods are served, and opens the door to an old instance; false says that ctx has ended. Without a door the

@@ -1,0 +1,39 @@
+package upgradebed
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+// The test binary is the node proxies, too.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == ChildArg {
+		if err := RunChild(os.Stdin, os.Stdout, os.Stderr); err != nil {
+			os.Stderr.WriteString(err.Error() + "\n")
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// TestProcessesHandOver: one process takes over what another has open, whichever of the two is newer.
+func TestProcessesHandOver(t *testing.T) {
+	// The nodes' instances start by turns: on one the newer build follows the older, on the other the older the newer.
+	r, err := Run(t.Context(), Options{Idle: 1000, Streams: 50, Versions: [][2]uint64{{1, 1}, {1, 2}, {1, 2}, {1, 1}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Dropped != 0 {
+		t.Errorf("%d dropped, the first: %v", r.Dropped, r.First)
+	}
+	// At least all that is idle and streaming is handed over by both old instances, in tunnels.
+	if n := strings.Count(r.Log, "an old instance has handed over"); n != 2 {
+		t.Errorf("%d instances have handed over", n)
+	}
+	if t.Failed() {
+		t.Log(r.Log)
+	}
+	t.Logf("1000 idle, 50 streaming, %d requests; longest gap %s, an old instance leaves within %s", r.Requests, r.Longest, r.Leaving)
+}
