@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/tools/bench"
+	"github.com/isthmus-mesh/isthmus/tools/internal/upgradebed"
 )
 
 // options of a run.
@@ -26,6 +27,8 @@ type options struct {
 	trips  int // round trips per repetition
 	setups int // new streams per repetition
 	idle   int // idle connections
+	open   int // idle connections while proxies are replaced
+	calls  int // streaming calls then
 
 	only     string // scenario to run; "" is all
 	haproxy  string // binary
@@ -33,6 +36,13 @@ type options struct {
 }
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == upgradebed.ChildArg {
+		if err := upgradebed.RunChild(os.Stdin, os.Stdout, os.Stderr); err != nil {
+			fmt.Fprintln(os.Stderr, "benchl4", upgradebed.ChildArg, err)
+			os.Exit(1)
+		}
+		return
+	}
 	if len(os.Args) > 1 && os.Args[1] == childArg {
 		if err := runChild(os.Args[2:], os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, "benchl4", os.Args[2:], err)
@@ -46,13 +56,15 @@ func main() {
 	flag.IntVar(&o.trips, "trips", 10000, "round trips in each repetition")
 	flag.IntVar(&o.setups, "setups", 2000, "new streams in each repetition")
 	flag.IntVar(&o.idle, "idle", 8000, "idle connections")
+	flag.IntVar(&o.open, "open", 1000, "idle connections while proxies are replaced")
+	flag.IntVar(&o.calls, "calls", 50, "streaming gRPC calls while proxies are replaced")
 	flag.StringVar(&o.only, "only", "", "run one scenario")
 	flag.StringVar(&o.profiles, "profiles", "", "write CPU profiles of the proxies into this directory")
 	flag.StringVar(&o.haproxy, "haproxy", "haproxy", "HAProxy, as a peer")
 	quick := flag.Bool("quick", false, "a run of seconds, to see that it works; its ratios say little")
 	flag.Parse()
 	if *quick {
-		o.reps, o.bulk, o.trips, o.setups, o.idle = 3, 64, 2000, 300, 500
+		o.reps, o.bulk, o.trips, o.setups, o.idle, o.open, o.calls = 3, 64, 2000, 300, 500, 100, 5
 	}
 	bench.Main("benchl4", func(ctx context.Context, out io.Writer) (bool, error) { return run(ctx, o, out) })
 }
@@ -134,6 +146,13 @@ func run(ctx context.Context, o options, out io.Writer) (bool, error) {
 		}
 		fmt.Fprintf(w, "memory per idle connection of %d\tclient %.1f KiB\tserver %.1f KiB\t\t\t\n", o.idle, m.client/1024, m.server/1024)
 		ratios = append(ratios, func() { ok = bench.Report(out, "l4-idle-memory", max(m.client, m.server)/idleTarget, 1) && ok })
+	}
+	if o.only == "" || o.only == upgradeDropped {
+		r, err := upgrade(ctx, o, w)
+		if err != nil {
+			return false, fmt.Errorf("%s: %w", upgradeDropped, err)
+		}
+		ratios = append(ratios, func() { ok = bench.Report(out, upgradeDropped, float64(r.Dropped), 0) && ok })
 	}
 	fmt.Fprintf(w, "whole run\t%v\t\t\t\t\n", time.Since(start).Round(time.Millisecond))
 	if err := w.Flush(); err != nil {
