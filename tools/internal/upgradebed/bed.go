@@ -17,11 +17,15 @@ type Options struct {
 	Rounds int
 	// Versions are the hand-over's versions that the instances understand, by turns; none is this build's.
 	Versions [][2]uint64
+	// Drain is how long an old instance lets connections go on that it could not hand over; zero is twenty seconds.
+	Drain time.Duration
 }
 
 // Result of a run.
 type Result struct {
 	Dropped, Requests int
+	// DroppedRequests are those of the dropped that were requests.
+	DroppedRequests int
 	// Longest is the longest time between two messages of a streaming call, of which there is one every ten milliseconds.
 	Longest time.Duration
 	// Leaving is the longest time that an old instance took to go.
@@ -72,7 +76,8 @@ func Run(ctx context.Context, o Options) (r Result, err error) {
 		}
 	}
 	l.finish()
-	r.Dropped, r.Requests, r.Longest, r.First, r.Log = int(l.dropped.Load()), int(l.requests.Load()), time.Duration(l.longest.Load()), l.first, b.log()
+	r.Dropped, r.Requests, r.DroppedRequests = int(l.dropped.Load()), int(l.requests.Load()), int(l.failed.Load())
+	r.Longest, r.First, r.Log = time.Duration(l.longest.Load()), l.first, b.log()
 	return r, nil
 }
 
@@ -109,7 +114,7 @@ func (b *bed) prepare(ctx context.Context) (err error) {
 func (b *bed) socket(i int) string { return filepath.Join(b.dir, nodeNames()[i], "ztunnel.sock") }
 
 func (b *bed) start(ctx context.Context, i int) (*proxy, error) {
-	s := setup{Node: nodeNames()[i], Plane: b.plane.addr, Token: filepath.Join(b.dir, "token"), Socket: b.socket(i)}
+	s := setup{Node: nodeNames()[i], Plane: b.plane.addr, Token: filepath.Join(b.dir, "token"), Socket: b.socket(i), Drain: b.o.Drain}
 	if n := len(b.o.Versions); n > 0 {
 		s.Versions = b.o.Versions[b.started%n]
 	}

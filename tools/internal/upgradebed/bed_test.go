@@ -4,6 +4,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 )
 
 // The test binary is the node proxies, too.
@@ -36,4 +37,21 @@ func TestProcessesHandOver(t *testing.T) {
 		t.Log(r.Log)
 	}
 	t.Logf("1000 idle, 50 streaming, %d requests; longest gap %s, an old instance leaves within %s", r.Requests, r.Longest, r.Leaving)
+}
+
+// TestWhatIsNotUnderstoodDrains: instances without a common version leave each other alone; new connections fare well.
+func TestWhatIsNotUnderstoodDrains(t *testing.T) {
+	r, err := Run(t.Context(), Options{Idle: 3, Streams: 2, Drain: time.Second, Versions: [][2]uint64{{1, 1}, {2, 2}, {2, 2}, {1, 1}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Dropped-r.DroppedRequests == 0 || !strings.Contains(r.Log, "understands versions") {
+		t.Error("connections went on between instances that do not understand each other")
+	}
+	if r.DroppedRequests > 0 {
+		t.Errorf("%d requests dropped", r.DroppedRequests)
+	}
+	if t.Failed() {
+		t.Log(r.Log)
+	}
 }

@@ -89,6 +89,7 @@ type load struct {
 
 	idle                       []net.Conn
 	dropped, requests, longest atomic.Int64
+	failed                     atomic.Int64 // of the requests
 
 	mu    sync.Mutex // guards first
 	first error
@@ -136,6 +137,7 @@ func startLoad(ctx context.Context, p *pods, o Options) (l *load, err error) {
 	l.work.Go(func() {
 		for ctx.Err() == nil {
 			if err := l.request(ctx); err != nil && ctx.Err() == nil {
+				l.failed.Add(1)
 				l.lost(fmt.Errorf("request %d: %w", l.requests.Load(), err))
 			}
 			l.requests.Add(1)
