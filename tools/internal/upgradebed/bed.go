@@ -17,7 +17,7 @@ type Options struct {
 	Rounds int
 	// Versions are the hand-over's versions that the instances understand, by turns; none is this build's.
 	Versions [][2]uint64
-	// Drain is how long an old instance lets connections go on that it could not hand over; zero is twenty seconds.
+	// Drain is how long an old instance lets connections go on that it could not hand over; zero is two minutes.
 	Drain time.Duration
 }
 

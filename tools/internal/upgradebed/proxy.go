@@ -29,8 +29,8 @@ const ChildArg = "node-proxy"
 const (
 	// readyTime bounds the start of a proxy, on a machine that does much else.
 	readyTime = 60 * time.Second
-	// drainTime is for what is not handed over. The bed's connections outlive it: they are dropped then, and counted.
-	drainTime = 20 * time.Second
+	// drainTime is for what is not handed over. The bed's connections outlive it: they are dropped then, and counted. A hand-over must be done by then, too.
+	drainTime = 2 * time.Minute
 )
 
 // setup is what a child reads from its standard input.
