@@ -202,6 +202,6 @@ func istiodOptions() map[string]any {
 	return map[string]any{
 		"taint":              map[string]any{"enabled": true},
 		"gatewayCredentials": map[string]any{"allNamespaces": true},
-		"env":                map[string]any{"ENABLE_CLUSTER_TRUST_BUNDLE_API": "true"},
+		"env":                map[string]any{"ENABLE_CLUSTER_TRUST_BUNDLE_API": true},
 	}
 }

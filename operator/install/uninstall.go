@@ -129,6 +129,7 @@ func (c *Cluster) made(ctx context.Context) ([]*unstructured.Unstructured, error
 		{schema.GroupVersionKind{Version: "v1", Kind: "ConfigMap"}, "", named("istio-ca-root-cert", "istio-ca-crl", "istio-leader", "istio-gateway-leader", "istio-namespace-controller-election")},
 		{schema.GroupVersionKind{Version: "v1", Kind: "Secret"}, "", named("istio-ca-secret", "istio-cni-kubeconfig")},
 		{schema.GroupVersionKind{Group: "coordination.k8s.io", Version: "v1", Kind: "Lease"}, "", lock},
+		{schema.GroupVersionKind{Group: "certificates.k8s.io", Version: "v1beta1", Kind: "ClusterTrustBundle"}, "", named("istio.io:istiod-ca:root-cert")},
 		{schema.GroupVersionKind{Group: "gateway.networking.k8s.io", Version: "v1", Kind: "GatewayClass"}, "", ours},
 		{schema.GroupVersionKind{Group: "apps", Version: "v1", Kind: "Deployment"}, labelManaged, all},
 		{schema.GroupVersionKind{Version: "v1", Kind: "Service"}, labelManaged, all},

@@ -122,6 +122,9 @@ func (r *renderer) valuesOf(p part) (map[string]any, error) {
 		}
 		out = merge(out, values)
 	}
+	if p.chart == "ztunnel" || p.chart == "gateway" {
+		r.trustBundle(out)
+	}
 	if p.settings.Hub != "" {
 		out["hub"] = p.settings.Hub
 	}
@@ -129,6 +132,14 @@ func (r *renderer) valuesOf(p part) (map[string]any, error) {
 		out["tag"] = p.settings.Tag.String()
 	}
 	return out, nil
+}
+
+// trustBundle has proxies mount the root certificates from where the control plane is told to put them.
+func (r *renderer) trustBundle(proxy map[string]any) {
+	const name = "ENABLE_CLUSTER_TRUST_BUNDLE_API"
+	if v, ok := section(section(r.values, "pilot"), "env")[name]; ok {
+		proxy["env"] = merge(map[string]any{name: v}, section(proxy, "env"))
+	}
 }
 
 // ambientDefaults tells the control plane where the node proxies are, when they are not beside it.

@@ -112,6 +112,8 @@ type Addresses struct{ HTTP, HTTPS, GRPC, SecureGRPC, Monitoring net.Addr }
 type Controllers struct {
 	// RootCerts writes the root certificates into all namespaces, CRL the list of revoked certificates.
 	RootCerts, CRL bool
+	// TrustBundle has the root certificates in a ClusterTrustBundle instead of ConfigMaps in all namespaces.
+	TrustBundle bool
 	// Deploy runs gateways and waypoints.
 	Deploy bool
 	// Webhooks has the API server trust the validation webhook.

@@ -34,6 +34,7 @@ type controllers struct {
 	deploy   *deploy.Controller
 	statuses *status.Kube
 	maps     []*rootcert.Distributor
+	bundle   *rootcert.Bundle // nil unless roots are in a ClusterTrustBundle
 }
 
 // led is something that the holder of a lock runs.
@@ -52,15 +53,16 @@ func (p *plane) newControllers() error {
 		Log: telemetry.Scoped(cfg.Log, "leader"), Timing: cfg.LeaderTiming,
 	})
 	p.newDistributors()
+	p.newBundle()
 	return errors.Join(p.newWebhook(), p.newDeploy(), p.newStatus(), p.newIPAllocate(), p.newUntaint())
 }
 
 // newDistributors makes those of the ConfigMaps in all namespaces. One lock is enough for them.
 func (p *plane) newDistributors() {
 	c, log := &p.controllers, telemetry.Scoped(p.cfg.Log, "rootcert")
-	add := func(name, key string, content func() []byte) {
+	add := func(name, key string, selected func(*corev1.Namespace) bool, content func() []byte) {
 		d := rootcert.New(rootcert.Config{
-			API: p.api, Name: name, Selected: p.selected, Log: log,
+			API: p.api, Name: name, Selected: selected, Log: log,
 			Data: func() map[string]string {
 				text := content()
 				if len(text) == 0 {
@@ -72,10 +74,14 @@ func (p *plane) newDistributors() {
 		c.maps = append(c.maps, d)
 	}
 	if p.cfg.Controllers.RootCerts {
-		add(rootcert.RootsName, rootcert.RootsKey, p.pki.authority.RootPEM)
+		selected := p.selected
+		if p.cfg.Controllers.TrustBundle { // istioctl reads that of the control plane's own namespace
+			selected = func(n *corev1.Namespace) bool { return n.Name == p.cfg.Namespace }
+		}
+		add(rootcert.RootsName, rootcert.RootsKey, selected, p.pki.authority.RootPEM)
 	}
 	if p.cfg.Controllers.CRL {
-		add(rootcert.CRLName, rootcert.CRLKey, p.pki.authority.CRL)
+		add(rootcert.CRLName, rootcert.CRLKey, p.selected, p.pki.authority.CRL)
 	}
 	if len(c.maps) == 0 {
 		return
@@ -87,6 +93,14 @@ func (p *plane) newDistributors() {
 		}
 		return g.Wait()
 	}})
+}
+
+// newBundle makes what puts the roots into a ClusterTrustBundle.
+func (p *plane) newBundle() {
+	if c := &p.controllers; p.cfg.Controllers.TrustBundle {
+		c.bundle = rootcert.NewBundle(rootcert.BundleConfig{API: p.api, Roots: p.pki.authority.RootPEM, Log: telemetry.Scoped(p.cfg.Log, "rootcert")})
+		c.led = append(c.led, led{leader.ClusterTrustBundle, c.bundle.Run})
+	}
 }
 
 // selected tells whether a namespace is part of the mesh.
@@ -134,6 +148,9 @@ func (p *plane) gatewayValues() gateways.Values {
 	v := gateways.Values{
 		Revision: p.cfg.Revision, Domain: p.cfg.Domain, TrustDomain: mesh.GetTrustDomain(), ClusterID: p.cfg.ClusterID, Network: p.cfg.Network,
 		MeshID: mesh.GetDefaultConfig().GetMeshId(), Discovery: gateways.Discovery(p.cfg.Revision, p.cfg.Namespace), CertProvider: "istiod",
+	}
+	if p.cfg.Controllers.TrustBundle {
+		v.TrustBundle = rootcert.BundleName
 	}
 	if proxy := mesh.GetDefaultConfig(); proxy != nil {
 		if raw, err := protojson.Marshal(proxy); err == nil { // it was read from JSON
@@ -198,6 +215,9 @@ func (p *plane) statusChanged(changed []registry.Status) {
 func (p *plane) rootsChanged() {
 	for _, d := range p.controllers.maps {
 		d.Refresh()
+	}
+	if p.controllers.bundle != nil {
+		p.controllers.bundle.Refresh()
 	}
 	if p.controllers.webhook != nil {
 		p.controllers.webhook.RootsChanged()

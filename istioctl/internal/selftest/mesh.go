@@ -249,6 +249,9 @@ func rootCertificate(ctx context.Context, s *Subject) []Result {
 		root, _ := data["root-cert.pem"].(string)
 		return root, nil
 	}
+	if result, ok := trustBundle(ctx, s); ok {
+		return result
+	}
 	const remedy = "istiod writes it into every namespace: look at its log"
 	root, err := text(s.IstioNamespace)
 	if err != nil {

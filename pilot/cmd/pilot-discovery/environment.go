@@ -45,6 +45,7 @@ func variables(cfg *app.Config) []variable {
 		{"COMPLIANCE_POLICY", only("", "there is none yet")},
 
 		{"PILOT_HTTP10", boolean(&cfg.HTTP10)},
+		{"ENABLE_CLUSTER_TRUST_BUNDLE_API", boolean(&c.TrustBundle)},
 		{"PILOT_ENABLE_CA_CRL", boolean(&c.CRL)},
 		{"PILOT_ENABLE_GATEWAY_API_DEPLOYMENT_CONTROLLER", boolean(&c.Deploy)},
 		{"PILOT_ENABLE_GATEWAY_API_STATUS", boolean(&c.Status)},
@@ -54,7 +55,6 @@ func variables(cfg *app.Config) []variable {
 		{"PILOT_ENABLE_NODE_UNTAINT_CONTROLLERS", boolean(&c.Untaint)},
 		{"PILOT_ENABLE_AMBIENT", only("true", "ambient is what this control plane is for")},
 		{"PILOT_ENABLE_GATEWAY_API", only("true", "the Gateway API cannot be turned off")},
-		{"ENABLE_CLUSTER_TRUST_BUNDLE_API", only("false", "roots are in the ConfigMap istio-ca-root-cert")},
 	}
 }
 

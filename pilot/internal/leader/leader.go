@@ -23,6 +23,7 @@ const (
 	NodeUntaint         = "istio-node-untaint"
 	IPAutoallocate      = "istio-ip-autoallocate"
 	Webhooks            = "istio-leader"
+	ClusterTrustBundle  = "istio-clustertrustbundle-controller-election"
 )
 
 // DefaultRevision is the one that comes before all others.

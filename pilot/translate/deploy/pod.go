@@ -55,7 +55,7 @@ func PodSpec(p Proxy, v Values) (corev1.PodSpec, error) {
 		ServiceAccountName: p.ServiceAccount, TerminationGracePeriodSeconds: &grace, PriorityClassName: pod.PriorityClassName,
 		Affinity: pod.Affinity, TopologySpreadConstraints: pod.TopologySpreadConstraints, NodeSelector: pod.NodeSelector, Tolerations: pod.Tolerations,
 		Containers: []corev1.Container{proxyContainer(p, v, pod, config, grace)},
-		Volumes:    proxyVolumes(),
+		Volumes:    proxyVolumes(v.TrustBundle),
 	}
 	for _, name := range v.ImagePullSecrets {
 		out.ImagePullSecrets = append(out.ImagePullSecrets, corev1.LocalObjectReference{Name: name})
@@ -198,7 +198,17 @@ func proxyEnv(p Proxy, v Values, config string, grace int64) []corev1.EnvVar {
 	return out
 }
 
-func proxyVolumes() []corev1.Volume {
+// rootsVolume has what the control plane's certificate is verified with.
+func rootsVolume(bundle string) corev1.VolumeSource {
+	if bundle == "" {
+		return corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "istio-ca-root-cert"}}}
+	}
+	return corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{
+		ClusterTrustBundle: &corev1.ClusterTrustBundleProjection{Name: &bundle, Path: "root-cert.pem"},
+	}}}}
+}
+
+func proxyVolumes(bundle string) []corev1.Volume {
 	empty := func(name string, medium corev1.StorageMedium) corev1.Volume {
 		return corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: medium}}}
 	}
@@ -208,9 +218,7 @@ func proxyVolumes() []corev1.Volume {
 	lifetime := int64(43200)
 	return []corev1.Volume{
 		empty("workload-socket", ""),
-		{Name: "istiod-ca-cert", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
-			LocalObjectReference: corev1.LocalObjectReference{Name: "istio-ca-root-cert"},
-		}}},
+		{Name: "istiod-ca-cert", VolumeSource: rootsVolume(bundle)},
 		empty("istio-data", ""), empty("istio-envoy", corev1.StorageMediumMemory),
 		{Name: "istio-token", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{
 			ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "istio-token", Audience: "istio-ca", ExpirationSeconds: &lifetime},

@@ -25,6 +25,8 @@ type Values struct {
 	Discovery, CA string
 	// ProxyConfig is the mesh's default proxy configuration in JSON; the discovery address is put into it.
 	ProxyConfig json.RawMessage
+	// TrustBundle is the name of the ClusterTrustBundle with the root certificates; empty where they are in a ConfigMap.
+	TrustBundle string
 	// CertProvider is who issued the control plane's certificate.
 	CertProvider string
 	// LogLevel and ComponentLogLevel of the proxy.

@@ -92,6 +92,9 @@ func spec(c Config) *v1alpha4.Cluster {
 		TypeMeta:   v1alpha4.TypeMeta{Kind: "Cluster", APIVersion: "kind.x-k8s.io/v1alpha4"},
 		Networking: v1alpha4.Networking{IPFamily: v1alpha4.ClusterIPFamily(c.Family)},
 		Nodes:      []v1alpha4.Node{{Role: v1alpha4.ControlPlaneRole}},
+		// Not on by default in Kubernetes yet, and what suites use.
+		FeatureGates:  map[string]bool{"ClusterTrustBundle": true, "ClusterTrustBundleProjection": true},
+		RuntimeConfig: map[string]string{"certificates.k8s.io/v1beta1": "true"},
 	}
 	for range c.Workers {
 		out.Nodes = append(out.Nodes, v1alpha4.Node{Role: v1alpha4.WorkerRole})

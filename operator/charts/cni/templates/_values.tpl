@@ -51,6 +51,16 @@ counts. This file is the same in every chart (a test compares them).
 {{- end -}}
 {{- end -}}
 
+{{- /* isthmus.roots is the volume source of the root certificates. Arguments: the chart's context. */ -}}
+{{- define "isthmus.roots" -}}
+{{- $v := (index . 0).Values -}}
+{{- if eq (get ($v.env | default dict) "ENABLE_CLUSTER_TRUST_BUNDLE_API" | toString) "true" -}}
+projected: {sources: [{clusterTrustBundle: {name: "istio.io:istiod-ca:root-cert", path: root-cert.pem}}]}
+{{- else -}}
+configMap: {name: {{ $v.global.trustBundleName | default "istio-ca-root-cert" }}}
+{{- end -}}
+{{- end -}}
+
 {{- /* isthmus.labels are the labels of every object. Arguments: the chart's context, the component's name. */ -}}
 {{- define "isthmus.labels" -}}
 {{- $root := index . 0 -}}
