@@ -29,7 +29,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)
 
 # The commit whose version e2e upgrades; - is none, as in a clone without history.
 UPGRADE_FROM ?= $(shell git rev-parse -q --verify HEAD~1 || echo -)
-E2E_FLAGS = -artifacts $(OUT)/e2e -hub '$(HUB)' -tag '$(TAG)' $(if $(KIND_NODE_IMAGE),-image $(KIND_NODE_IMAGE)) $(if $(KEEP),-keep)
+E2E_FLAGS = -artifacts $(OUT)/e2e -hub '$(HUB)' -tag '$(TAG)' $(if $(KIND_NODE_IMAGE),-image $(KIND_NODE_IMAGE)) $(if $(FAMILY),-family $(FAMILY)) $(if $(KEEP),-keep)
 
 # Images: see docker/README.md. They are the same bytes for the same commit: everything in them bears its time.
 HUB ?= docker.io/isthmus
@@ -140,7 +140,7 @@ test-arm64: ## run the programs, and tests that need a kernel, on an emulated 64
 	go run ./tools/cmd/arm64test -bin $(OUT)/images/bin/arm64 -out $(OUT)/arm64
 
 .PHONY: e2e
-e2e: build docker ## the suites in a kind cluster made from Go modules and Debian; KIND_NODE_IMAGE=… uses that image, KEEP=1 keeps the cluster
+e2e: build docker ## the suites in a kind cluster made from Go modules and Debian; KIND_NODE_IMAGE=… uses that image, FAMILY=dual has both IP families, KEEP=1 keeps the cluster
 	go run ./tools/cmd/kindnode e2e $(E2E_FLAGS) -helm -upgrade-from '$(UPGRADE_FROM)' -junit $(OUT)/e2e.xml -- $(E2E_ARGS)
 
 .PHONY: conformance

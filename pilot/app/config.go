@@ -77,6 +77,8 @@ type Config struct {
 	// JWKSFile has the keys that ServiceAccount tokens are signed with; JWTIssuer is who must have issued them. An API server is asked
 	// about tokens instead.
 	JWKSFile, JWTIssuer string
+	// TrustedGateways are the networks of proxies that are believed about their clients' certificates (x-forwarded-client-cert).
+	TrustedGateways []netip.Prefix
 	// TokenAudiences that are accepted in tokens.
 	TokenAudiences []string
 	// TrustedNodeAccounts (namespace/name) may ask for the certificates of workloads on their own node.

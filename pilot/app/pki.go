@@ -68,6 +68,9 @@ func (p *plane) newPKI(ctx context.Context) (*pki, error) {
 		}
 		callers = append(callers, ca.NewTokenReview(p.api.AuthenticationV1().TokenReviews(), cfg.ClusterID, cfg.TokenAudiences, offline))
 	}
+	if len(cfg.TrustedGateways) > 0 {
+		callers = append(callers, ca.ForwardedCertificate{Trusted: cfg.TrustedGateways, TrustDomains: trustDomains})
+	}
 	if cfg.JWKSFile == "" && p.api == nil {
 		log.Warn("tokens are refused: there are no keys to verify them with; set --jwksFile")
 	}

@@ -32,6 +32,7 @@ func variables(cfg *app.Config) []variable {
 		{"ISTIOD_CUSTOM_HOST", list(&cfg.ServerNames)},
 
 		{"CA_TRUSTED_NODE_ACCOUNTS", list(&cfg.TrustedNodeAccounts)},
+		{"TRUSTED_GATEWAY_CIDR", prefixes(&cfg.TrustedGateways)},
 		{"TOKEN_AUDIENCES", list(&cfg.TokenAudiences)},
 		{"ISTHMUS_OFFLINE_TOKENS", boolean(&cfg.OfflineTokens)},
 		{"DEFAULT_WORKLOAD_CERT_TTL", duration(&cfg.DefaultCertTTL)},

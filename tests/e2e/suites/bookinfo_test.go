@@ -13,8 +13,10 @@ import (
 	"github.com/isthmus-mesh/isthmus/tests/e2e/lab"
 )
 
-var _ = Describe("Bookinfo", Ordered, func() {
-	const ns = "e2e-bookinfo"
+var _ = Describe("Bookinfo", Ordered, func() { bookinfo("e2e-bookinfo") })
+
+// bookinfo are the specifications of Bookinfo in a namespace of its own.
+func bookinfo(ns string) {
 	deployments := []string{"productpage-v1", "details-v1", "ratings-v1", "reviews-v1", "reviews-v2", "reviews-v3"}
 	sample := func(paths ...string) string {
 		GinkgoHelper()
@@ -94,7 +96,7 @@ spec:
 			Eventually(ctx, func() string { return page(ctx).Text }).Should(And(ContainSubstring("Book Reviews"), Not(ContainSubstring("currently unavailable"))))
 		})
 	})
-})
+}
 
 // stars is which part of n answers of reviews has stars.
 func stars(ctx context.Context, ns string, n int) (float64, error) {

@@ -35,6 +35,11 @@ func installMesh(ctx SpecContext) {
 	})
 }
 
+// only leaves what has a word in it.
+func only(all []string, word string) []string {
+	return slices.DeleteFunc(all, func(s string) bool { return !strings.Contains(s, word) })
+}
+
 // except leaves out what has one of the words in it.
 func except(all []string, words ...string) []string {
 	return slices.DeleteFunc(all, func(s string) bool {

@@ -1,0 +1,117 @@
+//go:build e2e
+
+package suites
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/isthmus-mesh/isthmus/tests/e2e/lab"
+)
+
+// The other suites run with the default back end, nft.
+var _ = Describe("Redirection", Ordered, Serial, SpecPriority(-5), func() {
+	const old = "e2e-redirect"
+	BeforeAll(func(ctx SpecContext) {
+		DeferCleanup(func(ctx SpecContext) { redirectBy(ctx, "") })
+		mountBPF(ctx)
+		echoes(ctx, old, ambient())
+		enrolled(ctx, old, "app=echo")
+		enrolled(ctx, old, "app=client")
+	})
+	for _, backend := range []string{"sklookup", "iptables"} {
+		Context("by "+backend, Ordered, func() {
+			BeforeAll(func(ctx SpecContext) {
+				stop := load(ctx, old, "client", "http://echo/")
+				redirectBy(ctx, backend)
+				enrolled(ctx, old, "app=echo")
+				enrolled(ctx, old, "app=client")
+				stop()
+			})
+
+			It("is what pods get that start from now on", func(ctx SpecContext) {
+				for _, name := range []string{"echo-v1", "echo-v2", "client"} {
+					within(ctx, func(ctx context.Context) error { return cluster.Restart(ctx, lab.Deployment(old, name)) })
+				}
+				enrolled(ctx, old, "app=echo")
+				enrolled(ctx, old, "app=client")
+				Eventually(ctx, func() (map[string]string, error) { return backends(ctx, old, "app=echo", "app=client") }).
+					WithTimeout(patience).Should(And(HaveLen(3), HaveEach(HavePrefix(backend))))
+				answers(ctx, old, "client", "200", "http://echo/")
+				apply(ctx, old, fmt.Sprintf(`
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: deny}
+spec: {action: DENY, rules: [{from: [{source: {principals: [cluster.local/ns/%s/sa/client]}}]}]}
+`, old))
+				answers(ctx, old, "client", refused, "http://echo/")
+				stays(ctx, old, "client", refused, "http://echo/")
+			})
+
+			Context("with Bookinfo", Ordered, func() { bookinfo("e2e-bookinfo-" + backend) })
+		})
+	}
+})
+
+// redirectBy has the node agents use a back end; an empty one is the default.
+func redirectBy(ctx context.Context, backend string) {
+	GinkgoHelper()
+	within(ctx, func(ctx context.Context) error {
+		_, err := cluster.RunIstioctl(ctx, "upgrade", "-y", "--set", "profile=ambient", "--set", "hub="+cluster.Hub, "--set", "tag="+cluster.Tag,
+			"--set", "values.cni.ambient.redirectBackend="+backend)
+		return err
+	})
+	within(ctx, func(ctx context.Context) error {
+		return cluster.WaitRollout(ctx, lab.Istiod(), lab.CNI(), lab.Ztunnel())
+	})
+}
+
+// mountBPF gives the nodes a BPF file system, which every machine has that systemd has started, and a node of kind has not.
+func mountBPF(ctx context.Context) {
+	GinkgoHelper()
+	workers, err := cluster.Workers(ctx)
+	Expect(err).NotTo(HaveOccurred())
+	control, err := cluster.ControlPlaneNode(ctx)
+	Expect(err).NotTo(HaveOccurred())
+	for _, node := range append(workers, control) {
+		Expect(cluster.Docker(ctx, "exec", node, "sh", "-c", "mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf")).To(Succeed())
+	}
+}
+
+// backends are the names of the back ends of pods, by their names, as the node agents tell them.
+func backends(ctx context.Context, ns string, selectors ...string) (map[string]string, error) {
+	agents, err := cluster.Pods(ctx, lab.SystemNamespace, "k8s-app=istio-cni-node")
+	if err != nil {
+		return nil, err
+	}
+	all := map[string]string{}
+	for i := range agents {
+		text, err := cluster.Client.CoreV1().RESTClient().Get().Namespace(lab.SystemNamespace).Resource("pods").Name(agents[i].Name + ":8000").
+			SubResource("proxy").Suffix("status").DoRaw(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("ask node agent %s: %w", agents[i].Name, err)
+		}
+		var statuses []struct{ Pod, Redirection string }
+		if err := json.Unmarshal(text, &statuses); err != nil {
+			return nil, fmt.Errorf("answer of node agent %s: %w", agents[i].Name, err)
+		}
+		for _, s := range statuses {
+			all[s.Pod] = s.Redirection
+		}
+	}
+	out := map[string]string{}
+	for _, selector := range selectors {
+		pods, err := cluster.Pods(ctx, ns, selector)
+		if err != nil {
+			return nil, err
+		}
+		for i := range pods {
+			out[pods[i].Name] = all[ns+"/"+pods[i].Name]
+		}
+	}
+	return out, nil
+}
