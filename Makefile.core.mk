@@ -29,7 +29,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)
 
 # The commit whose version e2e upgrades; - is none, as in a clone without history.
 UPGRADE_FROM ?= $(shell git rev-parse -q --verify HEAD~1 || echo -)
-E2E_FLAGS = -artifacts $(OUT)/e2e -hub '$(HUB)' -tag '$(TAG)' $(if $(KIND_NODE_IMAGE),-image $(KIND_NODE_IMAGE)) $(if $(FAMILY),-family $(FAMILY)) $(if $(KEEP),-keep)
+E2E_FLAGS = -artifacts $(OUT)/e2e -hub '$(HUB)' -tag '$(TAG)' $(if $(KIND_NODE_IMAGE),-image $(KIND_NODE_IMAGE)) $(if $(FAMILY),-family $(FAMILY)) $(if $(CLUSTER),-name $(CLUSTER)) $(if $(KEEP),-keep)
 
 # Images: see docker/README.md. They are the same bytes for the same commit: everything in them bears its time.
 HUB ?= docker.io/isthmus
