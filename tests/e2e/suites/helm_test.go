@@ -61,6 +61,39 @@ var _ = Describe("Helm", Ordered, Serial, SpecPriority(-13), func() {
 		}
 	})
 
+	It("installs the node agents and the node proxies into namespaces of their own", func(ctx SpecContext) {
+		const agents, proxies, apps = "e2e-helm-cni", "e2e-helm-ztunnel", ns + "-apart"
+		removeMesh(ctx)
+		DeferCleanup(installMesh)
+		for _, name := range []string{agents, proxies} {
+			namespace(ctx, name, map[string]string{"pod-security.kubernetes.io/enforce": "privileged"})
+		}
+		in := map[string]string{"base": lab.SystemNamespace, "istiod": lab.SystemNamespace, "cni": agents, "ztunnel": proxies}
+		for _, r := range releases {
+			args := append([]string{"install", r[0], chart(r[1]), "-n", in[r[1]], "--create-namespace", "--wait", "--timeout", patience.String()}, values()...)
+			if r[1] == "istiod" {
+				args = append(args, "--set", "trustedZtunnelNamespace="+proxies, "--set", "taint.enabled=true", "--set", "taint.namespace="+agents)
+			}
+			helm(ctx, args...)
+		}
+		DeferCleanup(func(ctx SpecContext) {
+			for i := range releases {
+				r := releases[len(releases)-1-i]
+				helm(ctx, "uninstall", r[0], "-n", in[r[1]], "--wait", "--timeout", patience.String())
+			}
+			removeMesh(ctx)
+		})
+		namespace(ctx, apps, ambient())
+		deploy(ctx, apps, []string{"echo-v1", "client"}, echoManifest("v1", 1), clientManifest("client"))
+		enrolled(ctx, apps, "app=echo")
+		enrolled(ctx, apps, "app=client")
+		waypoint(ctx, apps, "waypoint", "")
+		within(ctx, func(ctx context.Context) error {
+			return cluster.Label(ctx, apps, map[string]string{"istio.io/use-waypoint": "waypoint"})
+		})
+		through(ctx, apps, "http://echo/")
+	})
+
 	It("installs the mesh", func(ctx SpecContext) {
 		removeMesh(ctx)
 		DeferCleanup(installMesh)
