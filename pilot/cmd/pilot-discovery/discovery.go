@@ -94,7 +94,7 @@ func register(f *pflag.FlagSet, cfg *app.Config) {
 }
 
 func (o *options) register(f *pflag.FlagSet) {
-	f.StringVar(&o.networks, "networksConfig", "", "not supported: name networks by the label topology.istio.io/network")
+	f.StringVar(&o.networks, "networksConfig", "", "not supported: networks are in the mesh configuration's ConfigMap, under meshNetworks")
 	f.StringSliceVar(&o.registries, "registries", []string{registryKubernetes}, "where objects come from: Kubernetes")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the API server; without it, as a pod does")
 	f.Float32Var(&o.qps, "kubernetesApiQPS", 0, "requests that are made to the API server per second (default 80)")
@@ -110,7 +110,7 @@ const registryKubernetes = "Kubernetes"
 // apply checks what is not a field of the configuration, and finds the API server.
 func (o *options) apply(cfg *app.Config) error {
 	if o.networks != "" {
-		return errors.New("--networksConfig is not supported: name networks by the label topology.istio.io/network")
+		return errors.New("--networksConfig is not supported: put the networks under meshNetworks in the mesh configuration's ConfigMap, or name them by the label topology.istio.io/network")
 	}
 	for _, r := range o.registries {
 		if r != registryKubernetes {

@@ -23,6 +23,8 @@ import (
 type Settings struct {
 	// Proto is the configuration as users know it.
 	Proto *meshapi.MeshConfig
+	// Networks say where endpoints are.
+	Networks Networks
 	// ServiceEntryVisibility is PUBLIC when empty.
 	ServiceEntryVisibility string
 }
@@ -97,7 +99,8 @@ func Default() Settings {
 func (s Settings) Mesh(clusterID, network, domain string) registry.Mesh {
 	m := registry.Mesh{Mesh: ambient.Mesh{
 		ClusterID:              clusterID,
-		Network:                network,
+		Network:                cmp.Or(s.Networks.Registries[clusterID], network),
+		Networks:               s.Networks.Blocks,
 		Domain:                 domain,
 		TrustDomain:            s.Proto.GetTrustDomain(),
 		TrustDomainAliases:     s.Proto.GetTrustDomainAliases(),

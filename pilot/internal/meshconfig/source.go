@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -49,14 +50,30 @@ func (s Source) Load(ctx context.Context) (Settings, error) {
 	if err != nil {
 		return Settings{}, err
 	}
-	return Parse(shared, own)
+	return parse(own.networks, shared.mesh, own.mesh)
 }
 
-func (s Source) own(ctx context.Context) ([]byte, error) {
+// content is what a place has.
+type content struct{ mesh, networks []byte }
+
+// parse puts the networks into the configuration.
+func parse(networks []byte, layers ...[]byte) (Settings, error) {
+	settings, err := Parse(layers...)
+	if err == nil {
+		settings.Networks, err = ParseNetworks(networks)
+	}
+	if err != nil {
+		return Settings{}, err
+	}
+	return settings, nil
+}
+
+func (s Source) own(ctx context.Context) (content, error) {
 	if s.File == "" {
 		return s.configMap(ctx, s.Name)
 	}
-	return readFile(s.File)
+	mesh, err := readFile(s.File)
+	return content{mesh: mesh}, err
 }
 
 func readFile(file string) ([]byte, error) {
@@ -67,19 +84,23 @@ func readFile(file string) ([]byte, error) {
 	return data, nil
 }
 
-func (s Source) configMap(ctx context.Context, name string) ([]byte, error) {
+func (s Source) configMap(ctx context.Context, name string) (content, error) {
 	if s.API == nil || name == "" {
-		return nil, nil
+		return content{}, nil
 	}
 	m, err := s.API.CoreV1().ConfigMaps(s.Namespace).Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		s.Log.Warn("there is no ConfigMap with a mesh configuration: the defaults are in force", "namespace", s.Namespace, "name", name)
-		return nil, nil
+		return content{}, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the mesh configuration from ConfigMap %s/%s: %w", s.Namespace, name, err)
+		return content{}, fmt.Errorf("read the mesh configuration from ConfigMap %s/%s: %w", s.Namespace, name, err)
 	}
-	return []byte(m.Data[meshKey]), nil
+	return contentOf(m), nil
+}
+
+func contentOf(m *corev1.ConfigMap) content {
+	return content{mesh: []byte(m.Data[meshKey]), networks: []byte(m.Data[networksKey])}
 }
 
 // follower puts together what comes from several places.
@@ -91,13 +112,14 @@ type follower struct {
 	mu     sync.Mutex // held while changed and problem are called: they are told things in order
 	layers [2]layer
 	last   string // guarded by mu: the problem that was reported last
+	unused string // guarded by mu: the networks that were reported last
 }
 
 // layer is what one place says.
 type layer struct {
 	known bool
-	text  []byte
-	err   error
+	content
+	err error
 }
 
 const (
@@ -126,7 +148,7 @@ func (s Source) Follow(ctx context.Context, changed func(Settings), problem func
 		runs = append(runs, func(ctx context.Context) error {
 			return watchFile(ctx, s.File, s.Log, func() {
 				text, err := readFile(s.File)
-				f.set(layerOwn, text, err)
+				f.set(layerOwn, content{mesh: text}, err)
 			})
 		})
 	}
@@ -153,36 +175,41 @@ func together(ctx context.Context, runs []func(context.Context) error) error {
 func (f *follower) configMap(place int, name string, m *corev1.ConfigMap) {
 	where := fmt.Sprintf("ConfigMap %s/%s", f.Namespace, name)
 	f.mu.Lock()
-	known, before := f.layers[place].known, f.layers[place].text
+	known, before := f.layers[place].known, f.layers[place].content
 	f.mu.Unlock()
 	switch {
-	case m == nil && known && len(before) > 0:
+	case m == nil && known && len(before.mesh) > 0:
 		f.set(place, before, fmt.Errorf("%s is gone: its last version stays in force", where))
 	case m == nil:
-		f.set(place, nil, nil)
+		f.set(place, content{}, nil)
 	case m.Data[meshKey] == "" && len(m.Data) > 0:
 		f.set(place, before, fmt.Errorf("%s has no key %q", where, meshKey))
 	default:
-		f.set(place, []byte(m.Data[meshKey]), nil)
+		f.set(place, contentOf(m), nil)
 	}
 }
 
 // set takes what a place says, and hands on the whole once all places have said something.
-func (f *follower) set(place int, text []byte, err error) {
+func (f *follower) set(place int, text content, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.layers[place] = layer{known: true, text: text, err: err}
+	f.layers[place] = layer{known: true, content: text, err: err}
 	var texts [][]byte
 	var wrong []error
 	for _, l := range f.layers {
 		if !l.known {
 			return
 		}
-		texts, wrong = append(texts, l.text), append(wrong, l.err)
+		texts, wrong = append(texts, l.mesh), append(wrong, l.err)
 	}
-	settings, err := Parse(texts...)
+	settings, err := parse(f.layers[layerOwn].networks, texts...)
 	problem := errors.Join(append(wrong, err)...)
 	if errors.Join(wrong...) == nil && err == nil {
+		if unused := strings.Join(settings.Networks.Unused, ", "); unused != f.unused {
+			if f.unused = unused; unused != "" {
+				f.Log.Warn("gateways of meshNetworks are not used: label Gateways with topology.istio.io/network", "networks", unused)
+			}
+		}
 		f.changed(settings)
 	}
 	said := ""

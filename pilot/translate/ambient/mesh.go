@@ -3,7 +3,9 @@
 package ambient
 
 import (
+	"cmp"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/isthmus-mesh/isthmus/pkg/api/workload"
@@ -48,6 +50,8 @@ type Mesh struct {
 	ClusterID string
 	// Network of the cluster; empty when there is only one.
 	Network string
+	// Networks are those of blocks of addresses, the longest prefix first, where the cluster as a whole has none.
+	Networks []NetworkBlock
 	// TrustDomain of identities, and the other names under which it is known.
 	TrustDomain        string
 	TrustDomainAliases []string
@@ -61,9 +65,15 @@ type Mesh struct {
 	DryRun bool
 }
 
+// NetworkBlock says in which network addresses are.
+type NetworkBlock struct {
+	Prefix  netip.Prefix
+	Network string
+}
+
 // Equal reports whether translating with either gives the same.
 func (m Mesh) Equal(o Mesh) bool {
-	same := strings.Join(m.TrustDomainAliases, ",") == strings.Join(o.TrustDomainAliases, ",")
+	same := strings.Join(m.TrustDomainAliases, ",") == strings.Join(o.TrustDomainAliases, ",") && slices.Equal(m.Networks, o.Networks)
 	m.TrustDomainAliases, o.TrustDomainAliases = nil, nil
 	return same && m.DryRun == o.DryRun && m.comparable() == o.comparable()
 }
@@ -80,12 +90,19 @@ func (m Mesh) wireTrustDomain() string {
 	return m.TrustDomain
 }
 
-// networkOf is the network in an object's labels, else the cluster's.
-func (m Mesh) networkOf(labels map[string]string) string {
-	if n := labels[labelNetwork]; n != "" {
+// networkOf is the network in an object's labels, else the cluster's, else that of the first of its addresses that is in one.
+func (m Mesh) networkOf(labels map[string]string, addresses ...netip.Addr) string {
+	if n := cmp.Or(labels[labelNetwork], m.Network); n != "" || len(m.Networks) == 0 {
 		return n
 	}
-	return m.Network
+	for _, a := range addresses {
+		for _, b := range m.Networks {
+			if b.Prefix.Contains(a.Unmap()) {
+				return b.Network
+			}
+		}
+	}
+	return ""
 }
 
 // Hostname of a Kubernetes Service.

@@ -89,7 +89,7 @@ func waypointAddress(mesh Mesh, gw *gatewayv1.Gateway, a gatewayv1.GatewayStatus
 	if err != nil {
 		return nil
 	}
-	out.Destination = &workload.GatewayAddress_Address{Address: &workload.NetworkAddress{Network: mesh.networkOf(gw.Labels), Address: ip.Unmap().AsSlice()}}
+	out.Destination = &workload.GatewayAddress_Address{Address: &workload.NetworkAddress{Network: mesh.networkOf(gw.Labels, ip), Address: ip.Unmap().AsSlice()}}
 	return out
 }
 

@@ -63,7 +63,7 @@ func PodWorkload(in Surroundings, pod *Pod) *Workload {
 		Name:              pod.Name,
 		Namespace:         pod.Namespace,
 		Addresses:         rawAddresses(pod.IPs),
-		Network:           in.Mesh.networkOf(pod.Labels),
+		Network:           in.Mesh.networkOf(pod.Labels, pod.IPs...),
 		TrustDomain:       in.Mesh.wireTrustDomain(),
 		ServiceAccount:    pod.Account,
 		Node:              pod.Node,
@@ -257,8 +257,9 @@ func endpointWorkload(mesh Mesh, e *networkingapi.WorkloadEntry, labels map[stri
 	}
 	name = cmp.Or(labels[labelWorkloadName], name)
 	canonical, revision := canonicalName(labels, name)
+	address, _ := netip.ParseAddr(e.GetAddress()) // it may be a hostname
 	w := &workload.Workload{
-		Network:           cmp.Or(e.GetNetwork(), mesh.networkOf(labels)),
+		Network:           cmp.Or(e.GetNetwork(), mesh.networkOf(labels, address)),
 		TrustDomain:       mesh.wireTrustDomain(),
 		ServiceAccount:    cmp.Or(e.GetServiceAccount(), "default"),
 		CanonicalName:     canonical,
