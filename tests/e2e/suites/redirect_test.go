@@ -14,18 +14,16 @@ import (
 )
 
 // The other suites run with the default back end, nft.
-var _ = Describe("Redirection", Ordered, Serial, SpecPriority(-5), func() {
-	const old = "e2e-redirect"
-	BeforeAll(func(ctx SpecContext) {
-		DeferCleanup(func(ctx SpecContext) { redirectBy(ctx, "") })
-		mountBPF(ctx)
-		echoes(ctx, old, ambient())
-		enrolled(ctx, old, "app=echo")
-		enrolled(ctx, old, "app=client")
-	})
+var _ = Describe("Redirection", Serial, SpecPriority(-5), func() {
 	for _, backend := range []string{"sklookup", "iptables"} {
 		Context("by "+backend, Ordered, func() {
+			old := "e2e-redirect-" + backend
 			BeforeAll(func(ctx SpecContext) {
+				DeferCleanup(func(ctx SpecContext) { redirectBy(ctx, "") })
+				mountBPF(ctx)
+				echoes(ctx, old, ambient())
+				enrolled(ctx, old, "app=echo")
+				enrolled(ctx, old, "app=client")
 				stop := load(ctx, old, "client", "http://echo/")
 				redirectBy(ctx, backend)
 				enrolled(ctx, old, "app=echo")

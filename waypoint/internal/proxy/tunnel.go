@@ -90,21 +90,20 @@ func (h *tunnelHandler) ServeCONNECT(ctx context.Context, request *hbone.Request
 	}
 	d.conn.ID = s.ids.Add(1)
 	d.conn.Authority = request.Authority
-	d.listener = s.current.Load().cfg.InternalListener(h.chain.Terminate.Cluster)
 	to, err := hbone.ParseAuthority(request.Authority)
 	if err != nil {
 		h.refuse(d, w, 400, "authority of CONNECT: "+err.Error())
 		return
 	}
 	d.conn.Destination = to.AddrPort()
-	if d.listener == "" {
-		h.refuse(d, w, 503, "no internal listener is behind "+h.chain.Terminate.Cluster)
-		return
-	}
 	var accepted *hbone.Stream
 	var conn netx.Stream
-	if !s.knows(ctx, d) {
-		h.refuse(d, w, 503, "no service or workload of this waypoint is at "+request.Authority)
+	if !s.knows(ctx, d, h.chain.Terminate.Cluster) {
+		reason := "no service or workload of this waypoint is at " + request.Authority
+		if d.listener == "" {
+			reason = "no internal listener is behind " + h.chain.Terminate.Cluster
+		}
+		h.refuse(d, w, 503, reason)
 		return
 	}
 	if l := d.chosen.cfg.Listeners[d.listener]; l != nil && l.NeedsSNI(&d.conn) {
@@ -152,17 +151,23 @@ func (h *tunnelHandler) ServeCONNECT(ctx context.Context, request *hbone.Request
 // patience is how long a destination that is not known may take to become so: others hear of a new binding earlier than we do.
 const patience = time.Second
 
-// knows waits until the configuration has a chain for the connection, and keeps it as the one that is chosen by.
-func (s *Server) knows(ctx context.Context, d *downstream) bool {
+// noService is the chain of a waypoint that serves nothing: a listener without one would be refused.
+const noService = "blackhole"
+
+// knows waits until the configuration has a chain for the connection in the listener behind a cluster, and keeps it as the one that is
+// chosen by.
+func (s *Server) knows(ctx context.Context, d *downstream, behind string) bool {
 	var timeout <-chan time.Time
 	for {
 		changed := s.changes()
 		d.chosen = s.current.Load()
-		if d.chosen.cfg.NeedsSniff(d.listener, &d.conn) {
-			return true
-		}
-		if _, ok := d.chosen.cfg.Chain(d.listener, &d.conn, d.sniffed); ok {
-			return true
+		if d.listener = d.chosen.cfg.InternalListener(behind); d.listener != "" {
+			if d.chosen.cfg.NeedsSniff(d.listener, &d.conn) {
+				return true
+			}
+			if chain, ok := d.chosen.cfg.Chain(d.listener, &d.conn, d.sniffed); ok && chain.Name != noService {
+				return true
+			}
 		}
 		if timeout == nil {
 			timer := time.NewTimer(patience)

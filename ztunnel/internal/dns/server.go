@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -47,6 +48,8 @@ type Server struct {
 	done    sync.WaitGroup
 	ctx     context.Context //nolint:containedctx // ends the exchanges under way when the server is closed
 	cancel  context.CancelFunc
+
+	forbidden sync.Once // it has been said that answers cannot be sent
 }
 
 // Start listens on the pod's loopback addresses, UDP and TCP. IPv6 is used when the pod has it. On return the sockets
@@ -111,9 +114,22 @@ func (s *Server) handler(protocol string) dns.HandlerFunc {
 			response.Truncate(int(udpSize(query)))
 		}
 		if err := w.WriteMsg(response); err != nil && s.ctx.Err() == nil {
-			s.config.Log.Debug("DNS answer not sent", "pod", s.pod.Namespace+"/"+s.pod.Name, "error", err)
+			s.unsent(err)
 		}
 	}
+}
+
+// unsent says that an answer was not sent: to who is gone is nothing special, but where the kernel does not allow it, no name is resolved.
+func (s *Server) unsent(err error) {
+	pod := s.pod.Namespace + "/" + s.pod.Name
+	if !errors.Is(err, os.ErrPermission) {
+		s.config.Log.Debug("DNS answer not sent", "pod", pod, "error", err)
+		return
+	}
+	s.forbidden.Do(func() {
+		s.config.Log.Warn("DNS answers cannot be sent: with redirection by sklookup they leave from port 53, for which this process needs the capability NET_BIND_SERVICE",
+			"pod", pod, "error", err)
+	})
 }
 
 // answer decides one query.
