@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/isthmus-mesh/isthmus/pilot/translate/ambient"
 	"github.com/isthmus-mesh/isthmus/pkg/spiffe"
 	"github.com/isthmus-mesh/isthmus/ztunnel/l4"
 )
@@ -25,6 +26,10 @@ type walk struct {
 	notes    []string
 	// l7 is whether a proxy that looks at requests was on the way.
 	l7 bool
+	// waypoint is whether a waypoint was on the way.
+	waypoint bool
+	// backends are the services that gateways send to.
+	backends []*ambient.Service
 }
 
 // path is one way that a connection or request may take.
@@ -204,6 +209,8 @@ func (w *walk) look(p *path) {
 	w.lookAtBinding(p)
 	w.lookAtRoutes(p)
 	w.lookAtPolicies()
+	w.lookAtAttachments()
+	w.lookPastWaypoint()
 	p.verdict.Cause = strings.TrimSpace(p.verdict.Cause)
 }
 

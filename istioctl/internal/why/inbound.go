@@ -111,6 +111,9 @@ func (w *walk) policyFact(h *Hop, local *l4.Workload, s authz.Step, conn authz.C
 	}
 	action := s.Policy.Action().String()
 	if s.Policy.DryRun() {
+		if s.Rule >= 0 {
+			w.dryRun(ref.Namespace, ref.Name, action, max(ruleIndex(ref.Field), 0))
+		}
 		action = "dry run of " + action
 	}
 	h.add("policy", action+" "+name+": "+says, ref)

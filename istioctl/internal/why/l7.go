@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/pilot/simulate"
 	"github.com/isthmus-mesh/isthmus/pkg/httpmsg"
 	"github.com/isthmus-mesh/isthmus/pkg/spiffe"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7"
@@ -88,10 +89,17 @@ func (s *station) serve(h *Hop, listener string, conn l7.Conn, host string) path
 	if !ok {
 		return h.end(s.noChain(listener, &conn))
 	}
+	if v := s.serverCredentials(chain); v != nil {
+		return h.end(*v)
+	}
+	if chain.TLS != nil {
+		conn.TLS = true
+		h.add("TLS", "ended here, for "+orNone(conn.SNI, conn.SNI == "")+" (server name)", nil)
+	}
 	steps := chain.Explain(&conn)
 	if details, ok := chain.Admit(&conn); !ok {
 		s.steps(h, steps)
-		return h.end(s.deniedByL7(steps, details, conn.Identity, 0))
+		return h.end(s.deniedConnection(chain, steps, details, &conn))
 	}
 	if chain.HTTP == nil {
 		s.steps(h, steps)
@@ -109,14 +117,25 @@ func (s *station) noChain(listener string, conn *l7.Conn) Verdict {
 	if l := s.proxy.Config.Listeners[listener]; l == nil {
 		v.Cause = fmt.Sprintf("%s has no listener for %s", s.name, conn.Destination)
 	}
+	if conn.Hello {
+		v.Cause += fmt.Sprintf(" by TLS for the name %s", orNone(fmt.Sprintf("%q", conn.SNI), conn.SNI == ""))
+		v.Remedy = "ask for a name that is served (--sni), or add it to the hosts"
+		v = s.classicMisses(v, conn.SNI, true)
+	}
 	if len(s.proxy.Refused) > 0 {
 		v.Cause += "; it refuses its configuration: " + strings.Join(s.proxy.Refused, "; ")
+	}
+	if len(v.Refs) > 0 {
+		return v
 	}
 	return s.aboutGateway(v)
 }
 
 func (s *station) aboutGateway(v Verdict) Verdict {
-	if s.proxy.Gateway == "" {
+	for _, gw := range s.classicGateways() {
+		v = v.about(s.w.m.World.Of(gw, "spec.servers"))
+	}
+	if s.proxy.Gateway == "" || s.w.m.objects[key("Gateway", s.proxy.Namespace, s.proxy.Gateway)] == nil {
 		return v
 	}
 	return v.about(s.w.m.World.Ref("Gateway", s.proxy.Namespace, s.proxy.Gateway, "spec.listeners"))
@@ -175,7 +194,7 @@ func (s *station) steps(h *Hop, steps []l7.Step) {
 		case step.Limit != nil:
 			s.limitFacts(h, step)
 		case step.Asks != "":
-			h.add("authorizer", "asked at "+step.Asks+"; taken to have said yes", nil)
+			s.askedFact(h, step.Asks)
 		case step.Denied != "":
 			h.add("token", "refused: "+step.Denied, nil)
 		default:
@@ -202,6 +221,9 @@ func (s *station) rbacFact(h *Hop, step l7.Step) {
 		h.add("policy", action+" "+v.By+" matches", nil)
 		return
 	}
+	if step.DryRun {
+		s.w.dryRun(ns, policy, v.Action, rule)
+	}
 	h.add("policy", fmt.Sprintf("%s %s/%s: rule %d matches", action, ns, policy, rule),
 		s.w.m.World.Ref("AuthorizationPolicy", ns, policy, fmt.Sprintf("spec.rules[%d]", rule)))
 }
@@ -226,6 +248,16 @@ func (s *station) decided(h *Hop, chain *l7.Chain, conn *l7.Conn, o *outcome) pa
 		v := s.replied(chain, o, conn)
 		h.Next = fmt.Sprintf("answers %d itself (%s)", d.Reply.Status, d.Reply.Details)
 		return h.end(v)
+	}
+	var asks []string
+	for _, step := range o.steps {
+		if step.Asks != "" {
+			asks = append(asks, step.Asks)
+		}
+	}
+	if v := s.silent(asks); v != nil {
+		h.Next = "answers 403 itself: the authorizer cannot be asked"
+		return h.end(*v)
 	}
 	s.weights(h, d)
 	return s.cluster(h, d.ClusterName, d.Cluster, d.Endpoints, conn)
@@ -255,6 +287,16 @@ func (s *station) tcp(h *Hop, chain *l7.Chain, conn *l7.Conn) path {
 		w.warn(w.portRef(), "name the port http-…, or set its appProtocol", "%s takes the port for TCP: it does not look at requests, and neither routes nor policies for HTTP have an effect", s.name)
 	}
 	h.add("protocol", "TCP: requests are not looked at", w.portRef())
+	var asks []string
+	for _, f := range chain.Asks(conn) {
+		s.askedFact(h, f.Cluster)
+		asks = append(asks, f.Cluster)
+	}
+	if v := s.silent(asks); v != nil {
+		v.Status = 0
+		return h.end(*v)
+	}
+	s.untaken()
 	type way struct {
 		d     l7.TCPDecision
 		count int
@@ -273,8 +315,16 @@ func (s *station) tcp(h *Hop, chain *l7.Chain, conn *l7.Conn) path {
 	for _, name := range order {
 		next := h.fork()
 		d := ways[name].d
+		rule := s.tcpRule([]string{name})
+		if rule != nil {
+			next.add("route", fmt.Sprintf("%s %s/%s, %s", rule.Kind, rule.Namespace, rule.Name, strings.TrimPrefix(strings.TrimSuffix(rule.Field, ".destination"), "spec.")), rule)
+		}
 		if d.Cluster == nil {
-			branches = append(branches, branch{ways[name].count, next.end(s.noCluster(name, nil))})
+			v := s.noCluster(name, nil)
+			if rule != nil {
+				v.Refs = append([]*Ref{rule}, v.Refs...)
+			}
+			branches = append(branches, branch{ways[name].count, next.end(v)})
 			continue
 		}
 		branches = append(branches, branch{ways[name].count, s.cluster(next, name, d.Cluster, d.Endpoints, conn)})
@@ -299,6 +349,13 @@ func (w *walk) portRef() *Ref {
 // cluster goes on to each of the endpoints.
 func (s *station) cluster(h *Hop, name string, c *l7.Cluster, endpoints *l7.Endpoints, conn *l7.Conn) path {
 	h.add("cluster", name, nil)
+	if s.proxy.Kind == simulate.Router {
+		if to := parseCluster(name); to.ok {
+			if svc := s.w.m.service(s.w.m.lookup(to.host, s.proxy.Namespace)); svc != nil && !slices.Contains(s.w.backends, svc) {
+				s.w.backends = append(s.w.backends, svc)
+			}
+		}
+	}
 	switch {
 	case c.Discovery == l7.DiscoveryOriginalDst && conn.Destination.IsValid():
 		h.add("endpoint", "the address that was asked for: "+conn.Destination.String(), nil)
@@ -315,7 +372,8 @@ func (s *station) cluster(h *Hop, name string, c *l7.Cluster, endpoints *l7.Endp
 		names = append(names[:6], fmt.Sprintf("and %d more", len(endpoints.List)-6))
 	}
 	h.add("endpoints", strings.Join(names, ", "), nil)
-	for i, e := range endpoints.List {
+	s.priorities(h, name, endpoints)
+	for i, e := range mayBe(endpoints) {
 		if i == draws {
 			s.w.notes = addOnce(s.w.notes, fmt.Sprintf("cluster %s has %d endpoints; the first %d were looked at", name, len(endpoints.List), draws))
 			break
@@ -324,6 +382,10 @@ func (s *station) cluster(h *Hop, name string, c *l7.Cluster, endpoints *l7.Endp
 			continue
 		}
 		next := h.fork()
+		if v := s.upstream(next, c, e); v != nil {
+			branches = append(branches, branch{int(e.Weight), next.end(*v)})
+			continue
+		}
 		branches = append(branches, branch{int(e.Weight), s.endpoint(next, e, conn)})
 	}
 	if len(branches) == 0 {

@@ -19,6 +19,7 @@ import (
 // ReadMesh reads the objects of a mesh that runs, without what nobody asks about.
 func ReadMesh(ctx context.Context, mesh *reach.Mesh, istioNamespace string) (*World, error) {
 	w := NewWorld()
+	w.secrets = liveSecrets(ctx, mesh)
 	for _, kind := range kube.Kinds() {
 		if kind.GVK.Group == "" && slices.Contains([]string{"Secret", "ConfigMap", "ServiceAccount"}, kind.GVK.Kind) || kind.GVK.Kind == "ReplicaSet" {
 			continue

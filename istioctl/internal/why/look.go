@@ -82,10 +82,18 @@ func (w *walk) lookAtRoutes(p *path) {
 			continue
 		}
 		ref := w.m.World.Of(r, "")
+		atParent := parentField(r, func(p gatewayv1.ParentReference) bool {
+			return string(p.Name) == s.Proto.Name && (p.Kind != nil && (*p.Kind == "Service" || *p.Kind == "ServiceEntry"))
+		})
 		if !w.l7 && !slices.ContainsFunc(p.verdict.Refs, func(have *Ref) bool { return have.Kind == "HTTPRoute" }) && p.verdict.Outcome != Broken {
 			w.warn(ref, "give the service a waypoint: istioctl waypoint apply, and the label istio.io/use-waypoint", "HTTPRoute %s/%s has no effect: the connection passes no waypoint", r.Namespace, r.Name)
 		}
 		if f := w.m.faults("HTTPRoute", r.Namespace, r.Name); len(f) > 0 {
+			if slices.ContainsFunc(f, func(c condition) bool { return c.Type == string(gatewayv1.RouteConditionAccepted) }) {
+				ref = w.m.World.Of(r, atParent)
+			} else if field := faultField(f); field != "" {
+				ref = w.m.World.Of(r, field)
+			}
 			w.warn(ref, "", "HTTPRoute %s/%s: %s", r.Namespace, r.Name, describe(f))
 		}
 	}
@@ -123,6 +131,9 @@ func (w *walk) lookAtVirtualService(vs *networkingv1.VirtualService, s *ambient.
 		switch {
 		case full == s.Proto.Hostname:
 			if f := w.m.faults("VirtualService", vs.Namespace, vs.Name); len(f) > 0 {
+				if field := faultField(f); field != "" {
+					ref = w.m.World.Of(vs, field)
+				}
 				w.warn(ref, "", "VirtualService %s/%s: %s", vs.Namespace, vs.Name, describe(f))
 			}
 			if !w.l7 && w.from.workload != nil && s.Binding.Waypoint == "" {
@@ -159,7 +170,11 @@ func (w *walk) lookAtPolicies() {
 			w.warn(w.m.World.Of(ap, "spec.targetRefs"), "give the service a waypoint: istioctl waypoint apply, and the label istio.io/use-waypoint",
 				"AuthorizationPolicy %s/%s is not enforced: it is for a waypoint, and the connection passes none", ap.Namespace, ap.Name)
 		case t != nil && t.Proto == nil && !targeted(ap) && w.concerns(ap, s):
-			w.warn(w.m.World.Of(ap, "spec.action"), "", "AuthorizationPolicy %s/%s is not enforced: %s", ap.Namespace, ap.Name, t.Status.Message)
+			field, text := "spec.action", t.Status.Message
+			if ap.Annotations["istio.io/dry-run"] == "true" {
+				field, text = "metadata.annotations[istio.io/dry-run]", "it is a dry run; "+text
+			}
+			w.warn(w.m.World.Of(ap, field), "", "AuthorizationPolicy %s/%s is not enforced: %s", ap.Namespace, ap.Name, text)
 		}
 	}
 }

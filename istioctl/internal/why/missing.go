@@ -85,8 +85,32 @@ func (w *walk) empty(s *ambient.Service, subset *networkingapi.Subset, subsetNam
 				port, s.Key(), s.Ports[i].TargetName).about(w.m.serviceRef(s, w.portField(s, i)+".targetPort"), w.m.World.Of(pods[0], "spec.containers"))
 		}
 	}
-	return broken("istioctl ztunnel-config workload shows what proxies know of the pods", "service %s has %d pods, but none may be used", s.Key(), len(pods)).
+	if v := w.onlyLocal(s, pods); v != nil {
+		return *v
+	}
+	v := broken("istioctl ztunnel-config workload shows what proxies know of the pods", "service %s has %d pods, but none may be used", s.Key(), len(pods)).
 		about(w.m.serviceRef(s, ""))
+	v.unexplained = true
+	return v
+}
+
+// onlyLocal explains a service whose pods are on other nodes than the client, where it may use those of its own only.
+func (w *walk) onlyLocal(s *ambient.Service, pods []*corev1.Pod) *Verdict {
+	svc := object[*corev1.Service](w.m, "Service", s.Proto.Namespace, s.Proto.Name)
+	if svc == nil || svc.Spec.InternalTrafficPolicy == nil || *svc.Spec.InternalTrafficPolicy != corev1.ServiceInternalTrafficPolicyLocal || w.from.workload == nil {
+		return nil
+	}
+	var nodes []string
+	for _, p := range pods {
+		if p.Spec.NodeName == w.from.workload.Node {
+			return nil
+		}
+		nodes = addOnce(nodes, p.Spec.NodeName)
+	}
+	v := broken("set internalTrafficPolicy to Cluster, or run a pod of the service on every node (DaemonSet)",
+		"service %s has internalTrafficPolicy: Local, and no pod on the client's node %s; its pods are on %s", s.Key(), orNone(w.from.workload.Node, w.from.workload.Node == ""), strings.Join(nodes, ", ")).
+		about(w.m.serviceRef(s, "spec.internalTrafficPolicy"))
+	return &v
 }
 
 // selectsNothing explains a selector that no pod matches, by the pods that match it best.

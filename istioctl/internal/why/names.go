@@ -101,7 +101,7 @@ func (m *Model) source(text, namespace string) (*source, error) {
 }
 
 func (m *Model) gatewaySource(name, ns string) (*source, error) {
-	if m.objects[key("Gateway", ns, name)] == nil {
+	if m.objects[key("Gateway", ns, name)] == nil && m.classic(ns, name) == nil {
 		return nil, &unknown{fmt.Sprintf("there is no Gateway %s in namespace %s", name, ns)}
 	}
 	return &source{title: "a client of gateway " + ns + "/" + name, gateway: ns + "/" + name, address: outsideAddress(), namespace: ns}, nil
@@ -239,7 +239,7 @@ func (m *Model) destination(text string, from *source) (*destination, error) {
 	d := &destination{host: name, port: port}
 	if gw, ok := strings.CutPrefix(name, "gateway/"); ok {
 		n, ns := qualified(gw, from.namespace)
-		if m.objects[key("Gateway", ns, n)] == nil {
+		if m.objects[key("Gateway", ns, n)] == nil && m.classic(ns, n) == nil {
 			return nil, &unknown{fmt.Sprintf("there is no Gateway %s in namespace %s", n, ns)}
 		}
 		d.gateway, d.title = ns+"/"+n, "gateway "+ns+"/"+n

@@ -14,6 +14,9 @@ func (w *walk) plaintext() path {
 	if p := w.from.pod; p != nil {
 		text, ref, _ := w.m.enrolment(p)
 		h.add("enrolled", text, ref)
+		if p.Annotations["sidecar.istio.io/status"] != "" {
+			w.notes = addOnce(w.notes, fmt.Sprintf("pod %s/%s has a sidecar, which this mesh does not configure: what the sidecar does itself is not worked out, and its connections are taken to be plain TCP", p.Namespace, p.Name))
+		}
 	} else {
 		h.add("enrolled", "no: the client is nobody the mesh knows", nil)
 	}

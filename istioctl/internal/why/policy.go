@@ -101,7 +101,7 @@ func (w *walk) noneAllows(steps []authz.Step, conn authz.Conn) Verdict {
 		if ap == nil {
 			continue
 		}
-		text, field := w.whyNot(ap)
+		text, field := w.whyNot(ap, conn.Destination.Port())
 		why = append(why, ns+"/"+name+": "+text)
 		v = v.about(w.m.World.Of(ap, field))
 		if len(w.m.Mesh.UnsentRules(ap)) > 0 {
@@ -113,7 +113,7 @@ func (w *walk) noneAllows(steps []authz.Step, conn authz.Conn) Verdict {
 }
 
 // whyNot says what an ALLOW policy would need at ztunnel.
-func (w *walk) whyNot(ap *securityv1.AuthorizationPolicy) (text, field string) {
+func (w *walk) whyNot(ap *securityv1.AuthorizationPolicy, port uint16) (text, field string) {
 	if len(ap.Spec.GetRules()) == 0 {
 		return "it has no rules, so it allows nothing", "spec"
 	}
@@ -125,7 +125,7 @@ func (w *walk) whyNot(ap *securityv1.AuthorizationPolicy) (text, field string) {
 			field = first(field, fmt.Sprintf("spec.rules[%d]", i))
 			continue
 		}
-		out = append(out, fmt.Sprintf("rule %d takes only %s", i, ruleText(r)))
+		out = append(out, fmt.Sprintf("rule %d takes only %s%s", i, ruleText(r), portsText(r, port, "the pod's")))
 		field = first(field, fmt.Sprintf("spec.rules[%d]", i))
 	}
 	return strings.Join(out, ", "), field
@@ -188,6 +188,16 @@ func fieldsText(m proto.Message) string {
 		out = append(out, name+" "+strings.Join(texts, ","))
 	}
 	return strings.Join(out, " ")
+}
+
+// dryRun tells of a rule that would decide if its policy were in force.
+func (w *walk) dryRun(ns, name, action string, rule int) {
+	ap := w.m.authorizationPolicy(ns, name)
+	if ap == nil {
+		return
+	}
+	w.warn(w.m.World.Of(ap, "metadata.annotations[istio.io/dry-run]"), "take the annotation istio.io/dry-run away when the policy is to be in force",
+		"AuthorizationPolicy %s/%s is a dry run: rule %d (%s) matches, and nothing is done about it but metrics and logs", ns, name, rule, action)
 }
 
 // l7Policy reads the name that a rule has at a waypoint or gateway.

@@ -1,6 +1,7 @@
 package why
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -138,8 +139,8 @@ func (s *station) deniedByL7(steps []l7.Step, details, client string, status int
 		if r.By != "" {
 			ns, name, rule, ok := l7Policy(r.By)
 			if !ok {
-				v.Cause = fmt.Sprintf("%s refuses it: a CUSTOM policy matches (%s) whose provider cannot be asked", s.name, r.By)
-				v.Remedy = "see the condition WaypointAccepted of the policy"
+				v = s.cannotAsk(r.By)
+				v.Status = status
 				return v
 			}
 			text := ""
@@ -155,7 +156,7 @@ func (s *station) deniedByL7(steps []l7.Step, details, client string, status int
 			ns, policy, _ := strings.Cut(name, "/")
 			text, field := "", "spec"
 			if ap := w.m.authorizationPolicy(ns, policy); ap != nil {
-				text, field = rulesText(ap)
+				text, field = rulesText(ap, w.portAsked())
 			}
 			why = append(why, name+": "+text)
 			v = v.about(w.m.World.Ref("AuthorizationPolicy", ns, policy, field))
@@ -168,6 +169,7 @@ func (s *station) deniedByL7(steps []l7.Step, details, client string, status int
 				says, remedy = "the token of the request does not give the principal or the claims that they ask for", "send a token that has them, of an issuer that a RequestAuthentication names"
 			}
 			v.Cause, v.Remedy = v.Cause+"; "+says, remedy
+			v = s.tokensElsewhere(v)
 		}
 		return v
 	}
@@ -187,19 +189,19 @@ func (s *station) needsToken(r *Ref) bool {
 	ap := s.w.m.authorizationPolicy(r.Namespace, r.Name)
 	text := ""
 	if ap != nil {
-		text, _ = rulesText(ap)
+		text, _ = rulesText(ap, s.w.portAsked())
 	}
 	return strings.Contains(text, "requestPrincipals") || strings.Contains(text, "request.auth")
 }
 
 // rulesText says what an ALLOW policy takes.
-func rulesText(ap *securityv1.AuthorizationPolicy) (text, field string) {
+func rulesText(ap *securityv1.AuthorizationPolicy, port uint16) (text, field string) {
 	if len(ap.Spec.GetRules()) == 0 {
 		return "it has no rules, so it allows nothing", "spec"
 	}
 	var out []string
 	for i, r := range ap.Spec.GetRules() {
-		out = append(out, fmt.Sprintf("rule %d takes only %s", i, ruleText(r)))
+		out = append(out, fmt.Sprintf("rule %d takes only %s%s", i, ruleText(r), portsText(r, port, "the service's")))
 	}
 	return strings.Join(out, ", "), "spec.rules[0]"
 }
@@ -214,20 +216,7 @@ func (s *station) tokenRefused(o *outcome, _ *l7.Conn) Verdict {
 	}
 	v := denied("send a token that the RequestAuthentication takes: of its issuer, signed with its keys, not expired", "%s does not accept the token: %s", s.name, says)
 	w := s.w
-	t := policy.Target{RootNamespace: w.m.Mesh.Settings().RootNamespace, Namespace: s.proxy.Namespace, Gateway: s.proxy.Gateway, Labels: s.proxy.Labels}
-	if s.proxy.Kind == simulate.Waypoint {
-		t.Proxy = policy.Waypoint
-		if svc := w.m.service(w.to.service); svc != nil {
-			kind := policy.KindService
-			if svc.Entry != "" {
-				kind = policy.KindServiceEntry
-			}
-			t.Services = []policy.ServiceRef{{Kind: kind, Namespace: svc.Proto.Namespace, Name: svc.Proto.Name}}
-		}
-	} else {
-		t.Proxy = policy.Gateway
-	}
-	for _, ra := range policy.AttachedRequestAuthentications(t, all[*securityv1.RequestAuthentication](w.m, "RequestAuthentication")) {
+	for _, ra := range policy.AttachedRequestAuthentications(s.target(), all[*securityv1.RequestAuthentication](w.m, kindTokens)) {
 		var issuers []string
 		for i, rule := range ra.Spec.GetJwtRules() {
 			issuers = append(issuers, rule.GetIssuer())
@@ -253,7 +242,7 @@ func (s *station) noRoute(chain *l7.Chain, o *outcome) Verdict {
 				v = v.about(w.m.World.Of(r, "spec.hostnames"))
 			}
 		}
-		return s.orGateway(v)
+		return s.orGateway(s.classicMisses(v, o.req.Head.Authority, false))
 	}
 	v := broken("add a rule that matches, or a last one that matches everything", "no rule of the routes at %s matches %s %s (404)", s.name, o.req.Head.Method, o.req.Head.Path)
 	var why []string
@@ -272,6 +261,8 @@ func (s *station) noRoute(chain *l7.Chain, o *outcome) Verdict {
 	}
 	if len(why) > 0 {
 		v.Cause += ": " + strings.Join(why, "; ")
+	} else {
+		v = s.classicMisses(v, o.req.Head.Authority, false)
 	}
 	return s.orGateway(v)
 }
@@ -285,7 +276,11 @@ func (s *station) orGateway(v Verdict) Verdict {
 		}
 		if f := w.m.faults("HTTPRoute", r.Namespace, r.Name); len(f) > 0 {
 			v.Cause += fmt.Sprintf("; HTTPRoute %s/%s: %s", r.Namespace, r.Name, describe(f))
-			v = v.about(w.m.World.Of(r, "spec"))
+			v = v.about(w.m.World.Of(r, cmp.Or(parentField(r, func(p gatewayv1.ParentReference) bool { return string(p.Name) == s.proxy.Gateway }), "spec")))
+			if slices.ContainsFunc(f, func(c condition) bool { return c.Reason == string(gatewayv1.RouteReasonNotAllowedByListeners) }) {
+				v.Remedy = "let the Gateway's listener take routes of namespace " + r.Namespace + " (allowedRoutes.namespaces)"
+				v = v.about(w.m.World.Ref("Gateway", s.proxy.Namespace, s.proxy.Gateway, "spec.listeners[0]"))
+			}
 		}
 	}
 	if len(v.Refs) == 0 {
@@ -327,7 +322,9 @@ func (s *station) direct(o *outcome) Verdict {
 			about(w.m.World.Ref(at.Kind, at.Namespace, at.Name, field))
 	case len(faults) > 0:
 		v := broken(remedyOf(faults), "%s cannot do what %s says: %s", s.name, name, describe(faults)).about(w.routeRef(rt, ""))
-		if ref := w.backendRef(at); ref != nil {
+		if field := faultField(faults); at.Kind == "VirtualService" && field != "" {
+			v.Refs = []*Ref{w.m.World.Ref(at.Kind, at.Namespace, at.Name, field)}
+		} else if ref := w.backendRef(at); ref != nil {
 			v.Refs = []*Ref{ref}
 		}
 		return v
@@ -460,6 +457,9 @@ func (s *station) emptyCluster(name string) Verdict {
 	before := w.to
 	w.to = &destination{service: w.m.lookup(c.host, s.proxy.Namespace), port: uint16(c.port)}
 	v := w.empty(svc, subset, c.subset)
+	if d := s.distributed(c); d != nil && v.unexplained {
+		v = *d
+	}
 	w.to = before
 	v.Status = 503
 	return v

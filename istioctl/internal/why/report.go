@@ -16,6 +16,8 @@ type Question struct {
 	Path   string `json:"path,omitempty"`
 	// Headers are name: value; Host or :authority is whom the request is for.
 	Headers []string `json:"headers,omitempty"`
+	// SNI is the name that a client of TLS asks for.
+	SNI string `json:"sni,omitempty"`
 	// Identity stands for that of the source: spiffe://…, or namespace/account.
 	Identity string `json:"identity,omitempty"`
 	// Namespace of names that have none.
@@ -100,6 +102,9 @@ type Verdict struct {
 	Status int `json:"status,omitempty"`
 	// Reached are the addresses at which it ends; for comparisons.
 	Reached []string `json:"reached,omitempty"`
+
+	// unexplained is a cause that says no more than that it is so.
+	unexplained bool
 }
 
 // ProxyState is how far a running proxy has come.

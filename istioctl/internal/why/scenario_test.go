@@ -50,6 +50,8 @@ func scenario(t *testing.T, file string) {
 			if len(words) > 2 {
 				q.Method, q.Path = words[2], words[3]
 			}
+		case "sni":
+			q.SNI = value
 		case "header":
 			q.Headers = append(q.Headers, value)
 		case "outcome":

@@ -34,7 +34,10 @@ func (w *walk) toWaypoint(h *Hop, r l4.Route) path {
 func (w *walk) atWaypoint(p simulate.Proxy, self *l4.Workload, conn l7.Conn) path {
 	h := &Hop{Title: "waypoint " + p.Namespace + "/" + p.Gateway + where(self), proxy: passed{gateway: p.Namespace + "/" + p.Gateway}}
 	s := &station{w: w, proxy: w.m.Proxy(p), self: self, name: "waypoint " + p.Namespace + "/" + p.Gateway}
-	w.l7 = true
+	w.l7, w.waypoint = true, true
+	if w.q.SNI != "" {
+		conn.Hello, conn.SNI = true, w.q.SNI
+	}
 	h.add("client", conn.Identity+", proven by mutual TLS", nil)
 	cfg := s.proxy.Config
 	for _, name := range slices.Sorted(maps.Keys(cfg.Listeners)) {
@@ -116,6 +119,9 @@ func (w *walk) gatewayOf(local *l4.Workload) *simulate.Proxy {
 func (w *walk) throughGateway() (path, error) {
 	ns, name, _ := strings.Cut(w.from.gateway, "/")
 	gw := object[*gatewayv1.Gateway](w.m, "Gateway", ns, name)
+	if gw == nil {
+		return w.throughClassic(w.m.classic(ns, name))
+	}
 	h := &Hop{Title: w.from.title}
 	pods := w.m.podsOfGateway(ns, name)
 	if p := best(pods); p != nil {
@@ -193,6 +199,21 @@ func (w *walk) podPort(ns, name string, port uint16) uint16 {
 	return port
 }
 
+// greet is what a client says before anything else where the listener looks for it: the name by which it asks for TLS.
+func (s *station) greet(l *l7.Listener, conn *l7.Conn) {
+	w := s.w
+	if l.ProxyProtocol {
+		w.notes = addOnce(w.notes, s.name+" takes only connections that begin with the PROXY protocol (gatewayTopology.proxyProtocol): it is taken to be sent, by the load balancer before it")
+	}
+	if !l.InspectTLS {
+		return
+	}
+	conn.Hello, conn.SNI = true, w.q.SNI
+	if conn.SNI == "" {
+		conn.SNI, _, _ = splitPort(w.request(w.host()).Authority)
+	}
+}
+
 // atGateway asks a gateway about a request of a client outside.
 func (w *walk) atGateway(p simulate.Proxy, self *l4.Workload, port uint16) path {
 	name := strings.TrimSuffix("gateway "+p.Namespace+"/"+p.Gateway, "/")
@@ -201,11 +222,16 @@ func (w *walk) atGateway(p simulate.Proxy, self *l4.Workload, port uint16) path 
 		h.proxy.gateway = p.Namespace + "/" + p.Gateway
 	}
 	s := &station{w: w, proxy: w.m.Proxy(p), self: self, name: name}
+	if classic := s.classicGateways(); len(classic) > 0 {
+		s.name = "gateway " + classic[0].Namespace + "/" + classic[0].Name
+		h.Title = s.name + where(self)
+	}
 	w.l7 = true
 	conn := l7.Conn{Source: netip.AddrPortFrom(w.from.address, 40000), Destination: netip.AddrPortFrom(s.address(), port)}
 	cfg := s.proxy.Config
 	for _, name := range slices.Sorted(maps.Keys(cfg.Listeners)) {
-		if slices.ContainsFunc(cfg.Listeners[name].Addresses, func(a l7.ListenAddress) bool { return a.Port() == port }) {
+		if l := cfg.Listeners[name]; slices.ContainsFunc(l.Addresses, func(a l7.ListenAddress) bool { return a.Port() == port }) {
+			s.greet(l, &conn)
 			return s.serve(h, name, conn, w.host())
 		}
 	}

@@ -26,6 +26,9 @@ type World struct {
 	// Notes say what is to be known about all of it: objects that cannot be read, and what was assumed.
 	Notes []string
 
+	// secrets reads credentials of a mesh that runs; nil are those among the objects.
+	secrets secretReader
+
 	places map[string]place
 	files  map[string]*lines.File
 	// from has, for an object that was made for another, that one's key.

@@ -21,6 +21,7 @@ type flags struct {
 	files    []string
 	headers  []string
 	identity string
+	sni      string
 	keys     []string
 	probe    bool
 	timeout  time.Duration
@@ -64,6 +65,7 @@ func New(g *cli.Globals) *cobra.Command {
 	f.output.Add(cmd.Flags(), cli.Text)
 	cmd.Flags().StringSliceVarP(&f.files, "filename", "f", nil, "file or directory of manifests to look at instead of a mesh, - for the standard input; may be repeated")
 	cmd.Flags().StringArrayVarP(&f.headers, "header", "H", nil, "header of the request, as 'name: value'; may be repeated")
+	cmd.Flags().StringVar(&f.sni, "sni", "", "name that a client of TLS asks for; that of the request if empty")
 	cmd.Flags().StringVar(&f.identity, "identity", "", "identity of the client instead of its own: spiffe://TRUSTDOMAIN/ns/NAMESPACE/sa/ACCOUNT, or NAMESPACE/ACCOUNT")
 	cmd.Flags().StringArrayVar(&f.keys, "jwks", nil, "keys of a token's issuer, as URI=FILE, for what a RequestAuthentication fetches; may be repeated")
 	cmd.Flags().BoolVar(&f.probe, "probe", false, "send the real thing too, and compare")
@@ -80,7 +82,7 @@ func failed(err error) error {
 }
 
 func (f *flags) question(args []string) why.Question {
-	q := why.Question{From: args[0], To: args[1], Headers: f.headers, Identity: f.identity, Namespace: f.g.Namespace}
+	q := why.Question{From: args[0], To: args[1], Headers: f.headers, SNI: f.sni, Identity: f.identity, Namespace: f.g.Namespace}
 	if len(args) > 2 {
 		q.Method = strings.ToUpper(args[2])
 	}
