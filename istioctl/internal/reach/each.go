@@ -29,6 +29,27 @@ func (m *Mesh) Each(ctx context.Context, kind kube.Kind, namespace string, take 
 	return nil
 }
 
+// EachRaw is Each with objects as they are kept, for those who look at fields and not at what they mean.
+func (m *Mesh) EachRaw(ctx context.Context, kind kube.Kind, namespace string, take func(map[string]any)) error {
+	defer m.begin("list %s", kind.Resource)()
+	var broken error
+	err := m.place.each(ctx, kind, namespace, func(raw []byte) {
+		var object map[string]any
+		if err := json.Unmarshal(raw, &object); err != nil {
+			broken = err
+			return
+		}
+		take(object)
+	})
+	if err == nil {
+		err = broken
+	}
+	if err != nil {
+		return fmt.Errorf("list %s: %w", kind.Resource, late(ctx, err))
+	}
+	return nil
+}
+
 // Served returns the resources of the versions of a group; none where nothing is served.
 func (m *Mesh) Served(ctx context.Context, group string) (map[string][]string, error) {
 	place, ok := m.place.(*cluster)

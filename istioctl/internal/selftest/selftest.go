@@ -70,6 +70,11 @@ func Before() []Check {
 	}
 }
 
+// Since are the checks of what there is against what has changed since a version of Istio, by its minor.
+func Since(minor int) []Check {
+	return []Check{{"changes", func(ctx context.Context, s *Subject) []Result { return changes(ctx, s, minor) }}}
+}
+
 // Data are the checks of what runs beside the control plane.
 func Data() []Check { return []Check{{"network policies", networkPolicies}, {"enrolment", enrolment}} }
 

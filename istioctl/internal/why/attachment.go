@@ -145,7 +145,7 @@ func (w *walk) lookPast(s *ambient.Service, b ambient.Binding) {
 	}
 	t.Services = []policy.ServiceRef{{Kind: kind, Namespace: s.Proto.Namespace, Name: s.Proto.Name}}
 	for _, ap := range policy.Attached(t, all[*securityv1.AuthorizationPolicy](w.m, kindPolicy)) {
-		w.warn(w.m.World.Of(ap, ""), remedy, "AuthorizationPolicy %s/%s is not enforced: it is for waypoint %s, and gateways go past it to the pods (%s)", ap.Namespace, ap.Name, b.Waypoint, label)
+		w.warn(w.m.World.Of(ap, "spec.targetRefs"), remedy, "AuthorizationPolicy %s/%s is not enforced: it is for waypoint %s, and gateways go past it to the pods (%s)", ap.Namespace, ap.Name, b.Waypoint, label)
 	}
 	for _, r := range w.m.httpRoutes() {
 		if parentIs(r, s) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/istioctl/internal/cli"
 	"github.com/isthmus-mesh/isthmus/istioctl/internal/selftest"
+	"github.com/isthmus-mesh/isthmus/istioctl/internal/upgrade"
 	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
 )
 
@@ -110,11 +111,14 @@ func NewPrecheck(g *cli.Globals, build telemetry.Build) *cobra.Command {
 	var skip, all bool
 	cmd := &cobra.Command{
 		Use: "precheck", Short: "Look whether the mesh can be installed or upgraded safely", Args: cobra.NoArgs,
-		Example: "  istioctl x precheck\n  istioctl x precheck --from-version 1.30",
+		Long: "Look whether the mesh can be installed or upgraded safely. With --from-version, also what of the objects in the cluster has another\n" +
+			"meaning or another default than in that version of Istio: what Istio itself has changed since, and what this mesh does otherwise\n" +
+			"(docs/differences.md).",
+		Example: "  istioctl x precheck\n  istioctl x precheck --from-version 1.30\n  istioctl x precheck --from-version 1.24 --skip-controlplane -o json",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return f.precheck(cmd, skip, from) },
 	}
 	f.add(cmd)
-	cmd.Flags().StringVarP(&from, "from-version", "f", "", "version that is upgraded from")
+	cmd.Flags().StringVarP(&from, "from-version", "f", "", "version of Istio that is upgraded from, such as 1.24: tell what of the objects in the cluster has changed since")
 	cmd.Flags().BoolVar(&skip, "skip-controlplane", false, "do not look at what an installation needs, only at what runs")
 	// All namespaces are looked at anyhow.
 	cmd.Flags().BoolVarP(&all, "all-namespaces", "A", false, "look at all namespaces, as is done without it too")
@@ -125,6 +129,13 @@ func (f *flags) precheck(cmd *cobra.Command, skip bool, from string) error {
 	checks := selftest.Before()
 	if skip {
 		checks = selftest.Data()
+	}
+	if from != "" && from != f.build.Version {
+		minor, err := upgrade.ParseVersion(from)
+		if err != nil {
+			return fmt.Errorf("--from-version: %w", err)
+		}
+		checks = append(checks, selftest.Since(minor)...)
 	}
 	found, err := f.run(cmd, checks, func(selftest.Result) {})
 	if err != nil {
@@ -144,9 +155,6 @@ func (f *flags) precheck(cmd *cobra.Command, skip bool, from string) error {
 		}
 		if broken+warnings == 0 {
 			fmt.Fprintf(out, "✔ No issues found when checking the cluster. Istio is safe to install or upgrade!\n")
-		}
-		if from != "" {
-			fmt.Fprintf(out, "What changed since %s is in the release notes, and what differs from Istio in docs/differences.md.\n", from)
 		}
 	}
 	if broken > 0 {
