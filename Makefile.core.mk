@@ -81,8 +81,20 @@ test: deps envoy build ## run all tests that need no cluster, with the race dete
 fuzz: ## run every fuzz target for FUZZTIME (5s each)
 	tools/fuzz.sh $(or $(FUZZTIME),5s) $(MODULES)
 
+# The machines of people who type istioctl.
+CLIENTS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
+
+.PHONY: istioctl-all
+istioctl-all: ## istioctl for CLIENTS, in out/istioctl
+	for p in $(CLIENTS); do GOOS=$${p%/*} GOARCH=$${p#*/} go build -trimpath -ldflags '$(LDFLAGS)' \
+		-o $(OUT)/istioctl/istioctl-$${p%/*}-$${p#*/}$$([ $${p%/*} = windows ] && echo .exe) ./istioctl/cmd/istioctl; done
+
+.PHONY: istioctl-check
+istioctl-check: ## fail when istioctl does not compile for another system; the architecture matters to our code nowhere
+	for os in darwin windows; do echo "compile istioctl for $$os"; GOOS=$$os GOARCH=arm64 go build ./istioctl/...; done
+
 .PHONY: lint
-lint: gen-check tidy-check ## check generated code, module files, vet and the linters
+lint: gen-check tidy-check istioctl-check ## check generated code, module files, vet and the linters
 	@mkdir -p $(BIN)
 	cd tools/lint && GOWORK=off go build -o $(BIN)/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 	for m in $(MODULES); do echo "lint $$m"; (cd $$m && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yml ./...); done

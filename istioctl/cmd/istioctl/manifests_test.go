@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"net/http"
 	"os"
 	"path"
@@ -111,12 +110,4 @@ func selected(o map[string]any, selector string) bool {
 		}
 	}
 	return true
-}
-
-// jsonHandler answers every request with a document.
-func jsonHandler(v any) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(v)
-	})
 }

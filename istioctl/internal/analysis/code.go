@@ -78,6 +78,7 @@ const (
 	UnknownLabelValue         Code = "ISM0021"
 	MisplacedLabel            Code = "ISM0022"
 	TokensNotVerified         Code = "ISM0023"
+	KindNotServed             Code = "ISM0024"
 )
 
 // Entry is what is known of a code.
@@ -185,5 +186,6 @@ func ownCodes() []Entry {
 		{UnknownLabelValue, "UnknownLabelValue", Warning, "Label %s: %q is none of %s, and has no effect."},
 		{MisplacedLabel, "MisplacedLabel", Warning, "Label %s has no effect on a %s: put it on %s."},
 		{TokensNotVerified, "TokensNotVerified", Warning, "The policy looks at tokens (%s), but no RequestAuthentication verifies them for %s: no request has any. Create one with the same targetRefs."},
+		{KindNotServed, "KindNotServed", Warning, "%s has no effect in this mesh: %s."},
 	}
 }

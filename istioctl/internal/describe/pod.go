@@ -283,6 +283,29 @@ func (m *Mesh) policiesAtNode(pod *corev1.Pod, known *ambient.Workload) []string
 	return out
 }
 
+// special is what a policy does otherwise than others: it asks somebody, or is a dry run.
+func (m *Mesh) special(one *securityv1.AuthorizationPolicy) string {
+	if one.Annotations["istio.io/dry-run"] == "true" {
+		return " (dry run: it only counts and logs)"
+	}
+	if one.Spec.GetAction() != securityapi.AuthorizationPolicy_CUSTOM {
+		return ""
+	}
+	name := one.Spec.GetProvider().GetName()
+	for _, p := range m.control.Config().GetExtensionProviders() {
+		if p.GetName() != name {
+			continue
+		}
+		if x := p.GetEnvoyExtAuthzGrpc(); x != nil {
+			return fmt.Sprintf(" (asks %s at %s:%d by gRPC)", name, x.GetService(), x.GetPort())
+		}
+		if x := p.GetEnvoyExtAuthzHttp(); x != nil {
+			return fmt.Sprintf(" (asks %s at %s:%d by HTTP)", name, x.GetService(), x.GetPort())
+		}
+	}
+	return fmt.Sprintf(" (WARNING: the mesh configuration has no provider %q that can be asked: what it matches is denied)", name)
+}
+
 // policiesAtWaypoint are those that a waypoint enforces for a service.
 func (m *Mesh) policiesAtWaypoint(waypoint string, s *corev1.Service) []string {
 	namespace, name, _ := strings.Cut(waypoint, "/")
@@ -291,7 +314,7 @@ func (m *Mesh) policiesAtWaypoint(waypoint string, s *corev1.Service) []string {
 		Proxy: policy.Waypoint, RootNamespace: m.control.Settings().RootNamespace, Namespace: namespace, Gateway: name,
 		Services: []policy.ServiceRef{{Kind: policy.KindService, Namespace: s.Namespace, Name: s.Name}},
 	}, m.policies) {
-		out = append(out, fmt.Sprintf("%s %s/%s", one.Spec.GetAction(), one.Namespace, one.Name))
+		out = append(out, fmt.Sprintf("%s %s/%s", one.Spec.GetAction(), one.Namespace, one.Name)+m.special(one))
 	}
 	return out
 }

@@ -189,16 +189,29 @@ func trafficPolicy(r *networkingv1.DestinationRule) string {
 	}
 	var out []string
 	if tls := policy.GetTls(); tls != nil {
-		out = append(out, "TLS Mode: "+tls.GetMode().String())
+		mode := "TLS Mode: " + tls.GetMode().String()
+		if name := tls.GetCredentialName(); name != "" {
+			mode += " with credential " + name
+		}
+		out = append(out, mode)
 	}
 	if policy.GetLoadBalancer() != nil {
 		out = append(out, "load balancer")
+		if set := policy.GetLoadBalancer().GetLocalityLbSetting(); set != nil {
+			out = append(out, "localities")
+		}
 	}
 	if policy.GetConnectionPool() != nil {
 		out = append(out, "connection pool")
 	}
 	if policy.GetOutlierDetection() != nil {
 		out = append(out, "outlier detection")
+	}
+	if policy.GetProxyProtocol() != nil {
+		out = append(out, "PROXY protocol "+policy.GetProxyProtocol().GetVersion().String())
+	}
+	if policy.GetRetryBudget() != nil {
+		out = append(out, "retry budget")
 	}
 	if len(out) == 0 {
 		return "Traffic Policy without settings that are described here"

@@ -33,6 +33,7 @@ func AuthorizationTable(all []Rules) *Table {
 
 func sortRules(all []Rules) {
 	rank := func(action string) int {
+		action, _, _ = strings.Cut(action, " ")
 		return slices.Index([]string{"CUSTOM", "DENY", "ALLOW", "AUDIT", "LOG"}, action)
 	}
 	slices.SortFunc(all, func(a, b Rules) int {
@@ -50,17 +51,22 @@ var ruleName = regexp.MustCompile(`^(?:istio-ext-authz-.*-)?ns\[(.*)\]-policy\[(
 func (e *Envoy) Authorization() []Rules {
 	found := map[string]map[string]bool{} // rules by action and policy
 	for _, r := range e.listeners {
-		walkRBAC(r.body, func(rbac tree) {
-			action := cmp.Or(text(rbac, "action"), "ALLOW")
+		walkRBAC(r.body, func(rbac tree, shadow bool) {
 			for name := range object(rbac, "policies") {
+				action := cmp.Or(text(rbac, "action"), "ALLOW")
 				policy := nothing
 				if m := ruleName.FindStringSubmatch(name); m != nil {
 					policy = m[2] + "." + m[1]
-					if strings.HasPrefix(name, "istio-ext-authz-") {
+					switch {
+					case strings.HasPrefix(name, "istio-ext-authz-"):
 						action = "CUSTOM"
+					case strings.HasSuffix(name, "-deny-due-to-bad-CUSTOM-action"):
+						action = "CUSTOM (denies: its provider cannot be asked)"
+					case shadow:
+						action += dryRun
 					}
 				}
-				key := action + " " + policy
+				key := action + "\n" + policy
 				if found[key] == nil {
 					found[key] = map[string]bool{}
 				}
@@ -70,7 +76,7 @@ func (e *Envoy) Authorization() []Rules {
 	}
 	var out []Rules
 	for key, names := range found {
-		action, policy, _ := strings.Cut(key, " ")
+		action, policy, _ := strings.Cut(key, "\n")
 		one := Rules{Action: action, Policy: policy, Rules: len(names)}
 		if i := strings.LastIndex(policy, "."); i > 0 {
 			one.Policy, one.Namespace = policy[:i], policy[i+1:]
@@ -81,15 +87,18 @@ func (e *Envoy) Authorization() []Rules {
 	return out
 }
 
+// dryRun is added to the action of a policy that only counts and logs.
+const dryRun = " (dry run)"
+
 // walkRBAC calls f with the rules of each RBAC filter, and those that only count and log.
-func walkRBAC(v tree, f func(tree)) {
+func walkRBAC(v tree, f func(rules tree, shadow bool)) {
 	switch v := v.(type) {
 	case map[string]any:
 		if kindOf(v) == "RBAC" || kindOf(v) == "RBACPerRoute" {
 			for _, name := range []string{"rules", "shadowRules"} {
 				for _, rules := range []tree{at(v, name), at(v, "rbac", name)} {
 					if rules != nil {
-						f(rules)
+						f(rules, name == "shadowRules")
 					}
 				}
 			}
@@ -144,8 +153,12 @@ func (z *Ztunnel) Authorization(namespace, name string) ([]Rules, error) {
 		default:
 			continue
 		}
+		action := strings.ToUpper(text(p, "action"))
+		if dry, _ := at(p, "dryRun").(bool); dry {
+			action += dryRun
+		}
 		out = append(out, Rules{
-			Action: strings.ToUpper(text(p, "action")), Policy: text(p, "name"), Namespace: text(p, "namespace"), Rules: len(list(p, "rules")),
+			Action: action, Policy: text(p, "name"), Namespace: text(p, "namespace"), Rules: len(list(p, "rules")),
 		})
 	}
 	sortRules(out)

@@ -26,6 +26,8 @@ type walk struct {
 	notes    []string
 	// l7 is whether a proxy that looks at requests was on the way.
 	l7 bool
+	// http is whether a proxy on the way has looked at the request.
+	http bool
 	// waypoint is whether a waypoint was on the way.
 	waypoint bool
 	// backends are the services that gateways send to.
@@ -219,7 +221,7 @@ func (w *walk) reality(r *Report) {
 	if w.from == nil || w.to == nil {
 		return
 	}
-	r.source, r.service, r.port, r.http = w.from.pod, w.to.service, w.to.port, w.l7
+	r.source, r.service, r.port, r.http = w.from.pod, w.to.service, w.to.port, w.http
 	if w.from.workload != nil && w.from.workload.UID != "simulated" {
 		r.ends = append(r.ends, w.from.workload)
 	}

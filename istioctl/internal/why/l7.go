@@ -152,6 +152,7 @@ type outcome struct {
 // http asks the proxy about the request, as often as chance may decide otherwise.
 func (s *station) http(h *Hop, chain *l7.Chain, conn *l7.Conn, head *httpmsg.Head) path {
 	w := s.w
+	w.http = true
 	var outcomes []*outcome
 	for j := range uint64(draws) {
 		o := &outcome{count: 1, req: &l7.Request{}}

@@ -22,12 +22,13 @@ import (
 
 // SyncStatus is one proxy in /debug/syncz.
 type SyncStatus struct {
-	ClusterID    string                    `json:"cluster_id,omitempty"`
-	Proxy        string                    `json:"proxy,omitempty"`
-	ProxyType    string                    `json:"proxy_type,omitempty"`
-	ProxyVersion string                    `json:"proxy_version,omitempty"`
-	IstioVersion string                    `json:"istio_version,omitempty"`
-	Resources    map[string]ResourceStatus `json:"resources,omitempty"`
+	ClusterID    string `json:"cluster_id,omitempty"`
+	Proxy        string `json:"proxy,omitempty"`
+	ProxyType    string `json:"proxy_type,omitempty"`
+	ProxyVersion string `json:"proxy_version,omitempty"`
+	IstioVersion string `json:"istio_version,omitempty"`
+	legacyStatus
+	Resources map[string]ResourceStatus `json:"resources,omitempty"`
 }
 
 // ResourceStatus is how far a proxy has come with one type.
@@ -69,6 +70,7 @@ func (s *Server) syncz(namespace string) []SyncStatus {
 				r.SentTime = &t.SentTime
 			}
 			status.Resources[t.TypeURL] = r
+			status.note(t)
 		}
 		out = append(out, status)
 	}

@@ -33,6 +33,8 @@ func (s *Server) SotW() map[string]server.SotWHandler {
 		SynczType:      s.synczResources,
 		ConfigDumpType: s.guarded(s.configDumpResources),
 		PageType:       s.guarded(s.pageResources),
+
+		ConnectionsType: s.connectionResources,
 	}
 }
 

@@ -15,7 +15,7 @@ func All() []analysis.Analyzer {
 	out := slices.Concat(
 		schemaAnalyzers(), injectionAnalyzers(), serviceAnalyzers(), deploymentAnalyzers(), annotationAnalyzers(),
 		virtualServiceAnalyzers(), destinationRuleAnalyzers(), serviceEntryAnalyzers(), sidecarAnalyzers(), telemetryAnalyzers(),
-		gatewayAnalyzers(), gatewayAPIAnalyzers(), policyAnalyzers(), statusAnalyzers(), ambientAnalyzers(),
+		gatewayAnalyzers(), gatewayAPIAnalyzers(), policyAnalyzers(), statusAnalyzers(), ambientAnalyzers(), servedAnalyzers(),
 	)
 	slices.SortFunc(out, func(a, b analysis.Analyzer) int { return cmp.Compare(a.Name, b.Name) })
 	return out

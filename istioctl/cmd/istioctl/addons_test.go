@@ -1,0 +1,163 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// says answers every request with its own name and the path.
+func says(name string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "%s %s", name, r.URL.Path) })
+}
+
+// lockedBuffer is written by a command that runs, and read meanwhile.
+type lockedBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+// TestAddOns opens every add-on: the pod that is ready is found by its labels, its port is forwarded, and the address leads to its page.
+func TestAddOns(t *testing.T) {
+	t.Parallel()
+	api := readManifests(t, "testdata/addons/cluster.yaml")
+	for port, handler := range map[string]http.Handler{
+		"prometheus-0:9090": says("prometheus"), "grafana-0:3000": says("grafana"), "kiali-0:20001": says("kiali"), "jaeger-0:16686": says("jaeger"),
+		"zipkin-0:9411": says("zipkin"), "grafana-0:8300": says("another port"),
+	} {
+		api.ports[port] = handler
+	}
+	kubeconfig := serve(t, api, t.TempDir())
+	for command, want := range map[string]string{
+		"prometheus": "prometheus /", "grafana": "grafana /", "kiali": "kiali /kiali", "jaeger": "jaeger /", "zipkin -n tracing": "zipkin /",
+		"grafana --ui-port 8300": "another port /",
+	} {
+		t.Run(command, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			var out, problems lockedBuffer
+			cmd := root()
+			cmd.SetArgs(append([]string{"dashboard", "--browser=false", "-c", kubeconfig}, strings.Fields(command)...))
+			cmd.SetOut(&out)
+			cmd.SetErr(&problems)
+			ended := make(chan error, 1)
+			go func() { ended <- cmd.ExecuteContext(ctx) }()
+			url := ""
+			for end := time.Now().Add(time.Minute); url == "" && time.Now().Before(end); {
+				select {
+				case err := <-ended:
+					t.Fatalf("it ends: %v %s", err, problems.String())
+				case <-time.After(10 * time.Millisecond):
+				}
+				if line, _, whole := strings.Cut(out.String(), "\n"); whole {
+					url = line
+				}
+			}
+			r, err := http.Get(url)
+			if err != nil {
+				t.Fatalf("%q: %v", url, err)
+			}
+			text, err := io.ReadAll(r.Body)
+			r.Body.Close()
+			if err != nil || string(text) != want {
+				t.Errorf("%s: %q %v, want %q", url, text, err, want)
+			}
+			cancel()
+			<-ended
+		})
+	}
+}
+
+// TestAddOnsMissing: one that is not there, or not ready, or elsewhere, is said to be so, and how to find it.
+func TestAddOnsMissing(t *testing.T) {
+	t.Parallel()
+	kubeconfig := serve(t, readManifests(t, "testdata/addons/cluster.yaml"), t.TempDir())
+	for command, want := range map[string]string{
+		"skywalking":       "skywalking is not installed in namespace istio-system (no pod with app=skywalking-ui is ready)",
+		"zipkin":           "or name its namespace by --namespace",
+		"kiali":            "kiali-0", // it is there, and nothing listens
+		"prometheus -n no": "prometheus is not installed in namespace no",
+	} {
+		cmd := root()
+		cmd.SetArgs(append([]string{"dashboard", "--browser=false", "-c", kubeconfig}, strings.Fields(command)...))
+		cmd.SetOut(io.Discard)
+		cmd.SetErr(io.Discard)
+		if err := cmd.ExecuteContext(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", command, err, want)
+		}
+	}
+}
+
+// promAPI answers instant queries as Prometheus documents: by what is asked for.
+func promAPI(t *testing.T, answers map[string]string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		query := r.URL.Query().Get("query")
+		w.Header().Set("Content-Type", "application/json")
+		if r.URL.Path != "/api/v1/query" || strings.Count(query, "(") != strings.Count(query, ")") {
+			w.WriteHeader(http.StatusBadRequest)
+			fmt.Fprint(w, `{"status":"error","errorType":"bad_data","error":"invalid parameter \"query\": 1:1: parse error"}`)
+			return
+		}
+		for part, value := range answers {
+			if strings.Contains(query, part) && strings.Contains(query, `destination_workload="reviews-v1"`) {
+				fmt.Fprintf(w, `{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[1700000000.123,%q]}]}}`, value)
+				return
+			}
+		}
+		if !strings.Contains(query, "destination_workload=") {
+			t.Errorf("asked for %s", query)
+		}
+		fmt.Fprint(w, `{"status":"success","data":{"resultType":"vector","result":[]}}`)
+	})
+}
+
+// TestMetricsOfPrometheus: what a Prometheus has is shown in the columns of x metrics.
+func TestMetricsOfPrometheus(t *testing.T) {
+	t.Parallel()
+	api := readManifests(t, "testdata/addons/cluster.yaml")
+	api.ports["prometheus-0:9090"] = promAPI(t, map[string]string{
+		"response_code=~": "0.25", "sum(rate(istio_requests_total{destination_workload=\"reviews-v1\",destination_workload_namespace=\"shop\",reporter=~\"destination|waypoint\"}[120s]))": "12.5",
+		"histogram_quantile(0.5,": "4.5", "histogram_quantile(0.9,": "20", "histogram_quantile(0.99,": "NaN",
+	})
+	run := func() (string, error) {
+		var out lockedBuffer
+		cmd := root()
+		cmd.SetArgs([]string{"x", "metrics", "reviews-v1.shop", "nobody.shop", "-d", "2m", "-c", serve(t, api, t.TempDir())})
+		cmd.SetOut(&out)
+		cmd.SetErr(io.Discard)
+		err := cmd.ExecuteContext(t.Context())
+		return out.String(), err
+	}
+	const want = "WORKLOAD           TOTAL RPS    ERROR RPS    P50 LATENCY    P90 LATENCY    P99 LATENCY\n" +
+		"reviews-v1.shop    12.500       0.250        4.5ms          20ms           0s\n" +
+		"nobody.shop        0.000        0.000        0s             0s             0s\n"
+	if out, err := run(); err != nil || out != want {
+		t.Errorf("%v\n%s\nwant\n%s", err, out, want)
+	}
+	api.ports["prometheus-0:9090"] = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprint(w, `{"status":"error","errorType":"timeout","error":"query timed out"}`)
+	})
+	if _, err := run(); err == nil || !strings.Contains(err.Error(), "503") {
+		t.Errorf("a Prometheus that cannot answer: %v", err)
+	}
+}
