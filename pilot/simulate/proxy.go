@@ -31,6 +31,8 @@ type Proxy struct {
 	Gateway string
 	// Labels of the pods of a Router: the selectors of classic Gateways and of policies are matched against them.
 	Labels map[string]string
+	// Pod is the name of its pod, whose place decides which endpoints are near; empty is a proxy at no place that is known.
+	Pod string
 }
 
 // String is kind/namespace/name.
@@ -50,6 +52,9 @@ func (p Proxy) node() *corev3.Node {
 	meta := &structpb.Struct{Fields: map[string]*structpb.Value{
 		"NAMESPACE": structpb.NewStringValue(p.Namespace), "LABELS": structpb.NewStructValue(labels),
 	}}
+	if p.Pod != "" {
+		meta.Fields["NAME"] = structpb.NewStringValue(p.Pod)
+	}
 	if p.Kind == Proxyless {
 		meta.Fields["GENERATOR"] = structpb.NewStringValue("grpc")
 	}
@@ -59,21 +64,32 @@ func (p Proxy) node() *corev3.Node {
 // Proxy is what a proxy would be sent: clusters, endpoints, listeners, routes, each by name. There is nothing when its Gateway is not
 // there, or is none that the control plane configures.
 func (m *Mesh) Proxy(p Proxy) []Resource {
-	key := registry.ScopeOf(p.node(), server.Peer{}, ListenerType)
-	m.feed.forget(key)
-	m.registry.Scopes().Open(key)
 	var out []Resource
+	for _, key := range m.scopes(p) {
+		m.feed.forget(key)
+		m.registry.Scopes().Open(key)
+	}
 	for _, typeURL := range []string{ClusterType, EndpointType, ListenerType, RouteType} {
-		out = append(out, m.feed.scoped(key, typeURL)...)
+		out = append(out, m.feed.scoped(m.registry.Scopes().ScopeOf(p.node(), server.Peer{}, typeURL), typeURL)...)
 	}
 	return out
 }
 
+// scopes are those that a proxy is in: endpoints have one of their own where its place is known.
+func (m *Mesh) scopes(p Proxy) []string {
+	key := registry.ScopeOf(p.node(), server.Peer{}, ListenerType)
+	if near := m.registry.Scopes().ScopeOf(p.node(), server.Peer{}, EndpointType); near != key {
+		return []string{key, near}
+	}
+	return []string{key}
+}
+
 // Release gives up what Proxy has computed; Problems are then no longer told of it.
 func (m *Mesh) Release(p Proxy) {
-	key := registry.ScopeOf(p.node(), server.Peer{}, ListenerType)
-	m.registry.Scopes().Close(key)
-	m.feed.forget(key)
+	for _, key := range slices.Backward(m.scopes(p)) {
+		m.registry.Scopes().Close(key)
+		m.feed.forget(key)
+	}
 }
 
 // collector keeps what is published.

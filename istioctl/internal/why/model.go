@@ -138,7 +138,7 @@ func l4Resources(in []simulate.Resource) []l4.Resource {
 
 // Proxy returns what a proxy has, computed when it is first asked for.
 func (m *Model) Proxy(p simulate.Proxy) *Proxy {
-	id := p.String()
+	id := p.String() + " " + p.Pod
 	if p.Gateway == "" {
 		id += fmt.Sprint(p.Labels)
 	}

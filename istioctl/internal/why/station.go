@@ -33,6 +33,7 @@ func (w *walk) toWaypoint(h *Hop, r l4.Route) path {
 // atWaypoint asks a waypoint.
 func (w *walk) atWaypoint(p simulate.Proxy, self *l4.Workload, conn l7.Conn) path {
 	h := &Hop{Title: "waypoint " + p.Namespace + "/" + p.Gateway + where(self), proxy: passed{gateway: p.Namespace + "/" + p.Gateway}}
+	p.Pod = w.podName(self)
 	s := &station{w: w, proxy: w.m.Proxy(p), self: self, name: "waypoint " + p.Namespace + "/" + p.Gateway}
 	w.l7, w.waypoint = true, true
 	if w.q.SNI != "" {
@@ -56,6 +57,14 @@ func (w *walk) atWaypoint(p simulate.Proxy, self *l4.Workload, conn l7.Conn) pat
 		v.Cause += ": it refuses its configuration: " + strings.Join(s.proxy.Refused, "; ")
 	}
 	return h.end(s.aboutGateway(v))
+}
+
+// podName is the pod of a proxy; empty when it is none that is known.
+func (w *walk) podName(self *l4.Workload) string {
+	if p := w.m.podOf(self); p != nil {
+		return p.Name
+	}
+	return ""
 }
 
 // host is the authority of a request to the destination, as clients write it.
@@ -221,6 +230,7 @@ func (w *walk) atGateway(p simulate.Proxy, self *l4.Workload, port uint16) path 
 	if p.Gateway != "" {
 		h.proxy.gateway = p.Namespace + "/" + p.Gateway
 	}
+	p.Pod = w.podName(self)
 	s := &station{w: w, proxy: w.m.Proxy(p), self: self, name: name}
 	if classic := s.classicGateways(); len(classic) > 0 {
 		s.name = "gateway " + classic[0].Namespace + "/" + classic[0].Name
