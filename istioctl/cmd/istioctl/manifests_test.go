@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net/http"
 	"os"
 	"path"
@@ -74,13 +75,14 @@ func (m *manifests) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(w, map[string]any{"kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1", "status": map[string]any{"allowed": true}})
 		return
 	}
-	items, known := []any{}, false
+	items, known, list := []any{}, false, map[string]any{"kind": "List", "apiVersion": "v1", "metadata": map[string]any{}}
 	for _, o := range m.objects {
 		of, namespace, name := place(o)
 		in := strings.Replace(of, "/"+path.Base(of), "/namespaces/"+namespace+"/"+path.Base(of), 1)
 		switch r.URL.Path {
 		case of, in:
 			known = true
+			list["kind"], list["apiVersion"] = fmt.Sprint(o["kind"], "List"), o["apiVersion"]
 			if selected(o, r.URL.Query().Get("labelSelector")) {
 				items = append(items, o)
 			}
@@ -97,7 +99,8 @@ func (m *manifests) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		status(w, http.StatusNotFound, "NotFound")
 		return
 	}
-	answer(w, map[string]any{"kind": "List", "apiVersion": "v1", "metadata": map[string]any{}, "items": items})
+	list["items"] = items
+	answer(w, list)
 }
 
 // selected is whether an object has the labels of a selector with =.
