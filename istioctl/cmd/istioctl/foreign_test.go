@@ -23,6 +23,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
+
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"                       // in Anys of dumps
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"                     // in Anys of dumps
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3" // in Anys of dumps
@@ -66,6 +68,7 @@ func TestForeignClient(t *testing.T) {
 	t.Parallel()
 	c := startControlPlane(t)
 	c.connect(t)
+	wait.Until(t, time.Minute, "the proxy acknowledges all", func() bool { return foreignSynced(c.page(t, "syncz")) }, func() string { return c.page(t, "syncz") })
 	t.Run("syncz by HTTP", func(t *testing.T) { foreignSyncz(t, c.page(t, "syncz")) })
 	t.Run("config_dump by HTTP", func(t *testing.T) { foreignDump(t, c.page(t, "config_dump?proxyID="+foreignProxy+"&include_eds")) })
 	target := c.addresses.GRPC.String()
@@ -82,6 +85,22 @@ func TestForeignClient(t *testing.T) {
 			t.Error("a page that there is not is answered")
 		}
 	})
+}
+
+// foreignSynced is whether all that was sent was acknowledged.
+func foreignSynced(text string) bool {
+	var all []struct {
+		Resources map[string]struct{ Sent, Acked string }
+	}
+	if json.Unmarshal([]byte(text), &all) != nil || len(all) != 1 || len(all[0].Resources) != 3 {
+		return false
+	}
+	for _, r := range all[0].Resources {
+		if r.Sent == "" || r.Sent != r.Acked {
+			return false
+		}
+	}
+	return true
 }
 
 // foreignSyncz reads the page by the names of today's tool, and those of older ones.

@@ -69,19 +69,24 @@ func TestConnector(t *testing.T) {
 }
 
 func connects(t *testing.T, sh, path, tool string) {
+	const open = "open"
 	for name, c := range map[string]struct {
 		with func(net.Conn)
 		want func(code int, stdout string) bool
 	}{
-		"open":   {func(net.Conn) {}, func(code int, _ string) bool { return code == 28 }},
+		open:     {func(net.Conn) {}, func(code int, _ string) bool { return code == 28 }},
 		"closed": {func(c net.Conn) { c.Close() }, func(code int, stdout string) bool { return code == 0 && stdout == "" }},
 		"reset": {func(c net.Conn) { _ = c.(*net.TCPConn).SetLinger(0); c.Close() }, func(code int, stdout string) bool {
 			return code != 28 && code != answered && code != 127 && stdout == ""
 		}},
-		"talks": {func(c net.Conn) { _, _ = c.Write([]byte("hello\n")) }, func(code int, stdout string) bool { return code == answered || stdout != "" }},
+		"talks": {func(c net.Conn) { _, _ = c.Write([]byte("hello\n")); c.Close() }, func(code int, stdout string) bool { return code == answered || stdout != "" }},
 	} {
 		host, port := serve(t, c.with)
-		cmd := exec.Command(sh, "-c", connector, "probe", host, port, "1")
+		seconds := "60" // more than a busy machine needs
+		if name == open {
+			seconds = "1"
+		}
+		cmd := exec.Command(sh, "-c", connector, "probe", host, port, seconds)
 		cmd.Env = []string{"PATH=" + path}
 		var stdout, stderr strings.Builder
 		cmd.Stdout, cmd.Stderr = &stdout, &stderr
