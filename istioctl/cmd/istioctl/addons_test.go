@@ -2,20 +2,13 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 )
-
-// says answers every request with its own name and the path.
-func says(name string) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "%s %s", name, r.URL.Path) })
-}
 
 // lockedBuffer is written by a command that runs, and read meanwhile.
 type lockedBuffer struct {
@@ -33,58 +26,6 @@ func (b *lockedBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.text.String()
-}
-
-// TestAddOns opens every add-on: the pod that is ready is found by its labels, its port is forwarded, and the address leads to its page.
-func TestAddOns(t *testing.T) {
-	t.Parallel()
-	api := readManifests(t, "testdata/addons/cluster.yaml")
-	for port, handler := range map[string]http.Handler{
-		"prometheus-0:9090": says("prometheus"), "grafana-0:3000": says("grafana"), "kiali-0:20001": says("kiali"), "jaeger-0:16686": says("jaeger"),
-		"zipkin-0:9411": says("zipkin"), "grafana-0:8300": says("another port"),
-	} {
-		api.ports[port] = handler
-	}
-	kubeconfig := serve(t, api, t.TempDir())
-	for command, want := range map[string]string{
-		"prometheus": "prometheus /", "grafana": "grafana /", "kiali": "kiali /kiali", "jaeger": "jaeger /", "zipkin -n tracing": "zipkin /",
-		"grafana --ui-port 8300": "another port /",
-	} {
-		t.Run(command, func(t *testing.T) {
-			t.Parallel()
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
-			var out, problems lockedBuffer
-			cmd := root()
-			cmd.SetArgs(append([]string{"dashboard", "--browser=false", "-c", kubeconfig}, strings.Fields(command)...))
-			cmd.SetOut(&out)
-			cmd.SetErr(&problems)
-			ended := make(chan error, 1)
-			go func() { ended <- cmd.ExecuteContext(ctx) }()
-			url := ""
-			for end := time.Now().Add(time.Minute); url == "" && time.Now().Before(end); {
-				select {
-				case err := <-ended:
-					t.Fatalf("it ends: %v %s", err, problems.String())
-				case <-time.After(10 * time.Millisecond):
-				}
-				if line, _, whole := strings.Cut(out.String(), "\n"); whole {
-					url = line
-				}
-			}
-			r, err := http.Get(url)
-			if err != nil {
-				t.Fatalf("%q: %v", url, err)
-			}
-			text, err := io.ReadAll(r.Body)
-			r.Body.Close()
-			if err != nil || string(text) != want {
-				t.Errorf("%s: %q %v, want %q", url, text, err, want)
-			}
-			cancel()
-			<-ended
-		})
-	}
 }
 
 // TestAddOnsMissing: one that is not there, or not ready, or elsewhere, is said to be so, and how to find it.
