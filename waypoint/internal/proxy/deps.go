@@ -29,6 +29,9 @@ type Limits struct {
 	RetryBuffer int
 	// MaxMirrors is how many mirrored requests may be open; more are not sent. Default 1024.
 	MaxMirrors int
+	// Patience is how long a destination that is not known may take to become so, as others hear of a new binding earlier than this proxy
+	// does; default 1 s.
+	Patience time.Duration
 	// DrainGrace is how long connections that carry nothing may stay after draining started; default 5 s.
 	DrainGrace time.Duration
 }
@@ -42,6 +45,9 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.SniffTimeout == 0 {
 		l.SniffTimeout = 5 * time.Second
+	}
+	if l.Patience == 0 {
+		l.Patience = time.Second
 	}
 	if l.RetryBuffer == 0 {
 		l.RetryBuffer = 1 << 20

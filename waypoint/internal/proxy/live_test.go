@@ -138,7 +138,7 @@ func TestConfigurationSwapsUnderLoad(t *testing.T) {
 
 // TestServicesThatGoUnderLoad: clients that are connected when the service's chain and routes go are served until they leave.
 func TestServicesThatGoUnderLoad(t *testing.T) {
-	b := newBed(t)
+	b := newBedWith(t, Limits{Patience: time.Minute})
 	pod := b.backend("reviews", drained("ok"))
 	b.apply(pod)
 	full := b.cfg
@@ -162,28 +162,42 @@ func TestServicesThatGoUnderLoad(t *testing.T) {
 
 // TestTunnelsAheadOfTheConfiguration: others may hear of a service before this proxy does.
 func TestTunnelsAheadOfTheConfiguration(t *testing.T) {
-	b := newBed(t)
-	pod := b.backend("reviews", say("hello"))
-	b.apply(pod)
-	full := b.cfg
-	bare := strings.ReplaceAll(b.mainInternal(), "10.96.0.1", "10.96.0.77")
-	if err := b.server.SetConfig(t.Context(), b.cfg.With(l7.Update{Listeners: map[string]*l7.Listener{
-		"main_internal": compile(t, bare, &listenerv3.Listener{}, l7.CompileListener),
-	}})); err != nil {
-		t.Fatal(err)
-	}
-	c := b.client("productpage", false)
-	result := make(chan string, 1)
-	go func() {
-		status, body, err := try(context.Background(), c, http.MethodGet, "/", nil)
-		result <- fmt.Sprint(status, body, err)
-	}()
-	until(t, "the tunnel waits", func() bool { return b.server.Stats().Tunnels == 1 })
-	if err := b.server.SetConfig(t.Context(), full); err != nil {
-		t.Fatal(err)
-	}
-	if got := <-result; got != "200hello<nil>" {
-		t.Error(got)
+	for name, change := range map[string]func(full *l7.Config, b *bed) *l7.Config{
+		"another service": func(full *l7.Config, b *bed) *l7.Config {
+			bare := strings.ReplaceAll(b.mainInternal(), "10.96.0.1", "10.96.0.77")
+			return full.With(l7.Update{Listeners: map[string]*l7.Listener{"main_internal": compile(t, bare, &listenerv3.Listener{}, l7.CompileListener)}})
+		},
+		"no service yet": func(full *l7.Config, _ *bed) *l7.Config {
+			const none = `{"name":"main_internal","internal_listener":{},"filter_chains":[{"name":"blackhole","filters":[{"name":"tcp","typed_config":{
+				"@type":"type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy","stat_prefix":"blackhole","cluster":"BlackHoleCluster"}}]}]}`
+			return full.With(l7.Update{Listeners: map[string]*l7.Listener{"main_internal": compile(t, none, &listenerv3.Listener{}, l7.CompileListener)}})
+		},
+		"no listener yet": func(full *l7.Config, _ *bed) *l7.Config {
+			return full.With(l7.Update{Listeners: map[string]*l7.Listener{"main_internal": nil}})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBedWith(t, Limits{Patience: time.Minute})
+			pod := b.backend("reviews", say("hello"))
+			b.apply(pod)
+			full := b.cfg
+			if err := b.server.SetConfig(t.Context(), change(full, b)); err != nil {
+				t.Fatal(err)
+			}
+			c := b.client("productpage", false)
+			result := make(chan string, 1)
+			go func() {
+				status, body, err := try(context.Background(), c, http.MethodGet, "/", nil)
+				result <- fmt.Sprint(status, body, err)
+			}()
+			until(t, "the tunnel waits", func() bool { return b.server.Stats().Tunnels == 1 })
+			if err := b.server.SetConfig(t.Context(), full); err != nil {
+				t.Fatal(err)
+			}
+			if got := <-result; got != "200hello<nil>" {
+				t.Error(got)
+			}
+		})
 	}
 }
 

@@ -148,9 +148,6 @@ func (h *tunnelHandler) ServeCONNECT(ctx context.Context, request *hbone.Request
 	d.serveHTTP(ctx, chain, conn)
 }
 
-// patience is how long a destination that is not known may take to become so: others hear of a new binding earlier than we do.
-const patience = time.Second
-
 // noService is the chain of a waypoint that serves nothing: a listener without one would be refused.
 const noService = "blackhole"
 
@@ -170,7 +167,7 @@ func (s *Server) knows(ctx context.Context, d *downstream, behind string) bool {
 			}
 		}
 		if timeout == nil {
-			timer := time.NewTimer(patience)
+			timer := time.NewTimer(s.deps.Limits.Patience)
 			defer timer.Stop()
 			timeout = timer.C
 		}
