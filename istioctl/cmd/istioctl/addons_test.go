@@ -2,12 +2,17 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
 )
 
 // lockedBuffer is written by a command that runs, and read meanwhile.
@@ -45,6 +50,60 @@ func TestAddOnsMissing(t *testing.T) {
 			t.Errorf("%s: %v, want %q", command, err, want)
 		}
 	}
+}
+
+// TestAddOns: what answers is forwarded to until the command is interrupted; a port on which nobody listens is said to be so at once.
+func TestAddOns(t *testing.T) {
+	t.Parallel()
+	api := readManifests(t, "testdata/addons/cluster.yaml")
+	for at, page := range map[string]string{"grafana-0:3000": "/", "jaeger-0:16686": "/", "kiali-0:20001": "/kiali", "zipkin-0:9411": "/", "grafana-0:3001": "/"} {
+		api.ports[at] = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != page {
+				http.NotFound(w, r)
+				return
+			}
+			fmt.Fprint(w, at)
+		})
+	}
+	kubeconfig := serve(t, api, t.TempDir())
+	dashboard := func(ctx context.Context, args string, out io.Writer) error {
+		cmd := root()
+		cmd.SetArgs(append([]string{"dashboard", "--browser=false", "-c", kubeconfig}, strings.Fields(args)...))
+		cmd.SetOut(out)
+		cmd.SetErr(io.Discard)
+		return cmd.ExecuteContext(ctx)
+	}
+	for args, want := range map[string]string{
+		"grafana": "grafana-0:3000", "jaeger": "jaeger-0:16686", "kiali": "kiali-0:20001", "zipkin -n tracing": "zipkin-0:9411",
+		"grafana --ui-port 3001": "grafana-0:3001",
+	} {
+		ctx, interrupt := context.WithCancel(t.Context())
+		var out lockedBuffer
+		done := make(chan error, 1)
+		go func() { done <- dashboard(ctx, args, &out) }()
+		wait.Until(t, time.Minute, args+": the address is printed", func() bool { return strings.HasSuffix(out.String(), "\n") || len(done) > 0 }, nil)
+		if page, err := fetch(strings.TrimSpace(out.String())); err != nil || page != want {
+			t.Errorf("%s: %q at %q, %v, want %q", args, page, out.String(), err, want)
+		}
+		interrupt()
+		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", args, err)
+		}
+	}
+	if err := dashboard(t.Context(), "prometheus", io.Discard); err == nil || !strings.Contains(err.Error(), "port 9090 of pod prometheus-0.istio-system") ||
+		!strings.Contains(err.Error(), "nothing listens there") {
+		t.Errorf("a port on which nobody listens: %v", err)
+	}
+}
+
+func fetch(url string) (string, error) {
+	response, err := http.Get(url) //nolint:gosec,noctx // what the command has printed
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	return string(body), err
 }
 
 // promAPI answers instant queries as Prometheus documents: by what is asked for.

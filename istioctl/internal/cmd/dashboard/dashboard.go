@@ -5,10 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"os/exec"
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -168,11 +171,9 @@ func (f *flags) controlPlane(name, short, example string, port int, path string)
 func (f *flags) serve(cmd *cobra.Command, mesh *reach.Mesh, pod reach.Pod, port int, path string) error {
 	ctx := cmd.Context()
 	// What cannot be reached is said before a browser shows an empty page.
-	conn, err := mesh.Dial(ctx, pod, port)
-	if err != nil {
-		return err
+	if err := answers(ctx, mesh, pod, port, path); err != nil {
+		return fmt.Errorf("port %d of pod %s.%s: %w", port, pod.Name, pod.Namespace, err)
 	}
-	conn.Close()
 	return mesh.Forward(ctx, pod, port, f.address+":"+strconv.Itoa(f.port), func(local int) {
 		url := fmt.Sprintf("http://%s:%d%s", f.address, local, path)
 		fmt.Fprintln(cmd.OutOrStdout(), url)
@@ -184,6 +185,29 @@ func (f *flags) serve(cmd *cobra.Command, mesh *reach.Mesh, pod reach.Pod, port 
 		fmt.Fprintln(cmd.ErrOrStderr(), "Interrupt (Ctrl+C) to end")
 	}, func(err error) { fmt.Fprintln(cmd.ErrOrStderr(), "Warning:", err) })
 }
+
+// answers is nil once something has answered a request, with whatever status. That a connection could be opened would say little: an API
+// server opens one to any port, and tells later that nobody listens there.
+func answers(ctx context.Context, mesh *reach.Mesh, pod reach.Pod, port int, path string) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost"+path, http.NoBody)
+	if err != nil {
+		return err
+	}
+	transport := &http.Transport{
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return mesh.Dial(ctx, pod, port) },
+		DisableKeepAlives: true,
+	}
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		return err
+	}
+	return response.Body.Close()
+}
+
+// patience is how long an answer of what is to be opened is waited for.
+const patience = 20 * time.Second
 
 // open opens a browser.
 func open(ctx context.Context, url string) error {
