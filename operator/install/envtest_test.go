@@ -190,6 +190,7 @@ func TestPurge(t *testing.T) {
 // leave makes what a running mesh and its users make.
 func leave(t *testing.T) {
 	t.Helper()
+	lease(t, "istio-gateway-deployment-canary")
 	client, err := dynamic.NewForConfig(server.REST())
 	if err != nil {
 		t.Fatal(err)
@@ -197,9 +198,6 @@ func leave(t *testing.T) {
 	for resource, o := range map[schema.GroupVersionResource]map[string]any{
 		{Version: "v1", Resource: "configmaps"}: {"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"name": "istio-ca-root-cert", "namespace": "other"}},
 		{Version: "v1", Resource: "secrets"}:    {"apiVersion": "v1", "kind": "Secret", "metadata": map[string]any{"name": "istio-ca-secret", "namespace": "istio-system"}},
-		{Group: "coordination.k8s.io", Version: "v1", Resource: "leases"}: {
-			"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": map[string]any{"name": "istio-gateway-deployment-canary", "namespace": "istio-system"},
-		},
 		{Version: "v1", Resource: "services"}: {
 			"apiVersion": "v1", "kind": "Service", "spec": map[string]any{"ports": []any{map[string]any{"port": int64(15008)}}},
 			"metadata": map[string]any{"name": "waypoint", "namespace": "other", "labels": map[string]any{"gateway.istio.io/managed": "istio.io-mesh-controller"}},
@@ -298,6 +296,10 @@ func TestUpgradePrunes(t *testing.T) {
 			t.Errorf("%s is gone", name)
 		}
 	}
+	leases := []string{"istio-gateway-deployment-canary", "istio-gateway-deployment", "istio-gateway-deployment-canary-2"}
+	for _, name := range leases {
+		lease(t, name)
+	}
 	removal, err := c.FindRevision(t.Context(), "canary")
 	if err == nil {
 		err = c.Remove(t.Context(), removal, noWait())
@@ -305,10 +307,32 @@ func TestUpgradePrunes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name := range inventory(t) {
-		if strings.Contains(name, "canary") {
+	left := inventory(t)
+	for name := range left {
+		if strings.HasSuffix(name, "canary") {
 			t.Errorf("%s is still there", name)
 		}
+	}
+	for _, name := range leases[1:] {
+		if _, there := left["Lease istio-system/"+name]; !there {
+			t.Errorf("the lease %s of another revision is gone", name)
+		}
+	}
+}
+
+// lease makes one as a control plane that leads does.
+func lease(t *testing.T, name string) {
+	t.Helper()
+	client, err := dynamic.NewForConfig(server.REST())
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": map[string]any{"name": name, "namespace": "istio-system"},
+	}}
+	if _, err := client.Resource(schema.GroupVersionResource{Group: "coordination.k8s.io", Version: "v1", Resource: "leases"}).Namespace(u.GetNamespace()).
+		Create(t.Context(), u, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
 	}
 }
 

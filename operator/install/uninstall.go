@@ -76,7 +76,7 @@ func (c *Cluster) FindAll(ctx context.Context) (*Removal, error) {
 	return out, nil
 }
 
-// FindRevision returns what belongs to one revision only.
+// FindRevision returns what belongs to one revision only, with the leases that its control planes have made.
 func (c *Cluster) FindRevision(ctx context.Context, revision string) (*Removal, error) {
 	found, err := c.owned(ctx, render.LabelOwner+","+render.LabelRevision+"="+revision)
 	if err != nil {
@@ -85,6 +85,15 @@ func (c *Cluster) FindRevision(ctx context.Context, revision string) (*Removal, 
 	out := &Removal{}
 	for _, u := range found {
 		if !render.Shared(u.GetLabels()[render.LabelComponent]) {
+			out.Objects = append(out.Objects, u)
+		}
+	}
+	leases, err := c.list(ctx, leaseKind(), "", "")
+	if err != nil {
+		return nil, err
+	}
+	for i := range leases {
+		if u := &leases[i]; slices.ContainsFunc(locks(), func(name string) bool { return u.GetName() == name+"-"+revision }) {
 			out.Objects = append(out.Objects, u)
 		}
 	}
@@ -128,7 +137,7 @@ func (c *Cluster) made(ctx context.Context) ([]*unstructured.Unstructured, error
 	}{
 		{schema.GroupVersionKind{Version: "v1", Kind: "ConfigMap"}, "", named("istio-ca-root-cert", "istio-ca-crl", "istio-leader", "istio-gateway-leader", "istio-namespace-controller-election")},
 		{schema.GroupVersionKind{Version: "v1", Kind: "Secret"}, "", named("istio-ca-secret", "istio-cni-kubeconfig")},
-		{schema.GroupVersionKind{Group: "coordination.k8s.io", Version: "v1", Kind: "Lease"}, "", lock},
+		{leaseKind(), "", lock},
 		{schema.GroupVersionKind{Group: "certificates.k8s.io", Version: "v1beta1", Kind: "ClusterTrustBundle"}, "", named("istio.io:istiod-ca:root-cert")},
 		{schema.GroupVersionKind{Group: "gateway.networking.k8s.io", Version: "v1", Kind: "GatewayClass"}, "", ours},
 		{schema.GroupVersionKind{Group: "apps", Version: "v1", Kind: "Deployment"}, labelManaged, all},
@@ -159,13 +168,22 @@ func named(names ...string) func(*unstructured.Unstructured) bool {
 	return func(u *unstructured.Unstructured) bool { return slices.Contains(names, u.GetName()) }
 }
 
-// lock tells the control plane's leases, whose names may end in a revision.
-func lock(u *unstructured.Unstructured) bool {
-	return slices.ContainsFunc([]string{
+func leaseKind() schema.GroupVersionKind {
+	return schema.GroupVersionKind{Group: "coordination.k8s.io", Version: "v1", Kind: "Lease"}
+}
+
+// locks are the names of the control plane's leases, after which a revision may stand.
+func locks() []string {
+	return []string{
 		"istio-leader", "istio-namespace-controller-election", "istio-serviceexport-controller-election",
 		"istio-clustertrustbundle-controller-election", "istio-gateway-status-leader", "istio-status-leader", "istio-analyze-leader",
 		"istio-gateway-deployment", "istio-gateway-inferencepool", "istio-node-untaint", "istio-ip-autoallocate", "istio-webhook-leader",
-	}, func(name string) bool { return u.GetName() == name || strings.HasPrefix(u.GetName(), name+"-") })
+	}
+}
+
+// lock tells the control plane's leases of any revision.
+func lock(u *unstructured.Unstructured) bool {
+	return slices.ContainsFunc(locks(), func(name string) bool { return u.GetName() == name || strings.HasPrefix(u.GetName(), name+"-") })
 }
 
 // ours tells the classes that the control plane makes.

@@ -38,7 +38,7 @@ var _ = Describe("Two revisions of the control plane", Ordered, Serial, SpecPrio
 			istioctl(ctx, "uninstall", "-y", "--revision", "canary")
 			Eventually(ctx, func() ([]string, error) {
 				all, err := leftovers(ctx)
-				return except(only(all, "canary"), "leases "), err // who led is kept, as for every revision
+				return only(all, "canary"), err
 			}).WithTimeout(patience).Should(BeEmpty())
 		})
 		within(ctx, func(ctx context.Context) error {
