@@ -15,9 +15,9 @@ metadata: {name: patch, namespace: default}
 spec: {configPatches: []}
 ---
 apiVersion: gateway.networking.k8s.io/v1
-kind: TLSRoute
-metadata: {name: secure, namespace: default}
-spec: {parentRefs: [{name: edge}], hostnames: [a.example.com], rules: [{backendRefs: [{name: reviews, port: 9080}]}]}
+kind: UDPRoute
+metadata: {name: names, namespace: default}
+spec: {parentRefs: [{name: edge}], rules: [{backendRefs: [{name: reviews, port: 9080}]}]}
 ---
 apiVersion: telemetry.istio.io/v1
 kind: Telemetry
@@ -57,7 +57,7 @@ func TestStatusFiles(t *testing.T) {
 	for path, holds := range map[string][]string{
 		"service/default/reviews.json":                               {"istio.io/WaypointBound", "WaypointAccepted", `"True"`},
 		"envoyfilter.networking.istio.io/default/patch.json":         {`"False"`, "EnvoyFilter"},
-		"tlsroute.gateway.networking.k8s.io/default/secure.json":     {`"False"`, "TLSRoute", `"edge"`, "istio.io/gateway-controller"},
+		"udproute.gateway.networking.k8s.io/default/names.json":      {`"False"`, "UDPRoute", `"edge"`, "istio.io/gateway-controller"},
 		"telemetry.telemetry.istio.io/default/logs.json":             {`"True"`, "Accepted"},
 		"telemetry.telemetry.istio.io/default/traces.json":           {`"False"`, "spec.tracing[0].providers[0]", "has no provider"},
 		"authorizationpolicy.security.istio.io/default/viewer.json":  {"WaypointAccepted", "default/reviews-wp"},

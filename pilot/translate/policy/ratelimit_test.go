@@ -140,7 +140,8 @@ func TestRateLimitDescriptors(t *testing.T) {
 		},
 		{"divided", "limits: [{requests: 5, per: Second, fairShare: [{type: Namespace}]}]", nil, "limit=0 1s"},
 		{
-			"routes", someLimit, []policyapi.TargetRef{{Kind: "HTTPRoute", Name: "r"}, {Kind: "GRPCRoute", Name: "g", SectionName: "s"}},
+			"routes", someLimit,
+			[]policyapi.TargetRef{{Kind: "HTTPRoute", Name: "r"}, {Kind: "GRPCRoute", Name: "g", SectionName: "s"}},
 			"limit=0,object=/apis/gateway.networking.k8s.io/v1/namespaces/shop/http-route/r 1s\nlimit=0,object=/apis/gateway.networking.k8s.io/v1/namespaces/shop/grpc-route/g,rule=shop.g.s 1s",
 		},
 	} {
