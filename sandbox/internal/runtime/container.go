@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -211,12 +212,17 @@ func (c *container) spawn(argv []string, env map[string]string, mount *os.File, 
 		return nil, err
 	}
 	defer self.Close()
+	begun, begins, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer begun.Close()
 	err = set.Do(func() error {
 		// Looked for in the container's file system.
 		if _, err := exec.LookPath(argv[0]); err != nil {
 			return err
 		}
-		p.cmd = initCommand(self, argv)
+		p.cmd = initCommand(self, begins, argv)
 		p.cmd.Env, p.cmd.Dir = list(env), workDir(c.spec.WorkingDir)
 		p.cmd.Stdout, p.cmd.Stderr = log, log
 		p.cmd.WaitDelay = outputDelay
@@ -224,12 +230,15 @@ func (c *container) spawn(argv []string, env map[string]string, mount *os.File, 
 		p.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC, Setsid: true}
 		return p.cmd.Start()
 	})
+	begins.Close()
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", argv[0], err)
 	}
 	if p.pidns, err = os.Open(fmt.Sprintf("/proc/%d/ns/pid", p.cmd.Process.Pid)); err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w", argv[0], err), p.cmd.Process.Kill(), p.cmd.Wait())
 	}
+	// Until the program runs, or has failed to, /proc is not the container's: nothing is to be executed in it, and no signal sent.
+	_, _ = io.Copy(io.Discard, begun)
 	go func() {
 		defer close(p.done)
 		_ = p.cmd.Wait() // its state says how it ended
