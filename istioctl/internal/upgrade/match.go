@@ -33,8 +33,8 @@ func (w *Condition) walk(v any, path []string, at string) (string, bool) {
 		return at, w.takes(v)
 	}
 	step, rest := path[0], path[1:]
-	switch {
-	case step == "[]":
+	switch step {
+	case "[]":
 		items, _ := v.([]any)
 		for i, item := range items {
 			if place, ok := w.walk(item, rest, fmt.Sprintf("%s[%d]", at, i)); ok {
@@ -42,7 +42,7 @@ func (w *Condition) walk(v any, path []string, at string) (string, bool) {
 			}
 		}
 		return "", false
-	case step == "[*]":
+	case "[*]":
 		values, _ := v.(map[string]any)
 		for _, k := range slices.Sorted(maps.Keys(values)) {
 			if place, ok := w.walk(values[k], rest, at+"["+k+"]"); ok {

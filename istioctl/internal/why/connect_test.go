@@ -113,8 +113,14 @@ func TestBecameOf(t *testing.T) {
 		outcome         string
 		agrees, reached bool
 	}{
-		{28, false, Allowed, true, true}, {28, true, Allowed, false, false}, {28, true, Broken, true, false}, {0, true, Denied, true, false},
-		{0, false, Allowed, false, false}, {answered, true, Allowed, true, true}, {answered, false, Denied, false, true}, {7, false, Broken, true, false},
+		{28, false, Allowed, true, true},
+		{28, true, Allowed, false, false},
+		{28, true, Broken, true, false},
+		{0, true, Denied, true, false},
+		{0, false, Allowed, false, false},
+		{answered, true, Allowed, true, true},
+		{answered, false, Denied, false, true},
+		{7, false, Broken, true, false},
 	} {
 		r := &Report{Probe: &Probe{}, Verdict: Verdict{Outcome: c.outcome}}
 		r.becameOf(c.code, "", c.asked)

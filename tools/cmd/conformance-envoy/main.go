@@ -63,7 +63,7 @@ func isolate() int {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	cmd.Env = append(os.Environ(), "GODEBUG=http2xconnect=1") // backends take WebSockets over HTTP/2
-	signal.Ignore(os.Interrupt) // it goes to the whole group; the inner process ends in order
+	signal.Ignore(os.Interrupt)                               // it goes to the whole group; the inner process ends in order
 	if err := cmd.Run(); err != nil {
 		var exit *exec.ExitError
 		if errors.As(err, &exit) {

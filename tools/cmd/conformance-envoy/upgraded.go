@@ -22,7 +22,11 @@ func exchangeUpgradedH2(c io.ReadWriter, r request, headers map[string]string) (
 		return nil, fmt.Errorf("the server does not offer RFC 8441")
 	}
 	fields := [][2]string{
-		{":method", "CONNECT"}, {":protocol", "websocket"}, {":scheme", "http"}, {":authority", r.host()}, {":path", orDefault(r.Path, "/")},
+		{":method", "CONNECT"},
+		{":protocol", "websocket"},
+		{":scheme", "http"},
+		{":authority", r.host()},
+		{":path", orDefault(r.Path, "/")},
 		{"sec-websocket-version", "13"},
 	}
 	for _, k := range sortedKeys(headers) {
