@@ -48,8 +48,8 @@ metadata: {name: istiod}
 rules:
 - {apiGroups: [""], resources: [namespaces, nodes, pods, services, serviceaccounts], verbs: [get, list, watch]}
 - {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [get, list, watch]}
-- {apiGroups: [networking.istio.io, security.istio.io, telemetry.istio.io, extensions.istio.io, gateway.networking.k8s.io], resources: ["*"], verbs: [get, list, watch]}
-- {apiGroups: [networking.istio.io, security.istio.io, telemetry.istio.io, extensions.istio.io, gateway.networking.k8s.io], resources: ["*/status"], verbs: [get, update, patch]}
+- {apiGroups: [networking.istio.io, security.istio.io, telemetry.istio.io, extensions.istio.io, policy.isthmus.dev, gateway.networking.k8s.io], resources: ["*"], verbs: [get, list, watch]}
+- {apiGroups: [networking.istio.io, security.istio.io, telemetry.istio.io, extensions.istio.io, policy.isthmus.dev, gateway.networking.k8s.io], resources: ["*/status"], verbs: [get, update, patch]}
 - {apiGroups: [""], resources: [services/status], verbs: [get, update, patch]}
 - {apiGroups: [apiextensions.k8s.io], resources: [customresourcedefinitions], verbs: [get, list, watch]}
 - {apiGroups: [authentication.k8s.io], resources: [tokenreviews], verbs: [create]}
