@@ -46,13 +46,26 @@ func (h *hostile) frame(kind, flags byte, id uint32, payload string) {
 	_, _ = h.raw.Write(append(head, payload...)) // the server may have gone
 }
 
+// heldOpen is what echoOrHold keeps open as long as the connection.
+const heldOpen = "held:1"
+
+func echoOrHold(ctx context.Context, r *Request, w ResponseWriter) {
+	if r.Authority != heldOpen {
+		echo(ctx, r, w)
+		return
+	}
+	if _, err := w.Accept(nil); err == nil {
+		<-ctx.Done()
+	}
+}
+
 // attack serves one connection to a hostile client, and returns what that gets to see: "GOAWAY code", "RST id code",
 // "status n", then "end".
 func attack(t *testing.T, do func(h *hostile)) []string {
 	t.Helper()
 	a, b := carrier(t)
 	served := make(chan error, 1)
-	go func() { served <- ServeConn(context.Background(), b, handlerFunc(echo), ServerConfig{}) }()
+	go func() { served <- ServeConn(context.Background(), b, handlerFunc(echoOrHold), ServerConfig{}) }()
 	h := &hostile{t: t, framer: http2.NewFramer(a, a), raw: a}
 	h.framer.AllowIllegalWrites = true
 	h.hpack = hpack.NewEncoder(&h.block)
@@ -190,7 +203,7 @@ func TestHostilePeers(t *testing.T) {
 		}, "1"},
 		"pseudo-header twice": {func(h *hostile) { h.headers(1, false, ":method", "CONNECT", ":authority", "a:1", ":authority", "b:1") }, "1"},
 		"DATA after END_STREAM": {func(h *hostile) {
-			h.connect(1)
+			h.headers(1, false, ":method", "CONNECT", ":authority", heldOpen)
 			h.frame(data, 1, 1, "x")
 			h.frame(data, 0, 1, "y")
 		}, "STREAM_CLOSED"},

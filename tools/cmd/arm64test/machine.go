@@ -130,7 +130,7 @@ func (o options) system(ctx context.Context) (*rootfs.Tree, []byte, error) {
 
 // wanted are the modules of the tests, each after what it depends on.
 func wanted(modules map[string][]byte) []string {
-	family := regexp.MustCompile(`^(nft_.*|nf_tables|nfnetlink|xt_.*|x_tables|ip6?_tables|ip6?table_.*|ipt_.*|ip6t_.*|ip_set.*|nf_conntrack_netlink|xfrm_user|veth|dummy|bridge)$`)
+	family := regexp.MustCompile(`^(nft_.*|nf_tables|nfnetlink|xt_.*|x_tables|ip6?_tables|ip6?table_.*|ipt_.*|ip6t_.*|ip_set.*|nf_conntrack_netlink|xfrm_user|inet_diag|tcp_diag|udp_diag|veth|dummy|bridge)$`)
 	var out []string
 	seen := map[string]bool{}
 	var add func(name string)
