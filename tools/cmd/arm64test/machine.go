@@ -156,6 +156,11 @@ func wanted(modules map[string][]byte) []string {
 	return out
 }
 
+// newerKernel are tests of what the machine's kernel, 6.1, cannot do yet: it gives a redirected connection to the socket of another one
+// from the same source port (docs/differences.md), and it has no tcx, by which sklookup marks what arrives where pods keep their own
+// choices.
+const newerKernel = "^TestOnePortOfAPeerReachesAllOfAPod$|^TestSKLookupLeavesNothing$|^TestPodsOwnChoices$/^sklookup$"
+
 // script is what the machine does.
 func script(names []string) string {
 	var out strings.Builder
@@ -169,7 +174,7 @@ ip link set lo up
 uname -a
 `)
 	for _, name := range names {
-		fmt.Fprintf(&out, "cd /tests/%[1]s && /tests/%[1]s.test -test.v -test.timeout 20m; echo %[2]s %[1]s $?\n", name, result)
+		fmt.Fprintf(&out, "cd /tests/%[1]s && /tests/%[1]s.test -test.v -test.timeout 20m -test.skip '%[3]s'; echo %[2]s %[1]s $?\n", name, result, newerKernel)
 	}
 	out.WriteString("poweroff -f\n")
 	return out.String()
