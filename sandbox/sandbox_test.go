@@ -175,6 +175,17 @@ func TestPodsAndServices(t *testing.T) {
 	const client = "deploy/client"
 
 	t.Run("names and addresses", func(t *testing.T) {
+		// Without a readiness probe a pod is ready when its program runs, which may be before it listens.
+		for _, argv := range [][]string{
+			{"curl", "-sSf", "--max-time", "30", "-o", "/dev/null", "http://web/get"},
+			{"curl", "-sSf", "--max-time", "30", "-o", "/dev/null", "http://direct:8080/get"},
+			{"bash", "-c", `exec 3<>/dev/udp/echo/9000; echo world >&3; timeout 5 head -c 5 <&3`},
+		} {
+			eventually(t, strings.Join(argv, " "), func() bool {
+				code, err := c.Exec(t.Context(), "default", client, "", argv, sandbox.ExecIO{})
+				return err == nil && code == 0
+			})
+		}
 		for _, url := range []string{"http://web/get", "http://web.default.svc.cluster.local/get", "http://direct:8080/get"} {
 			run(t, c, client, "curl", "-sSf", "--max-time", "30", "-o", "/dev/null", url)
 		}
