@@ -19,11 +19,15 @@ func listenUDP(t *testing.T, addr string) *net.UDPConn {
 
 // What the kernel does with packets that were redirected is tested with the back ends of redirection, in the module cni.
 func TestRedirectedAnswersFromWhatWasAsked(t *testing.T) {
-	server, client := listenUDP(t, "127.0.0.1:0"), listenUDP(t, "127.0.0.1:0")
+	server, client, other := listenUDP(t, "127.0.0.1:0"), listenUDP(t, "127.0.0.1:0"), listenUDP(t, "127.0.0.2:0")
+	asked := other.LocalAddr().(*net.UDPAddr).AddrPort()
 	opened := 0
 	r, err := NewRedirected(server, func(from netip.AddrPort) (net.PacketConn, error) {
 		opened++
-		return net.ListenUDP("udp4", net.UDPAddrFromAddrPort(from))
+		if from != asked {
+			t.Errorf("a socket on %v, want %v", from, asked)
+		}
+		return other, nil
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -54,9 +58,6 @@ func TestRedirectedAnswersFromWhatWasAsked(t *testing.T) {
 	if got, want := receive(), server.LocalAddr().String()+" plain"; got != want || opened != 0 {
 		t.Errorf("%q, want %q; %d sockets opened", got, want, opened)
 	}
-	spare := listenUDP(t, "127.0.0.2:0")
-	asked := spare.LocalAddr().(*net.UDPAddr).AddrPort()
-	spare.Close()
 	from.(*asker).asked = asked
 	for range 2 {
 		if _, err := r.WriteTo([]byte("answer"), from); err != nil {

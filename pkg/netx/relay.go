@@ -75,46 +75,74 @@ type copier interface {
 //
 // Two TCP sockets are spliced in the kernel; neither may have a BPF sockmap attached.
 func Relay(ctx context.Context, downstream, upstream Stream, c *Counters) error {
-	return RelayThrough(ctx, downstream, upstream, c, nil)
+	return newRelay(ctx, downstream, upstream, c, nil).run()
 }
 
 // RelayThrough is Relay with a gate, by which it can be stopped; then it returns [ErrMoved] and closes nothing. It begins where the
 // gate says.
 func RelayThrough(ctx context.Context, downstream, upstream Stream, c *Counters, gate *Gate) error {
+	return newRelay(ctx, downstream, upstream, c, gate).run()
+}
+
+func newRelay(ctx context.Context, downstream, upstream Stream, c *Counters, gate *Gate) *relay {
 	if c == nil {
 		c = &Counters{}
 	}
-	r := &relay{downstream: downstream, upstream: upstream, back: make(chan struct{}), gate: gate}
-	defer gate.Abandon()
-	stop := context.AfterFunc(ctx, func() { r.fail(context.Cause(ctx)) })
-	sent, received := gate.lanes()
-	// What a stream can do without a goroutine goes in the background, the other direction runs here.
-	if fwd, tcp, ok := forwardable(upstream, downstream); ok {
-		gate.start(1, holding(upstream), downstream)
-		fwd.ForwardTo(tcp, &c.Received, func(err error) { r.forwarded(true, tcp, err, received) })
-		r.ended(false, oneWay(upstream, downstream, &c.Sent, sent))
-	} else if fwd, tcp, ok := forwardable(downstream, upstream); ok {
-		gate.start(1, holding(downstream), upstream)
-		fwd.ForwardTo(tcp, &c.Sent, func(err error) { r.forwarded(false, tcp, err, sent) })
-		r.ended(true, oneWay(downstream, upstream, &c.Received, received))
+	r := &relay{downstream: downstream, upstream: upstream, bytes: c, back: make(chan struct{}), gate: gate}
+	r.sent, r.received = gate.lanes()
+	r.stop = context.AfterFunc(ctx, func() { r.fail(context.Cause(ctx)) })
+	return r
+}
+
+// run relays. Most of its life it waits in copy for one of the ends to speak, so the functions on the way there keep little on the stack.
+func (r *relay) run() error {
+	defer r.gate.Abandon()
+	if r.begin() {
+		r.copy(r.downstream, r.upstream, true, &r.bytes.Received, r.received)
 	} else {
-		gate.start(2, nil, downstream, upstream)
-		go func() {
-			r.ended(true, oneWay(downstream, upstream, &c.Received, received))
-			close(r.back)
-		}()
-		r.ended(false, oneWay(upstream, downstream, &c.Sent, sent))
+		r.copy(r.upstream, r.downstream, false, &r.bytes.Sent, r.sent)
 	}
+	return r.finish()
+}
+
+// begin starts one direction in the background: what a stream can do without a goroutine. It reports whether the other, which is left,
+// comes from upstream.
+func (r *relay) begin() (fromUpstream bool) {
+	if fwd, tcp, ok := forwardable(r.upstream, r.downstream); ok {
+		r.gate.start(1, holding(r.upstream), r.downstream)
+		fwd.ForwardTo(tcp, &r.bytes.Received, func(err error) { r.forwarded(true, tcp, err, r.received) })
+		return false
+	}
+	if fwd, tcp, ok := forwardable(r.downstream, r.upstream); ok {
+		r.gate.start(1, holding(r.downstream), r.upstream)
+		fwd.ForwardTo(tcp, &r.bytes.Sent, func(err error) { r.forwarded(false, tcp, err, r.sent) })
+		return true
+	}
+	r.gate.start(2, nil, r.downstream, r.upstream)
+	go func() {
+		r.copy(r.downstream, r.upstream, true, &r.bytes.Received, r.received)
+		close(r.back)
+	}()
+	return false
+}
+
+// copy is one direction.
+func (r *relay) copy(dst, src Stream, fromUpstream bool, count *atomic.Uint64, lane *Lane) {
+	r.ended(fromUpstream, oneWay(dst, src, count, lane))
+}
+
+// finish waits for the direction in the background, and returns the outcome.
+func (r *relay) finish() error {
 	select {
 	case <-r.back:
-	case <-gate.leaving():
+	case <-r.gate.leaving():
 	}
-	stop()
-	if !gate.settle() {
+	r.stop()
+	if !r.gate.settle() {
 		return ErrMoved
 	}
-	downstream.Close()
-	upstream.Close()
+	r.downstream.Close()
+	r.upstream.Close()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.err
@@ -133,8 +161,11 @@ func forwardable(from, to Stream) (forwarder, *net.TCPConn, bool) {
 
 type relay struct {
 	downstream, upstream Stream
+	bytes                *Counters
 	back                 chan struct{} // closed when the background direction ended
 	gate                 *Gate         // may be nil
+	sent, received       *Lane
+	stop                 func() bool // ends the watch over the context
 
 	mu  sync.Mutex
 	err error // first failure

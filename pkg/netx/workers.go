@@ -35,23 +35,28 @@ func (w *Workers) Go(fn func()) {
 
 func (w *Workers) work(fn func()) {
 	next := make(chan func(), 1) // Go never waits
+	for ok := true; ok; fn, ok = <-next {
+		fn()
+		if w.done(next) {
+			return
+		}
+	}
+}
+
+// done ends a function, and reports whether its goroutine is to leave. It keeps what it needs off the stack of functions that run.
+func (w *Workers) done(next chan func()) (leave bool) {
 	limit := w.Idle
 	if limit == 0 {
 		limit = idleWorkers
 	}
-	for ok := true; ok; fn, ok = <-next {
-		fn()
-		w.mu.Lock()
-		leave := w.closed || len(w.idle) >= limit
-		if !leave {
-			w.idle = append(w.idle, next)
-		}
-		w.mu.Unlock()
-		w.wg.Done()
-		if leave {
-			return
-		}
+	w.mu.Lock()
+	leave = w.closed || len(w.idle) >= limit
+	if !leave {
+		w.idle = append(w.idle, next)
 	}
+	w.mu.Unlock()
+	w.wg.Done()
+	return leave
 }
 
 // Wait returns when all functions have, and lets the goroutines go.
