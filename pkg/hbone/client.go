@@ -16,6 +16,8 @@ import (
 type ClientConfig struct {
 	// Log receives protocol errors of peers at debug level; nil discards.
 	Log *slog.Logger
+	// Budget is what data that waits for its receiver is charged to; nil is none.
+	Budget Budget
 }
 
 // ClientConn is the client end of an HBONE connection. Safe for concurrent use.
@@ -24,6 +26,7 @@ type ClientConn struct {
 	ended   chan struct{} // readLoop returned
 	emptied time.Time     // when the last stream left; guarded by conn.mu
 	claims  int           // streams that the pool is about to open; guarded by conn.mu
+	meter   meter         // guarded by conn.mu
 }
 
 // reply is what a Connect waits for; its fields are written before ready is closed, under conn.mu.
@@ -32,12 +35,14 @@ type reply struct {
 	status int
 	header Header
 	app    *appSide // may be nil
+	lent   *Request // whose early bytes have been sent, until they are given back
 }
 
 // NewClientConn starts HTTP/2 on conn, whose TLS handshake is done. It owns conn from now on.
 func NewClientConn(conn net.Conn, cfg ClientConfig) (*ClientConn, error) {
 	cc := &ClientConn{c: newConn(conn, true, cfg.Log), ended: make(chan struct{}), emptied: time.Now()}
 	cc.c.role = cc
+	cc.c.charge(cfg.Budget)
 	cc.c.start()
 	go func() {
 		defer close(cc.ended)
@@ -52,67 +57,97 @@ func (cc *ClientConn) Connect(ctx context.Context, r *Request) (*Stream, *Respon
 	return cc.connect(ctx, r, false)
 }
 
-// connect is Connect; claimed says that the caller has claimed its place before.
+// connect is Connect; claimed says that the caller has claimed its place before. Whoever opens a tunnel for an application waits in here
+// until that speaks again, so what is needed only before and after is in functions of their own: the stack stays small.
 func (cc *ClientConn) connect(ctx context.Context, r *Request, claimed bool) (*Stream, *Response, error) {
+	t := &attempt{request: r}
+	if err := t.send(cc, claimed); err != nil {
+		return nil, nil, err
+	}
+	if app := t.reply.app; app != nil {
+		if t.complete {
+			app.park(ctx)
+		} else {
+			app.leave()
+		}
+	}
+	select {
+	case <-t.reply.ready: // whatever ctx says: it bounds the opening only
+	default:
+		select {
+		case <-t.reply.ready:
+		case <-ctx.Done():
+			t.stream.close(h2.Cancel, false)
+			return nil, nil, t.failed(cc, context.Cause(ctx))
+		}
+	}
+	return t.answered(cc)
+}
+
+// attempt is one CONNECT on one connection.
+type attempt struct {
+	request  *Request
+	stream   *Stream
+	reply    reply
+	sent     int  // early bytes
+	complete bool // these are all
+}
+
+// send opens the stream.
+func (t *attempt) send(cc *ClientConn, claimed bool) (err error) {
+	r := t.request
 	var scratch [512]byte
 	block := h2.AppendConnect(scratch[:0], r.Authority)
 	for _, f := range r.Header {
 		block = h2.AppendField(block, f.Key, f.Value)
 	}
-	wait := &reply{ready: make(chan struct{})}
+	t.reply.ready = make(chan struct{})
 	if r.App != nil {
-		app, err := newAppSide(r.App, r.Received)
-		if err != nil {
-			return nil, nil, fmt.Errorf("CONNECT %s: the application's socket: %w", r.Authority, err)
-		}
-		wait.app = app
-	}
-	s, sent, err := cc.open(block, r.Early, wait, claimed)
-	if err != nil {
-		return nil, nil, fmt.Errorf("open HBONE stream to %s: %w", cc.c.nc.RemoteAddr(), err)
-	}
-	if wait.app != nil {
-		if sent == len(r.Early) {
-			wait.app.park(ctx)
-		} else {
-			wait.app.leave()
+		if t.reply.app, err = newAppSide(r.App, r.Received); err != nil {
+			return fmt.Errorf("CONNECT %s: the application's socket: %w", r.Authority, err)
 		}
 	}
-	select {
-	case <-wait.ready: // whatever ctx says: it bounds the opening only
-	default:
-		select {
-		case <-wait.ready:
-		case <-ctx.Done():
-			s.close(h2.Cancel, false)
-			return nil, nil, fmt.Errorf("CONNECT %s via %s: %w", r.Authority, cc.c.nc.RemoteAddr(), context.Cause(ctx))
-		}
+	early := len(r.Early)
+	if t.stream, t.sent, err = cc.open(block, r, &t.reply, claimed); err != nil {
+		return fmt.Errorf("open HBONE stream to %s: %w", cc.c.nc.RemoteAddr(), err)
 	}
-	if wait.status == 0 {
+	t.complete = t.sent == early
+	return nil
+}
+
+func (t *attempt) failed(cc *ClientConn, err error) error {
+	return fmt.Errorf("CONNECT %s via %s: %w", t.request.Authority, cc.c.nc.RemoteAddr(), err)
+}
+
+// answered is what comes of an attempt once the reply is ready.
+func (t *attempt) answered(cc *ClientConn) (*Stream, *Response, error) {
+	s, r := t.stream, t.request
+	if t.reply.status == 0 {
 		err := s.failure()
-		if sent == 0 && !errors.Is(err, ErrNotSent) {
+		if t.sent == 0 && !errors.Is(err, ErrNotSent) {
 			err = fmt.Errorf("%w: %w", ErrUnanswered, err)
 		}
-		return nil, nil, fmt.Errorf("CONNECT %s via %s: %w", r.Authority, cc.c.nc.RemoteAddr(), err)
+		return nil, nil, t.failed(cc, err)
 	}
-	resp := &Response{Status: wait.status, Header: wait.header}
+	resp := &Response{Status: t.reply.status, Header: t.reply.header}
 	if resp.Status != 200 {
 		s.Close()
 		return nil, resp, &StatusError{*resp}
 	}
-	if sent < len(r.Early) {
-		if _, err := s.Write(r.Early[sent:]); err != nil {
+	if !t.complete {
+		if _, err := s.Write(r.Early[t.sent:]); err != nil {
 			s.Reset()
 			return nil, nil, fmt.Errorf("send to %s via %s: %w", r.Authority, cc.c.nc.RemoteAddr(), err)
 		}
+		r.giveBack()
 	}
 	return s, resp, nil
 }
 
 // open allocates the id and queues the HEADERS under one lock: ids must rise on the wire. It returns how many early bytes went
 // with them, which is all or none.
-func (cc *ClientConn) open(block, early []byte, wait *reply, claimed bool) (s *Stream, sent int, err error) {
-	c := cc.c
+func (cc *ClientConn) open(block []byte, r *Request, wait *reply, claimed bool) (s *Stream, sent int, err error) {
+	c, early := cc.c, r.Early
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if claimed {
@@ -141,8 +176,9 @@ func (cc *ClientConn) open(block, early []byte, wait *reply, claimed bool) (s *S
 	if n := len(early); n > 0 && n <= EarlySize && int64(n) <= s.send.Available() && int64(n) <= c.send.Available() && c.blocked.head == nil {
 		s.send.Take(int64(n))
 		c.send.Take(int64(n))
+		c.sent += uint64(n)
 		s.queueLocked(early)
-		sent = n
+		sent, wait.lent = n, r
 	}
 	c.flush()
 	return s, sent, nil
@@ -217,6 +253,9 @@ func (cc *ClientConn) headers(f h2.Frame, fields []h2.HeaderField, bad error) er
 	wait := s.reply
 	if wait != nil {
 		wait.status, wait.header = status, header
+		if status == 200 && wait.lent != nil {
+			wait.lent.giveBack() // here, as nobody wakes up for the answer
+		}
 	}
 	s.answerLocked()
 	c.mu.Unlock()

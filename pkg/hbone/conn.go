@@ -32,6 +32,7 @@ const (
 	keepaliveInterval = 10 * time.Second
 	keepaliveTimeout  = 20 * time.Second
 	prefaceTimeout    = 10 * time.Second
+	writeTimeout      = 30 * time.Second // for what is written at once, 256 KiB at most
 )
 
 // Errors that callers branch on.
@@ -62,6 +63,7 @@ type conn struct {
 	client bool
 	log    *slog.Logger
 	role   role
+	budget Budget        // may be nil
 	done   chan struct{} // closed by fail
 
 	// owned by readLoop
@@ -86,6 +88,7 @@ type conn struct {
 
 	out     []byte // frames waiting for the writer
 	writing bool
+	writes  uint64    // that have ended
 	turn    sync.Cond // writers waiting for room in out or for the connection
 
 	send     h2.SendWindow
@@ -94,6 +97,8 @@ type conn struct {
 	buffered int64 // received, not yet consumed
 	deferred int64 // of buffered: not yet given back to recv
 
+	sent, received uint64 // bytes of DATA so far
+
 	ping pinger
 
 	// halt asks the reader to stand still; it is set under mu.
@@ -101,7 +106,7 @@ type conn struct {
 	parked  bool      // the reader stands still
 	stopped bool      // nothing is written
 	retired bool      // no new streams, for the time being
-	dying   bool      // a writer that is stuck is to give up
+	dying   error     // why the connection is about to end: a writer that is stuck is to give up
 	still   sync.Cond // for whoever waits that one of these changes, or a stream is answered
 }
 
@@ -180,6 +185,9 @@ func (c *conn) fail(err error) {
 		c.mu.Unlock()
 		return
 	}
+	if c.dying != nil {
+		err = c.dying // that the farewell could not be sent is not the cause
+	}
 	c.err = err
 	close(c.done)
 	c.ping.stop()
@@ -213,7 +221,7 @@ func (c *conn) failure() error {
 func (c *conn) die(err error) {
 	c.nc.SetWriteDeadline(time.Now().Add(time.Second)) // also releases a writer that is stuck
 	c.mu.Lock()
-	c.dying = true
+	c.dying = err
 	var ce h2.ConnError
 	if errors.As(err, &ce) {
 		c.log.Debug("closing HBONE connection", "peer", c.nc.RemoteAddr(), "err", err)

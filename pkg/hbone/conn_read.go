@@ -77,7 +77,8 @@ func (c *conn) admitData(f h2.Frame) (*Stream, error) {
 	if !c.recv.Receive(n) {
 		return nil, h2.ConnError{Code: h2.FlowControlError, Reason: "connection window exceeded"}
 	}
-	if c.buffered+n <= maxBuffered {
+	c.received += uint64(n)
+	if c.buffered+n <= maxBuffered && c.pressure() == Relaxed {
 		c.windowUpdateLocked(0, c.recv.Consume(n))
 	} else {
 		c.deferred += n

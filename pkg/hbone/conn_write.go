@@ -53,6 +53,7 @@ func (c *conn) drain() {
 		c.wrote(buf[n:], err)
 		netx.Pool.Put(buf)
 		c.mu.Lock()
+		c.writes++
 		c.turn.Signal()
 		if c.err != nil {
 			c.dropOut()
@@ -70,7 +71,7 @@ func (c *conn) wrote(left []byte, err error) {
 		return
 	}
 	c.mu.Lock()
-	if !errors.Is(err, os.ErrDeadlineExceeded) || c.dying || c.err != nil {
+	if !errors.Is(err, os.ErrDeadlineExceeded) || c.dying != nil || c.err != nil {
 		c.mu.Unlock()
 		c.fail(err)
 		return

@@ -12,6 +12,8 @@ type pinger struct {
 	timer *time.Timer
 	seen  uint64    // conn.reads at the last tick
 	sent  time.Time // of the unanswered PING; zero is none
+	wrote uint64    // conn.writes at the last tick
+	stuck time.Time // when a write was found that takes long; zero is none
 	onAck func()    // called with conn.mu held when the drain PING is answered
 }
 
@@ -51,6 +53,7 @@ func (c *conn) keepalive() {
 	reads := c.reads.Load()
 	silent := reads == c.ping.seen
 	c.ping.seen = reads
+	stalled := c.ping.stalledLocked(c)
 	var lost bool
 	switch {
 	case !silent:
@@ -66,10 +69,28 @@ func (c *conn) keepalive() {
 	c.ping.timer.Reset(keepaliveInterval)
 	c.mu.Unlock()
 	switch {
+	case stalled:
+		c.log.Debug("closing HBONE connection", "peer", c.nc.RemoteAddr(), "err", ErrStalled)
+		c.fail(ErrStalled)
 	case lost:
 		c.fail(ErrPingTimeout)
 	case silent:
 		// Wakes the reader, which gives its large buffer back: see onIdle.
 		c.nc.SetReadDeadline(time.Unix(1, 0))
 	}
+}
+
+// stalledLocked reports whether one write has lasted for as long as a peer may take, whatever else it sends meanwhile.
+func (p *pinger) stalledLocked(c *conn) bool {
+	same := c.writing && c.writes == p.wrote
+	p.wrote = c.writes
+	switch {
+	case !same:
+		p.stuck = time.Time{}
+	case p.stuck.IsZero():
+		p.stuck = time.Now()
+	default:
+		return time.Since(p.stuck) >= writeTimeout
+	}
+	return false
 }

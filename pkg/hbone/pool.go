@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -43,6 +44,15 @@ type PoolConfig struct {
 	DialTimeout time.Duration
 	// MaxStreams per connection before another is opened; default 100.
 	MaxStreams int
+	// BusyConns is up to how many connections per key are opened because those that there are carry much; default: as many as there
+	// are processors, 4 at most.
+	BusyConns int
+	// BusyRate is how many bytes per second, in one direction, are much; default 128 MiB.
+	BusyRate int
+	// Budget is that of all connections; nil is none.
+	Budget Budget
+	// Ended, if set, is told of each connection that has ended, and why; it must not block.
+	Ended func(key PoolKey, err error)
 }
 
 // ErrPoolClosed means that the pool takes no new requests.
@@ -55,6 +65,7 @@ type Pool struct {
 	cfg  PoolConfig
 	ctx  context.Context //nolint:containedctx // bounds dials, which outlive the request that asked for them
 	stop context.CancelFunc
+	now  func() time.Time
 
 	work sync.WaitGroup // dials and watchers
 
@@ -65,8 +76,9 @@ type Pool struct {
 
 // host is what the pool has for one key; guarded by Pool.mu.
 type host struct {
-	conns   []*pooled
-	dialing *dialing // single flight
+	conns      []*pooled
+	dialing    *dialing  // single flight
+	spareAfter time.Time // until then none is made only because of load
 }
 
 // pooled is one connection of the pool.
@@ -93,8 +105,14 @@ func NewPool(dial DialFunc, cfg PoolConfig) *Pool {
 	if cfg.MaxStreams == 0 {
 		cfg.MaxStreams = 100
 	}
+	if cfg.BusyConns == 0 {
+		cfg.BusyConns = min(4, runtime.GOMAXPROCS(0))
+	}
+	if cfg.BusyRate == 0 {
+		cfg.BusyRate = busyRate
+	}
 	ctx, stop := context.WithCancel(context.Background())
-	return &Pool{dial: dial, cfg: cfg, ctx: ctx, stop: stop, hosts: make(map[PoolKey]*host)}
+	return &Pool{dial: dial, cfg: cfg, ctx: ctx, stop: stop, now: time.Now, hosts: make(map[PoolKey]*host)}
 }
 
 // ErrImpatient ends the wait for a connection after Request.Patience. It is an [ErrUnreachable], too.
@@ -137,16 +155,17 @@ func (p *Pool) pick(ctx context.Context, key PoolKey, patience time.Duration, ex
 			h = &host{}
 			p.hosts[key] = h
 		}
-		if pc := h.best(p.cfg.MaxStreams, except); pc != nil {
+		if pc, busy := p.best(h, except); pc != nil {
+			if busy {
+				p.spare(key, h) //nolint:contextcheck // shared by all who come later, so it lives as long as the pool
+			}
 			pc.cc.claim()
 			p.mu.Unlock()
 			return pc, nil
 		}
 		d := h.dialing
 		if d == nil {
-			d = &dialing{done: make(chan struct{})}
-			h.dialing = d
-			p.work.Go(func() { p.dialFor(key, d) }) //nolint:contextcheck // shared by all who wait, so it lives as long as the pool
+			d = p.startDial(key, h) //nolint:contextcheck // shared by all who wait, so it lives as long as the pool
 		}
 		p.mu.Unlock()
 		if patience > 0 && impatient == nil {
@@ -167,23 +186,6 @@ func (p *Pool) pick(ctx context.Context, key PoolKey, patience time.Duration, ex
 	}
 }
 
-// best returns the least loaded usable connection other than one. Called with Pool.mu held.
-func (h *host) best(limit int, except *pooled) *pooled {
-	var best *pooled
-	least := 0
-	now := time.Now()
-	for _, pc := range h.conns {
-		if pc == except || !pc.expiry.IsZero() && now.After(pc.expiry) {
-			continue
-		}
-		ok, load := pc.cc.usable(limit)
-		if ok && load < limit && (best == nil || load < least) {
-			best, least = pc, load
-		}
-	}
-	return best
-}
-
 // dialFor opens a connection on behalf of all who wait for d.
 func (p *Pool) dialFor(key PoolKey, d *dialing) {
 	ctx, cancel := context.WithTimeout(p.ctx, p.cfg.DialTimeout)
@@ -196,7 +198,7 @@ func (p *Pool) dialFor(key PoolKey, d *dialing) {
 		if e, ok := conn.(expiring); ok {
 			conn = e.Conn
 		}
-		cc, err = NewClientConn(conn, ClientConfig{Log: p.cfg.Log})
+		cc, err = NewClientConn(conn, ClientConfig{Log: p.cfg.Log, Budget: p.cfg.Budget})
 	}
 	if err != nil {
 		d.err = unreachable{fmt.Errorf("dial HBONE to %s: %w", key.Dest, err)}
@@ -215,6 +217,8 @@ func (p *Pool) dialFor(key PoolKey, d *dialing) {
 		p.addLocked(key, h, pc)
 	case h != nil && len(h.conns) == 0:
 		delete(p.hosts, key)
+	case h != nil:
+		h.spareAfter = p.now().Add(spareRetry)
 	}
 	p.mu.Unlock()
 	if rejected {
@@ -255,6 +259,9 @@ func (p *Pool) watch(key PoolKey, pc *pooled) {
 	p.mu.Lock()
 	p.forget(key, pc)
 	p.mu.Unlock()
+	if p.cfg.Ended != nil {
+		p.cfg.Ended(key, pc.cc.c.failure())
+	}
 }
 
 // forget drops pc from the pool; called with mu held.

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
 )
 
 // Field is one header field; Key is lower-case.
@@ -38,6 +40,9 @@ type Request struct {
 	// Early are the first bytes of the tunnel, which a client sends together with the CONNECT, instead of a round trip later.
 	// The peer holds them back until it accepts. See [EarlySize].
 	Early []byte
+	// Lent says that Early is a buffer of [netx.Pool] that a client gives back, and sets Early to nil, once the peer has accepted: until
+	// then it may be needed for another attempt, and from then on whoever waits in Connect for App would keep it for nothing.
+	Lent bool
 	// Patience is how long a Pool's Connect waits for a connection to be made; 0 is until its context ends. The dial goes on for others.
 	Patience time.Duration
 
@@ -46,6 +51,14 @@ type Request struct {
 	// waits for an answer, is opened without waking anybody up for it. The stream must be forwarded to App and nowhere else.
 	App      *net.TCPConn
 	Received *atomic.Uint64
+}
+
+// giveBack returns a lent buffer.
+func (r *Request) giveBack() {
+	if r.Lent && r.Early != nil {
+		netx.Pool.Put(r.Early)
+		r.Early = nil
+	}
 }
 
 // EarlySize is how many early bytes are worth a copy.

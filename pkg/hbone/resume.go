@@ -76,6 +76,7 @@ func (r *Resumed) Serve(ctx context.Context, h Handler, cfg ServerConfig, carry 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	c := r.c
+	c.charge(cfg.Budget)
 	s := &server{c: c, ctx: ctx, handler: h}
 	c.role = s
 	defer s.handlers.Wait()

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/h2"
@@ -38,6 +39,8 @@ type ServerConfig struct {
 	Drain <-chan struct{}
 	// Started, if set, is called once the connection can be handed over; it must not block.
 	Started func(Live)
+	// Budget is what data that waits for its receiver is charged to; nil is none.
+	Budget Budget
 	// Log receives protocol errors of peers at debug level; nil discards.
 	Log *slog.Logger
 }
@@ -57,6 +60,7 @@ func ServeConn(ctx context.Context, conn net.Conn, h Handler, cfg ServerConfig) 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	c := newConn(conn, false, cfg.Log)
+	c.charge(cfg.Budget)
 	s := &server{c: c, ctx: ctx, handler: h}
 	c.role = s
 	defer s.handlers.Wait()
@@ -74,6 +78,9 @@ func readPreface(conn net.Conn) error {
 	var got [len(h2.Preface)]byte
 	conn.SetReadDeadline(time.Now().Add(prefaceTimeout))
 	if _, err := io.ReadFull(conn, got[:]); err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			err = errPrefaceTimeout
+		}
 		return fmt.Errorf("read client preface: %w", err)
 	}
 	if string(got[:]) != h2.Preface {
@@ -81,6 +88,9 @@ func readPreface(conn net.Conn) error {
 	}
 	return conn.SetReadDeadline(time.Time{})
 }
+
+// errPrefaceTimeout ends a connection that never became HTTP/2.
+var errPrefaceTimeout = errors.New("the peer sends nothing")
 
 // errDrained ends a connection whose last stream ended after GOAWAY.
 var errDrained = errors.New("hbone: drained")
@@ -230,15 +240,21 @@ func (s *server) open(id uint32, req *Request, ended bool) {
 	s.handlers.Go(func() {
 		w := &responder{Stream: st}
 		s.handler.ServeCONNECT(ctx, req, w)
-		if !w.done {
-			w.Refuse(503, nil)
-		}
-		st.Close()
-		cancel(context.Canceled)
-		c.mu.Lock()
-		s.running--
-		c.mu.Unlock()
+		s.handled(w)
 	})
+}
+
+// handled ends what a handler has left.
+func (s *server) handled(w *responder) {
+	st := w.Stream
+	if !w.done {
+		w.Refuse(503, nil)
+	}
+	st.Close()
+	st.cancel(context.Canceled)
+	s.c.mu.Lock()
+	s.running--
+	s.c.mu.Unlock()
 }
 
 // responder is the ResponseWriter of one stream; used by its handler only.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 
+	"github.com/isthmus-mesh/isthmus/pkg/h2"
 	"github.com/isthmus-mesh/isthmus/pkg/netx"
 )
 
@@ -13,7 +14,7 @@ import (
 // waits in the queue, which the stream's window bounds. It never blocks.
 func (s *Stream) deliver(pieces [][]byte, end bool) {
 	s.rmu.Lock()
-	used, queued := 0, 0
+	used, queued, dropped := 0, 0, 0
 	switch {
 	case s.recvErr != nil:
 		used, pieces = size(pieces), nil
@@ -28,7 +29,15 @@ func (s *Stream) deliver(pieces [][]byte, end bool) {
 		pieces = advance(pieces, used)
 		s.readable.Broadcast()
 	}
-	if len(pieces) > 0 && (s.sink == nil || s.sink.err == nil) {
+	wanted := len(pieces) > 0 && (s.sink == nil || s.sink.err == nil)
+	over := wanted && s.c.pressure() == Cut
+	switch {
+	case over:
+		used += size(pieces)
+		s.recvErr, end = ErrOverBudget, false
+		dropped = s.queue.Clear()
+		s.readable.Broadcast()
+	case wanted:
 		for _, p := range pieces {
 			s.queue.Add(p)
 			queued += len(p)
@@ -38,7 +47,7 @@ func (s *Stream) deliver(pieces [][]byte, end bool) {
 			s.draining = true
 			go s.drainTo(s.sink)
 		}
-	} else {
+	default:
 		used += size(pieces) // the sink broke: nobody wants it
 	}
 	if end {
@@ -47,11 +56,28 @@ func (s *Stream) deliver(pieces [][]byte, end bool) {
 	}
 	finished := s.finishedLocked()
 	s.rmu.Unlock()
-	if used > 0 || queued > 0 {
-		s.account(queued, used, 0)
+	if used > 0 || queued > 0 || dropped > 0 {
+		s.account(queued, used, dropped)
+	}
+	if over {
+		s.shed()
 	}
 	if finished != nil {
 		finished()
+	}
+}
+
+// shed resets a stream for which there is no memory. It never blocks.
+func (s *Stream) shed() {
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.streams[s.id] == s && c.err == nil {
+		c.reserve(64)
+		c.out = h2.AppendRSTStream(c.out, s.id, h2.EnhanceYourCalm)
+		s.abortLocked(ErrOverBudget)
+		c.removeLocked(s)
+		c.flushAsync()
 	}
 }
 
@@ -59,7 +85,12 @@ func (s *Stream) deliver(pieces [][]byte, end bool) {
 func (s *Stream) account(queued, passed, dequeued int) {
 	c := s.c
 	c.mu.Lock()
-	c.buffered += int64(queued - dequeued)
+	if more := int64(queued - dequeued); more != 0 {
+		c.buffered += more
+		if c.budget != nil {
+			c.budget.Hold(more)
+		}
+	}
 	if n := int64(passed + dequeued); n > 0 {
 		c.giveBackLocked(n)
 		if incr := s.recv.Consume(n); !s.remoteEnded {

@@ -2,6 +2,7 @@ package hbone
 
 import (
 	"errors"
+	"io"
 	"net"
 	"os"
 	"sync/atomic"
@@ -76,6 +77,7 @@ func (s *Stream) writeLocked(frame []byte) {
 	n, err := c.write(frame)
 	c.wrote(frame[n:], err)
 	c.mu.Lock()
+	c.writes++
 	c.drain()
 }
 
@@ -91,6 +93,10 @@ func (s *Stream) queueLocked(p []byte) {
 // answers errStopped to one who parks.
 func (s *Stream) windowLocked(want int, parks bool) (int, error) {
 	c := s.c
+	held := 0 // a writer that does not park answers for its own memory
+	if parks {
+		held = want
+	}
 	for {
 		if err := s.sendableErr(); err != nil {
 			s.leaveBlocked()
@@ -106,12 +112,17 @@ func (s *Stream) windowLocked(want int, parks bool) (int, error) {
 		mine, shared := s.send.Available(), c.send.Available()
 		if mine == 0 {
 			s.leaveBlocked()
-			s.sendable.Wait()
+			if err := s.waitSendable(held); err != nil {
+				return 0, err
+			}
 			continue
 		}
 		if shared == 0 || c.blocked.head != nil && c.blocked.head != s {
 			c.blocked.push(s)
-			s.sendable.Wait()
+			if err := s.waitSendable(held); err != nil {
+				s.leaveBlocked()
+				return 0, err
+			}
 			continue
 		}
 		n := min(int64(want), mine, shared, int64(c.peer.MaxFrameSize))
@@ -120,6 +131,7 @@ func (s *Stream) windowLocked(want int, parks bool) (int, error) {
 		}
 		s.send.Take(n)
 		c.send.Take(n)
+		c.sent += uint64(n)
 		s.leaveBlocked()
 		return int(n), nil
 	}
@@ -218,45 +230,76 @@ func (l *streamList) remove(s *Stream) {
 // while data flows: an idle source is waited for without one. It parks on the lane, which may be nil, when the connection is made to
 // stand still. Errors are [*netx.CopyError], or [netx.ErrMoved].
 func (s *Stream) CopyFrom(src *net.TCPConn, count *atomic.Uint64, lane *netx.Lane) error {
+	c, err := s.startCopy(src, count, lane)
+	for err == nil {
+		// Here it waits most of its life: what else there is to do is in functions of their own, so that the stack stays small.
+		if err = c.raw.Read(c.read); err == nil {
+			err = c.pass()
+		} else {
+			err = c.park(err)
+		}
+	}
+	if err == io.EOF { //nolint:errorlint // our own, bare
+		return nil
+	}
+	return err
+}
+
+// copying is one CopyFrom.
+type copying struct {
+	s     *Stream
+	raw   syscall.RawConn
+	count *atomic.Uint64
+	lane  *netx.Lane
+	in    socketReader
+	read  func(fd uintptr) bool // in.read
+}
+
+// startCopy sends what another process has read and not sent.
+func (s *Stream) startCopy(src *net.TCPConn, count *atomic.Uint64, lane *netx.Lane) (*copying, error) {
 	raw, err := src.SyscallConn()
 	if err != nil {
-		return &netx.CopyError{Err: err}
+		return nil, &netx.CopyError{Err: err}
 	}
 	if rest := lane.TakeRest(); len(rest) > 0 {
 		if err := s.sendAll(append(make([]byte, h2.FrameHeaderLen), rest...), lane); err != nil {
-			return err
+			return nil, err
 		}
 		count.Add(uint64(len(rest)))
 	}
-	in := socketReader{size: netx.SmallBuffer}
-	read := in.read
-	for {
-		if err := raw.Read(read); err != nil {
-			if !lane.Interrupted(err) {
-				return &netx.CopyError{Err: err}
-			}
-			if err := lane.Park(nil); err != nil {
-				return err
-			}
-			continue
-		}
-		if in.n == 0 {
-			netx.Pool.Put(in.buf)
-			in.buf = nil
-			if in.err != 0 {
-				return &netx.CopyError{Err: os.NewSyscallError("read", in.err)}
-			}
-			return nil
-		}
-		err := s.sendAll(in.buf[:h2.FrameHeaderLen+in.n], lane)
+	c := &copying{s: s, raw: raw, count: count, lane: lane, in: socketReader{size: netx.SmallBuffer}}
+	c.read = c.in.read
+	return c, nil
+}
+
+// pass sends what was read; io.EOF is the source's end.
+func (c *copying) pass() error {
+	in := &c.in
+	if in.n == 0 {
 		netx.Pool.Put(in.buf)
 		in.buf = nil
-		if err != nil {
-			return err
+		if in.err != 0 {
+			return &netx.CopyError{Err: os.NewSyscallError("read", in.err)}
 		}
-		count.Add(uint64(in.n))
-		in.adapt()
+		return io.EOF
 	}
+	err := c.s.sendAll(in.buf[:h2.FrameHeaderLen+in.n], c.lane)
+	netx.Pool.Put(in.buf)
+	in.buf = nil
+	if err != nil {
+		return err
+	}
+	c.count.Add(uint64(in.n))
+	in.adapt()
+	return nil
+}
+
+// park deals with a read that failed: it may only have been interrupted.
+func (c *copying) park(err error) error {
+	if !c.lane.Interrupted(err) {
+		return &netx.CopyError{Err: err}
+	}
+	return c.lane.Park(nil)
 }
 
 // sendAll is transmit for one who parks.

@@ -1,0 +1,58 @@
+package hbone
+
+// Pressure says how much memory is left for data whose receiver lags.
+type Pressure uint8
+
+// The degrees of pressure.
+const (
+	// Relaxed: a connection's window is given back as data arrives, so that a slow stream hinders no other.
+	Relaxed Pressure = iota
+	// Slow: it is given back as data is consumed, so that peers stop sending.
+	Slow
+	// Cut: a stream that would have to hold more is reset.
+	Cut
+)
+
+// Budget is what data that waits for its receiver is charged to, by all connections of a workload. Its methods must not block: they are
+// called under a connection's lock.
+type Budget interface {
+	// Hold books n more bytes, or fewer when it is negative.
+	Hold(n int64)
+	// Pressure is asked before more is held.
+	Pressure() Pressure
+}
+
+// Charge makes the connection charge its buffers to b. It is called before Start; Serve does so by itself.
+func (r *Resumed) Charge(b Budget) { r.c.charge(b) }
+
+// charge is called before anything is read or written.
+func (c *conn) charge(b Budget) {
+	c.budget = b
+	if b != nil && c.buffered > 0 {
+		b.Hold(c.buffered)
+	}
+}
+
+// pressure of the connection's budget.
+func (c *conn) pressure() Pressure {
+	if c.budget == nil {
+		return Relaxed
+	}
+	return c.budget.Pressure()
+}
+
+// waitSendable waits for room in the windows, with n bytes in hand, which are charged meanwhile. Called with conn.mu held.
+func (s *Stream) waitSendable(n int) error {
+	b := s.c.budget
+	if b == nil || n == 0 {
+		s.sendable.Wait()
+		return nil
+	}
+	if b.Pressure() == Cut {
+		return ErrOverBudget
+	}
+	b.Hold(int64(n))
+	s.sendable.Wait()
+	b.Hold(-int64(n))
+	return nil
+}
