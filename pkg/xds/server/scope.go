@@ -7,8 +7,6 @@ import (
 	"sync"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-
-	"github.com/isthmus-mesh/isthmus/pkg/xds/delta"
 )
 
 // Scopes decide which clients see which resources. Clients of the same scope share everything, also the encoded bytes.
@@ -258,20 +256,6 @@ func (r *renewed) take() []string {
 	return names
 }
 
-// renew sends endpoints again whose clusters have been sent.
-func (st *stream) renew(g messenger) error {
-	for _, sub := range st.list {
-		if rank(sub.TypeURL()) != endpointRank || !sub.Started() || len(st.renewed.names) == 0 {
-			continue
-		}
-		names := st.renewed.take()
-		if err := st.do(g, sub, func(t *delta.Table) delta.Output { return sub.Refresh(t, names) }); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // Order of Envoy's types within a push: a client is told of what is referred to before what refers to it.
 const listenerType = "type.googleapis.com/envoy.config.listener.v3.Listener"
 
@@ -310,17 +294,4 @@ func releases(typeURL string) bool {
 // partial reports whether a state-of-the-world response of the type need not have all that is subscribed.
 func partial(typeURL string) bool {
 	return rank(typeURL) == endpointRank || rank(typeURL) == routeRank || shortType(typeURL) == "sds"
-}
-
-// release sends the removals that were held back.
-func (st *stream) release(g messenger) error {
-	for _, sub := range st.list {
-		if !sub.Holds() {
-			continue
-		}
-		if err := st.do(g, sub, func(t *delta.Table) delta.Output { return sub.Release(t) }); err != nil {
-			return err
-		}
-	}
-	return nil
 }

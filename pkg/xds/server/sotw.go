@@ -19,10 +19,11 @@ type SotWHandler func(ctx context.Context, r *discovery.DiscoveryRequest, peer P
 // state is one type on a state-of-the-world stream.
 type state struct {
 	*delta.State
-	topic *topic
-	scope *scope // nil: what is for everybody
-	last  TypeStatus
+	kept
 }
+
+// Holds is always so: whether there is something to say, Release knows.
+func (*state) Holds() bool { return true }
 
 // answers is a type that a handler answers.
 type answers struct {
@@ -32,11 +33,8 @@ type answers struct {
 
 // sotwStream is a stream that speaks state-of-the-world.
 type sotwStream struct {
-	*stream
-	states  map[string]*state
-	list    []*state // in the order in which types are sent
+	order[*state, *discovery.DiscoveryRequest, delta.StateOutput]
 	answers map[string]*answers
-	parked  []*discovery.DiscoveryRequest // of scopes that have nothing yet
 }
 
 // StreamAggregatedResources serves state-of-the-world xDS to one client: types with a handler by that handler, others from
@@ -47,7 +45,8 @@ func (s *Server) StreamAggregatedResources(g discovery.AggregatedDiscoveryServic
 		return err
 	}
 	defer base.close()
-	st := &sotwStream{stream: base, states: map[string]*state{}, answers: map[string]*answers{}}
+	st := &sotwStream{answers: map[string]*answers{}}
+	st.stream, st.enroll, st.do = base, newState, st.send
 	request := func(r *discovery.DiscoveryRequest) error { return st.request(g, r) }
 	return serve(base, g.Recv, request, func() error { return st.push(g) })
 }
@@ -64,140 +63,25 @@ func (st *sotwStream) request(g discovery.AggregatedDiscoveryService_StreamAggre
 	if handler != nil {
 		return st.answer(g, handler, r)
 	}
-	w := st.states[r.GetTypeUrl()]
-	if w == nil {
-		w = st.newState(r.GetTypeUrl())
-	}
-	if !st.server.serves(w.scope) {
-		st.parked = append(st.parked, r)
-		return nil
-	}
-	return st.step(g, w, r)
+	return st.take(g, r)
 }
 
-func (st *sotwStream) newState(typeURL string) *state {
-	sc := st.enter(typeURL)
-	w := &state{
-		State: delta.NewState(typeURL, !partial(typeURL), holdsRemovals(typeURL)),
-		topic: st.server.topic(sc, typeURL), scope: sc, last: TypeStatus{TypeURL: typeURL},
-	}
-	st.states[typeURL] = w
-	at, _ := slices.BinarySearchFunc(st.list, rank(typeURL)+1, func(w *state, r int) int { return rank(w.TypeURL()) - r })
-	st.list = slices.Insert(st.list, at, w)
-	return w
+func newState(typeURL string, k kept) *state {
+	return &state{State: delta.NewState(typeURL, !partial(typeURL), holdsRemovals(typeURL)), kept: k}
 }
 
-func (st *sotwStream) step(g messenger, w *state, r *discovery.DiscoveryRequest) error {
-	waited := len(st.warming.names) > 0
-	err := st.do(g, w, func(t *delta.Table) delta.StateOutput { return w.Step(t, r) })
-	if err == nil {
-		err = st.renew(g)
-	}
-	switch {
-	case err != nil || st.waits(listenerType):
-	case waited:
-		err = st.push(g)
-	case releases(w.TypeURL()):
-		err = st.release(g)
-	}
-	return err
-}
-
-func (st *sotwStream) push(g messenger) error {
-	since := st.takeSince()
-	if !since.IsZero() {
-		st.server.cfg.Metrics.queueTime.Observe(st.server.cfg.Now().Sub(since).Seconds())
-	}
-	parked := st.parked
-	st.parked = nil
-	for _, r := range parked {
-		w := st.states[r.GetTypeUrl()]
-		if !st.server.serves(w.scope) {
-			st.parked = append(st.parked, r)
-			continue
-		}
-		if err := st.step(g, w, r); err != nil {
-			return err
-		}
-	}
-	complete := false
-	err := st.atOnce(g, func(g messenger) (err error) {
-		complete, err = st.advance(g)
-		return err
-	})
-	if err != nil || !complete {
-		return err
-	}
-	if !since.IsZero() {
-		st.server.cfg.Metrics.convergence.Observe(st.server.cfg.Now().Sub(since).Seconds())
-	}
-	return nil
-}
-
-// advance brings all types up to date, but for those that have to wait until clusters are warm.
-func (st *sotwStream) advance(g messenger) (complete bool, err error) {
-	for _, w := range st.list {
-		if st.waits(w.TypeURL()) {
-			return false, nil // the rest comes when the clusters are warm
-		}
-		if err := st.do(g, w, w.Advance); err != nil {
-			return false, err
-		}
-		if rank(w.TypeURL()) == endpointRank {
-			if err := st.renew(g); err != nil {
-				return false, err
-			}
-		}
-	}
-	return true, st.release(g)
-}
-
-// renew sends endpoints again whose clusters have been sent.
-func (st *sotwStream) renew(g messenger) error {
-	for _, w := range st.list {
-		if rank(w.TypeURL()) != endpointRank || !w.Started() || len(st.renewed.names) == 0 {
-			continue
-		}
-		names := st.renewed.take()
-		if err := st.do(g, w, func(t *delta.Table) delta.StateOutput { return w.Refresh(t, names) }); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (st *sotwStream) release(g messenger) error {
-	for _, w := range st.list {
-		if err := st.do(g, w, w.Release); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// do makes one step and what it asks for. Only the step itself holds the topic's lock.
-func (st *sotwStream) do(g messenger, w *state, step func(*delta.Table) delta.StateOutput) error {
+// send makes one step and what it asks for. Only the step itself holds the topic's lock.
+func (st *sotwStream) send(g messenger, w *state, step func(*delta.Table) delta.StateOutput) error {
 	start := st.server.cfg.Now()
 	w.topic.mu.Lock()
 	out := step(w.topic.table)
 	w.topic.follow(st.stream, w.State, true)
 	w.topic.mu.Unlock()
-	if out.Nack != nil {
-		st.rejected(w.TypeURL(), out.Nack)
-	}
-	if out.Nack != nil && rank(w.TypeURL()) == clusterRank {
-		st.warming.end()
-	}
-	st.record(&w.last, w.Status(), out.Send != nil, out.Acked != "" || out.Nack != nil)
+	st.heard(w, out.Nack, out.Send != nil, out.Acked != "")
 	if out.Send == nil {
 		return nil
 	}
-	at := slices.IndexFunc(st.list, func(w *state) bool { return rank(w.TypeURL()) == endpointRank && w.Started() })
-	if at < 0 {
-		st.noteSent(w.TypeURL(), out.Send.Changed, nil, nil)
-	} else {
-		st.noteSent(w.TypeURL(), out.Send.Changed, st.list[at].topic, st.list[at].Has)
-	}
+	st.sending(w, out.Send.Changed)
 	tail := delta.AppendState(st.server.controlPlane, out.Send.Version, out.Send.Nonce)
 	err := g.SendMsg(newEncoded(out.Send.StateWire(w.TypeURL()), tail))
 	st.server.cfg.Metrics.pushed(w.TypeURL(), st.server.cfg.Now().Sub(start))
