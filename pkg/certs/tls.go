@@ -107,5 +107,8 @@ func verifyPeer(state tls.ConnectionState, roots *x509.CertPool, usage x509.ExtK
 	if err != nil {
 		return nil, fmt.Errorf("the peer's certificate: %w", err)
 	}
+	if n := len(state.PeerCertificates[0].URIs); n > 1 {
+		return nil, fmt.Errorf("the peer's certificate names %d URIs, and an identity is one (X.509-SVID, section 2)", n)
+	}
 	return state.PeerCertificates[0], nil
 }

@@ -182,12 +182,12 @@ func TestLocalitiesLoseHosts(t *testing.T) {
 	}
 	near(t, shares(t, NewSet(m, Config{Policy: RingHash, MinRing: 8192, LocalityWeighted: true}), 10000, Request{HasHash: true}), []float64{0, 0.412, 0.294, 0.294}, 0.06)
 	m[1].Health = Unhealthy
-	near(t, shares(t, NewSet(m, Config{LocalityWeighted: true}), 1000, Request{}), []float64{0, 0, 0.5, 0.5}, 0.06)
+	near(t, shares(t, NewSet(m, Config{LocalityWeighted: true}), 10000, Request{}), []float64{0, 0, 0.5, 0.5}, 0.03)
 	for i := range m { // a locality without weight gets nothing, unless none has any
 		m[i].Health = Healthy
 		m[i].LocalityWeight = uint32(i / 2)
 	}
-	near(t, shares(t, NewSet(m, Config{LocalityWeighted: true}), 1000, Request{}), []float64{0, 0, 0.5, 0.5}, 0.06)
+	near(t, shares(t, NewSet(m, Config{LocalityWeighted: true}), 10000, Request{}), []float64{0, 0, 0.5, 0.5}, 0.03)
 	for i := range m {
 		m[i].LocalityWeight = 0
 	}

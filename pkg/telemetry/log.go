@@ -1,4 +1,4 @@
-// Package telemetry shapes what every component tells its operators: log lines and build information.
+// Package telemetry shapes what every component tells its operators: log lines, build information, and whether it is ready.
 package telemetry
 
 import (

@@ -1,4 +1,4 @@
-// Package testkit holds what tests of several packages need. Only tests import it.
+// Package testkit holds what tests of several packages need. Only tests import it, and the beds of tools that test and measure.
 package testkit
 
 import (
@@ -7,6 +7,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"math/big"
@@ -23,15 +24,15 @@ type CA struct {
 	key  *ecdsa.PrivateKey
 }
 
-// NewCA makes a root valid for an hour.
+// NewCA makes a root valid for a day.
 func NewCA() (*CA, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
@@ -61,10 +62,12 @@ func (c *CA) Chain(csrPEM []byte, id spiffe.ID, lifetime time.Duration) ([]strin
 	if err != nil {
 		return nil, err
 	}
-	encode := func(der []byte) string {
-		return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})) + "\n"
-	}
+	encode := func(der []byte) string { return string(encode("CERTIFICATE", der)) + "\n" }
 	return []string{encode(der), encode(c.Root.Raw)}, nil
+}
+
+func encode(kind string, der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
 }
 
 // Issue implements certs.Issuer.

@@ -12,13 +12,16 @@ import (
 	"github.com/isthmus-mesh/isthmus/pkg/kube"
 )
 
+// sliceController makes the slices of services with a selector.
+const sliceController = "endpointslice-controller.k8s.io"
+
 // What is left of the objects, by kind:
 //
 //	all                         no managedFields, no last-applied annotation
 //	Pod                         name, UID, labels, annotations of istio.io, owners, deletion; the node, account, host network, names and
 //	                            ports of containers; phase, addresses, types and states of conditions, init containers that failed
 //	Node                        labels, annotations of istio.io, taints, addresses, types and states of conditions
-//	EndpointSlice               no annotations, and no endpoints that are pods, which are known from the pods and their services'
+//	EndpointSlice               no annotations, and no endpoints that are pods where those are known from the pods and their services'
 //	                            selectors; of others neither hints nor topology
 //	Namespace, Service          all but finalizers
 //	kinds of istio and gateway  all: their status is compared with what the mesh would write
@@ -247,7 +250,9 @@ func (s *stripper) node(n *corev1.Node) {
 func (s *stripper) endpointSlice(e *discoveryv1.EndpointSlice) {
 	s.meta(&e.ObjectMeta)
 	e.Annotations, e.Finalizers = nil, nil
-	e.Endpoints = slices.DeleteFunc(e.Endpoints, func(e discoveryv1.Endpoint) bool { return e.TargetRef != nil && e.TargetRef.Kind == "Pod" })
+	if e.Labels[discoveryv1.LabelManagedBy] == sliceController {
+		e.Endpoints = slices.DeleteFunc(e.Endpoints, func(e discoveryv1.Endpoint) bool { return e.TargetRef != nil && e.TargetRef.Kind == "Pod" })
+	}
 	if len(e.Endpoints) == 0 {
 		e.Endpoints = nil // not an empty one that holds on to what it had
 	}

@@ -78,13 +78,20 @@ func TestPodsAreReducedAndShareWhatTheyHaveInCommon(t *testing.T) {
 }
 
 func TestEndpointsThatArePodsAreLeftOut(t *testing.T) {
-	e := &discoveryv1.EndpointSlice{Endpoints: []discoveryv1.Endpoint{
-		{Addresses: []string{"10.0.0.1"}, TargetRef: &corev1.ObjectReference{Kind: "Pod", Name: "a"}},
-		{Addresses: []string{"10.0.0.2"}, TargetRef: &corev1.ObjectReference{Kind: "Node", Name: "n", UID: "u"}},
-		{Addresses: []string{"10.0.0.3"}},
-	}}
-	newStripper().strip(e)
-	if len(e.Endpoints) != 2 || e.Endpoints[0].Addresses[0] != "10.0.0.2" || e.Endpoints[0].TargetRef.UID != "" {
+	slice := func(manager string) *discoveryv1.EndpointSlice {
+		e := &discoveryv1.EndpointSlice{Endpoints: []discoveryv1.Endpoint{
+			{Addresses: []string{"10.0.0.1"}, TargetRef: &corev1.ObjectReference{Kind: "Pod", Name: "a", UID: "u"}},
+			{Addresses: []string{"10.0.0.2"}, TargetRef: &corev1.ObjectReference{Kind: "Node", Name: "n", UID: "u"}},
+			{Addresses: []string{"10.0.0.3"}},
+		}}
+		e.Labels = map[string]string{discoveryv1.LabelManagedBy: manager}
+		newStripper().strip(e)
+		return e
+	}
+	if e := slice(sliceController); len(e.Endpoints) != 2 || e.Endpoints[0].Addresses[0] != "10.0.0.2" || e.Endpoints[0].TargetRef.UID != "" {
 		t.Errorf("left %+v", e.Endpoints)
+	}
+	if e := slice("somebody"); len(e.Endpoints) != 3 || e.Endpoints[0].TargetRef.Name != "a" || e.Endpoints[0].TargetRef.UID != "" {
+		t.Errorf("left of a slice that somebody has written: %+v", e.Endpoints)
 	}
 }
