@@ -2,19 +2,11 @@ package app
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
 	"encoding/base64"
-	"encoding/pem"
-	"fmt"
 	"io"
-	"math/big"
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -23,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/isthmus-mesh/isthmus/pilot/internal/registry"
+	"github.com/isthmus-mesh/isthmus/pkg/testkit"
 )
 
 const edgeMesh = `apiVersion: networking.istio.io/v1
@@ -32,39 +25,7 @@ spec:
   selector: {istio: ingressgateway}
   servers: [{port: {number: 443, name: one, protocol: HTTPS}, hosts: [one.example.com], tls: {mode: SIMPLE, credentialName: one}}]
 ---
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata: {name: reader, namespace: edge}
-rules: [{apiGroups: [""], resources: [secrets], verbs: [get, watch, list]}]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: {name: reader, namespace: edge}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: reader}
-subjects: [{kind: ServiceAccount, name: gw, namespace: edge}]
 `
-
-// edgeSecret is a Secret, and what of it nobody else may see.
-func edgeSecret(t *testing.T) (manifest, key string) {
-	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"one.example.com"}, NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})
-	encoded := base64.StdEncoding.EncodeToString
-	return fmt.Sprintf("apiVersion: v1\nkind: Secret\nmetadata: {name: one, namespace: edge}\ndata: {tls.crt: %s, tls.key: %s}\n",
-		encoded(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), encoded(text)), string(text)
-}
 
 // secretFor asks for a secret as a gateway does, and returns its content, empty when it is said not to be there.
 func secretFor(ctx context.Context, t *testing.T, conn *grpc.ClientConn, namespace, name string) string {
@@ -104,8 +65,16 @@ func secretFor(ctx context.Context, t *testing.T, conn *grpc.ClientConn, namespa
 }
 
 func TestCredentialsReachOnlyWhoMayHaveThem(t *testing.T) {
-	manifest, key := edgeSecret(t)
-	b := newSecureBed(t, edgeMesh, manifest)
+	ca, err := testkit.NewCA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest, secret, err := ca.Secret("edge", "one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := string(secret)
+	b := newSecureBed(t, edgeMesh+testkit.SecretReader("edge", "gw"), manifest)
 	if got := secretFor(b.as("edge:gw"), t, b.conn, "edge", "kubernetes://one"); !strings.Contains(got, key) {
 		t.Error("who may have it has not got it")
 	}

@@ -64,7 +64,7 @@ func New(settings Settings, objects []kube.Object) (*Mesh, error) {
 	}
 	mesh := parsed.Mesh(cmp.Or(settings.ClusterID, "Kubernetes"), settings.Network, cmp.Or(settings.Domain, "cluster.local"))
 	mesh.Config = parsed.Proto
-	var options []registry.Option
+	options := []registry.Option{registry.WithOrigins()}
 	if !settings.Allocate {
 		options = append(options, registry.WithoutAllocation())
 	}

@@ -57,7 +57,7 @@ func (c *Controller) follow(ctx context.Context, o credential.Source) {
 
 func problem(err error) string {
 	if apierrors.IsForbidden(err) {
-		return "the control plane may not: set gatewayCredentials.allNamespaces of the chart istiod, or bind the ClusterRole istiod-gateway-credentials to its service account in that namespace"
+		return "the control plane may not: set gatewayCredentials.allNamespaces of the chart istiod, or bind the ClusterRole istiod-gateway-credentials-… of this control plane to its service account in that namespace (kubectl get clusterroles | grep istiod-gateway-credentials)"
 	}
 	return err.Error()
 }

@@ -11,10 +11,11 @@ import (
 	meshapi "istio.io/api/mesh/v1alpha1"
 
 	"github.com/isthmus-mesh/isthmus/pilot/translate/ambient"
+	"github.com/isthmus-mesh/isthmus/pkg/testkit"
 	"github.com/isthmus-mesh/isthmus/pkg/xds/server"
 )
 
-const originating = `apiVersion: v1
+var originating = `apiVersion: v1
 kind: Namespace
 metadata: {name: shop}
 ---
@@ -45,18 +46,7 @@ spec:
   - {name: missing, trafficPolicy: {tls: {mode: SIMPLE, credentialName: gone}}}
   - {name: unverified, trafficPolicy: {tls: {mode: SIMPLE, credentialName: never, insecureSkipVerify: true}}}
 ---
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata: {name: reader, namespace: shop}
-rules: [{apiGroups: [""], resources: [secrets], verbs: [get]}]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: {name: reader, namespace: shop}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: reader}
-subjects: [{kind: ServiceAccount, name: waypoint, namespace: shop}]
----
-`
+` + testkit.SecretReader("shop", "waypoint")
 
 func waypointNode(t *testing.T) *corev3.Node {
 	t.Helper()

@@ -1,56 +1,38 @@
 package registry
 
 import (
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/base64"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/isthmus-mesh/isthmus/pilot/translate/credential"
+	"github.com/isthmus-mesh/isthmus/pkg/testkit"
 	"github.com/isthmus-mesh/isthmus/pkg/xds/server"
 )
 
-// keyPair is a certificate and its key, in PEM in base64.
-func keyPair(t *testing.T, name string) (certificate, key string) {
+func newCA(t *testing.T) *testkit.CA {
 	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ca, err := testkit.NewCA()
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{name}, NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, crypto.Signer(private).Public(), private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := func(kind string, b []byte) string {
-		return base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: b}))
-	}
-	return text("CERTIFICATE", der), text("PRIVATE KEY", raw)
+	return ca
 }
 
 func secretYAML(t *testing.T, namespace, name string) string {
 	t.Helper()
-	certificate, key := keyPair(t, name+"."+namespace)
-	return fmt.Sprintf("apiVersion: v1\nkind: Secret\nmetadata: {name: %s, namespace: %s}\ndata: {tls.crt: %s, tls.key: %s, ca.crt: %s}\n---\n", name, namespace, certificate, key, certificate)
+	manifest, _, err := newCA(t).Secret(namespace, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return manifest
 }
 
-const edgeGateways = `apiVersion: networking.istio.io/v1
+var edgeGateways = `apiVersion: networking.istio.io/v1
 kind: Gateway
 metadata: {name: edge, namespace: edge}
 spec:
@@ -80,18 +62,7 @@ metadata: {name: api-1, namespace: edge, labels: {gateway.networking.k8s.io/gate
 spec: {serviceAccountName: api-istio, nodeName: node-1, containers: [{name: c, image: i}]}
 status: {podIP: 10.0.0.9, conditions: [{type: Ready, status: "True"}]}
 ---
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata: {name: reader, namespace: edge}
-rules: [{apiGroups: [""], resources: [secrets], verbs: [get, watch, list]}]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: {name: reader, namespace: edge}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: reader}
-subjects: [{kind: ServiceAccount, name: gw, namespace: edge}]
----
-`
+` + testkit.SecretReader("edge", "gw")
 
 func routerNode(t *testing.T, namespace string, labels map[string]any) *corev3.Node {
 	t.Helper()
@@ -194,9 +165,15 @@ func TestCredentialsWaitForLookups(t *testing.T) {
 	if w.has[scope] == nil || len(w.has[scope]) != 0 {
 		t.Errorf("published %v when nothing is there", w.has[scope])
 	}
-	certificate, key := keyPair(t, "one")
-	decode := func(text string) []byte { b, _ := base64.StdEncoding.DecodeString(text); return b }
-	w.r.SetLookups([]Lookup{{Source: one, Data: map[string][]byte{"tls.crt": decode(certificate), "tls.key": decode(key)}}})
+	issued, err := newCA(t).Named("one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, key, err := testkit.KeyPair(issued)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.r.SetLookups([]Lookup{{Source: one, Data: map[string][]byte{"tls.crt": certificate, "tls.key": key}}})
 	read := Read{"edge", "gw", "one"}
 	if _, ok := wanted.Reads[read]; !ok || len(w.has[scope]) != 0 {
 		t.Fatalf("asked %v, published %v", wanted.Reads, w.names(scope))

@@ -90,7 +90,7 @@ func (r *Registry) deriveListeners() coll.Collection[scoped] {
 		if p.kind != waypointScope {
 			return nil
 		}
-		w := envoy.Waypoint{Mesh: r.telling(f, workloadTarget(p))}
+		w := envoy.Waypoint{Mesh: r.telling(f, workloadTarget(p)), Families: p.families}
 		for _, c := range coll.FetchIndex(f, r.proxies.chainsByScope, p.key) {
 			w.Services = append(w.Services, c.service)
 			w.Chains = append(w.Chains, c.chains...)
@@ -102,7 +102,7 @@ func (r *Registry) deriveListeners() coll.Collection[scoped] {
 		enforced := r.policiesFor(f, routerTarget(g.proxy), []string{g.proxy.namespace}, false)
 		enforced.http = append(enforced.http, r.limitsOf(f, routerTarget(g.proxy), []string{g.proxy.namespace}, r.routesOfGateway(f, g.proxy))...)
 		return listeners(g.proxy, envoy.Gateway{
-			Mesh:    r.telling(f, routerTarget(g.proxy)),
+			Mesh: r.telling(f, routerTarget(g.proxy)), Families: g.proxy.families,
 			Servers: g.servers, HTTPFilters: enforced.http, NetworkFilters: enforced.network,
 		}.Listeners())
 	}, same)

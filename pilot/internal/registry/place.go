@@ -6,6 +6,7 @@ import (
 
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"github.com/isthmus-mesh/isthmus/pilot/translate/ambient"
 	"github.com/isthmus-mesh/isthmus/pkg/coll"
@@ -22,12 +23,14 @@ type place struct {
 	// Labels by whose values services, policies of the namespace and policies of the root namespace are found; sorted. A workload
 	// need not be looked for under its other labels.
 	serviceLabels, policyLabels, rootLabels []string
+	// named is whether slices of the namespace name pods.
+	named bool
 }
 
 func (p place) key() string { return p.name }
 
 func samePlace(a, b place) bool {
-	return a.namespace == b.namespace && a.ours == b.ours && a.mesh.Equal(b.mesh) && slices.Equal(a.peerAuths, b.peerAuths) &&
+	return a.namespace == b.namespace && a.ours == b.ours && a.named == b.named && a.mesh.Equal(b.mesh) && slices.Equal(a.peerAuths, b.peerAuths) &&
 		slices.Equal(a.serviceLabels, b.serviceLabels) && slices.Equal(a.policyLabels, b.policyLabels) && slices.Equal(a.rootLabels, b.rootLabels)
 }
 
@@ -35,6 +38,16 @@ func samePlace(a, b place) bool {
 func (r *Registry) derivePlaces() {
 	r.labels.services = coll.NewIndex(r.serviceList, func(s *ambient.Service) []string { return namespaceIf(s.Proto.Namespace, len(s.Selector) > 0) })
 	r.labels.policies = coll.NewIndex(r.policyList, func(p *ambient.Policy) []string { return namespaceIf(p.Namespace, len(p.Selector) > 0) })
+	r.slicesNaming = coll.NewIndex(r.slices, func(s *discoveryv1.EndpointSlice) []string {
+		return namespaceIf(s.Namespace, len(ambient.NamedPods(s)) > 0)
+	})
+	r.slicesByPod = coll.NewIndex(r.slices, func(s *discoveryv1.EndpointSlice) []string {
+		out := ambient.NamedPods(s)
+		for i, pod := range out {
+			out[i] = s.Namespace + "/" + pod
+		}
+		return out
+	})
 	r.places = coll.Map("places", r.namespaces, place.key, func(f coll.Fetch, n *corev1.Namespace) (place, bool) {
 		return r.placeOf(f, n.Name), true
 	}, coll.WithEqual(samePlace))
@@ -56,6 +69,7 @@ func (r *Registry) placeOf(f coll.Fetch, namespace string) place {
 	p.mesh = r.meshFor(f)
 	p.peerAuths = r.peerAuthsOf(f, p.mesh, namespace)
 	p.serviceLabels = labelsOf(coll.FetchIndex(f, r.labels.services, namespace), func(s *ambient.Service) map[string]string { return s.Selector })
+	p.named = len(coll.FetchIndex(f, r.slicesNaming, namespace)) > 0
 	selector := func(p *ambient.Policy) map[string]string { return p.Selector }
 	p.policyLabels = labelsOf(coll.FetchIndex(f, r.labels.policies, namespace), selector)
 	if namespace != p.mesh.RootNamespace {
@@ -102,8 +116,21 @@ func (r *Registry) surroundings(f coll.Fetch, namespace, node string) (ambient.S
 				found(f, r.bySelector.policies, p.mesh.RootNamespace, p.rootLabels, set)...)
 		},
 	}
+	if p.named {
+		in.Named = func(pod string) []ambient.NamedSlice { return r.namedSlices(f, namespace, pod) }
+	}
 	if node != "" {
 		in.Node, _ = coll.FetchOne(f, r.nodes, node)
 	}
 	return in, true
+}
+
+// namedSlices are those that name a pod, whose Services are known.
+func (r *Registry) namedSlices(f coll.Fetch, namespace, pod string) (out []ambient.NamedSlice) {
+	for _, slice := range coll.FetchIndex(f, r.slicesByPod, namespace+"/"+pod) {
+		if s, ok := coll.FetchOne(f, r.serviceList, namespace+"/"+r.meshFor(f).Hostname(namespace, slice.Labels[discoveryv1.LabelServiceName])); ok && s.Entry == "" {
+			out = append(out, ambient.NamedSlice{Slice: slice, Service: s})
+		}
+	}
+	return out
 }

@@ -276,6 +276,9 @@ func TestScopeOf(t *testing.T) {
 	}{
 		{node("waypoint~1.2.3.4~wp-1.shop~shop.svc.cluster.local", labels(map[string]any{labelGatewayName: "wp"})), ClusterType, "waypoint/shop/wp"},
 		{node("waypoint~1.2.3.4~wp-1.shop~shop.svc.cluster.local", labels(map[string]any{labelGatewayName: "wp"})), AddressType, ""},
+		{node("waypoint~fd00::4~wp-1.shop~shop.svc.cluster.local", labels(map[string]any{labelGatewayName: "wp"})), ListenerType, "waypoint-v6/shop/wp"},
+		{node("waypoint~1.2.3.4~wp-1.shop~shop.svc.cluster.local", map[string]any{"INSTANCE_IPS": "1.2.3.4, fd00::4", "LABELS": map[string]any{labelGatewayName: "wp"}}), ListenerType, "waypoint-dual/shop/wp"},
+		{node("router~1.2.3.4~gw-1.shop~shop.svc.cluster.local", map[string]any{"INSTANCE_IPS": "1.2.3.4,fd00::4,x", "LABELS": map[string]any{"istio": "gw"}}), RouteType, "router-dual/shop/istio=gw"},
 		{node("router~1.2.3.4~gw-1.shop~shop.svc.cluster.local", labels(map[string]any{"istio": "gw", "app": "gw", "pod-template-hash": "x"})), RouteType, "router/shop/app=gw,istio=gw"},
 		{node("router~1.2.3.4~gw-1.shop~shop.svc.cluster.local", nil), ListenerType, "router/shop/"},
 		{node("sidecar~1.2.3.4~c-1.shop~shop.svc.cluster.local", map[string]any{"GENERATOR": "grpc"}), ListenerType, "grpc/shop"},
@@ -292,7 +295,7 @@ func TestScopeOf(t *testing.T) {
 			t.Errorf("%s: %q, want %q", c.node.GetId(), got, c.want)
 		}
 		if s := nodeScope(c.node); c.want != "" && s.kind != unsupported {
-			if back := parseScope(got); back.kind != s.kind || back.namespace != s.namespace || back.gateway != s.gateway || joinLabels(back.labels) != joinLabels(s.labels) {
+			if back := parseScope(got); back.kind != s.kind || back.namespace != s.namespace || back.gateway != s.gateway || back.families != s.families || joinLabels(back.labels) != joinLabels(s.labels) {
 				t.Errorf("%q is read back as %+v, want %+v", got, back, s)
 			}
 		}

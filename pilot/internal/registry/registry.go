@@ -40,6 +40,8 @@ type Mesh struct {
 type Registry struct {
 	graph *coll.Graph
 	alloc *allocator // nil if others give addresses
+	// origins has filter chains say where they come from.
+	origins bool
 
 	// sources
 	mesh        *coll.Static[Mesh]
@@ -81,6 +83,9 @@ type Registry struct {
 		services coll.Index[*ambient.Service, string]
 		policies coll.Index[*ambient.Policy, string]
 	}
+	// slicesByPod are the slices that name a pod, slicesNaming those of a namespace that name any.
+	slicesByPod, slicesNaming coll.Index[*discoveryv1.EndpointSlice, string]
+
 	feed        workloadFeed
 	byEntry     coll.Index[*ambient.Service, string]
 	byNamespace coll.Index[*securityv1.PeerAuthentication, string]
@@ -92,6 +97,9 @@ type Option func(*Registry)
 
 // WithoutAllocation leaves it to others to give addresses to ServiceEntries: they are in the entries' status.
 func WithoutAllocation() Option { return func(r *Registry) { r.alloc = nil } }
+
+// WithOrigins has filter chains for connections say which object they come from: see envoy.OriginOf.
+func WithOrigins() Option { return func(r *Registry) { r.origins = true } }
 
 // WithLookups leaves it to others to read Secrets and to say who may: see FollowCredentials.
 func WithLookups() Option { return func(r *Registry) { r.credentials.byLookup = true } }

@@ -8,6 +8,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
+	"github.com/isthmus-mesh/isthmus/pilot/translate/envoy"
 	"github.com/isthmus-mesh/isthmus/pkg/xds/server"
 )
 
@@ -36,6 +37,7 @@ type scope struct {
 	key       string
 	kind      scopeKind
 	namespace string
+	families  envoy.Families
 	gateway   string            // name of the Gateway it was deployed for; empty for a classic gateway
 	labels    map[string]string // of the pods, for routers: selectors are matched against them
 }
@@ -75,9 +77,11 @@ func nodeScope(node *corev3.Node) scope {
 		s.kind, s.gateway, s.key = proxylessScope, "", "grpc/"+s.namespace
 	case kind == "waypoint":
 		s.gateway = cmp.Or(s.gateway, meta["GATEWAY_NAME"].GetStringValue())
-		s.kind, s.key = waypointScope, "waypoint/"+s.namespace+"/"+s.gateway
+		s.families = familiesOf(node)
+		s.kind, s.key = waypointScope, "waypoint"+familyMarks[s.families]+"/"+s.namespace+"/"+s.gateway
 	case kind == "router":
-		s.kind, s.labels, s.key = routerScope, labels, "router/"+s.namespace+"/"+joinLabels(labels)
+		s.families = familiesOf(node)
+		s.kind, s.labels, s.key = routerScope, labels, "router"+familyMarks[s.families]+"/"+s.namespace+"/"+joinLabels(labels)
 	default:
 		s.key = "unsupported/" + kind
 	}
@@ -148,6 +152,10 @@ func parseScope(key string) scope {
 	kind, rest, _ := strings.Cut(key, "/")
 	namespace, tail, _ := strings.Cut(rest, "/")
 	s := scope{key: key, namespace: namespace}
+	kind, mark, marked := strings.Cut(kind, "-")
+	if marked {
+		s.families = envoy.Families(max(0, slices.Index(familyMarks[:], "-"+mark)))
+	}
 	switch kind {
 	case "grpc":
 		s.kind = proxylessScope

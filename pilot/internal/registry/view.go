@@ -30,7 +30,7 @@ var _ gateway.View = view{}
 
 func (r *Registry) envoyMesh(f coll.Fetch) envoy.Mesh {
 	m, _ := coll.FetchOne(f, r.mesh, coll.SingletonKey)
-	return envoy.Mesh{Mesh: r.meshFor(f), Config: m.Config, HTTP10: m.HTTP10}
+	return envoy.Mesh{Mesh: r.meshFor(f), Config: m.Config, HTTP10: m.HTTP10, Origins: r.origins}
 }
 
 func (r *Registry) routeMesh(f coll.Fetch) gateway.Mesh {

@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 
+	"github.com/isthmus-mesh/isthmus/pkg/kube/kubetest"
 	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
 )
 
@@ -66,6 +67,7 @@ func TestTheBundleHasTheRoots(t *testing.T) {
 	b.Refresh()
 	has("two")
 
+	kubetest.AwaitWatches(t, api, "clustertrustbundles", 1)
 	forged := stored()
 	forged.Spec.TrustBundle, forged.Labels = "forged", map[string]string{"mine": "kept"}
 	if _, err := bundles.Update(t.Context(), forged, metav1.UpdateOptions{}); err != nil {

@@ -44,6 +44,8 @@ type Surroundings struct {
 	Node      *corev1.Node      // nil when unknown
 	// Services returns those of the workload's namespace that may select a workload with these labels; it may return more.
 	Services func(labels map[string]string) []*Service
+	// Named returns the slices that name the pod; nil where no slice names any.
+	Named func(pod string) []NamedSlice
 	// Policies returns those that may apply by selector; it may return more.
 	Policies func(labels map[string]string) []*Policy
 	// PeerAuths are those of the namespace and of the root namespace.
@@ -94,6 +96,9 @@ func PodWorkload(in Surroundings, pod *Pod) *Workload {
 		if s.Proto.Namespace == pod.Namespace && selects(s.Selector, pod.Labels) {
 			w.Services[s.Key()] = servicePorts(s, func(name string) uint32 { return containerPort(pod, name) }, nil)
 		}
+	}
+	if in.Named != nil {
+		join(w, pod.Name, in.Named(pod.Name))
 	}
 	out := finish(in, w, pod.Labels)
 	out.Leaving = pod.DeletionTimestamp != nil
@@ -328,17 +333,7 @@ func SliceWorkloads(mesh Mesh, slice *discoveryv1.EndpointSlice, s *Service) []*
 	if slice.AddressType == discoveryv1.AddressTypeFQDN {
 		return nil
 	}
-	targets := map[string]uint32{}
-	for _, p := range slice.Ports {
-		if p.Port != nil && (p.Protocol == nil || *p.Protocol == corev1.ProtocolTCP) {
-			portName := ""
-			if p.Name != nil {
-				portName = *p.Name
-			}
-			targets[portName] = uint32(*p.Port)
-		}
-	}
-	ports := slicePorts(s, targets)
+	ports := slicePorts(s, sliceTargets(slice))
 	var out []*Workload
 	for _, e := range slice.Endpoints {
 		if e.TargetRef != nil && e.TargetRef.Kind == "Pod" {
@@ -377,6 +372,21 @@ func sliceWorkload(mesh Mesh, slice *discoveryv1.EndpointSlice, s *Service, e di
 		w.Status = workload.WorkloadStatus_UNHEALTHY
 	}
 	return w
+}
+
+// sliceTargets are the ports of a slice's endpoints by their names.
+func sliceTargets(slice *discoveryv1.EndpointSlice) map[string]uint32 {
+	targets := map[string]uint32{}
+	for _, p := range slice.Ports {
+		if p.Port != nil && (p.Protocol == nil || *p.Protocol == corev1.ProtocolTCP) {
+			portName := ""
+			if p.Name != nil {
+				portName = *p.Name
+			}
+			targets[portName] = uint32(*p.Port)
+		}
+	}
+	return targets
 }
 
 // slicePorts maps by the port's name, as the endpoint controller does.

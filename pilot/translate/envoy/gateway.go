@@ -12,12 +12,14 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/isthmus-mesh/isthmus/pilot/translate/gateway"
+	"github.com/isthmus-mesh/isthmus/pilot/translate/route"
 )
 
 // Gateway is all that the listeners of a gateway are made from.
 type Gateway struct {
-	Mesh    Mesh
-	Servers []gateway.Server
+	Mesh     Mesh
+	Servers  []gateway.Server
+	Families Families
 	// HTTPFilters and NetworkFilters are the policies.
 	HTTPFilters    []*hcmv3.HttpFilter
 	NetworkFilters []*listenerv3.Filter
@@ -36,20 +38,20 @@ func (g Gateway) Listeners() []*listenerv3.Listener {
 
 // listener is nil when none of the server's chains can be served: a port without a chain would refuse connections all the same.
 func (g Gateway) listener(s gateway.Server) *listenerv3.Listener {
-	bind := s.Bind
-	if bind == "" {
-		bind = "0.0.0.0"
-	}
-	if _, err := netip.ParseAddr(bind); err != nil {
-		return nil
-	}
 	l := &listenerv3.Listener{
 		Name:             s.Name,
-		Address:          socketAddress(bind, s.Port),
 		TrafficDirection: corev3.TrafficDirection_OUTBOUND,
 		Metadata:         g.Mesh.options().listener(),
 	}
+	if _, err := netip.ParseAddr(s.Bind); err == nil {
+		l.Address = socketAddress(s.Bind, s.Port)
+	} else if s.Bind == "" {
+		g.Families.anywhere(l, s.Port)
+	} else {
+		return nil
+	}
 	bySNI := false
+	var origins []route.Origin
 	for _, c := range s.Chains {
 		var filters []*listenerv3.Filter
 		switch {
@@ -73,6 +75,11 @@ func (g Gateway) listener(s gateway.Server) *listenerv3.Listener {
 			chain.FilterChainMatch = match
 		}
 		l.FilterChains = append(l.FilterChains, chain)
+		var origin route.Origin
+		if len(c.TCP) > 0 {
+			origin = c.TCP[0].Origin
+		}
+		origins = append(origins, origin)
 	}
 	if len(l.FilterChains) == 0 {
 		return nil
@@ -80,7 +87,7 @@ func (g Gateway) listener(s gateway.Server) *listenerv3.Listener {
 	if g.Mesh.Config.GetDefaultConfig().GetGatewayTopology().GetProxyProtocol() != nil {
 		l.ListenerFilters = append(l.ListenerFilters, proxyProtocolFilter()) // before those that look at what follows
 	}
-	g.Mesh.telling(l.FilterChains)
+	g.Mesh.naming(g.Mesh.telling(l.FilterChains), origins)
 	if bySNI {
 		l.ListenerFilters = append(l.ListenerFilters, &listenerv3.ListenerFilter{
 			Name:       "envoy.filters.listener.tls_inspector",
@@ -115,8 +122,8 @@ func cidrRanges(prefixes []string) []*corev3.CidrRange {
 
 // ForwardTCP is the filter that carries connections where a route says. statPrefix is empty for the first target's name. What the first
 // target says of connections holds for all.
-func ForwardTCP(mesh Mesh, statPrefix string, route gateway.TCPRoute) *listenerv3.Filter {
-	targets := route.Targets
+func ForwardTCP(mesh Mesh, statPrefix string, by gateway.TCPRoute) *listenerv3.Filter {
+	targets := by.Targets
 	if len(targets) == 0 {
 		return tcpProxy(mesh, BlackHole, BlackHole)
 	}

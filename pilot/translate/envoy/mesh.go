@@ -22,6 +22,8 @@ type Mesh struct {
 	Telemetry *policy.Telemetry
 	// HTTP10 has clients of HTTP/1.0 answered.
 	HTTP10 bool
+	// Origins has filter chains for connections say which object they come from: see OriginOf.
+	Origins bool
 }
 
 // metadataHTTP10 is Istio's way to say so for all proxies of a mesh, in proxyMetadata.

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/isthmus-mesh/isthmus/pilot/translate/gateway"
+	"github.com/isthmus-mesh/isthmus/pilot/translate/route"
 )
 
 // WaypointService is a port of a service that a waypoint serves.
@@ -71,6 +72,7 @@ type WaypointWorkload struct {
 // Waypoint is all that the listeners of a waypoint are made from.
 type Waypoint struct {
 	Mesh     Mesh
+	Families Families
 	Services []WaypointService
 	// Chains are those of the services.
 	Chains    []*listenerv3.FilterChain
@@ -79,7 +81,7 @@ type Waypoint struct {
 
 // Listeners of a waypoint.
 func (w Waypoint) Listeners() []*listenerv3.Listener {
-	return []*listenerv3.Listener{connectTerminate(w.Mesh), w.mainInternal(), connectOriginate()}
+	return []*listenerv3.Listener{w.connectTerminate(), w.mainInternal(), connectOriginate()}
 }
 
 // Keys under which the address that was dialled, and who dialled, go from one listener to the next.
@@ -107,7 +109,7 @@ func passOn(key, factory, format string) *filterstatev3.FilterStateValue {
 }
 
 // connectTerminate takes HBONE connections and hands what is in them to main_internal.
-func connectTerminate(mesh Mesh) *listenerv3.Listener {
+func (w Waypoint) connectTerminate() *listenerv3.Listener {
 	const connect = "CONNECT"
 	routes := &routev3.RouteConfiguration{
 		Name:             "default",
@@ -151,17 +153,18 @@ func connectTerminate(mesh Mesh) *listenerv3.Listener {
 		},
 	}, routes)
 	h.HttpFilters[0].Name = "connect_authority"
-	return &listenerv3.Listener{
-		Name:    ConnectTerminate,
-		Address: socketAddress("0.0.0.0", hbonePort),
+	l := &listenerv3.Listener{
+		Name: ConnectTerminate,
 		FilterChains: []*listenerv3.FilterChain{{
 			Name: "default",
 			TransportSocket: transportSocket(tlsSocket, &tlsv3.DownstreamTlsContext{
-				CommonTlsContext: meshTLS(mesh), RequireClientCertificate: yes(),
+				CommonTlsContext: meshTLS(w.Mesh), RequireClientCertificate: yes(),
 			}),
 			Filters: []*listenerv3.Filter{networkFilter(hcmFilter, h)},
 		}},
 	}
+	w.Families.anywhere(l, hbonePort)
+	return l
 }
 
 func keepalive() *corev3.KeepaliveSettings {
@@ -283,10 +286,12 @@ func chainName(s WaypointService, protocol string) string {
 // Chains are the filter chains of a service's port, by which name main_internal finds them.
 func (s WaypointService) Chains(mesh Mesh) []*listenerv3.FilterChain {
 	var out []*listenerv3.FilterChain
+	var origins []route.Origin
 	prefix := "inbound_0.0.0.0_" + number(s.Port) + ";"
 	if s.Protocol.HTTP() {
 		h := withRDS(requestManager(mesh, prefix, s.HTTPFilters), WaypointRoute(s.Port, s.Host))
 		out = append(out, &listenerv3.FilterChain{Name: chainName(s, "http"), Filters: []*listenerv3.Filter{networkFilter(hcmFilter, h)}})
+		origins = append(origins, route.Origin{})
 	}
 	if s.Protocol.TCP() {
 		cluster := InboundVIP(s.Port, "tcp", "", s.Host)
@@ -297,9 +302,10 @@ func (s WaypointService) Chains(mesh Mesh) []*listenerv3.FilterChain {
 		}
 		for i, r := range routes {
 			out = append(out, &listenerv3.FilterChain{Name: s.tcpChain(i), Filters: append(slices.Clone(s.NetworkFilters), ForwardTCP(mesh, cluster, r))})
+			origins = append(origins, r.Origin)
 		}
 	}
-	return mesh.telling(out)
+	return mesh.naming(mesh.telling(out), origins)
 }
 
 // directChains are those of traffic to a workload's own address. The address goes on with the connection.

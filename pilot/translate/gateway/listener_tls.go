@@ -86,6 +86,8 @@ type listenerTLS struct {
 	// unusable are references and settings that make the listener one that cannot be served.
 	unusable []string
 	reason   gatewayv1.ListenerConditionReason
+	// clients is why there is nobody to verify clients by, though they are to be verified.
+	clients gatewayv1.ListenerConditionReason
 }
 
 // newListenerTLS follows the references of a listener that ends TLS, as far as the objects that they name need not be read.
@@ -187,9 +189,11 @@ func (t *listenerTLS) frontend(v View, gw *gatewayv1.Gateway, l *gatewayv1.Liste
 	kind := credential.Kind(ref.Kind)
 	switch {
 	case ref.Group != "" || kind != credential.ConfigMap && kind != credential.Secret:
-		t.refuse(gatewayv1.ListenerReasonInvalidCACertificateKind, "spec.tls.frontend: certificates of authorities are in a ConfigMap or Secret, not in a "+string(kind))
+		t.clients = gatewayv1.ListenerReasonInvalidCACertificateKind
+		t.refuse(t.clients, "spec.tls.frontend: certificates of authorities are in a ConfigMap or Secret, not in a "+string(kind))
 	case namespace != gw.Namespace && !granted(v, namespace, groupGateway, kindGateway, gw.Namespace, "", string(kind), string(ref.Name)):
-		t.refuse(gatewayv1.ListenerReasonRefNotPermitted, "spec.tls.frontend: no ReferenceGrant of namespace "+namespace+" allows this")
+		t.clients = gatewayv1.ListenerReasonRefNotPermitted
+		t.refuse(t.clients, "spec.tls.frontend: no ReferenceGrant of namespace "+namespace+" allows this")
 	default:
 		t.settings.Mode = networkingapi.ServerTLSSettings_MUTUAL
 		t.settings.CaCertCredentialName = credential.GatewayName(kind, namespace, string(ref.Name))
@@ -209,7 +213,7 @@ func (t *listenerTLS) missing(v View, gw *gatewayv1.Gateway) (out []string, reas
 			err = v.Credential(ref)
 		}
 		if err != nil {
-			if len(out) == 0 && name == authority {
+			if name == authority {
 				reason = gatewayv1.ListenerReasonInvalidCACertificateRef
 			}
 			out = append(out, err.Error())

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
@@ -38,33 +39,37 @@ func GatewayStatus(v View, gw *gatewayv1.Gateway, state GatewayState, routes Rou
 	out := &gatewayv1.GatewayStatus{Addresses: state.Addresses}
 	counts := attachedRoutes(v, gw, append(routeObjects(routes.HTTP, routes.GRPC), connectionObjects(routes.TLS, routes.TCP)...))
 	var refused []string
+	usable, served := len(gw.Spec.Listeners) == 0, len(gw.Spec.Listeners) == 0
 	for i := range gw.Spec.Listeners {
 		l := &gw.Spec.Listeners[i]
-		status, ok := listenerStatus(v, gw, i)
-		if !ok {
+		status := listenerStatus(v, gw, i)
+		programs := meta.IsStatusConditionTrue(status.Conditions, string(gatewayv1.ListenerConditionProgrammed))
+		if !programs {
 			refused = append(refused, string(l.Name))
 		}
+		usable = usable || meta.IsStatusConditionTrue(status.Conditions, string(gatewayv1.ListenerConditionAccepted))
+		served = served || programs
 		status.AttachedRoutes = counts[l.Name]
 		out.Listeners = append(out.Listeners, status)
 	}
 	accepted := condition(string(gatewayv1.GatewayConditionAccepted), gw.Generation, nil, string(gatewayv1.GatewayReasonAccepted), "")
 	accepted.Message = "the Gateway is taken care of"
 	if len(refused) > 0 {
-		// The Gateway itself is accepted while at least one listener works.
+		// The Gateway itself is accepted while at least one listener is, be it that its certificate is not there yet.
 		accepted.Reason = string(gatewayv1.GatewayReasonListenersNotValid)
 		accepted.Message = fmt.Sprintf("listeners that cannot be served: %v", refused)
-		if len(refused) == len(gw.Spec.Listeners) {
+		if !usable {
 			accepted.Status = metav1.ConditionFalse
 		}
 	}
 	if state.Problem != "" {
 		accepted.Status, accepted.Reason, accepted.Message = metav1.ConditionFalse, string(gatewayv1.GatewayReasonInvalidParameters), state.Problem
 	}
-	out.Conditions = []metav1.Condition{accepted, programmed(gw, state, accepted.Status == metav1.ConditionTrue)}
+	out.Conditions = []metav1.Condition{accepted, programmed(gw, state, served)}
 	return out
 }
 
-func programmed(gw *gatewayv1.Gateway, state GatewayState, accepted bool) metav1.Condition {
+func programmed(gw *gatewayv1.Gateway, state GatewayState, served bool) metav1.Condition {
 	kind := string(gatewayv1.GatewayConditionProgrammed)
 	bad := func(reason gatewayv1.GatewayConditionReason, message string) metav1.Condition {
 		return condition(kind, gw.Generation, []string{message}, "", string(reason))
@@ -72,7 +77,7 @@ func programmed(gw *gatewayv1.Gateway, state GatewayState, accepted bool) metav1
 	switch {
 	case state.Problem != "":
 		return bad(gatewayv1.GatewayReasonInvalid, "the Gateway is not deployed as it asks to be")
-	case !accepted:
+	case !served:
 		return bad(gatewayv1.GatewayReasonInvalid, "no listener can be served")
 	case len(state.Addresses) == 0:
 		return bad(gatewayv1.GatewayReasonAddressNotAssigned, "there is no address yet")
@@ -108,25 +113,11 @@ func attachedRoutes(v View, gw *gatewayv1.Gateway, objects []routeObject) map[ga
 	return out
 }
 
-// listenerStatus is all but the count of routes; ok is false for a listener that cannot be served.
-func listenerStatus(v View, gw *gatewayv1.Gateway, i int) (gatewayv1.ListenerStatus, bool) {
+// listenerStatus is all but the count of routes.
+func listenerStatus(v View, gw *gatewayv1.Gateway, i int) gatewayv1.ListenerStatus {
 	l := &gw.Spec.Listeners[i]
-	out := gatewayv1.ListenerStatus{Name: l.Name, SupportedKinds: []gatewayv1.RouteGroupKind{}}
-	group := gatewayv1.Group(groupGateway)
-	var refusedKinds []string
-	if l.AllowedRoutes == nil || len(l.AllowedRoutes.Kinds) == 0 {
-		for _, kind := range listenerKinds(l) {
-			out.SupportedKinds = append(out.SupportedKinds, gatewayv1.RouteGroupKind{Group: &group, Kind: gatewayv1.Kind(kind)})
-		}
-	} else {
-		for _, k := range l.AllowedRoutes.Kinds {
-			if (k.Group == nil || *k.Group == group) && slices.Contains(listenerKinds(l), string(k.Kind)) {
-				out.SupportedKinds = append(out.SupportedKinds, gatewayv1.RouteGroupKind{Group: &group, Kind: k.Kind})
-			} else {
-				refusedKinds = append(refusedKinds, "routes of kind "+string(k.Kind)+" are not supported")
-			}
-		}
-	}
+	kinds, refusedKinds := supportedKinds(l)
+	out := gatewayv1.ListenerStatus{Name: l.Name, SupportedKinds: kinds}
 	var refused []string
 	reason := gatewayv1.ListenerReasonUnsupportedProtocol
 	switch {
@@ -139,15 +130,20 @@ func listenerStatus(v View, gw *gatewayv1.Gateway, i int) (gatewayv1.ListenerSta
 	unresolved, unresolvedReason := refusedKinds, gatewayv1.ListenerReasonInvalidRouteKinds
 	var unserved []string
 	if len(refused) == 0 && terminates(l) {
-		var settings []string
-		unserved, settings, unresolvedReason = certificateStatus(v, gw, l, unresolvedReason)
-		if refused = append(refused, settings...); len(settings) > 0 {
-			reason = gatewayv1.ListenerReasonUnsupportedValue
+		found := certificateStatus(v, gw, l)
+		unserved = found.refs
+		if len(found.refs) > 0 {
+			unresolvedReason = found.reason
+		}
+		if refused = append(refused, found.refused...); len(refused) > 0 {
+			reason = found.refusal
 		}
 		unresolved = append(unresolved, unserved...)
 	}
 	conflict, conflictReason := listenerConflict(gw, i)
-	ok := len(refused) == 0 && len(conflict) == 0 && len(unserved) == 0
+	if len(refused) == 0 && len(conflict) > 0 {
+		refused, reason = conflict, conflictReason
+	}
 	conflicted := condition(string(gatewayv1.ListenerConditionConflicted), gw.Generation, conflict, "", string(conflictReason))
 	// This condition is good when it is False.
 	conflicted.Status = metav1.ConditionTrue
@@ -157,30 +153,72 @@ func listenerStatus(v View, gw *gatewayv1.Gateway, i int) (gatewayv1.ListenerSta
 	out.Conditions = []metav1.Condition{
 		condition(string(gatewayv1.ListenerConditionAccepted), gw.Generation, refused, string(gatewayv1.ListenerReasonAccepted), string(reason)),
 		conflicted,
-		condition(string(gatewayv1.ListenerConditionProgrammed), gw.Generation, slices.Concat(refused, conflict, unserved),
+		condition(string(gatewayv1.ListenerConditionProgrammed), gw.Generation, distinctTexts(refused, conflict, unserved),
 			string(gatewayv1.ListenerReasonProgrammed), string(gatewayv1.ListenerReasonInvalid)),
 		condition(string(gatewayv1.ListenerConditionResolvedRefs), gw.Generation, unresolved,
 			string(gatewayv1.ListenerReasonResolvedRefs), string(unresolvedReason)),
 	}
-	return out, ok
+	return out
 }
 
-// certificateStatus is what is wrong with the references of a listener that ends TLS, with the reason (otherwise is the one when
-// nothing is), and with its settings.
-func certificateStatus(v View, gw *gatewayv1.Gateway, l *gatewayv1.Listener, otherwise gatewayv1.ListenerConditionReason) (
-	refs, settings []string, reason gatewayv1.ListenerConditionReason,
-) {
+// supportedKinds are the kinds of routes that a listener takes of those that it allows; refused says what is wrong with the others.
+func supportedKinds(l *gatewayv1.Listener) (kinds []gatewayv1.RouteGroupKind, refused []string) {
+	group := gatewayv1.Group(groupGateway)
+	kinds = []gatewayv1.RouteGroupKind{}
+	if l.AllowedRoutes == nil || len(l.AllowedRoutes.Kinds) == 0 {
+		for _, kind := range listenerKinds(l) {
+			kinds = append(kinds, gatewayv1.RouteGroupKind{Group: &group, Kind: gatewayv1.Kind(kind)})
+		}
+		return kinds, nil
+	}
+	for _, k := range l.AllowedRoutes.Kinds {
+		if (k.Group == nil || *k.Group == group) && slices.Contains(listenerKinds(l), string(k.Kind)) {
+			kinds = append(kinds, gatewayv1.RouteGroupKind{Group: &group, Kind: k.Kind})
+		} else {
+			refused = append(refused, "routes of kind "+string(k.Kind)+" are not supported")
+		}
+	}
+	return kinds, refused
+}
+
+func distinctTexts(lists ...[]string) []string {
+	var out []string
+	for _, text := range slices.Concat(lists...) {
+		if !slices.Contains(out, text) {
+			out = append(out, text)
+		}
+	}
+	return out
+}
+
+// certificates is what is wrong with the TLS of a listener: references, with the reason, and what keeps it from being accepted at all,
+// with that reason.
+type certificates struct {
+	refs    []string
+	reason  gatewayv1.ListenerConditionReason
+	refused []string
+	refusal gatewayv1.ListenerConditionReason
+}
+
+// certificateStatus judges the TLS of a listener that ends it.
+func certificateStatus(v View, gw *gatewayv1.Gateway, l *gatewayv1.Listener) (out certificates) {
 	tls := newListenerTLS(v, gw, l)
 	switch {
 	case tls.reason == gatewayv1.ListenerReasonUnsupportedValue:
-		return nil, tls.unusable, otherwise
+		return certificates{refused: tls.unusable, refusal: tls.reason}
 	case len(tls.unusable) > 0:
-		return tls.unusable, nil, tls.reason
+		out.refs, out.reason = tls.unusable, tls.reason
+	default:
+		out.refs, out.reason = tls.missing(v, gw)
 	}
-	if missing, why := tls.missing(v, gw); len(missing) > 0 {
-		return missing, nil, why
+	if tls.clients != "" || out.reason == gatewayv1.ListenerReasonInvalidCACertificateRef {
+		// A listener that cannot verify its clients is none.
+		if tls.clients != "" {
+			out.reason = tls.clients
+		}
+		out.refused, out.refusal = []string{"nobody is known who signs the certificates of clients"}, gatewayv1.ListenerReasonNoValidCACertificate
 	}
-	return nil, nil, otherwise
+	return out
 }
 
 // listenerConflict looks for an earlier listener on the same port that this one cannot be told from.
@@ -232,16 +270,16 @@ func GatewayClassStatus(class *gatewayv1.GatewayClass) *gatewayv1.GatewayClassSt
 // supportedFeatures are the names of the Gateway API's conformance features, in the order that the API demands.
 func supportedFeatures() []string {
 	return []string{
-		"GRPCRoute", "GRPCRouteNamedRouteRule", "Gateway", "GatewayFrontendClientCertificateValidation", "GatewayHTTPListenerIsolation", "GatewayPort8080",
-		"HTTPRoute", "HTTPRouteBackendProtocolH2C", "HTTPRouteBackendProtocolWebSocket", "HTTPRouteBackendRequestHeaderModification",
-		"HTTPRouteBackendTimeout", "HTTPRouteCORS", "HTTPRouteDestinationPortMatching", "HTTPRouteHostRewrite",
-		"HTTPRouteMethodMatching", "HTTPRouteNamedRouteRule", "HTTPRouteParentRefPort", "HTTPRoutePathRedirect",
-		"HTTPRoutePathRewrite", "HTTPRoutePortRedirect", "HTTPRouteQueryParamMatching", "HTTPRouteRequestMirror",
-		"HTTPRouteRequestMultipleMirrors", "HTTPRouteRequestPercentageMirror", "HTTPRouteRequestTimeout",
-		"HTTPRouteResponseHeaderModification", "HTTPRouteSchemeRedirect",
-		"Mesh", "MeshClusterIPMatching", "MeshConsumerRoute", "MeshHTTPRouteBackendRequestHeaderModification",
-		"MeshHTTPRouteNamedRouteRule", "MeshHTTPRouteQueryParamMatching", "MeshHTTPRouteRedirectPath", "MeshHTTPRouteRedirectPort",
-		"MeshHTTPRouteRewritePath", "MeshHTTPRouteSchemeRedirect", "ReferenceGrant", "TCPRoute", "TLSRoute", "TLSRouteModeMixed",
-		"TLSRouteModeTerminate",
+		"GRPCRoute", "GRPCRouteNamedRouteRule", "Gateway", "GatewayAddressEmpty", "GatewayFrontendClientCertificateValidation",
+		"GatewayHTTPListenerIsolation", "GatewayInfrastructure", "GatewayPort8080", "HTTPRoute", "HTTPRoute303RedirectStatusCode",
+		"HTTPRoute307RedirectStatusCode", "HTTPRoute308RedirectStatusCode", "HTTPRouteBackendProtocolH2C",
+		"HTTPRouteBackendProtocolWebSocket", "HTTPRouteBackendRequestHeaderModification", "HTTPRouteBackendTimeout", "HTTPRouteCORS",
+		"HTTPRouteDestinationPortMatching", "HTTPRouteHostRewrite", "HTTPRouteMethodMatching", "HTTPRouteNamedRouteRule",
+		"HTTPRouteParentRefPort", "HTTPRoutePathRedirect", "HTTPRoutePathRewrite", "HTTPRoutePortRedirect",
+		"HTTPRouteQueryParamMatching", "HTTPRouteRequestMirror", "HTTPRouteRequestMultipleMirrors", "HTTPRouteRequestPercentageMirror",
+		"HTTPRouteRequestTimeout", "HTTPRouteResponseHeaderModification", "HTTPRouteSchemeRedirect", "Mesh", "MeshClusterIPMatching",
+		"MeshConsumerRoute", "MeshHTTPRouteBackendRequestHeaderModification", "MeshHTTPRouteNamedRouteRule",
+		"MeshHTTPRouteQueryParamMatching", "MeshHTTPRouteRedirectPath", "MeshHTTPRouteRedirectPort", "MeshHTTPRouteRewritePath",
+		"MeshHTTPRouteSchemeRedirect", "ReferenceGrant", "TCPRoute", "TLSRoute", "TLSRouteModeMixed", "TLSRouteModeTerminate",
 	}
 }

@@ -281,7 +281,7 @@ func TestGatewayConditions(t *testing.T) {
 		"no address":   {[]gatewayv1.Listener{listener("a", 80, "HTTP")}, GatewayState{}, "True Accepted", "False AddressNotAssigned"},
 		"no pod":       {[]gatewayv1.Listener{listener("a", 80, "HTTP")}, GatewayState{Addresses: address, Ready: false}, "True Accepted", "False Pending"},
 		"HTTPS too":    {[]gatewayv1.Listener{listener("a", 80, "HTTP"), listener("b", 443, "HTTPS")}, GatewayState{Addresses: address, Ready: true}, "True ListenersNotValid", "True Programmed"},
-		"HTTPS only":   {[]gatewayv1.Listener{listener("b", 443, "HTTPS")}, GatewayState{Addresses: address, Ready: true}, "False ListenersNotValid", "False Invalid"},
+		"HTTPS only":   {[]gatewayv1.Listener{listener("b", 443, "HTTPS")}, GatewayState{Addresses: address, Ready: true}, "True ListenersNotValid", "False Invalid"},
 		"twice":        {[]gatewayv1.Listener{listener("a", 80, "HTTP"), listener("b", 80, "HTTP")}, GatewayState{Addresses: address, Ready: true}, "True ListenersNotValid", "True Programmed"},
 		"refused":      {[]gatewayv1.Listener{listener("a", 80, "HTTP")}, GatewayState{Addresses: address, Ready: true, Problem: "x"}, "False InvalidParameters", "False Invalid"},
 		"no listeners": {nil, GatewayState{Addresses: address, Ready: true}, "True Accepted", "True Programmed"},
