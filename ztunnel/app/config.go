@@ -48,6 +48,12 @@ type Config struct {
 
 	PoolMaxStreams  int
 	PoolIdleTimeout time.Duration
+	// PoolBusyConns is up to how many tunnel connections to one peer are opened under load; 0 is by the number of processors.
+	PoolBusyConns int
+	// MemoryBudget is how many bytes connections and their buffers may take; 0 is by what the process may use.
+	MemoryBudget int64
+	// MaxConnections of one workload; 0 is its share of the node's.
+	MaxConnections  int
 	ResponseBaggage bool
 	LogDecisions    bool
 	// Transport makes the TLS records of tunnels.

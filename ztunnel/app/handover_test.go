@@ -39,30 +39,16 @@ func (b *bed) replace(i int, env ...string) time.Duration {
 // ticking is an application that sends a line every few milliseconds, as a streaming call does.
 func ticking(t *testing.T, b *bed) {
 	t.Helper()
-	listener, err := b.server.Listen(t.Context(), "tcp", "0.0.0.0:8081")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
+	podtest.Serve(t, b.server, "0.0.0.0:8081", func(conn net.Conn) {
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for n := 0; ; n++ {
+			if _, err := fmt.Fprintf(conn, "%d\n", n); err != nil {
 				return
 			}
-			go func() {
-				defer conn.Close()
-				tick := time.NewTicker(5 * time.Millisecond)
-				defer tick.Stop()
-				for n := 0; ; n++ {
-					if _, err := fmt.Fprintf(conn, "%d\n", n); err != nil {
-						return
-					}
-					<-tick.C
-				}
-			}()
+			<-tick.C
 		}
-	}()
+	})
 }
 
 // follow reads lines until ctx ends, each of which must be the next number, and keeps the longest gap between two.

@@ -23,6 +23,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
 	"github.com/isthmus-mesh/isthmus/pkg/xds/client"
 	"github.com/isthmus-mesh/isthmus/ztunnel/internal/admin"
+	"github.com/isthmus-mesh/isthmus/ztunnel/internal/budget"
 	"github.com/isthmus-mesh/isthmus/ztunnel/internal/crl"
 	"github.com/isthmus-mesh/isthmus/ztunnel/internal/dns"
 	"github.com/isthmus-mesh/isthmus/ztunnel/internal/inpod"
@@ -90,7 +91,7 @@ type node struct {
 	issuer    *ca.Issuer
 	certs     *certs.Manager
 	pods      *inpod.Manager
-	readiness *admin.Readiness
+	readiness *telemetry.Readiness
 	registry  *prometheus.Registry
 	revoked   *crl.List // nil without a file
 	door      door
@@ -101,7 +102,7 @@ type node struct {
 func assemble(ctx context.Context, cfg Config, quit context.CancelFunc) (*node, error) {
 	n := &node{
 		cfg: cfg, store: l4.NewStore(), registry: prometheus.NewRegistry(), quit: quit,
-		readiness: admin.NewReadiness(taskState, taskProxy),
+		readiness: telemetry.NewReadiness(http.StatusInternalServerError, taskState, taskProxy),
 	}
 	err := errors.Join(
 		telemetry.RegisterBuild(n.registry, "ztunnel", cfg.Build),
@@ -135,12 +136,22 @@ func (n *node) assemblePods(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	limits, err := n.cfg.limits()
+	if err != nil {
+		return err
+	}
+	shared := budget.NewNode(limits)
+	if err := shared.Register(n.registry); err != nil {
+		return fmt.Errorf("register workload metrics: %w", err)
+	}
+	n.cfg.Log.Info("workloads share", "connections", limits.Connections, "buffer_bytes", limits.Buffers, "connections_per_workload", limits.PerWorkload)
 	deps := proxy.Deps{
-		Store: n.store, Certs: n.certs, Resolver: hostResolver{net.DefaultResolver}, Metrics: traffic,
+		Budget: shared,
+		Store:  n.store, Certs: n.certs, Resolver: hostResolver{net.DefaultResolver}, Metrics: traffic,
 		AccessLog: telemetry.Scoped(n.cfg.Log, "access"), Log: telemetry.Scoped(n.cfg.Log, "proxy"),
 		Config: proxy.Config{
 			Node: n.cfg.NodeName, IPv6: n.cfg.IPv6, ResponseBaggage: n.cfg.ResponseBaggage, LogDecisions: n.cfg.LogDecisions,
-			Pool:      hbone.PoolConfig{IdleTimeout: n.cfg.PoolIdleTimeout, MaxStreams: n.cfg.PoolMaxStreams},
+			Pool:      hbone.PoolConfig{IdleTimeout: n.cfg.PoolIdleTimeout, MaxStreams: n.cfg.PoolMaxStreams, BusyConns: n.cfg.PoolBusyConns},
 			Transport: n.cfg.Transport,
 		},
 	}

@@ -96,7 +96,7 @@ func MetricsHandler(gatherer prometheus.Gatherer) http.Handler {
 }
 
 // ReadinessHandler serves /healthz/ready.
-func ReadinessHandler(r *Readiness) http.Handler {
+func ReadinessHandler(r *telemetry.Readiness) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /healthz/ready", r)
 	return mux

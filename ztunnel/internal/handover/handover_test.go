@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
 	"github.com/isthmus-mesh/isthmus/pkg/testkit/leak"
 	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
 )
@@ -46,7 +47,7 @@ func (s *shelf) Take(_ context.Context, body []byte, files []*os.File) (Taken, e
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.refuse != nil {
-		closeAll(files)
+		netx.CloseFiles(files)
 		return nil, s.refuse
 	}
 	s.bodies = append(s.bodies, string(body))
@@ -58,14 +59,14 @@ func (i item) Go() {
 	i.s.mu.Lock()
 	defer i.s.mu.Unlock()
 	i.s.gone++
-	closeAll(i.files)
+	netx.CloseFiles(i.files)
 }
 
 func (i item) Drop() {
 	i.s.mu.Lock()
 	defer i.s.mu.Unlock()
 	i.s.dropped++
-	closeAll(i.files)
+	netx.CloseFiles(i.files)
 }
 
 func (s *shelf) counts() (gone, dropped, files int) {
@@ -313,15 +314,15 @@ func TestASuccessorThatDiesTakesNothing(t *testing.T) {
 	for what, serve := range map[string]func(channel){
 		"at once":         func(channel) {},
 		"amid the offer":  func(c channel) { _, _ = c.conn.Read(make([]byte, 20)) },
-		"after the offer": func(c channel) { _, _, files, _ := c.receive(time.Now().Add(20 * time.Second)); closeAll(files) },
+		"after the offer": func(c channel) { _, _, files, _ := c.receive(time.Now().Add(20 * time.Second)); netx.CloseFiles(files) },
 		"amid its answer": func(c channel) {
 			_, _, files, _ := c.receive(time.Now().Add(20 * time.Second))
-			closeAll(files)
+			netx.CloseFiles(files)
 			_, _ = c.conn.Write([]byte{3, 0})
 		},
 		"with another answer": func(c channel) {
 			_, _, files, _ := c.receive(time.Now().Add(20 * time.Second))
-			closeAll(files)
+			netx.CloseFiles(files)
 			_ = c.send(head{kind: kindTaken, id: 99}, nil, nil, time.Now().Add(time.Second))
 		},
 	} {
@@ -428,7 +429,7 @@ func FuzzReceive(f *testing.F) {
 			_ = ends[0].CloseWrite()
 		}()
 		h, body, files, err := channel{ends[1]}.receive(time.Now().Add(20 * time.Second))
-		closeAll(files)
+		netx.CloseFiles(files)
 		if err == nil && (len(body) != h.body || len(b) < headLen+len(body)) {
 			t.Errorf("a message of %d bytes out of %d", len(body), len(b))
 		}

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
 )
 
 // idleTime bounds the wait for the next offer: an old instance that says nothing for that long has failed.
@@ -126,7 +128,7 @@ func (r *Receiver) serve(conn *net.UnixConn) {
 	for r.ctx.Err() == nil {
 		h, body, files, err := c.receive(time.Now().Add(idleTime))
 		if err == nil && h.kind != kindOffer {
-			closeAll(files)
+			netx.CloseFiles(files)
 			err = errors.New("a message that is no offer")
 		}
 		if err != nil {

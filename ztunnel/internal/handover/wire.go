@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
 	"github.com/isthmus-mesh/isthmus/pkg/pack"
 )
 
@@ -163,7 +164,7 @@ func (c channel) receive(deadline time.Time) (h head, body []byte, files []*os.F
 		return h, nil, nil, err
 	}
 	fail := func(err error) (head, []byte, []*os.File, error) {
-		closeAll(files)
+		netx.CloseFiles(files)
 		clear(body)
 		return h, nil, nil, err
 	}
@@ -208,12 +209,7 @@ func (c channel) receive(deadline time.Time) (h head, body []byte, files []*os.F
 
 // read reads bytes and the sockets that come with them.
 func (c channel) read(b []byte) (int, []*os.File, error) {
-	control := make([]byte, syscall.CmsgSpace(4*(MaxFiles+4)))
-	n, controlLen, flags, _, err := c.conn.ReadMsgUnix(b, control)
-	if err != nil {
-		return 0, nil, err
-	}
-	files, err := filesOf(control[:controlLen])
+	n, flags, files, err := netx.ReceiveFiles(c.conn, b, MaxFiles+4, "socket")
 	switch {
 	case err != nil:
 	case flags&syscall.MSG_CTRUNC != 0:
@@ -222,35 +218,8 @@ func (c channel) read(b []byte) (int, []*os.File, error) {
 		err = io.EOF
 	}
 	if err != nil {
-		closeAll(files)
+		netx.CloseFiles(files)
 		return 0, nil, err
 	}
 	return n, files, nil
-}
-
-func filesOf(control []byte) ([]*os.File, error) {
-	if len(control) == 0 {
-		return nil, nil
-	}
-	messages, err := syscall.ParseSocketControlMessage(control)
-	if err != nil {
-		return nil, fmt.Errorf("parse control message: %w", err)
-	}
-	var files []*os.File
-	for i := range messages {
-		fds, err := syscall.ParseUnixRights(&messages[i])
-		if err != nil {
-			continue // of another kind
-		}
-		for _, fd := range fds {
-			files = append(files, os.NewFile(uintptr(fd), "socket"))
-		}
-	}
-	return files, nil
-}
-
-func closeAll(files []*os.File) {
-	for _, f := range files {
-		f.Close()
-	}
 }

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/isthmus-mesh/isthmus/pkg/api/zds"
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
 )
 
 // maxPacket is the largest message either side sends, in bytes.
@@ -39,18 +40,14 @@ func (c *channel) send(m proto.Message) error {
 
 // receive returns the next request and the file that came with it, or nil. The caller owns the file.
 func (c *channel) receive() (*zds.WorkloadRequest, *os.File, error) {
-	data, control := make([]byte, maxPacket), make([]byte, syscall.CmsgSpace(4*4))
-	n, controlLen, flags, _, err := c.conn.ReadMsgUnix(data, control)
+	data := make([]byte, maxPacket)
+	n, flags, files, err := netx.ReceiveFiles(c.conn, data, 4, "netns")
 	if err != nil {
 		return nil, nil, err
 	}
-	files, err := filesOf(control[:controlLen])
 	request := &zds.WorkloadRequest{}
-	if err == nil {
-		err = check(request, data[:n], flags, len(files))
-	}
-	if err != nil {
-		closeAll(files)
+	if err := check(request, data[:n], flags, len(files)); err != nil {
+		netx.CloseFiles(files)
 		return nil, nil, &readError{err}
 	}
 	if len(files) == 1 {
@@ -87,31 +84,4 @@ func check(into *zds.WorkloadRequest, data []byte, flags, files int) error {
 		}
 	}
 	return nil
-}
-
-func filesOf(control []byte) ([]*os.File, error) {
-	if len(control) == 0 {
-		return nil, nil
-	}
-	messages, err := syscall.ParseSocketControlMessage(control)
-	if err != nil {
-		return nil, fmt.Errorf("parse control message: %w", err)
-	}
-	var files []*os.File
-	for i := range messages {
-		fds, err := syscall.ParseUnixRights(&messages[i])
-		if err != nil {
-			continue
-		}
-		for _, fd := range fds {
-			files = append(files, os.NewFile(uintptr(fd), "netns"))
-		}
-	}
-	return files, nil
-}
-
-func closeAll(files []*os.File) {
-	for _, f := range files {
-		f.Close()
-	}
 }

@@ -92,6 +92,16 @@ func Run(t testing.TB, stdin string, args ...string) {
 // Greet serves an application: each connection is greeted with the address it comes from, and echoed.
 func Greet(t testing.TB, ns *netx.NS, addr string) {
 	t.Helper()
+	Serve(t, ns, addr, func(conn net.Conn) {
+		host, _, _ := net.SplitHostPort(conn.RemoteAddr().String())
+		fmt.Fprintf(conn, "hello %s\n", host)
+		_, _ = io.Copy(conn, conn)
+	})
+}
+
+// Serve serves an application, which has each connection on a goroutine of its own until it returns.
+func Serve(t testing.TB, ns *netx.NS, addr string, app func(net.Conn)) {
+	t.Helper()
 	listener, err := ns.Listen(t.Context(), "tcp", addr)
 	if err != nil {
 		t.Fatal(err)
@@ -105,9 +115,7 @@ func Greet(t testing.TB, ns *netx.NS, addr string) {
 			}
 			go func() {
 				defer conn.Close()
-				host, _, _ := net.SplitHostPort(conn.RemoteAddr().String())
-				fmt.Fprintf(conn, "hello %s\n", host)
-				_, _ = io.Copy(conn, conn)
+				app(conn)
 			}()
 		}
 	}()

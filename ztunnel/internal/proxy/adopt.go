@@ -161,8 +161,13 @@ func (a *Adoption) Go() {
 	defer i.accepts.Done()
 	switch a.p.form {
 	case movePlain:
-		i.conns.Go(func() { i.carryOn(i.ctx, &a.p.conns[0], a.sockets[0], a.sockets[1]) })
+		i.account.Enter()
+		i.conns.Go(func() {
+			defer i.account.Leave()
+			i.carryOn(i.ctx, &a.p.conns[0], a.sockets[0], a.sockets[1])
+		})
 	case moveServer:
+		i.account.Enter()
 		i.conns.Go(a.serve)
 	case moveClient:
 		a.dialled()
@@ -174,6 +179,7 @@ func (a *Adoption) serve() {
 	i := a.i
 	peer, local := addrPort(a.sockets[0].RemoteAddr()), addrPort(a.sockets[0].LocalAddr())
 	id, _ := certs.PeerID(a.secured.ConnectionState()) // checked in prepare
+	defer i.account.Leave()
 	defer a.sockets[0].Close()
 	defer i.forget(a.secured)
 	handler := &tunnelHandler{instance: i, peer: peer, local: local, id: id}
@@ -181,23 +187,31 @@ func (a *Adoption) serve() {
 	defer i.servers.remove(a.resumed.Live())
 	err := a.resumed.Serve(i.ctx, handler, i.serverConfig(), func(ctx context.Context, s *hbone.Stream) {
 		end := apps[s]
+		i.account.Enter()
+		defer i.account.Leave()
 		i.carryOn(ctx, end.conn, s, end.app)
 	})
 	if err != nil {
 		i.deps.Log.Debug("tunnel connection ended", "peer", peer, "error", err)
+		i.cut(directionInbound, peer, err)
 	}
 }
 
 // dialled goes on with a connection that this pod has dialled.
 func (a *Adoption) dialled() {
 	i := a.i
+	a.resumed.Charge(i.account)
 	cc := a.resumed.Start()
 	if err := i.pool.Adopt(a.p.key, cc, a.p.expiry); err != nil {
 		i.deps.Log.Warn("a tunnel that was taken over is closed", "error", err)
 		cc.Close()
 	}
 	for s, end := range a.apps() {
-		i.conns.Go(func() { i.carryOn(i.ctx, end.conn, end.app, s) })
+		i.account.Enter()
+		i.conns.Go(func() {
+			defer i.account.Leave()
+			i.carryOn(i.ctx, end.conn, end.app, s)
+		})
 	}
 }
 
@@ -257,5 +271,6 @@ func (i *Instance) finish(r *record, err error) {
 		r.moved()
 		return
 	}
+	i.overBudget(r, err)
 	r.end(err)
 }

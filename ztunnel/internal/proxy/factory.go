@@ -12,6 +12,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/pkg/hbone"
 	"github.com/isthmus-mesh/isthmus/pkg/netx"
 	"github.com/isthmus-mesh/isthmus/pkg/spiffe"
+	"github.com/isthmus-mesh/isthmus/ztunnel/internal/budget"
 	"github.com/isthmus-mesh/isthmus/ztunnel/l4"
 )
 
@@ -96,10 +97,12 @@ type Deps struct {
 	Demander Demander
 	// Revocation is asked about the other end of each tunnel.
 	Revocation Revocation
-	Metrics    *Metrics
-	AccessLog  *slog.Logger // scope "access"
-	Log        *slog.Logger
-	Config     Config
+	// Budget is what the workloads of the node share; nil is without limits.
+	Budget    *budget.Node
+	Metrics   *Metrics
+	AccessLog *slog.Logger // scope "access"
+	Log       *slog.Logger
+	Config    Config
 }
 
 // Factory starts instances. Safe for concurrent use.
@@ -108,6 +111,9 @@ type Factory struct{ deps Deps }
 // NewFactory returns a Factory.
 func NewFactory(deps Deps) *Factory {
 	deps.Config = deps.Config.withDefaults()
+	if deps.Budget == nil {
+		deps.Budget = budget.NewNode(budget.Limits{})
+	}
 	return &Factory{deps: deps}
 }
 
@@ -117,6 +123,7 @@ func (f *Factory) Start(ctx context.Context, pod Pod) (*Instance, error) {
 	if err := i.listen(ctx); err != nil {
 		i.closeListeners()
 		i.abort(err)
+		i.account.Close()
 		return nil, fmt.Errorf("pod %s/%s: %w", pod.Info.Namespace, pod.Info.Name, err)
 	}
 	if f.deps.Companion != nil {
@@ -124,6 +131,7 @@ func (f *Factory) Start(ctx context.Context, pod Pod) (*Instance, error) {
 		if err != nil {
 			i.closeListeners()
 			i.abort(err)
+			i.account.Close()
 			return nil, fmt.Errorf("pod %s/%s: %w", pod.Info.Namespace, pod.Info.Name, err)
 		}
 		i.companion = companion

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -22,8 +21,6 @@ import (
 	"github.com/isthmus-mesh/isthmus/pkg/hbone"
 	"github.com/isthmus-mesh/isthmus/pkg/netx"
 	"github.com/isthmus-mesh/isthmus/pkg/spiffe"
-	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
-	"github.com/isthmus-mesh/isthmus/pkg/testkit"
 	"github.com/isthmus-mesh/isthmus/ztunnel/internal/podtest"
 	"github.com/isthmus-mesh/isthmus/ztunnel/l4"
 )
@@ -38,28 +35,18 @@ const (
 // hopBed is a pod with its proxy, and a namespace where next hops come and go. Of the two endpoints of each service the first is drawn
 // as long as it is not avoided: only it has weight.
 type hopBed struct {
-	bed
-	certs   *certs.Manager
+	*bed
 	metrics *prometheus.Registry
 }
 
 func newHopBed(t *testing.T, window time.Duration) *hopBed {
 	t.Helper()
-	b := &hopBed{bed: bed{pair: podtest.NewPair(t), log: &podtest.Log{}}, metrics: prometheus.NewRegistry()}
-	b.client, b.server = podtest.Open(t, b.pair.Client, 0), podtest.Open(t, b.pair.Server, 0)
+	b := &hopBed{bed: bareBed(t), metrics: prometheus.NewRegistry()}
 	podtest.StopRedirecting(t, b.pair.Server)
 	for _, ip := range []string{firstIP, secondIP} {
 		podtest.Run(t, "", "ip", "netns", "exec", nameOf(b.pair.Server), "ip", "addr", "add", ip+"/24", "dev", "eth0")
 	}
 	podtest.Run(t, "", "ip", "netns", "exec", nameOf(b.pair.Client), "ip", "route", "add", "10.77.1.0/24", "dev", "eth0")
-	ca, err := testkit.NewCA()
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.certs = certs.NewManager(ca, certs.ManagerConfig{})
-	t.Cleanup(b.certs.Close)
-	store := l4.NewStore()
-	b.builder = l4.NewBuilder(store)
 	b.apply(t, pod("client", clientIP, "node-a", true))
 	waypoint := &workload.GatewayAddress{
 		Destination:   &workload.GatewayAddress_Hostname{Hostname: &workload.NamespacedHostname{Namespace: "shop", Hostname: "hop" + domain}},
@@ -69,32 +56,7 @@ func newHopBed(t *testing.T, window time.Duration) *hopBed {
 	b.service(t, &workload.Service{Name: "hop", Ports: ports(l4.HBONEPort, l4.HBONEPort)})
 	b.service(t, &workload.Service{Name: "direct", Addresses: vip(directVIP), Ports: ports(80, 8080)})
 	b.endpoint(t, "first", firstIP, 5)
-
-	metrics, err := NewMetrics(b.metrics)
-	if err != nil {
-		t.Fatal(err)
-	}
-	log, _ := telemetry.NewLogger(b.log, telemetry.Options{Level: slog.LevelDebug})
-	instance, err := NewFactory(Deps{
-		Store: store, Certs: b.certs, Metrics: metrics, AccessLog: telemetry.Scoped(log, "access"), Log: log,
-		Config: Config{Node: "node-a", IPv6: true, Transport: transport, RepeatWindow: window},
-	}).Start(t.Context(), Pod{
-		UID: "client", Info: Info{Name: "client", Namespace: "shop", ServiceAccount: "client"}, Net: podtest.Open(t, b.pair.Client, 0x539),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ended, cancel := context.WithCancel(context.Background())
-		cancel()
-		instance.Drain(ended)
-	})
-	b.proxies = append(b.proxies, instance)
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("proxy log:\n%s", b.log)
-		}
-	})
+	b.start(t, "client", b.pair.Client, b.metrics, Deps{Config: Config{Node: "node-a", IPv6: true, Transport: transport, RepeatWindow: window}})
 	return b
 }
 

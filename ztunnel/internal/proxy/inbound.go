@@ -12,6 +12,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/pkg/hbone"
 	"github.com/isthmus-mesh/isthmus/pkg/netx"
 	"github.com/isthmus-mesh/isthmus/pkg/spiffe"
+	"github.com/isthmus-mesh/isthmus/ztunnel/internal/budget"
 	"github.com/isthmus-mesh/isthmus/ztunnel/l4"
 )
 
@@ -20,6 +21,7 @@ func (i *Instance) serveTunnels(ctx context.Context, conn *net.TCPConn) {
 	peer, local := addrPort(conn.RemoteAddr()), addrPort(conn.LocalAddr())
 	secured, state, err := i.handshake(ctx, conn)
 	if err != nil {
+		i.refused(err)
 		i.logEarly(directionInbound, peer, local, err)
 		return
 	}
@@ -39,12 +41,13 @@ func (i *Instance) serveTunnels(ctx context.Context, conn *net.TCPConn) {
 	defer func() { i.servers.remove(live) }()
 	if err := hbone.ServeConn(ctx, secured, handler, config); err != nil {
 		i.deps.Log.Debug("tunnel connection ended", "peer", peer, "error", err)
+		i.cut(directionInbound, peer, err)
 	}
 }
 
 // serverConfig is how connections of peers are served.
 func (i *Instance) serverConfig() hbone.ServerConfig {
-	return hbone.ServerConfig{Drain: i.drain, Log: i.deps.Log, Started: i.servers.add}
+	return hbone.ServerConfig{Drain: i.drain, Log: i.deps.Log, Started: i.servers.add, Budget: i.account}
 }
 
 // handshake bounds both the time and the number of peers in it.
@@ -52,12 +55,11 @@ func (i *Instance) handshake(ctx context.Context, conn *net.TCPConn) (net.Conn, 
 	var none tls.ConnectionState
 	ctx, cancel := context.WithTimeout(ctx, i.deps.Config.HandshakeTimeout)
 	defer cancel()
-	select {
-	case i.handshakes <- struct{}{}:
-		defer func() { <-i.handshakes }()
-	case <-ctx.Done():
-		return nil, none, fail(flagTLS, "too many TLS handshakes at once: %w", ctx.Err())
+	leave, err := i.beginHandshake(ctx, addrPort(conn.RemoteAddr()))
+	if err != nil {
+		return nil, none, err
 	}
+	defer leave()
 	_, local, err := i.local.Workload(ctx)
 	if err != nil {
 		return nil, none, err
@@ -84,11 +86,25 @@ type tunnelHandler struct {
 // ServeCONNECT implements hbone.Handler.
 func (h *tunnelHandler) ServeCONNECT(ctx context.Context, request *hbone.Request, w hbone.ResponseWriter) {
 	i := h.instance
+	if !i.account.Admit() {
+		w.Refuse(503, nil)
+		i.shed(budget.Connections, directionInbound, h.peer, errShare)
+		return
+	}
+	defer i.account.Leave()
+	if in := h.arrive(ctx, request, w); in != nil {
+		i.carryInbound(ctx, in, func(verdict error) (netx.Stream, error) { return h.answer(w, in.traffic.destination, verdict) })
+	}
+}
+
+// arrive decides what a CONNECT asks for; nil, when it is nothing, has been answered and logged.
+func (h *tunnelHandler) arrive(ctx context.Context, request *hbone.Request, w hbone.ResponseWriter) *arrival {
+	i := h.instance
 	state, local, err := i.local.Workload(ctx)
 	if err != nil {
 		w.Refuse(503, nil)
 		i.logEarly(directionInbound, h.peer, h.local, err)
-		return
+		return nil
 	}
 	state = i.demandAddress(ctx, state, local, h.peer.Addr())
 	_, host := hbone.ParseForwarded(request.Header.Get("forwarded"))
@@ -107,31 +123,40 @@ func (h *tunnelHandler) ServeCONNECT(ctx context.Context, request *hbone.Request
 		}
 		w.Refuse(status, nil)
 		i.begin(t).end(err)
-		return
+		return nil
 	}
-	in := arrival{
+	return &arrival{
 		traffic: t, target: route.Target, originalDst: request.Authority,
 		check: authz.Conn{Source: h.peer, Destination: route.Target, Identity: h.id},
 	}
-	i.carryInbound(ctx, in, func(verdict error) (netx.Stream, error) {
-		switch {
-		case verdict == nil:
-			var header hbone.Header
-			if i.deps.Config.ResponseBaggage {
-				header.Add("baggage", baggageOf(local))
-			}
-			return w.Accept(header)
-		case flagOf(verdict) == flagDeny:
-			w.Refuse(401, nil)
-		default:
-			w.Refuse(503, nil)
+}
+
+// answer tells the peer the outcome, and returns its side of the tunnel when that is nil.
+func (h *tunnelHandler) answer(w hbone.ResponseWriter, local *l4.Workload, verdict error) (netx.Stream, error) {
+	switch {
+	case verdict == nil:
+		var header hbone.Header
+		if h.instance.deps.Config.ResponseBaggage {
+			header.Add("baggage", baggageOf(local))
 		}
-		return nil, verdict
-	})
+		return w.Accept(header)
+	case flagOf(verdict) == flagDeny:
+		w.Refuse(401, nil)
+	default:
+		w.Refuse(503, nil)
+	}
+	return nil, verdict
 }
 
 // servePlaintext carries one redirected connection from outside that uses no tunnel: it has no identity.
 func (i *Instance) servePlaintext(ctx context.Context, conn *net.TCPConn) {
+	if in := i.arrivePlaintext(ctx, conn); in != nil {
+		i.carryInbound(ctx, in, func(verdict error) (netx.Stream, error) { return conn, verdict })
+	}
+}
+
+// arrivePlaintext decides where a connection goes; nil, when it goes nowhere, has been logged.
+func (i *Instance) arrivePlaintext(ctx context.Context, conn *net.TCPConn) *arrival {
 	peer := addrPort(conn.RemoteAddr())
 	err := netx.Local(conn)
 	var dst netip.AddrPort
@@ -140,24 +165,23 @@ func (i *Instance) servePlaintext(ctx context.Context, conn *net.TCPConn) {
 	}
 	if err != nil {
 		i.logEarly(directionInbound, peer, netip.AddrPort{}, err)
-		return
+		return nil
 	}
 	state, local, err := i.local.Workload(ctx)
 	if err != nil {
 		i.logEarly(directionInbound, peer, dst, err)
-		return
+		return nil
 	}
 	state = i.demandAddress(ctx, state, local, peer.Addr())
 	route, err := l4.DecidePlaintext(dst)
 	if err != nil {
 		i.logEarly(directionInbound, peer, dst, err)
-		return
+		return nil
 	}
-	in := arrival{
+	return &arrival{
 		target: route.Target, originalDst: dst.String(), check: authz.Conn{Source: peer, Destination: dst},
 		traffic: traffic{src: peer, dst: dst, source: state.WorkloadByIP(local.Network, peer.Addr()), destination: local},
 	}
-	i.carryInbound(ctx, in, func(verdict error) (netx.Stream, error) { return conn, verdict })
 }
 
 // arrival is an inbound connection whose destination is decided.
@@ -169,16 +193,13 @@ type arrival struct {
 }
 
 // carryInbound asks the policies, connects the application and only then accepts. Answer is called once with the
-// outcome; it returns the peer's side when that is nil.
-func (i *Instance) carryInbound(ctx context.Context, in arrival, answer func(error) (netx.Stream, error)) {
+// outcome; it returns the peer's side when that is nil. As with serveOutbound, little is on the stack while the relay waits.
+func (i *Instance) carryInbound(ctx context.Context, in *arrival, answer func(error) (netx.Stream, error)) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	r := i.begin(in.traffic)
-	o := &open{inbound: true, cancel: cancel, record: r, check: in.check, gate: netx.NewGate(netx.Way{}, netx.Way{}), info: ConnInfo{
-		Src: in.traffic.src, OriginalDst: in.originalDst, ActualDst: in.target, Protocol: protocolName(in.traffic.secure),
-	}}
 	// Registered before the policies are asked: whoever changes them later sees this connection.
-	i.registry.add(o)
+	o := i.registerInbound(in, cancel)
+	r := o.record
 	defer i.registry.remove(o)
 	app, err := i.admit(ctx, in)
 	if err != nil {
@@ -197,8 +218,18 @@ func (i *Instance) carryInbound(ctx context.Context, in arrival, answer func(err
 	i.finish(r, relay(ctx, peer, app, &r.bytes, o.gate))
 }
 
+// registerInbound makes a connection known before it is admitted.
+func (i *Instance) registerInbound(in *arrival, cancel context.CancelCauseFunc) *open {
+	o := &open{
+		inbound: true, cancel: cancel, record: i.begin(in.traffic), check: in.check, gate: netx.NewGate(netx.Way{}, netx.Way{}),
+		info: ConnInfo{Src: in.traffic.src, OriginalDst: in.originalDst, ActualDst: in.target, Protocol: protocolName(in.traffic.secure)},
+	}
+	i.registry.add(o)
+	return o
+}
+
 // admit asks the policies in force now, and connects the application.
-func (i *Instance) admit(ctx context.Context, in arrival) (netx.Stream, error) {
+func (i *Instance) admit(ctx context.Context, in *arrival) (netx.Stream, error) {
 	state, local, err := i.local.Workload(ctx)
 	if err != nil {
 		return nil, err

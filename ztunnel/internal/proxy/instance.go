@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"strconv"
 	"sync"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/hbone"
 	"github.com/isthmus-mesh/isthmus/pkg/netx"
+	"github.com/isthmus-mesh/isthmus/ztunnel/internal/budget"
 	"github.com/isthmus-mesh/isthmus/ztunnel/l4"
 )
 
@@ -35,6 +37,8 @@ type Instance struct {
 	pool       *hbone.Pool
 	companion  io.Closer
 	handshakes chan struct{} // a token per unfinished TLS handshake
+	shakers    shakers
+	account    *budget.Account // of what the node has
 	peers      peers
 	servers    tunnels
 
@@ -60,9 +64,14 @@ func newInstance(deps Deps, pod Pod) *Instance {
 		handshakes: make(chan struct{}, deps.Config.MaxHandshakes),
 		peers:      peers{set: map[hbone.Secured][]*x509.Certificate{}},
 		servers:    tunnels{set: map[hbone.Live]struct{}{}},
+		shakers:    shakers{set: map[netip.Addr]int{}},
+		account:    deps.Budget.Open(budget.Name{Namespace: pod.Info.Namespace, Pod: pod.Info.Name}),
 	}
 	i.ctx, i.abort = context.WithCancelCause(context.Background())
-	i.pool = hbone.NewPool(i.dialPeer, deps.Config.Pool)
+	pool := deps.Config.Pool
+	pool.Budget = i.account
+	pool.Ended = func(key hbone.PoolKey, err error) { i.cut(directionOutbound, key.Dest, err) }
+	i.pool = hbone.NewPool(i.dialPeer, pool)
 	return i
 }
 
@@ -127,7 +136,11 @@ func (i *Instance) accept(l net.Listener, serve func(context.Context, *net.TCPCo
 		conn, err := l.Accept()
 		if err == nil {
 			pause = 5 * time.Millisecond
+			if !i.admitted(l, conn) {
+				continue
+			}
 			i.conns.Go(func() {
+				defer i.account.Leave()
 				defer conn.Close()
 				if tcp, ok := conn.(*net.TCPConn); ok {
 					serve(i.ctx, tcp)
@@ -240,4 +253,5 @@ func (i *Instance) Drain(ctx context.Context) {
 	i.pool.Close()
 	<-idle
 	i.watchers.Wait()
+	i.account.Close()
 }

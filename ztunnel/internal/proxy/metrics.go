@@ -17,6 +17,7 @@ type Metrics struct {
 	sockets                                *prometheus.GaugeVec
 	onDemand                               *prometheus.CounterVec
 	revoked                                prometheus.Counter
+	peersCut                               *prometheus.CounterVec
 	shadow                                 *prometheus.CounterVec
 }
 
@@ -59,7 +60,8 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 	m.revoked = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "istio_crl_policy_rejections_total", Help: "Tunnels refused or closed because the peer's certificate is revoked.",
 	})
-	for _, c := range []prometheus.Collector{m.revoked, m.shadow, m.opened, m.closed, m.failed, m.received, m.sent, m.sockets, m.onDemand} {
+	m.peersCut = counter("istio_ztunnel_peers_cut_total", "Tunnel connections refused or ended because the peer broke a rule or a bound.", []string{"direction", "reason"})
+	for _, c := range []prometheus.Collector{m.peersCut, m.revoked, m.shadow, m.opened, m.closed, m.failed, m.received, m.sent, m.sockets, m.onDemand} {
 		if err := registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("register traffic metrics: %w", err)
 		}

@@ -51,11 +51,14 @@ func (o *opening) connect(ctx context.Context) (netx.Stream, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	buffer := netx.Pool.Get(netx.SmallBuffer)
-	defer func() { netx.Pool.Put(buffer) }()
+	defer func() {
+		if o.early != nil {
+			netx.Pool.Put(o.early)
+		}
+	}()
 	o.again.until = time.Now().Add(o.instance.deps.Config.RepeatWindow)
 	for {
-		upstream, err := o.attempt(ctx, buffer)
+		upstream, err := o.attempt(ctx)
 		if err == nil || !o.next(ctx, err) {
 			return upstream, err
 		}
@@ -63,10 +66,26 @@ func (o *opening) connect(ctx context.Context) (netx.Stream, error) {
 }
 
 // attempt opens the upstream side of the present route. What the application has sent by then goes with it.
-func (o *opening) attempt(ctx context.Context, buffer []byte) (netx.Stream, error) {
+func (o *opening) attempt(ctx context.Context) (netx.Stream, error) {
 	if !o.route.HBONE {
 		return o.dial(ctx)
 	}
+	request, key, err := o.request()
+	if err != nil {
+		return nil, err
+	}
+	sent := len(o.early)
+	stream, _, err := o.instance.pool.Connect(ctx, *key, request) // returns when the application has more to say
+	o.early = request.Early
+	if err != nil {
+		return nil, explainTunnel(o.route.Target, err)
+	}
+	o.bytes.Sent.Add(uint64(sent))
+	return stream, nil
+}
+
+// request is the CONNECT of the present route, and the key of the connections that may carry it.
+func (o *opening) request() (*hbone.Request, *hbone.PoolKey, error) {
 	request := &hbone.Request{Authority: o.route.Authority, Patience: o.again.patience(o.route)}
 	request.Header.Add("baggage", baggageOf(o.local))
 	host := ""
@@ -75,22 +94,28 @@ func (o *opening) attempt(ctx context.Context, buffer []byte) (netx.Stream, erro
 	}
 	request.Header.Add("forwarded", hbone.FormatForwarded(o.source, host))
 	request.Header.Add("traceparent", hbone.NewTraceparent())
-	if len(o.early) == 0 {
-		n, err := netx.Available(o.app, buffer)
-		if err != nil {
-			return nil, fail(flagConnect, "read from the application: %w", err)
-		}
-		o.early = buffer[:n]
+	if err := o.read(); err != nil {
+		return nil, nil, fail(flagConnect, "read from the application: %w", err)
 	}
-	request.Early, request.App, request.Received = o.early, o.app, &o.bytes.Received
-	stream, _, err := o.instance.pool.Connect(ctx, hbone.PoolKey{
+	request.Early, request.Lent, request.App, request.Received = o.early, true, o.app, &o.bytes.Received
+	return request, &hbone.PoolKey{
 		Source: o.local.Identity().String(), SourceIP: o.source.Addr(), Dest: o.route.Target, ExpectedSANs: strings.Join(o.route.ExpectSANs, ","),
-	}, request)
-	if err != nil {
-		return nil, explainTunnel(o.route.Target, err)
+	}, nil
+}
+
+// read takes what the application has sent by now, unless that was done before.
+func (o *opening) read() error {
+	if o.early != nil {
+		return nil
 	}
-	o.bytes.Sent.Add(uint64(len(o.early)))
-	return stream, nil
+	buffer := netx.Pool.Get(netx.SmallBuffer)
+	n, err := netx.Available(o.app, buffer)
+	if n == 0 {
+		netx.Pool.Put(buffer)
+		return err
+	}
+	o.early = buffer[:n]
+	return err
 }
 
 // dial opens a connection without a tunnel.

@@ -12,25 +12,33 @@ import (
 	"github.com/isthmus-mesh/isthmus/ztunnel/l4"
 )
 
-// serveOutbound carries one redirected connection of the pod.
+// serveOutbound carries one redirected connection of the pod. A connection waits for its application most of its life: what was needed
+// only to open it is in functions that have returned by then, so that its stack is small.
 func (i *Instance) serveOutbound(ctx context.Context, conn *net.TCPConn) {
+	if o := i.decideOutbound(ctx, conn); o != nil {
+		i.carryOutbound(ctx, o)
+	}
+}
+
+// decideOutbound decides where a connection goes; nil, when it goes nowhere, has been logged.
+func (i *Instance) decideOutbound(ctx context.Context, conn *net.TCPConn) *opening {
 	source := addrPort(conn.RemoteAddr())
 	dst, err := netx.OriginalDst(conn)
 	if err != nil {
 		i.logEarly(directionOutbound, source, netip.AddrPort{}, err)
-		return
+		return nil
 	}
 	state, local, err := i.local.Workload(ctx)
 	if err != nil {
 		i.logEarly(directionOutbound, source, dst, err)
-		return
+		return nil
 	}
 	route, err := i.begins(ctx, state, l4.Conn{SourceWorkload: local, Source: source, Dst: dst, Rand: rand.Uint64N})
 	if err != nil {
 		i.logEarly(directionOutbound, source, dst, err)
-		return
+		return nil
 	}
-	i.carryOutbound(ctx, &opening{instance: i, app: conn, source: source, dst: dst, local: local, route: route})
+	return &opening{instance: i, app: conn, source: source, dst: dst, local: local, route: route}
 }
 
 // begins is route, which waits a little for a waypoint without healthy instances: the next may be on its way.
@@ -65,15 +73,12 @@ func (i *Instance) route(ctx context.Context, state *l4.State, c l4.Conn) (l4.Ro
 func (i *Instance) carryOutbound(ctx context.Context, opening *opening) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	r := i.begin(opening.traffic())
-	o := &open{cancel: cancel, record: r, gate: netx.NewGate(netx.Way{}, netx.Way{}), info: opening.info()}
-	i.registry.add(o)
+	o := i.registerOutbound(opening, cancel)
 	defer i.registry.remove(o)
-	opening.bytes = &r.bytes
+	r := o.record
 	upstream, err := opening.connect(ctx)
-	if opening.again.count > 0 { // it may go another way than it began
-		r.traffic = opening.traffic()
-		i.registry.update(o, opening.info())
+	if opening.again.count > 0 {
+		i.updateOutbound(o, opening)
 	}
 	if err != nil {
 		r.end(err)
@@ -83,6 +88,21 @@ func (i *Instance) carryOutbound(ctx context.Context, opening *opening) {
 	r.opened()
 	o.connected(opening.app, upstream)
 	i.finish(r, relay(ctx, opening.app, upstream, &r.bytes, o.gate))
+}
+
+// registerOutbound makes a connection known before it is opened.
+func (i *Instance) registerOutbound(opening *opening, cancel context.CancelCauseFunc) *open {
+	r := i.begin(opening.traffic())
+	o := &open{cancel: cancel, record: r, gate: netx.NewGate(netx.Way{}, netx.Way{}), info: opening.info()}
+	i.registry.add(o)
+	opening.bytes = &r.bytes
+	return o
+}
+
+// updateOutbound is for a connection that goes another way than it began.
+func (i *Instance) updateOutbound(o *open, opening *opening) {
+	o.record.traffic = opening.traffic()
+	i.registry.update(o, opening.info())
 }
 
 // resolve completes a route to a workload known by host name.

@@ -77,6 +77,7 @@ func (r *record) report() {
 		return
 	}
 	up, down := r.bytes.Sent.Load(), r.bytes.Received.Load()
+	r.instance.account.Carried(up - r.reportedUp + down - r.reportedDown)
 	r.received.Add(float64(up - r.reportedUp))
 	r.sent.Add(float64(down - r.reportedDown))
 	r.reportedUp, r.reportedDown = up, down

@@ -24,6 +24,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/pkg/netx"
 	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
 	"github.com/isthmus-mesh/isthmus/pkg/testkit"
+	"github.com/isthmus-mesh/isthmus/ztunnel/internal/budget"
 	"github.com/isthmus-mesh/isthmus/ztunnel/internal/podtest"
 	"github.com/isthmus-mesh/isthmus/ztunnel/l4"
 )
@@ -33,58 +34,83 @@ const (
 	appPort            = "8080"
 )
 
-// bed is two pods on one wire, each with the redirection and a proxy instance of its own.
+// bed is two pods on one wire, each with the redirection, and the proxy instances that a test starts.
 type bed struct {
 	pair           podtest.Pair
+	store          *l4.Store
 	builder        *l4.Builder
+	certs          *certs.Manager
 	client, server *netx.NS // unmarked: what the applications use
 	log            *podtest.Log
 	proxies        []*Instance
 	revoked        *revocations
+	ca             *testkit.CA
+	shared         *budget.Node
+	metrics        *prometheus.Registry // of the server's proxy
 }
 
-func newBed(t *testing.T) *bed {
+// bareBed has no proxies, and nothing is known of the pods.
+func bareBed(t *testing.T) *bed {
 	t.Helper()
-	b := &bed{pair: podtest.NewPair(t), log: &podtest.Log{}, revoked: &revocations{changed: make(chan struct{})}}
+	b := &bed{pair: podtest.NewPair(t), log: &podtest.Log{}, store: l4.NewStore()}
 	b.client, b.server = podtest.Open(t, b.pair.Client, 0), podtest.Open(t, b.pair.Server, 0)
-	ca, err := testkit.NewCA()
-	if err != nil {
+	var err error
+	if b.ca, err = testkit.NewCA(); err != nil {
 		t.Fatal(err)
 	}
-	manager := certs.NewManager(ca, certs.ManagerConfig{})
-	t.Cleanup(manager.Close)
-	store := l4.NewStore()
-	b.builder = l4.NewBuilder(store)
-	b.apply(t, pod("client", clientIP, "node-a", true), pod("server", serverIP, "node-b", true))
-	log, _ := telemetry.NewLogger(b.log, telemetry.Options{Level: slog.LevelDebug})
-	for i, name := range []string{"client", "server"} {
-		metrics, err := NewMetrics(prometheus.NewRegistry())
-		if err != nil {
-			t.Fatal(err)
-		}
-		factory := NewFactory(Deps{
-			Store: store, Certs: manager, Metrics: metrics, Revocation: b.revoked, AccessLog: telemetry.Scoped(log, "access"), Log: log,
-			Config: Config{Node: "node-" + string(rune('a'+i)), ResponseBaggage: true, IPv6: true, Transport: transport},
-		})
-		instance, err := factory.Start(t.Context(), Pod{
-			UID: name, Info: Info{Name: name, Namespace: "shop", ServiceAccount: name}, Net: podtest.Open(t, []string{b.pair.Client, b.pair.Server}[i], 0x539),
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			ended, cancel := context.WithCancel(context.Background())
-			cancel()
-			instance.Drain(ended)
-		})
-		b.proxies = append(b.proxies, instance)
-	}
+	b.certs = certs.NewManager(b.ca, certs.ManagerConfig{})
+	t.Cleanup(b.certs.Close)
+	b.builder = l4.NewBuilder(b.store)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("proxy log:\n%s", b.log)
 		}
 	})
 	return b
+}
+
+// newBed has a proxy for each pod.
+func newBed(t *testing.T) *bed {
+	t.Helper()
+	return newBedWith(t, budget.Limits{}, func(*Config) {})
+}
+
+// newBedWith has a proxy for each pod of one node, with limits.
+func newBedWith(t *testing.T, limits budget.Limits, configure func(*Config)) *bed {
+	t.Helper()
+	b := bareBed(t)
+	b.revoked, b.shared = &revocations{changed: make(chan struct{})}, budget.NewNode(limits)
+	b.apply(t, pod("client", clientIP, "node-a", true), pod("server", serverIP, "node-b", true))
+	for i, name := range []string{"client", "server"} {
+		b.metrics = prometheus.NewRegistry()
+		config := Config{Node: "node-" + string(rune('a'+i)), ResponseBaggage: true, IPv6: true, Transport: transport}
+		configure(&config)
+		b.start(t, name, []string{b.pair.Client, b.pair.Server}[i], b.metrics, Deps{Revocation: b.revoked, Config: config, Budget: b.shared})
+	}
+	return b
+}
+
+// start starts the proxy of a pod, which ends with the test. What the bed has of deps is added.
+func (b *bed) start(t *testing.T, name, path string, registry *prometheus.Registry, deps Deps) {
+	t.Helper()
+	log, _ := telemetry.NewLogger(b.log, telemetry.Options{Level: slog.LevelDebug})
+	deps.Store, deps.Certs, deps.AccessLog, deps.Log = b.store, b.certs, telemetry.Scoped(log, "access"), log
+	var err error
+	if deps.Metrics, err = NewMetrics(registry); err != nil {
+		t.Fatal(err)
+	}
+	instance, err := NewFactory(deps).Start(t.Context(), Pod{
+		UID: name, Info: Info{Name: name, Namespace: "shop", ServiceAccount: name}, Net: podtest.Open(t, path, 0x539),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ended, cancel := context.WithCancel(context.Background())
+		cancel()
+		instance.Drain(ended)
+	})
+	b.proxies = append(b.proxies, instance)
 }
 
 func pod(name, ip, node string, hbone bool) *workload.Address {

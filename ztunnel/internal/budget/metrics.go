@@ -1,0 +1,72 @@
+package budget
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// Reason why something of a workload was refused or cut.
+type Reason uint8
+
+// The reasons.
+const (
+	// Connections: it has as many as there are for it.
+	Connections Reason = iota
+	// Handshakes: as many peers as may are in the middle of theirs.
+	Handshakes
+	// PeerHandshakes: the same, from one address.
+	PeerHandshakes
+	// Memory: a receiver lags, and there is no memory for what it does not take.
+	Memory
+
+	reasons = iota
+)
+
+// String is the value of the metric's label.
+func (r Reason) String() string {
+	names := [reasons]string{"connections", "handshakes", "handshakes_of_peer", "memory"}
+	if int(r) < len(names) {
+		return names[r]
+	}
+	return "unknown"
+}
+
+// collector tells what each workload of the node has.
+type collector struct {
+	node                             *Node
+	connections, memory, bytes, shed *prometheus.Desc
+}
+
+// Register makes the node's workloads appear in the metrics. A workload's disappear with its account.
+func (n *Node) Register(registerer prometheus.Registerer) error {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("istio_ztunnel_workload_"+name, help, append([]string{"namespace", "pod"}, labels...), nil)
+	}
+	return registerer.Register(&collector{
+		node:        n,
+		connections: desc("connections", "Connections open now, tunnels of peers and their handshakes included."),
+		memory:      desc("memory", "Bytes charged to the workload: what waits for receivers that lag, and 16 KiB for each connection."),
+		bytes:       desc("bytes", "Bytes that the workload's connections have carried, either way."),
+		shed:        desc("shed_total", "Connections refused, and streams cut, because the workload has its share of what the node has.", "reason"),
+	})
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{c.connections, c.memory, c.bytes, c.shed} {
+		out <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(out chan<- prometheus.Metric) {
+	for _, a := range c.node.accounts() {
+		names := []string{a.name.Namespace, a.name.Pod}
+		connections := a.connections.Load()
+		out <- prometheus.MustNewConstMetric(c.connections, prometheus.GaugeValue, float64(connections), names...)
+		out <- prometheus.MustNewConstMetric(c.memory, prometheus.GaugeValue, float64(connections*ConnectionCost+a.buffers.Load()), names...)
+		out <- prometheus.MustNewConstMetric(c.bytes, prometheus.CounterValue, float64(a.bytes.Load()), names...)
+		for r := range Reason(reasons) {
+			if n := a.shed[r].Load(); n > 0 {
+				out <- prometheus.MustNewConstMetric(c.shed, prometheus.CounterValue, float64(n), append(names, r.String())...)
+			}
+		}
+	}
+}
