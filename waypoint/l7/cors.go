@@ -85,8 +85,8 @@ func (c *corsPolicy) decide(d *Decision, r *Request, rnd Rand) *Reply {
 	if origin == "" {
 		return nil
 	}
-	_, asks := r.Head.Header.Get("access-control-request-method")
-	preflight := asks && r.Head.Method == "OPTIONS"
+	asked := r.Head.Header.Value("access-control-request-method")
+	preflight := asked != "" && r.Head.Method == "OPTIONS"
 	if !c.allows(origin) {
 		if preflight && c.forwardUnmatched != nil && !*c.forwardUnmatched {
 			return &Reply{Status: 200, GRPCStatus: -1, Details: "cors_response", bare: true}
@@ -103,8 +103,18 @@ func (c *corsPolicy) decide(d *Decision, r *Request, rnd Rand) *Reply {
 			reply.Header = append(reply.Header, httpmsg.Field{Key: key, Value: value})
 		}
 	}
-	add("access-control-allow-methods", c.methods)
-	add("access-control-allow-headers", c.headers)
+	// A * alone is what the client asks for: browsers do not take it by itself where credentials are sent.
+	if c.methods == "*" {
+		add("access-control-allow-methods", asked)
+	} else {
+		add("access-control-allow-methods", c.methods)
+	}
+	if c.headers == "*" {
+		wanted, _ := r.Head.Header.Joined("access-control-request-headers")
+		reply.Header = append(reply.Header, httpmsg.Field{Key: "access-control-allow-headers", Value: wanted})
+	} else {
+		add("access-control-allow-headers", c.headers)
+	}
 	add("access-control-max-age", c.maxAge)
 	if isTrue(c.privateNetwork) && r.Head.Header.Value("access-control-request-private-network") == "true" {
 		add("access-control-allow-private-network", "true")

@@ -26,6 +26,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/isthmus-mesh/isthmus/pkg/certs"
 	"github.com/isthmus-mesh/isthmus/pkg/controlplane"
@@ -305,14 +306,23 @@ func TestSocketsArePrivate(t *testing.T) {
 
 // A real Envoy takes the bootstrap.
 func TestBootstrapIsValid(t *testing.T) {
-	for name, addresses := range map[string][2]string{"IPv4": {":15090", ":15021"}, "dual stack": {"[::]:15090", "[::]:15021"}} {
+	for name, addresses := range map[string][3]string{
+		"IPv4": {":15090", ":15021", "10.0.0.9"}, "dual stack": {"[::]:15090", "[::]:15021", "10.0.0.9"}, "by its addresses": {":15090", ":15021", "10.0.0.9,fd00::9"},
+	} {
 		t.Run(name, func(t *testing.T) {
 			b, err := agent.Bootstrap(agent.BootstrapConfig{
-				Node: &corev3.Node{Id: "router~10.0.0.9~gw.edge~edge.svc.cluster.local", Cluster: "gw"}, Admin: "127.0.0.1:15000", Agent: ":15020",
+				Node: &corev3.Node{Id: "router~10.0.0.9~gw.edge~edge.svc.cluster.local", Cluster: "gw", Metadata: &structpb.Struct{
+					Fields: map[string]*structpb.Value{"INSTANCE_IPS": structpb.NewStringValue(addresses[2])},
+				}}, Admin: "127.0.0.1:15000", Agent: ":15020",
 				Stats: addresses[0], Readiness: addresses[1], XDS: "/tmp/XDS", SDS: "/tmp/SDS", Zipkin: "zipkin.istio-system:9411",
 			})
 			if err != nil {
 				t.Fatal(err)
+			}
+			for _, l := range b.StaticResources.Listeners {
+				if s := l.Address.GetSocketAddress(); (s.GetAddress() == "::") != (name != "IPv4") || s.GetIpv4Compat() != (name != "IPv4") {
+					t.Errorf("%s listens at %v", l.Name, s)
+				}
 			}
 			text, err := protojson.Marshal(b)
 			if err != nil {

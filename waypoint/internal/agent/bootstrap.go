@@ -6,6 +6,7 @@ import (
 	"math"
 	"net"
 	"strconv"
+	"strings"
 	"time"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
@@ -53,7 +54,8 @@ type BootstrapConfig struct {
 
 // Bootstrap describes a proxy as Istio's does.
 func Bootstrap(c BootstrapConfig) (*bootstrapv3.Bootstrap, error) {
-	b := &builder{}
+	// A proxy says which addresses it has.
+	b := &builder{ipv6: strings.Contains(c.Node.GetMetadata().GetFields()["INSTANCE_IPS"].GetStringValue(), ":")}
 	out := &bootstrapv3.Bootstrap{
 		Node:  c.Node,
 		Admin: &bootstrapv3.Admin{Address: b.address(c.Admin), AccessLog: []*accesslogv3.AccessLog{b.silent()}},
@@ -117,7 +119,10 @@ func statsConfig() *metricsv3.StatsConfig {
 }
 
 // builder collects problems, so that the message can be written as one expression.
-type builder struct{ problems []error }
+type builder struct {
+	ipv6     bool // the proxy has addresses of this family
+	problems []error
+}
 
 func (b *builder) any(m proto.Message) *anypb.Any {
 	out, err := anypb.New(m)
@@ -140,7 +145,9 @@ func (b *builder) address(text string) *corev3.Address {
 	compat := false
 	switch host {
 	case "":
-		host = "0.0.0.0"
+		if host = "0.0.0.0"; b.ipv6 {
+			host, compat = "::", true
+		}
 	case "::":
 		compat = true
 	case "localhost":

@@ -210,8 +210,12 @@ func (r *reading) place(from Sources) {
 		}
 		delete(r.Metadata, "LABELS")
 	}
-	if r.InstanceIPs = r.instanceIPs; len(r.InstanceIPs) == 0 {
-		r.InstanceIPs = globalAddresses(from.Interfaces)
+	// The given one is the first; by the others the control plane knows the proxy's families of addresses.
+	r.InstanceIPs = r.instanceIPs
+	for _, ip := range globalAddresses(from.Interfaces) {
+		if !slices.Contains(r.InstanceIPs, ip) {
+			r.InstanceIPs = append(r.InstanceIPs, ip)
+		}
 	}
 	if len(r.InstanceIPs) == 0 {
 		r.problem("the proxy's address is unknown: set INSTANCE_IP (in a manifest by fieldRef status.podIP)")

@@ -78,6 +78,9 @@ func TestLoadCases(t *testing.T) {
 		check   func(app.Config) bool
 	}{
 		{"the domain by the namespace", nil, nil, func(c app.Config) bool { return c.Domain == "default.svc.cluster.local" }},
+		{"the address that is given before those of the interfaces", nil, nil, func(c app.Config) bool {
+			return len(c.InstanceIPs) == 3 && c.InstanceIPs[0] == netip.MustParseAddr("10.0.0.9") && c.InstanceIPs[2].Is6()
+		}},
 		{"the address by the interfaces", nil, []string{"INSTANCE_IP="}, func(c app.Config) bool {
 			return len(c.InstanceIPs) == 2 && c.InstanceIPs[0] == netip.MustParseAddr("10.1.2.3")
 		}},

@@ -16,7 +16,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
@@ -351,22 +350,7 @@ func TestGRPC(t *testing.T) {
 	b := newBed(t)
 	server := grpc.NewServer()
 	grpc_health_v1.RegisterHealthServer(server, healthServer{})
-	pod := b.newBackend("reviews")
-	b.serve(pod)
-	pod.done.Go(func() { _ = server.Serve(pod) })
-	t.Cleanup(server.Stop)
-	b.protocol = upstreamHTTP2
-	b.apply(pod)
-	cc := b.dial("productpage")
-	conn, err := grpc.NewClient("passthrough:///"+host+":9080", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			s, _, err := cc.Connect(ctx, &hbone.Request{Authority: vip})
-			return s, err
-		}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	conn := b.grpc(server)
 	client := grpc_health_v1.NewHealthClient(conn)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()

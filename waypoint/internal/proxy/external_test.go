@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
@@ -190,14 +191,14 @@ func TestClientLeavesTheAuthorizer(t *testing.T) {
 
 // By gRPC the authorizer is asked on HTTP/2, which its cluster has to speak.
 func TestAuthorizerByGRPC(t *testing.T) {
-	var principal string
+	var principal atomic.Value
 	b := asking(t, authzGRPC, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		asked, answer := &authv3.CheckRequest{}, &authv3.CheckResponse{}
 		if err := proto.Unmarshal(body[5:], asked); err != nil {
 			t.Error(err)
 		}
-		principal = asked.GetAttributes().GetSource().GetPrincipal()
+		principal.Store(asked.GetAttributes().GetSource().GetPrincipal())
 		text := `{"status":{"code":7},"denied_response":{"status":{"code":401},"body":"who?"}}`
 		if asked.GetAttributes().GetRequest().GetHttp().GetHeaders()["x-who"] == "jane" {
 			text = `{"ok_response":{"headers":[{"header":{"key":"x-user","value":"jane"}}]}}`
@@ -223,8 +224,8 @@ func TestAuthorizerByGRPC(t *testing.T) {
 	if r := postAs(t, c, "", "jane"); r.StatusCode != 200 || r.Header.Get("x-seen") != "jane" {
 		t.Errorf("jane: %d %v", r.StatusCode, r.Header)
 	}
-	if principal != "spiffe://cluster.local/ns/default/sa/curl" {
-		t.Errorf("principal %q", principal)
+	if got := principal.Load(); got != "spiffe://cluster.local/ns/default/sa/curl" {
+		t.Errorf("principal %q", got)
 	}
 	if r := postAs(t, c, "", "eve"); r.StatusCode != 401 || bodyOf(t, r) != "who?" {
 		t.Errorf("eve: %d", r.StatusCode)

@@ -2,16 +2,12 @@ package proxy
 
 import (
 	"context"
-	"net"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/interop"
 	testgrpc "google.golang.org/grpc/interop/grpc_testing"
-
-	"github.com/isthmus-mesh/isthmus/pkg/hbone"
 )
 
 // TestInterop: the interoperability cases of gRPC, between a client and a server of grpc-go, through the waypoint: all but
@@ -21,22 +17,7 @@ func TestInterop(t *testing.T) {
 	b := newBed(t)
 	server := grpc.NewServer()
 	testgrpc.RegisterTestServiceServer(server, interop.NewTestServer())
-	pod := b.newBackend("reviews")
-	b.serve(pod)
-	pod.done.Go(func() { _ = server.Serve(pod) })
-	t.Cleanup(server.Stop)
-	b.protocol = upstreamHTTP2
-	b.apply(pod)
-	cc := b.dial("productpage")
-	conn, err := grpc.NewClient("passthrough:///"+host+":9080", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			s, _, err := cc.Connect(ctx, &hbone.Request{Authority: vip})
-			return s, err
-		}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	conn := b.grpc(server)
 	client := testgrpc.NewTestServiceClient(conn)
 	simple := func(f func(context.Context, testgrpc.TestServiceClient, ...grpc.CallOption)) func(context.Context) {
 		return func(ctx context.Context) { f(ctx, client) }

@@ -3,17 +3,10 @@ package proxy
 import (
 	"bufio"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/base64"
-	"encoding/pem"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -25,61 +18,42 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
+	"github.com/isthmus-mesh/isthmus/pkg/testkit"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7"
 )
 
 // edgeCA signs certificates of servers and clients at the edge.
 type edgeCA struct {
-	t    *testing.T
-	key  *ecdsa.PrivateKey
-	cert *x509.Certificate
+	*testkit.CA
+	t *testing.T
 }
 
-func newEdgeCA(t *testing.T) *edgeCA {
+func newEdgeCA(t *testing.T) edgeCA {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ca, err := testkit.NewCA()
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "edge"}, NotBefore: time.Now().Add(-time.Hour),
-		NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	return edgeCA{ca, t}
+}
+
+func (c edgeCA) named(name string) tls.Certificate {
+	c.t.Helper()
+	issued, err := c.Named(name)
 	if err != nil {
-		t.Fatal(err)
+		c.t.Fatal(err)
 	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &edgeCA{t, key, cert}
+	return issued
 }
 
 // issue returns a certificate and its key in PEM.
-func (c *edgeCA) issue(name string) (certificate, key []byte) {
+func (c edgeCA) issue(name string) (certificate, key []byte) {
 	c.t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	certificate, key, err := testkit.KeyPair(c.named(name))
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
-	}, c.cert, private.Public(), c.key)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	raw, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})
-}
-
-func (c *edgeCA) pem() []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.cert.Raw})
+	return certificate, key
 }
 
 // secureListener ends TLS with a certificate by SDS, or in files.
@@ -220,14 +194,10 @@ func TestAuthoritiesOfClientsHoldForResumedSessions(t *testing.T) {
 	b.apply(b.backend("reviews", say("hello")))
 	ca, other := newEdgeCA(t), newEdgeCA(t)
 	own, ownKey := ca.issue("edge")
-	client, clientKey := ca.issue("alice")
-	pair, err := tls.X509KeyPair(client, clientKey)
-	if err != nil {
-		t.Fatal(err)
-	}
+	pair := ca.named("alice")
 	b.update(l7.Update{
 		Listeners: map[string]*l7.Listener{"0.0.0.0_8443": compile(t, b.secureListener(bySDS+verifying, `,"require_client_certificate":true`), &listenerv3.Listener{}, l7.CompileListener)},
-		Secrets:   map[string]*l7.Secret{"kubernetes://edge": b.secretOf(own, ownKey), "kubernetes://edge-cacert": b.authorities(ca.pem())},
+		Secrets:   map[string]*l7.Secret{"kubernetes://edge": b.secretOf(own, ownKey), "kubernetes://edge-cacert": b.authorities(ca.RootPEM())},
 	})
 	sessions := tls.NewLRUClientSessionCache(4)
 	attempt := func() (string, error) {
@@ -245,7 +215,7 @@ func TestAuthoritiesOfClientsHoldForResumedSessions(t *testing.T) {
 			t.Fatal(got, err)
 		}
 	}
-	b.update(l7.Update{Secrets: map[string]*l7.Secret{"kubernetes://edge-cacert": b.authorities(other.pem())}})
+	b.update(l7.Update{Secrets: map[string]*l7.Secret{"kubernetes://edge-cacert": b.authorities(other.RootPEM())}})
 	if got, err := attempt(); err == nil {
 		t.Errorf("a client of an authority that is not trusted any more got %s", got)
 	}

@@ -144,17 +144,16 @@ func (o *Observer) countRequest(r *proxy.Record, said *rules) {
 	found, ok := o.ruledRequests.Load(k)
 	if !ok {
 		k = o.admitRuled(k, values)
-		base := o.self.values(k.key, r.Cluster)
-		names := append(labelNames(), httpNames()...)
+		c := combination{append(labelNames(), httpNames()...), o.self.values(k.key, r.Cluster), said, values}
 		h := &requestHandles{
-			requests:      o.metrics.ruledCounter("istio_requests_total", names, base, said, values),
-			duration:      o.metrics.ruledHistogram("istio_request_duration_milliseconds", names, base, said, values),
-			requestBytes:  o.metrics.ruledHistogram("istio_request_bytes", names, base, said, values),
-			responseBytes: o.metrics.ruledHistogram("istio_response_bytes", names, base, said, values),
+			requests:      o.metrics.ruledCounter("istio_requests_total", c),
+			duration:      o.metrics.ruledHistogram("istio_request_duration_milliseconds", c),
+			requestBytes:  o.metrics.ruledHistogram("istio_request_bytes", c),
+			responseBytes: o.metrics.ruledHistogram("istio_response_bytes", c),
 		}
 		if k.grpc {
-			h.requestMessages = o.metrics.ruledCounter("istio_request_messages_total", names, base, said, values)
-			h.responseMessages = o.metrics.ruledCounter("istio_response_messages_total", names, base, said, values)
+			h.requestMessages = o.metrics.ruledCounter("istio_request_messages_total", c)
+			h.responseMessages = o.metrics.ruledCounter("istio_response_messages_total", c)
 		}
 		found, _ = o.ruledRequests.LoadOrStore(k, h)
 	}
@@ -168,8 +167,8 @@ func (o *Observer) ruledConnection(r *proxy.Record, said *rules) *connectionHand
 		return found.(*connectionHandles)
 	}
 	k = o.admitRuled(k, values)
-	base := o.self.values(k.key, r.Cluster)
-	counter := func(name string) counter { return o.metrics.ruledCounter(name, labelNames(), base, said, values) }
+	c := combination{labelNames(), o.self.values(k.key, r.Cluster), said, values}
+	counter := func(name string) counter { return o.metrics.ruledCounter(name, c) }
 	stored, _ := o.ruledTCP.LoadOrStore(k, &connectionHandles{
 		opened: counter("istio_tcp_connections_opened_total"), closed: counter("istio_tcp_connections_closed_total"),
 		sent: counter("istio_tcp_sent_bytes_total"), received: counter("istio_tcp_received_bytes_total"),

@@ -74,38 +74,52 @@ func (r *rule) shape(names, base, values []string) (labels, with []string, own b
 	return labels, with, own
 }
 
-func (m *Metrics) ruledCounter(name string, names, base []string, said *rules, values []string) counter {
-	usual := m.counters[name]
-	r := said.byMetric[name]
-	switch {
-	case r == nil:
-		return usual.WithLabelValues(base...)
-	case r.disabled:
-		return none{}
-	}
-	labels, with, own := r.shape(names, base, values)
-	if own {
-		usual = m.shapes.vec(name, labels, func() prometheus.Collector {
-			return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: m.help[name]}, labels)
-		}).(*prometheus.CounterVec)
-	}
-	return usual.WithLabelValues(with...)
+// vec is a metric of Prometheus by labels.
+type vec[T any] interface {
+	prometheus.Collector
+	WithLabelValues(values ...string) T
 }
 
-func (m *Metrics) ruledHistogram(name string, names, base []string, said *rules, values []string) prometheus.Observer {
-	usual := m.histograms[name]
-	r := said.byMetric[name]
+// combination is what rules are applied to: the names of labels and their usual values, and the values of the rules' expressions.
+type combination struct {
+	names, base []string
+	said        *rules
+	values      []string
+}
+
+// ruled finds the metric of a combination, among the usual ones or in the shape that a rule gives it, which build makes; ok is false when
+// a rule wants none.
+func ruled[T any, V vec[T]](m *Metrics, name string, c combination, usual V, build func(labels []string) V) (found T, ok bool) {
+	r := c.said.byMetric[name]
 	switch {
 	case r == nil:
-		return usual.WithLabelValues(base...)
+		return usual.WithLabelValues(c.base...), true
 	case r.disabled:
+		return found, false
+	}
+	labels, with, own := r.shape(c.names, c.base, c.values)
+	if own {
+		usual = m.shapes.vec(name, labels, func() prometheus.Collector { return build(labels) }).(V)
+	}
+	return usual.WithLabelValues(with...), true
+}
+
+func (m *Metrics) ruledCounter(name string, c combination) counter {
+	found, ok := ruled(m, name, c, m.counters[name], func(labels []string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: m.help[name]}, labels)
+	})
+	if !ok {
 		return none{}
 	}
-	labels, with, own := r.shape(names, base, values)
-	if own {
-		usual = m.shapes.vec(name, labels, func() prometheus.Collector {
-			return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: m.help[name], Buckets: buckets()}, labels)
-		}).(*prometheus.HistogramVec)
+	return found
+}
+
+func (m *Metrics) ruledHistogram(name string, c combination) prometheus.Observer {
+	found, ok := ruled(m, name, c, m.histograms[name], func(labels []string) *prometheus.HistogramVec {
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: m.help[name], Buckets: buckets()}, labels)
+	})
+	if !ok {
+		return none{}
 	}
-	return usual.WithLabelValues(with...)
+	return found
 }

@@ -1,14 +1,8 @@
 package upstream
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -16,67 +10,26 @@ import (
 	"testing"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/pkg/testkit"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7"
 )
 
-// authority signs certificates of servers.
-type authority struct {
-	t    *testing.T
-	key  *ecdsa.PrivateKey
-	cert *x509.Certificate
-}
-
-func newAuthority(t *testing.T) *authority {
+func newAuthority(t *testing.T) *testkit.CA {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ca, err := testkit.NewCA()
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "ca"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	return ca
+}
+
+func issue(t *testing.T, ca *testkit.CA) tls.Certificate {
+	t.Helper()
+	issued, err := ca.Named("server.example")
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &authority{t, key, cert}
-}
-
-func (a *authority) pem() []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
-}
-
-func (a *authority) issue(serial int64) tls.Certificate {
-	a.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(serial), DNSNames: []string{"server.example"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}, a.cert, key.Public(), a.key)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-}
-
-func (a *authority) revoke(serial int64) []byte {
-	a.t.Helper()
-	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
-		Number: big.NewInt(1), ThisUpdate: time.Now().Add(-time.Minute), NextUpdate: time.Now().Add(time.Hour),
-		RevokedCertificateEntries: []x509.RevocationListEntry{{SerialNumber: big.NewInt(serial), RevocationTime: time.Now().Add(-time.Minute)}},
-	}, a.cert, a.key)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der})
+	return issued
 }
 
 // meet makes a handshake between the configuration of a client and a server.
@@ -114,22 +67,22 @@ func meet(t *testing.T, m *Manager, want *l7.ClientTLS, server *tls.Config) erro
 // Credentials come by SDS: without them no connection is made, with others in their place neither.
 func TestCredentialsOfClients(t *testing.T) {
 	ca, other := newAuthority(t), newAuthority(t)
-	trusted, err := l7.ParseAuthorities(ca.pem(), nil)
+	trusted, err := l7.ParseAuthorities(ca.RootPEM(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	strange, err := l7.ParseAuthorities(other.pem(), nil)
+	strange, err := l7.ParseAuthorities(other.RootPEM(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	own := ca.issue(7)
+	own := issue(t, ca)
 	m := &Manager{}
 	m.cfg.Store(l7.NewConfig().With(l7.Update{Secrets: map[string]*l7.Secret{
 		"own": {Certificate: &own}, "ca": {Authorities: trusted}, "other": {Authorities: strange},
 	}}))
 	pool := x509.NewCertPool()
-	pool.AddCert(ca.cert)
-	server := &tls.Config{Certificates: []tls.Certificate{ca.issue(2)}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool, MaxVersion: tls.VersionTLS12}
+	pool.AddCert(ca.Root)
+	server := &tls.Config{Certificates: []tls.Certificate{issue(t, ca)}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool, MaxVersion: tls.VersionTLS12}
 	for name, tt := range map[string]struct {
 		certificate, validation, want string
 	}{
@@ -151,9 +104,14 @@ func TestCredentialsOfClients(t *testing.T) {
 // A server whose certificate is revoked is none to talk to.
 func TestRevokedServers(t *testing.T) {
 	ca := newAuthority(t)
+	good, revoked := issue(t, ca), issue(t, ca)
+	crl, err := ca.Revoke(time.Now().Add(time.Hour), revoked.Leaf)
+	if err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
 	roots, list := filepath.Join(dir, "roots.pem"), filepath.Join(dir, "crl.pem")
-	for name, data := range map[string][]byte{roots: ca.pem(), list: ca.revoke(3)} {
+	for name, data := range map[string][]byte{roots: ca.RootPEM(), list: crl} {
 		if err := os.WriteFile(name, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -161,13 +119,13 @@ func TestRevokedServers(t *testing.T) {
 	m := &Manager{}
 	m.cfg.Store(l7.NewConfig())
 	want := &l7.ClientTLS{CAFile: roots, CRLFile: list}
-	if err := meet(t, m, want, &tls.Config{Certificates: []tls.Certificate{ca.issue(2)}}); err != nil {
+	if err := meet(t, m, want, &tls.Config{Certificates: []tls.Certificate{good}}); err != nil {
 		t.Errorf("not revoked: %v", err)
 	}
-	if err := meet(t, m, want, &tls.Config{Certificates: []tls.Certificate{ca.issue(3)}}); err == nil || !strings.Contains(err.Error(), "revoked") {
+	if err := meet(t, m, want, &tls.Config{Certificates: []tls.Certificate{revoked}}); err == nil || !strings.Contains(err.Error(), "revoked") {
 		t.Errorf("revoked: %v", err)
 	}
-	if err := meet(t, m, &l7.ClientTLS{CAFile: roots, CRLFile: filepath.Join(dir, "gone")}, &tls.Config{Certificates: []tls.Certificate{ca.issue(2)}}); err == nil {
+	if err := meet(t, m, &l7.ClientTLS{CAFile: roots, CRLFile: filepath.Join(dir, "gone")}, &tls.Config{Certificates: []tls.Certificate{good}}); err == nil {
 		t.Error("a list that cannot be read is ignored")
 	}
 }

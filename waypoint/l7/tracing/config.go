@@ -198,3 +198,6 @@ func (p *Provider) zipkin(m *tracev3.ZipkinConfig) error {
 	}
 	return nil
 }
+
+// Sampled is how many percent of the requests are traced that ask for nothing themselves.
+func (c *Config) Sampled() float64 { return float64(min(c.random, c.overall)) / 100 }
