@@ -159,7 +159,8 @@ func TestSKLookupCannotBeEscaped(t *testing.T) {
 	option := func(set func(fd int) error) func(string, string, syscall.RawConn) error {
 		return func(_, _ string, c syscall.RawConn) error {
 			var err error
-			return errors.Join(c.Control(func(fd uintptr) { err = set(int(fd)) }), err)
+			ctlErr := c.Control(func(fd uintptr) { err = set(int(fd)) })
+			return errors.Join(ctlErr, err)
 		}
 	}
 	for _, f := range []struct{ pod, peer string }{{podV4, peerV4}, {podV6, peerV6}} {

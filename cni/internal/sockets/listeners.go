@@ -2,7 +2,6 @@ package sockets
 
 import (
 	"encoding/binary"
-	"fmt"
 	"net/netip"
 	"os"
 
@@ -46,34 +45,15 @@ func Connected(ns *os.File) ([]Socket, error) {
 	return list(ns, unix.IPPROTO_TCP, ^uint32(listenAndNone))
 }
 
-func list(ns *os.File, protocol uint8, states uint32) ([]Socket, error) {
-	c, err := dial(ns)
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
-	var out []Socket
-	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		data := request(family, states, nil)
-		data[1] = protocol
-		messages, err := c.Execute(netlink.Message{
-			Header: netlink.Header{Type: diagByFamily, Flags: netlink.Request | netlink.Dump}, Data: data,
-		})
-		if err != nil {
-			if family == unix.AF_INET6 {
-				continue // a kernel without IPv6
-			}
-			return nil, fmt.Errorf("list sockets: %w", err)
+func list(ns *os.File, protocol uint8, states uint32) (out []Socket, err error) {
+	err = dump(ns, protocol, states, func(family uint8, answer []byte) {
+		if c, _, ok := decode(answer); ok {
+			s := Socket{Local: c.Local, Remote: c.Remote, Cookie: c.Cookie, IPv6: family == unix.AF_INET6}
+			s.attributes(answer[answerLen:])
+			out = append(out, s)
 		}
-		for _, m := range messages {
-			if c, _, ok := decode(m.Data); ok {
-				s := Socket{Local: c.Local, Remote: c.Remote, Cookie: c.Cookie, IPv6: family == unix.AF_INET6}
-				s.attributes(m.Data[answerLen:])
-				out = append(out, s)
-			}
-		}
-	}
-	return out, nil
+	})
+	return out, err
 }
 
 // attributes reads what follows a struct inet_diag_msg.

@@ -45,38 +45,62 @@ const (
 
 // Established lists what reaches from the namespace to elsewhere; connections over loopback and to itself are left out.
 func Established(ns *os.File) ([]Connection, error) {
-	c, err := dial(ns)
+	all, listening := []Connection{}, map[uint16]bool{}
+	err := dump(ns, unix.IPPROTO_TCP, 1<<stateEstablished|1<<stateListen, func(_ uint8, answer []byte) {
+		connection, state, ok := decode(answer)
+		switch {
+		case !ok:
+		case state == stateListen:
+			listening[connection.Local.Port()] = true
+		case !connection.Remote.Addr().IsLoopback() && connection.Remote.Addr() != connection.Local.Addr():
+			all = append(all, connection)
+		}
+	})
 	if err != nil {
 		return nil, err
-	}
-	defer c.Close()
-	all, listening := []Connection{}, map[uint16]bool{}
-	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		messages, err := c.Execute(netlink.Message{
-			Header: netlink.Header{Type: diagByFamily, Flags: netlink.Request | netlink.Dump},
-			Data:   request(family, 1<<stateEstablished|1<<stateListen, nil),
-		})
-		if err != nil {
-			if family == unix.AF_INET6 {
-				continue // a kernel without IPv6
-			}
-			return nil, fmt.Errorf("list connections: %w", err)
-		}
-		for _, m := range messages {
-			connection, state, ok := decode(m.Data)
-			switch {
-			case !ok:
-			case state == stateListen:
-				listening[connection.Local.Port()] = true
-			case !connection.Remote.Addr().IsLoopback() && connection.Remote.Addr() != connection.Local.Addr():
-				all = append(all, connection)
-			}
-		}
 	}
 	for i := range all {
 		all[i].Inbound = listening[all[i].Local.Port()]
 	}
 	return all, nil
+}
+
+// dump shows each the sockets of a protocol in some states, by family, as structs inet_diag_msg.
+func dump(ns *os.File, protocol uint8, states uint32, each func(family uint8, answer []byte)) error {
+	c, err := dial(ns)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		data := request(family, states, nil)
+		data[1] = protocol
+		messages, err := c.Execute(netlink.Message{
+			Header: netlink.Header{Type: diagByFamily, Flags: netlink.Request | netlink.Dump}, Data: data,
+		})
+		if err != nil {
+			if family == unix.AF_INET6 {
+				continue // a kernel without IPv6
+			}
+			return unlistable(protocol, err)
+		}
+		for _, m := range messages {
+			each(family, m.Data)
+		}
+	}
+	return nil
+}
+
+// unlistable says why sockets of a protocol are not listed.
+func unlistable(protocol uint8, err error) error {
+	name, module := "TCP", "tcp_diag"
+	if protocol == unix.IPPROTO_UDP {
+		name, module = "UDP", "udp_diag"
+	}
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EPROTONOSUPPORT) {
+		return fmt.Errorf("list %s sockets: %w: the kernel lacks inet_diag or %s: load them on the node (modprobe -a inet_diag %s)", name, err, module, module)
+	}
+	return fmt.Errorf("list %s sockets: %w", name, err)
 }
 
 // Cut ends a connection: both sides see a reset. One that has ended by itself is no error.
@@ -103,6 +127,9 @@ func Cut(ns *os.File, connection Connection) error {
 
 func dial(ns *os.File) (*netlink.Conn, error) {
 	c, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, &netlink.Config{NetNS: int(ns.Fd())})
+	if errors.Is(err, unix.EPROTONOSUPPORT) {
+		return nil, unlistable(unix.IPPROTO_TCP, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open socket diagnosis in %s: %w", ns.Name(), err)
 	}

@@ -54,6 +54,20 @@ func routeOf(p plan.PolicyRoute, lo int) *netlink.Route {
 	}
 }
 
+// loopback opens a namespace, and finds its loopback interface. The caller closes the handle.
+func loopback(ns *os.File) (*netlink.Handle, netlink.Link, error) {
+	h, err := handle(ns, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, nil, err
+	}
+	lo, err := h.LinkByName("lo")
+	if err != nil {
+		h.Close()
+		return nil, nil, fmt.Errorf("find loopback: %w", err)
+	}
+	return h, lo, nil
+}
+
 // Apply brings loopback up, for redirection ends there, adds the policy routes and sets the sysctls.
 func Apply(ns *os.File, rules plan.Rules) error {
 	if err := applyRoutes(ns, rules.Routes); err != nil {
@@ -63,15 +77,11 @@ func Apply(ns *os.File, rules plan.Rules) error {
 }
 
 func applyRoutes(ns *os.File, routes []plan.PolicyRoute) error {
-	h, err := handle(ns, unix.NETLINK_ROUTE)
+	h, lo, err := loopback(ns)
 	if err != nil {
 		return err
 	}
 	defer h.Close()
-	lo, err := h.LinkByName("lo")
-	if err != nil {
-		return fmt.Errorf("find loopback: %w", err)
-	}
 	if err := h.LinkSetUp(lo); err != nil {
 		return fmt.Errorf("bring loopback up: %w", err)
 	}
@@ -97,15 +107,11 @@ func noIPv6(err error) bool {
 
 // Remove takes the policy routes away.
 func Remove(ns *os.File, routes []plan.PolicyRoute) error {
-	h, err := handle(ns, unix.NETLINK_ROUTE)
+	h, lo, err := loopback(ns)
 	if err != nil {
 		return err
 	}
 	defer h.Close()
-	lo, err := h.LinkByName("lo")
-	if err != nil {
-		return fmt.Errorf("find loopback: %w", err)
-	}
 	gone := func(err error) bool {
 		return err == nil || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) || noIPv6(err)
 	}

@@ -40,16 +40,25 @@ type Backend struct{ store *store }
 // Open loads what all pods have in common and keeps its pins below dir. An error says which feature the kernel lacks; then there is
 // no such back end on this node.
 func Open(dir string) (*Backend, error) {
+	const needs = "sk_lookup, BPF iterators over sockets, and BTF"
 	s, err := open(dir)
 	if err != nil {
-		return nil, fmt.Errorf("redirection by sklookup: %w", err)
+		return nil, fmt.Errorf("redirection by sklookup: %w", withRemedy(err, needs))
 	}
 	b := &Backend{store: s}
 	if err := b.probe(); err != nil {
 		s.close()
-		return nil, fmt.Errorf("redirection by sklookup: %w", err)
+		return nil, fmt.Errorf("redirection by sklookup: %w", withRemedy(err, needs))
 	}
 	return b, nil
+}
+
+// withRemedy tells what to do about a kernel without what is needed.
+func withRemedy(err error, needs string) error {
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		return fmt.Errorf("%w: this takes a kernel with %s: choose another redirectBackend (nft or iptables)", err, needs)
+	}
+	return err
 }
 
 // probe loads a decision.
@@ -242,7 +251,7 @@ func (b *Backend) bypass(ns *os.File, number uint32, n *network, wanted bool) er
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("attach the program that marks what arrives: %w", err)
+		return fmt.Errorf("attach the program that marks what arrives: %w", withRemedy(err, "tcx (Linux 6.6)"))
 	}
 	return b.store.pin(attached, number, pinMarker)
 }
