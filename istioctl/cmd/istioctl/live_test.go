@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
 )
 
 // TestLive runs testdata/live/*.txt against a sandbox with Bookinfo: what people type at a mesh, and what it answers. It needs root, and
@@ -47,14 +49,22 @@ func TestLive(t *testing.T) {
 	}})
 }
 
+// scripted lets what a script waits for end the script.
+type scripted struct {
+	testing.TB
+	ts *testscript.TestScript
+}
+
+func (s scripted) Helper() {}
+
+func (s scripted) Fatalf(format string, args ...any) { s.ts.Fatalf(format, args...) }
+
 // until runs a command until its output has a line that matches: until PATTERN COMMAND...
 func until(ts *testscript.TestScript, _ bool, args []string) {
 	meant := regexp.MustCompile("(?m)" + args[0])
 	var err error
-	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
-		if err = ts.Exec(args[1], args[2:]...); err == nil && meant.MatchString(ts.ReadFile("stdout")) {
-			return
-		}
-	}
-	ts.Fatalf("%q never matched, %v:\n%s%s", args[0], err, ts.ReadFile("stdout"), ts.ReadFile("stderr"))
+	wait.Until(scripted{ts: ts}, 2*time.Minute, fmt.Sprintf("%q matches", args[0]), func() bool {
+		err = ts.Exec(args[1], args[2:]...)
+		return err == nil && meant.MatchString(ts.ReadFile("stdout"))
+	}, func() string { return fmt.Sprintf("%v:\n%s%s", err, ts.ReadFile("stdout"), ts.ReadFile("stderr")) })
 }

@@ -29,6 +29,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	pilot "github.com/isthmus-mesh/isthmus/pilot/app"
+	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
 	xdsclient "github.com/isthmus-mesh/isthmus/pkg/xds/client"
 )
 
@@ -209,16 +210,15 @@ func (c *controlPlane) connect(t *testing.T) string {
 	done := make(chan struct{})
 	go func() { defer close(done); _ = proxy.Run(ctx) }()
 	t.Cleanup(func() { cancel(); <-done })
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); <-time.After(20 * time.Millisecond) {
+	var text string
+	wait.Until(t, time.Minute, "the proxy has everything", func() bool {
 		if strings.Count(c.page(t, "syncz"), `"acked"`) != 3 {
-			continue
+			return false
 		}
-		if text := c.page(t, "config_dump?proxyID=reviews-wp-1.default"); strings.Contains(text, "inbound-vip|9080|http|reviews") && strings.Contains(text, `"connect_terminate"`) {
-			return text
-		}
-	}
-	t.Fatalf("the proxy never has everything: %s", c.page(t, "syncz"))
-	return ""
+		text = c.page(t, "config_dump?proxyID=reviews-wp-1.default")
+		return strings.Contains(text, "inbound-vip|9080|http|reviews") && strings.Contains(text, `"connect_terminate"`)
+	}, func() string { return c.page(t, "syncz") })
+	return text
 }
 
 func (c *controlPlane) page(t *testing.T, name string) string {

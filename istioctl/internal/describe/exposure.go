@@ -39,6 +39,7 @@ func (m *Mesh) exposure(p *printer, s *corev1.Service, pod *corev1.Pod) {
 			p.line(0, "%s: %s%s", r.kind, displayed(r.namespace, r.name, s.Namespace), hosts(r.hosts))
 			r.describe(p, s.Namespace)
 		}
+		m.gatewayLimits(p, g, its, s.Namespace)
 	}
 	m.classicExposure(p, s, pod)
 }

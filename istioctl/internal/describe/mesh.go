@@ -20,6 +20,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/pilot/simulate"
 	"github.com/isthmus-mesh/isthmus/pilot/translate/ambient"
 	"github.com/isthmus-mesh/isthmus/pkg/kube"
+	"github.com/isthmus-mesh/isthmus/pkg/kube/policyapi"
 )
 
 // Labels that say what is in the mesh.
@@ -47,6 +48,7 @@ type Mesh struct {
 	routes     []route
 	peers      []*securityv1.PeerAuthentication
 	policies   []*securityv1.AuthorizationPolicy
+	limits     []*policyapi.RateLimitPolicy
 }
 
 // New reads objects.
@@ -84,6 +86,8 @@ func New(settings simulate.Settings, objects []kube.Object) (*Mesh, error) {
 			m.peers = append(m.peers, o)
 		case *securityv1.AuthorizationPolicy:
 			m.policies = append(m.policies, o)
+		case *policyapi.RateLimitPolicy:
+			m.limits = append(m.limits, o)
 		}
 	}
 	slices.SortFunc(m.services, func(a, b *corev1.Service) int { return compare(a, b) })

@@ -66,6 +66,7 @@ func (m *Mesh) describeService(p *printer, s *corev1.Service, pod *corev1.Pod) {
 	m.destinationRules(p, s, pod, l7)
 	m.virtualServices(p, s, pod, l7)
 	m.serviceRoutes(p, s, l7)
+	m.serviceLimits(p, s, know.Binding.Waypoint, l7)
 }
 
 func portText(port corev1.ServicePort, pod *corev1.Pod) string {

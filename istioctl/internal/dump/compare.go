@@ -17,13 +17,13 @@ type Difference struct {
 }
 
 // Compare compares what a proxy should have with what it has. What it was started with does not count, nor do versions, times and the
-// order of resources.
+// order of resources. Endpoints are a section where both dumps have them.
 func Compare(want, have *Envoy) []Difference {
-	return []Difference{
+	return append([]Difference{
 		{"Clusters", differences(want.clusters, have.clusters)},
 		{"Listeners", differences(want.listeners, have.listeners)},
 		{"Routes", differences(want.routes, have.routes)},
-	}
+	}, compareEndpoints(want, have)...)
 }
 
 // RoutesLoaded is when the proxy took over the newest of its routes; zero when it does not say.

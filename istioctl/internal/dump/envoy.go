@@ -20,6 +20,8 @@ type Envoy struct {
 	sections  []any
 	// In the order of the dump; static ones first.
 	clusters, listeners, routes, endpoints, secrets, extensions []resource
+	// saysEndpoints is whether the dump has a section of endpoints.
+	saysEndpoints bool
 	// statuses are of /clusters, and count before endpoints.
 	statuses []any
 }
@@ -85,6 +87,7 @@ func (e *Envoy) section(s tree) {
 	case "RoutesConfigDump":
 		e.routes = append(e.routes, collect(s, "routeConfig", "staticRouteConfigs", "dynamicRouteConfigs")...)
 	case "EndpointsConfigDump":
+		e.saysEndpoints = true
 		e.endpoints = append(e.endpoints, collect(s, "endpointConfig", "staticEndpointConfigs", "dynamicEndpointConfigs")...)
 	case "EcdsConfigDump":
 		e.extensions = append(e.extensions, collect(s, "ecdsFilter", "ecdsFilters")...)

@@ -30,6 +30,8 @@ type walk struct {
 	http bool
 	// waypoint is whether a waypoint was on the way.
 	waypoint bool
+	// asked are the proxies that have looked at the request.
+	asked []*station
 	// backends are the services that gateways send to.
 	backends []*ambient.Service
 }
@@ -88,6 +90,7 @@ func (m *Model) Ask(q Question) (*Report, error) {
 		return nil, err
 	default:
 		w.look(&p)
+		w.fromSidecar(&p)
 	}
 	r.Hops, r.Verdict, r.Warnings = p.hops, p.verdict, w.warnings
 	w.reality(r)
@@ -157,7 +160,7 @@ func (m *Model) enrolment(p *corev1.Pod) (text string, ref *Ref, in bool) {
 		return "not yet: " + annotation + " is pending", where, false
 	case p.Spec.HostNetwork:
 		return "no: it is in the network of its node, which the mesh never captures", m.World.Of(p, "spec.hostNetwork"), false
-	case p.Annotations["sidecar.istio.io/status"] != "":
+	case p.Annotations[sidecarStatus] != "":
 		return "no: it has a sidecar", m.World.Of(p, ""), false
 	case mode == "ambient":
 		return "no: the label " + label + "=ambient asks for it, but the pod lacks the annotation " + annotation + "=enabled that the CNI agent of its node writes", where, false
@@ -178,8 +181,8 @@ func (m *Model) enrolRemedy(p *corev1.Pod) string {
 	if p.Spec.HostNetwork {
 		return "run the client in a network of its own (hostNetwork: false)"
 	}
-	if p.Annotations["sidecar.istio.io/status"] != "" {
-		return "take the sidecar out (the label istio-injection of the namespace, sidecar.istio.io/inject of the pod), then restart the pod"
+	if p.Annotations[sidecarStatus] != "" {
+		return sidecarRemedy
 	}
 	own, set := p.Labels["istio.io/dataplane-mode"]
 	if set && own != "ambient" {
@@ -212,6 +215,8 @@ func (w *walk) look(p *path) {
 	w.lookAtRoutes(p)
 	w.lookAtPolicies()
 	w.lookAtAttachments()
+	w.lookAtRateLimits()
+	w.lookForMistakes(p)
 	w.lookPastWaypoint()
 	p.verdict.Cause = strings.TrimSpace(p.verdict.Cause)
 }

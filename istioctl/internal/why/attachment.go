@@ -9,7 +9,6 @@ import (
 	securityapi "istio.io/api/security/v1beta1"
 	typeapi "istio.io/api/type/v1beta1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/isthmus-mesh/isthmus/pilot/translate/ambient"
 	"github.com/isthmus-mesh/isthmus/pilot/translate/policy"
@@ -147,24 +146,11 @@ func (w *walk) lookPast(s *ambient.Service, b ambient.Binding) {
 	for _, ap := range policy.Attached(t, all[*securityv1.AuthorizationPolicy](w.m, kindPolicy)) {
 		w.warn(w.m.World.Of(ap, "spec.targetRefs"), remedy, "AuthorizationPolicy %s/%s is not enforced: it is for waypoint %s, and gateways go past it to the pods (%s)", ap.Namespace, ap.Name, b.Waypoint, label)
 	}
-	for _, r := range w.m.httpRoutes() {
-		if parentIs(r, s) {
-			w.warn(w.m.World.Of(r, ""), remedy, "HTTPRoute %s/%s has no effect: it is for waypoint %s, and gateways go past it to the pods (%s)", r.Namespace, r.Name, b.Waypoint, label)
+	for _, r := range w.m.routes() {
+		if r.parentIs(s) {
+			w.warn(w.m.World.Of(r, ""), remedy, "%s has no effect: it is for waypoint %s, and gateways go past it to the pods (%s)", r, b.Waypoint, label)
 		}
 	}
-}
-
-// parentField is the reference of a route to a service, or to a port that it does not have.
-func parentField(r *gatewayv1.HTTPRoute, same func(gatewayv1.ParentReference) bool) string {
-	i := slices.IndexFunc(r.Spec.ParentRefs, same)
-	if i < 0 {
-		return ""
-	}
-	field := fmt.Sprintf("spec.parentRefs[%d]", i)
-	if r.Spec.ParentRefs[i].Port != nil {
-		field += ".port"
-	}
-	return field
 }
 
 // tokensElsewhere explains why no token is read: nothing that verifies them is attached where the policy is.

@@ -184,8 +184,8 @@ func overlap(a, b string) bool {
 	return strings.EqualFold(a, b) || covers(a, b) || covers(b, a)
 }
 
-// tcpRule finds the rule of a VirtualService that leads to the destinations of a chain: the listener does not say which it was.
-func (s *station) tcpRule(clusters []string) *Ref {
+// tcpRule finds the rule of a VirtualService that leads to the destinations of a chain: the listener says which object it was, and not which rule.
+func (s *station) tcpRule(clusters []string, origin string) *Ref {
 	w := s.w
 	same := func(ns string, routes []*networkingapi.RouteDestination) int {
 		for i, r := range routes {
@@ -204,7 +204,7 @@ func (s *station) tcpRule(clusters []string) *Ref {
 		return -1
 	}
 	for _, vs := range w.m.virtualServices() {
-		if !s.concernsVirtual(vs) {
+		if vs.Namespace+"/"+vs.Name != origin {
 			continue
 		}
 		for i, rule := range vs.Spec.GetTls() {

@@ -119,7 +119,7 @@ func (r *Report) becameOf(code int, stderr string, asked bool) {
 func (r *Report) settle(answer string, reached bool) {
 	p := r.Probe
 	p.Command, p.Answer, p.Reached = "a TCP connection to "+r.target(), answer, reached
-	p.Agrees = reached == (r.Verdict.Outcome == Allowed) || r.Verdict.Share != 0
+	p.Agrees = reached == (r.Verdict.Outcome == Allowed) || r.Verdict.Share != 0 || r.Verdict.Outcome == Unknown
 }
 
 // lookout is a ztunnel that may see the connection arrive, with the connections that it had before.

@@ -90,6 +90,13 @@ func (w *World) manifest(file string, data []byte) {
 	for _, d := range objects {
 		w.put(d.Object, kindOf(d.Object), d.File, d.Line)
 		w.Objects = append(w.Objects, d.Object)
+		for _, p := range kube.Admit(d.Object) {
+			if !p.Warning {
+				at := w.Of(d.Object, p.Field)
+				p.File, p.Line = at.File, at.Line
+				w.Notes = append(w.Notes, "a cluster would refuse to store it: "+p.Error())
+			}
+		}
 		if c, ok := d.Object.(*corev1.ConfigMap); ok && c.Name == "istio" && c.Data["mesh"] != "" {
 			w.MeshConfig = []byte(c.Data["mesh"])
 		}

@@ -207,6 +207,9 @@ func (w *walk) mtls(h *Hop, local *l4.Workload, port uint16) {
 func (w *walk) application(local *l4.Workload, at netip.AddrPort) path {
 	h := &Hop{Title: "application in " + local.Namespace + "/" + local.Name}
 	v := Verdict{Outcome: Allowed, Reached: []string{at.String()}, Cause: fmt.Sprintf("the connection reaches %s/%s, port %d", local.Namespace, local.Name, at.Port())}
+	if sidecar, ok := w.toSidecar(h, local, v); ok {
+		return h.end(sidecar)
+	}
 	p := w.m.podOf(local)
 	if p == nil {
 		h.add("port", strconv.Itoa(int(at.Port())), w.m.workloadRef(local, ""))

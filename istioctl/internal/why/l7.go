@@ -96,6 +96,7 @@ func (s *station) serve(h *Hop, listener string, conn l7.Conn, host string) path
 		conn.TLS = true
 		h.add("TLS", "ended here, for "+orNone(conn.SNI, conn.SNI == "")+" (server name)", nil)
 	}
+	s.telemetryFact(h, chain)
 	steps := chain.Explain(&conn)
 	if details, ok := chain.Admit(&conn); !ok {
 		s.steps(h, steps)
@@ -122,6 +123,7 @@ func (s *station) noChain(listener string, conn *l7.Conn) Verdict {
 		v.Remedy = "ask for a name that is served (--sni), or add it to the hosts"
 		v = s.classicMisses(v, conn.SNI, true)
 	}
+	v = s.connectionMisses(v, conn.SNI, conn.Hello)
 	if len(s.proxy.Refused) > 0 {
 		v.Cause += "; it refuses its configuration: " + strings.Join(s.proxy.Refused, "; ")
 	}
@@ -153,6 +155,7 @@ type outcome struct {
 func (s *station) http(h *Hop, chain *l7.Chain, conn *l7.Conn, head *httpmsg.Head) path {
 	w := s.w
 	w.http = true
+	w.asked = append(w.asked, s)
 	var outcomes []*outcome
 	for j := range uint64(draws) {
 		o := &outcome{count: 1, req: &l7.Request{}}
@@ -298,6 +301,7 @@ func (s *station) tcp(h *Hop, chain *l7.Chain, conn *l7.Conn) path {
 		return h.end(*v)
 	}
 	s.untaken()
+	w.untakenRoutes(chain, conn)
 	type way struct {
 		d     l7.TCPDecision
 		count int
@@ -316,15 +320,12 @@ func (s *station) tcp(h *Hop, chain *l7.Chain, conn *l7.Conn) path {
 	for _, name := range order {
 		next := h.fork()
 		d := ways[name].d
-		rule := s.tcpRule([]string{name})
+		rule, text := s.connectionRef(chain, name)
 		if rule != nil {
-			next.add("route", fmt.Sprintf("%s %s/%s, %s", rule.Kind, rule.Namespace, rule.Name, strings.TrimPrefix(strings.TrimSuffix(rule.Field, ".destination"), "spec.")), rule)
+			next.add("route", text, rule)
 		}
 		if d.Cluster == nil {
-			v := s.noCluster(name, nil)
-			if rule != nil {
-				v.Refs = append([]*Ref{rule}, v.Refs...)
-			}
+			v := s.noBackend(chain, rule, s.noCluster(name, nil))
 			branches = append(branches, branch{ways[name].count, next.end(v)})
 			continue
 		}

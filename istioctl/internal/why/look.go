@@ -77,25 +77,26 @@ func (w *walk) lookAtRoutes(p *path) {
 	for _, vs := range w.m.virtualServices() {
 		w.lookAtVirtualService(vs, s)
 	}
-	for _, r := range w.m.httpRoutes() {
-		if !parentIs(r, s) {
-			continue
+	for _, r := range w.m.routes() {
+		if r.parentIs(s) {
+			w.lookAtRoute(p, r, s)
 		}
-		ref := w.m.World.Of(r, "")
-		atParent := parentField(r, func(p gatewayv1.ParentReference) bool {
-			return string(p.Name) == s.Proto.Name && (p.Kind != nil && (*p.Kind == "Service" || *p.Kind == "ServiceEntry"))
-		})
-		if !w.l7 && !slices.ContainsFunc(p.verdict.Refs, func(have *Ref) bool { return have.Kind == "HTTPRoute" }) && p.verdict.Outcome != Broken {
-			w.warn(ref, "give the service a waypoint: istioctl waypoint apply, and the label istio.io/use-waypoint", "HTTPRoute %s/%s has no effect: the connection passes no waypoint", r.Namespace, r.Name)
+	}
+}
+
+func (w *walk) lookAtRoute(p *path, r apiRoute, s *ambient.Service) {
+	ref := w.m.World.Of(r, "")
+	atParent := r.parentField(func(p gatewayv1.ParentReference) bool { return string(p.Name) == s.Proto.Name && isService(p) })
+	if !w.l7 && !slices.ContainsFunc(p.verdict.Refs, func(have *Ref) bool { return have.Kind == r.kind }) && p.verdict.Outcome != Broken {
+		w.warn(ref, "give the service a waypoint: istioctl waypoint apply, and the label istio.io/use-waypoint", "%s has no effect: the connection passes no waypoint", r)
+	}
+	if f := w.m.faults(r.kind, r.GetNamespace(), r.GetName()); len(f) > 0 {
+		if slices.ContainsFunc(f, func(c condition) bool { return c.Type == string(gatewayv1.RouteConditionAccepted) }) {
+			ref = w.m.World.Of(r, atParent)
+		} else if field := faultField(f); field != "" {
+			ref = w.m.World.Of(r, field)
 		}
-		if f := w.m.faults("HTTPRoute", r.Namespace, r.Name); len(f) > 0 {
-			if slices.ContainsFunc(f, func(c condition) bool { return c.Type == string(gatewayv1.RouteConditionAccepted) }) {
-				ref = w.m.World.Of(r, atParent)
-			} else if field := faultField(f); field != "" {
-				ref = w.m.World.Of(r, field)
-			}
-			w.warn(ref, "", "HTTPRoute %s/%s: %s", r.Namespace, r.Name, describe(f))
-		}
+		w.warn(ref, "", "%s: %s", r, describe(f))
 	}
 }
 
@@ -104,19 +105,6 @@ func (w *walk) warn(ref *Ref, remedy, format string, args ...any) {
 	if !slices.ContainsFunc(w.warnings, func(have Finding) bool { return have.Text == f.Text }) {
 		w.warnings = append(w.warnings, f)
 	}
-}
-
-func parentIs(r *gatewayv1.HTTPRoute, s *ambient.Service) bool {
-	return slices.ContainsFunc(r.Spec.ParentRefs, func(ref gatewayv1.ParentReference) bool {
-		kind, ns := "Gateway", r.Namespace
-		if ref.Kind != nil {
-			kind = string(*ref.Kind)
-		}
-		if ref.Namespace != nil {
-			ns = string(*ref.Namespace)
-		}
-		return (kind == "Service" || kind == "ServiceEntry") && ns == s.Proto.Namespace && string(ref.Name) == s.Proto.Name
-	})
 }
 
 // lookAtVirtualService tells of one for the destination that has faults, and of one whose host is nearly it.

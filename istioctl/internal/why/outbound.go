@@ -19,12 +19,20 @@ type branch struct {
 	path
 }
 
+// rank orders outcomes, the worst last: what is broken for sure is worse than what is not known.
+func rank(outcome string) int {
+	if outcome == Broken {
+		return Code(Broken) + 1
+	}
+	return Code(outcome)
+}
+
 // worst is the way of those that fare worst; shares are told when others fare otherwise.
 func worst(branches []branch) path {
 	total, at := 0, 0
 	for i, b := range branches {
 		total += b.count
-		if Code(b.verdict.Outcome) > Code(branches[at].verdict.Outcome) {
+		if rank(b.verdict.Outcome) > rank(branches[at].verdict.Outcome) {
 			at = i
 		}
 	}

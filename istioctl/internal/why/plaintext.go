@@ -10,13 +10,13 @@ import (
 // plaintext is the way of a client that is not in the mesh: the cluster's network picks a pod.
 func (w *walk) plaintext() path {
 	h := &Hop{Title: w.from.title + ", without the mesh"}
+	if w.m.besidesSidecar(w.from.pod) {
+		h.Title = w.from.title + ", taken as if it had no sidecar"
+	}
 	h.add("identity", "none", nil)
 	if p := w.from.pod; p != nil {
 		text, ref, _ := w.m.enrolment(p)
 		h.add("enrolled", text, ref)
-		if p.Annotations["sidecar.istio.io/status"] != "" {
-			w.notes = addOnce(w.notes, fmt.Sprintf("pod %s/%s has a sidecar, which this mesh does not configure: what the sidecar does itself is not worked out, and its connections are taken to be plain TCP", p.Namespace, p.Name))
-		}
 	} else {
 		h.add("enrolled", "no: the client is nobody the mesh knows", nil)
 	}

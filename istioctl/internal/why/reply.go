@@ -237,8 +237,8 @@ func (s *station) noRoute(chain *l7.Chain, o *outcome) Verdict {
 	if !ok {
 		v := broken("let a route have the host, or ask for one that has a route (-H 'Host: …')",
 			"%s has no route for the host %q (404)", s.name, o.req.Head.Authority)
-		for _, r := range w.m.httpRoutes() {
-			if len(r.Spec.Hostnames) > 0 && slices.Contains(w.gatewaysOf(r), s.proxy.Namespace+"/"+s.proxy.Gateway) {
+		for _, r := range w.m.routes() {
+			if len(r.hostnames) > 0 && !r.forConnections() && slices.Contains(r.gateways(), s.proxy.Namespace+"/"+s.proxy.Gateway) {
 				v = v.about(w.m.World.Of(r, "spec.hostnames"))
 			}
 		}
@@ -270,15 +270,15 @@ func (s *station) noRoute(chain *l7.Chain, o *outcome) Verdict {
 // orGateway speaks of the Gateway when there is nothing else, and tells what is wrong with routes to it.
 func (s *station) orGateway(v Verdict) Verdict {
 	w := s.w
-	for _, r := range w.m.httpRoutes() {
-		if !slices.Contains(w.gatewaysOf(r), s.proxy.Namespace+"/"+s.proxy.Gateway) {
+	for _, r := range w.m.routes() {
+		if r.forConnections() || !slices.Contains(r.gateways(), s.proxy.Namespace+"/"+s.proxy.Gateway) {
 			continue
 		}
-		if f := w.m.faults("HTTPRoute", r.Namespace, r.Name); len(f) > 0 {
-			v.Cause += fmt.Sprintf("; HTTPRoute %s/%s: %s", r.Namespace, r.Name, describe(f))
-			v = v.about(w.m.World.Of(r, cmp.Or(parentField(r, func(p gatewayv1.ParentReference) bool { return string(p.Name) == s.proxy.Gateway }), "spec")))
+		if f := w.m.faults(r.kind, r.GetNamespace(), r.GetName()); len(f) > 0 {
+			v.Cause += fmt.Sprintf("; %s: %s", r, describe(f))
+			v = v.about(w.m.World.Of(r, cmp.Or(r.parentField(func(p gatewayv1.ParentReference) bool { return string(p.Name) == s.proxy.Gateway }), "spec")))
 			if slices.ContainsFunc(f, func(c condition) bool { return c.Reason == string(gatewayv1.RouteReasonNotAllowedByListeners) }) {
-				v.Remedy = "let the Gateway's listener take routes of namespace " + r.Namespace + " (allowedRoutes.namespaces)"
+				v.Remedy = "let the Gateway's listener take routes of namespace " + r.GetNamespace() + " (allowedRoutes.namespaces)"
 				v = v.about(w.m.World.Ref("Gateway", s.proxy.Namespace, s.proxy.Gateway, "spec.listeners[0]"))
 			}
 		}
@@ -287,20 +287,6 @@ func (s *station) orGateway(v Verdict) Verdict {
 		return s.aboutGateway(v)
 	}
 	return v
-}
-
-func (w *walk) gatewaysOf(r *gatewayv1.HTTPRoute) (out []string) {
-	for _, ref := range r.Spec.ParentRefs {
-		if ref.Kind != nil && *ref.Kind != "Gateway" {
-			continue
-		}
-		ns := r.Namespace
-		if ref.Namespace != nil {
-			ns = string(*ref.Namespace)
-		}
-		out = append(out, ns+"/"+string(ref.Name))
-	}
-	return out
 }
 
 // direct explains an answer that a route gives itself.

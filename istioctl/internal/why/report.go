@@ -29,9 +29,11 @@ const (
 	Allowed = "allowed"
 	Denied  = "denied"
 	Broken  = "broken"
+	// Unknown is what a sidecar decides.
+	Unknown = "unknown"
 )
 
-// Code is the exit code of an outcome.
+// Code is the exit code of an outcome: what is not known counts as what does not work.
 func Code(outcome string) int {
 	switch outcome {
 	case Allowed:

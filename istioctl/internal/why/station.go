@@ -252,5 +252,9 @@ func (w *walk) atGateway(p simulate.Proxy, self *l4.Workload, port uint16) path 
 	if f := w.m.faults("Gateway", p.Namespace, p.Gateway); len(f) > 0 {
 		v.Cause += ": " + describe(f)
 	}
+	v = s.protocolMisses(v, port)
+	if v = s.connectionMisses(v, conn.SNI, conn.Hello); len(v.Refs) > 0 {
+		return h.end(v)
+	}
 	return h.end(s.aboutGateway(v))
 }

@@ -32,6 +32,7 @@ func apiReferences(s *analysis.Snapshot) (out analysis.Messages) {
 		if _, _, ok := analysis.Find[*gatewayv1.GatewayClass](s, "", class); !ok && s.Known("GatewayClass") {
 			out.Add(analysis.ReferencedResourceNotFound, r, "spec.gatewayClassName", "GatewayClass", class)
 		}
+		waypointListeners(s, &out, r, gw)
 	}
 	for route := range apiRoutes(s) {
 		for i, p := range route.parents {
@@ -47,6 +48,10 @@ func apiReferences(s *analysis.Snapshot) (out analysis.Messages) {
 func parent(s *analysis.Snapshot, out *analysis.Messages, route apiRoute, p gatewayv1.ParentReference, field string) {
 	kind, namespace := text(p.Kind, "Gateway"), text(p.Namespace, route.namespace)
 	full := namespace + "/" + string(p.Name)
+	if wanted, ok := parentGroups()[kind]; ok && parentGroup(p) != wanted {
+		out.Add(analysis.IneffectivePolicy, route.r, field, fmt.Sprintf("there is no kind %s in group %q, so the route is attached to nothing; set group: %q", kind, parentGroup(p), wanted))
+		return
+	}
 	if kind != "Gateway" {
 		if h, ok := parentHost(s, p, route.namespace); ok && h == nil && s.Known(kind) {
 			out.Add(analysis.ReferencedResourceNotFound, route.r, field+".name", kind, full)
@@ -85,6 +90,37 @@ func parent(s *analysis.Snapshot, out *analysis.Messages, route apiRoute, p gate
 	if !slices.ContainsFunc(meant, func(l gatewayv1.Listener) bool { return sharesHost(l, route.hostnames) }) {
 		out.Add(analysis.IneffectivePolicy, route.r, "spec.hostnames", fmt.Sprintf("none of the hostnames %v is one of a listener of Gateway %s", route.hostnames, full))
 	}
+}
+
+// waypointListeners tells of listeners of waypoints that nobody opens: they take HBONE at port 15008, and nothing else.
+func waypointListeners(s *analysis.Snapshot, out *analysis.Messages, r *analysis.Resource, gw *gatewayv1.Gateway) {
+	if s.Waypoint(gw.Namespace+"/"+gw.Name) == nil {
+		return
+	}
+	for i, l := range gw.Spec.Listeners {
+		field, wrong := at("spec.listeners", i), ""
+		switch {
+		case l.Protocol != "HBONE":
+			field, wrong = field+".protocol", fmt.Sprintf("protocol %s", l.Protocol)
+		case l.Port != 15008:
+			field, wrong = field+".port", fmt.Sprintf("port %d", l.Port)
+		default:
+			continue
+		}
+		out.Add(analysis.IneffectivePolicy, r, field, fmt.Sprintf("a waypoint takes protocol HBONE at port 15008 only, and a listener with %s has no effect", wrong))
+	}
+}
+
+// parentGroups are the groups of the kinds that may be parents. A parent without a group is of the Gateway API, whatever its kind.
+func parentGroups() map[string]string {
+	return map[string]string{"Gateway": gatewayv1.GroupName, "Service": "", "ServiceEntry": "networking.istio.io"}
+}
+
+func parentGroup(p gatewayv1.ParentReference) string {
+	if p.Group == nil {
+		return gatewayv1.GroupName
+	}
+	return string(*p.Group)
 }
 
 // carries tells whether a listener is for routes of the kind.

@@ -9,6 +9,7 @@ import (
 	extensionsv1alpha1 "istio.io/client-go/pkg/apis/extensions/v1alpha1"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	networkingv1alpha3 "istio.io/client-go/pkg/apis/networking/v1alpha3"
+	networkingv1beta1 "istio.io/client-go/pkg/apis/networking/v1beta1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	telemetryv1 "istio.io/client-go/pkg/apis/telemetry/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -40,6 +41,9 @@ func kindsNotServed(s *analysis.Snapshot) (out analysis.Messages) {
 	}
 	for r := range analysis.All[*extensionsv1alpha1.WasmPlugin](s) {
 		out.Add(analysis.KindNotServed, r, "kind", "WasmPlugin", "use an external authorizer (AuthorizationPolicy with action CUSTOM)")
+	}
+	for r := range analysis.All[*networkingv1beta1.ProxyConfig](s) {
+		out.Add(analysis.KindNotServed, r, "kind", "ProxyConfig", "waypoints and gateways are not configured by it; use defaultConfig of the mesh configuration, or the parameters of the Gateway")
 	}
 	return out
 }

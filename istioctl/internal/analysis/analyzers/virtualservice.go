@@ -21,7 +21,7 @@ func virtualServiceAnalyzers() []analysis.Analyzer {
 	return []analysis.Analyzer{
 		{
 			Name: "virtualservice.DestinationHostAnalyzer", Description: "Checks the destination hosts associated with each virtual service",
-			Codes: []analysis.Code{analysis.ReferencedResourceNotFound, analysis.DestinationPortRequired, analysis.IngressRouteRulesNotAffected},
+			Codes: []analysis.Code{analysis.ReferencedResourceNotFound, analysis.DestinationPortRequired, analysis.IneffectivePolicy, analysis.IngressRouteRulesNotAffected},
 			Run:   destinationHosts,
 		},
 		{
@@ -113,9 +113,27 @@ func destinationHosts(s *analysis.Snapshot) (out analysis.Messages) {
 				out.Add(analysis.ReferencedResourceNotFound, r, d.field+".port.number", "host:port", fmt.Sprintf("%s:%d", d.GetHost(), port))
 			}
 		}
+		delegates(s, &out, r, vs)
 		ingressRules(s, &out, r, vs)
 	}
 	return out
+}
+
+// delegates looks for the VirtualServices that others delegate to, and says when one of them cannot be delegated to.
+func delegates(s *analysis.Snapshot, out *analysis.Messages, r *analysis.Resource, vs *networkingv1.VirtualService) {
+	for i, rule := range vs.Spec.GetHttp() {
+		if rule.GetDelegate() == nil {
+			continue
+		}
+		field, namespace := at("spec.http", i)+".delegate", cmp.Or(rule.GetDelegate().GetNamespace(), vs.Namespace)
+		full := namespace + "/" + rule.GetDelegate().GetName()
+		switch to, _, ok := analysis.Find[*networkingv1.VirtualService](s, namespace, rule.GetDelegate().GetName()); {
+		case !ok:
+			out.Add(analysis.ReferencedResourceNotFound, r, field+".name", "VirtualService", full)
+		case len(to.Spec.GetHosts())+len(to.Spec.GetGateways()) > 0:
+			out.Add(analysis.IneffectivePolicy, r, field, fmt.Sprintf("VirtualService %s has hosts or gateways of its own, and cannot be delegated to: the requests of the rule are refused", full))
+		}
+	}
 }
 
 // ingressRules reports rules for the mesh that a gateway does not apply, although it routes to their host: it has rules of its own for it.

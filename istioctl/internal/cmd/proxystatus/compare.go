@@ -103,7 +103,7 @@ func (f *flags) has(cmd *cobra.Command, mesh *reach.Mesh, pod reach.Pod) (*dump.
 	if f.file != "" {
 		data, err = cli.ReadFile(f.file, cmd.InOrStdin())
 	} else {
-		data, err = mesh.Get(cmd.Context(), pod, f.port, "/config_dump")
+		data, err = mesh.Get(cmd.Context(), pod, f.port, "/config_dump?include_eds")
 	}
 	if err != nil {
 		return nil, err
@@ -124,7 +124,7 @@ func (f *flags) wants(ctx context.Context, mesh *reach.Mesh, status *dump.Sync) 
 		if pod.Name != status.ControlBy {
 			continue
 		}
-		data, err := mesh.Get(ctx, pod, reach.DebugPort, "/debug/config_dump?proxyID="+url.QueryEscape(status.Name))
+		data, err := mesh.Get(ctx, pod, reach.DebugPort, "/debug/config_dump?proxyID="+url.QueryEscape(status.Name)+"&include_eds=true")
 		var answer *reach.StatusError
 		if errors.As(err, &answer) && answer.Code == http.StatusNotFound {
 			return nil, nil

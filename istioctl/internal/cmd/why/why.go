@@ -38,7 +38,7 @@ func New(g *cli.Globals) *cobra.Command {
 			"SOURCE is a pod (POD, POD.NAMESPACE), deploy/NAME, svc/NAME, gateway/NAME for a client that comes to a gateway, or outside for a client that\n" +
 			"is not in the mesh. DESTINATION is a service (reviews, reviews.bookinfo, its full name), the host of a ServiceEntry, a pod, an address, or\n" +
 			"gateway/NAME.\n\n" +
-			"The exit code is 0 when it is allowed, 1 when it is denied, and 2 when it cannot work: no endpoints, no route, a waypoint that is missing, or\nan error.",
+			"The exit code is 0 when it is allowed, 1 when it is denied, and 2 when it cannot work: no endpoints, no route, a waypoint that is missing, or\nan error; or when it is not known, as a sidecar decides, which is not worked out.",
 		Example: "  istioctl why deploy/productpage-v1 reviews:9080 GET /reviews/0\n" +
 			"  istioctl why deploy/sleep.test productpage.bookinfo:9080 GET /admin --probe\n" +
 			"  istioctl why outside gateway/bookinfo-gateway GET /productpage -f bookinfo.yaml -f gateway.yaml\n" +
