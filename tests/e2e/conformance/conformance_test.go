@@ -5,6 +5,8 @@ package conformance
 import (
 	"context"
 	"fmt"
+	"io/fs"
+	"os"
 	"testing"
 	"time"
 
@@ -16,23 +18,29 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	gatewaysuite "sigs.k8s.io/gateway-api/conformance"
 	confv1 "sigs.k8s.io/gateway-api/conformance/apis/v1"
-	"sigs.k8s.io/gateway-api/conformance/utils/suite"
-	"sigs.k8s.io/gateway-api/pkg/features"
 )
 
 const (
 	// waypointNamespace holds the one waypoint that serves the suite's namespaces.
 	waypointNamespace = "mesh-conformance"
 	waypointName      = "waypoint"
+	gatewayClass      = "istio"
 	rolloutDeadline   = 3 * time.Minute
 )
 
-// TestMeshConformance runs the profiles MESH-HTTP and MESH-GRPC with every feature of a mesh that the suite knows.
-func TestMeshConformance(t *testing.T) {
+// TestConformance runs the profiles of gateways and of meshes together, with every feature that is claimed: namespaces are in the
+// mesh, and gateways lead into it.
+func TestConformance(t *testing.T) {
 	options := gatewaysuite.DefaultOptions(t) // takes -report-output and its other flags, and the cluster of KUBECONFIG
-	options.ConformanceProfiles = []suite.ConformanceProfileName{suite.MeshHTTPConformanceProfileName, suite.MeshGRPCConformanceProfileName}
+	if len(options.ConformanceProfiles) == 0 {
+		for _, p := range profiles() {
+			options.ConformanceProfiles = append(options.ConformanceProfiles, p.Name)
+		}
+	}
 	options.SupportedFeatures = supported()
 	options.MeshName = "isthmus"
+	options.ManifestFS = []fs.FS{manifests()}
+	options.GatewayClassName = gatewayClass
 	options.NamespaceLabels = map[string]string{
 		"istio.io/dataplane-mode":         "ambient",
 		"istio.io/use-waypoint":           waypointName,
@@ -46,20 +54,25 @@ func TestMeshConformance(t *testing.T) {
 		Version: options.Implementation.Version, Contact: []string{"https://github.com/isthmus-mesh/isthmus/issues"},
 	}
 	deployWaypoint(t, options.Client, options.Clientset)
+	runLoadBalancer(t, options.Clientset)
+	t.Cleanup(func() { explain(t, options.ReportOutputPath) }) // before the suite's own, thus after it has written the report
 	gatewaysuite.RunConformanceWithOptions(t, options)
 }
 
-// supported are all features that the suite's mesh tests ask for.
-func supported() []features.FeatureName {
-	names := []features.FeatureName{
-		features.SupportMesh, features.SupportHTTPRoute, features.SupportGRPCRoute, features.SupportReferenceGrant,
-		features.SupportHTTPRouteResponseHeaderModification, features.SupportHTTPRouteParentRefPort,
-		features.SupportHTTPRoute303RedirectStatusCode, features.SupportHTTPRoute307RedirectStatusCode, features.SupportHTTPRoute308RedirectStatusCode,
+// explain puts the reasons for which features are not claimed before the report.
+func explain(t *testing.T, report string) {
+	t.Log(reasons())
+	if report == "" {
+		return
 	}
-	for _, f := range features.MeshExtendedFeatures.UnsortedList() {
-		names = append(names, f.Name)
+	text, err := os.ReadFile(report)
+	if err != nil {
+		t.Errorf("the report: %v", err)
+		return
 	}
-	return names
+	if err := os.WriteFile(report, append([]byte(reasons()), text...), 0o600); err != nil {
+		t.Errorf("the report: %v", err)
+	}
 }
 
 // deployWaypoint asks for the waypoint and waits until it serves.

@@ -65,13 +65,20 @@ func (c *Cluster) readySince(ctx context.Context, name string) (metav1.Time, err
 
 // Docker runs a command of the engine in which the nodes live.
 func (c *Cluster) Docker(ctx context.Context, args ...string) error {
+	_, err := c.DockerOutput(ctx, args...)
+	return err
+}
+
+// DockerOutput is Docker, and returns what the command printed on both outputs.
+func (c *Cluster) DockerOutput(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "docker", args...)
 	cmd.Env = cmd.Environ()
 	if c.DockerHost != "" {
 		cmd.Env = append(cmd.Env, "DOCKER_HOST="+c.DockerHost)
 	}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("docker %v: %w: %s", args, err, out)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("docker %v: %w: %s", args, err, out)
 	}
-	return nil
+	return string(out), nil
 }
