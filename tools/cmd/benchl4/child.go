@@ -9,14 +9,12 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
-	"runtime/metrics"
 	"runtime/pprof"
 	"strconv"
 	"strings"
-	"syscall"
-	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/hbone"
+	"github.com/isthmus-mesh/isthmus/tools/bench"
 )
 
 // childArg as the first argument makes this program one of the processes of the test bed.
@@ -91,7 +89,7 @@ func runChild(args []string, in io.Reader, out io.Writer) error {
 func measured(what string, out io.Writer) {
 	switch what {
 	case "cpu":
-		fmt.Fprintln(out, cpuTime().Nanoseconds())
+		fmt.Fprintln(out, bench.CPUTime().Nanoseconds())
 	case "memory":
 		fmt.Fprintln(out, resident())
 	}
@@ -139,17 +137,6 @@ func accept(l net.Listener, run func(func()), serve func(*net.TCPConn)) error {
 }
 
 func spawn(fn func()) { go fn() }
-
-// cpuTime is what this process has used, but for what the garbage collector does only because a processor is idle.
-func cpuTime() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0
-	}
-	idle := []metrics.Sample{{Name: "/cpu/classes/gc/mark/idle:cpu-seconds"}}
-	metrics.Read(idle)
-	return time.Duration(u.Utime.Nano()+u.Stime.Nano()) - time.Duration(idle[0].Value.Float64()*float64(time.Second))
-}
 
 // resident is the memory that this process has from the kernel when nothing is left to collect.
 func resident() int64 {

@@ -2,19 +2,14 @@ package main
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
-	"net/url"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/certs"
 	"github.com/isthmus-mesh/isthmus/pkg/spiffe"
+	"github.com/isthmus-mesh/isthmus/pkg/testkit"
 )
 
 // identity is a workload's certificate and key in a form that can be passed to a child.
@@ -26,57 +21,29 @@ type identity struct {
 
 // newIdentities makes the identities of both ends, issued by a CA that is forgotten at once.
 func newIdentities() (near, far identity, err error) {
-	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ca, err := testkit.NewCA()
 	if err != nil {
 		return near, far, err
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	ca, err := sign(template, template, caKey.Public(), caKey)
-	if err != nil {
+	if near, err = issue(ca, "near"); err != nil {
 		return near, far, err
 	}
-	near, err = issue(ca, caKey, spiffe.ID{TrustDomain: "cluster.local", Namespace: "bench", ServiceAccount: "near"})
-	if err != nil {
-		return near, far, err
-	}
-	far, err = issue(ca, caKey, spiffe.ID{TrustDomain: "cluster.local", Namespace: "bench", ServiceAccount: "far"})
+	far, err = issue(ca, "far")
 	return near, far, err
 }
 
-func sign(template, parent *x509.Certificate, public crypto.PublicKey, key crypto.Signer) (*x509.Certificate, error) {
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, key)
-	if err != nil {
-		return nil, err
-	}
-	return x509.ParseCertificate(der)
-}
-
-func issue(ca *x509.Certificate, caKey crypto.Signer, id spiffe.ID) (identity, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+func issue(ca *testkit.CA, account string) (identity, error) {
+	id := spiffe.ID{TrustDomain: "cluster.local", Namespace: "bench", ServiceAccount: account}
+	csr, key, err := certs.NewCSR(id)
 	if err != nil {
 		return identity{}, err
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(2), NotBefore: ca.NotBefore, NotAfter: ca.NotAfter,
-		URIs: []*url.URL{id.URL()}, KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
-	}
-	leaf, err := sign(template, ca, key.Public(), caKey)
-	if err != nil {
+	out := identity{URI: id.String()}
+	if out.Key, err = x509.MarshalPKCS8PrivateKey(key); err != nil {
 		return identity{}, err
 	}
-	raw, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return identity{}, err
-	}
-	out := identity{URI: id.String(), Key: raw}
-	for _, cert := range []*x509.Certificate{leaf, ca} {
-		out.Chain = append(out.Chain, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})))
-	}
-	return out, nil
+	out.Chain, err = ca.Chain(csr, id, time.Hour)
+	return out, err
 }
 
 // workload is the identity as proxies use it.

@@ -16,6 +16,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/anypb"
 	authv1 "istio.io/api/security/v1alpha1"
+
+	"github.com/isthmus-mesh/isthmus/pkg/testkit"
 )
 
 // plane gives the proxies their configuration and certificates, and is silent while they are measured. Our engine and Envoy get
@@ -27,7 +29,7 @@ type plane struct {
 
 	// immutable
 	address   string
-	authority *authority
+	authority *testkit.CA
 	secrets   resources
 	server    *grpc.Server
 
@@ -40,12 +42,12 @@ type plane struct {
 type resources map[string]map[string]*anypb.Any
 
 func startPlane() (*plane, error) {
-	ca, err := newAuthority()
+	ca, err := testkit.NewCA()
 	if err != nil {
 		return nil, err
 	}
 	p := &plane{authority: ca, content: map[string]resources{}, secrets: resources{}, server: grpc.NewServer(grpc.MaxRecvMsgSize(64 << 20))}
-	w, key, err := ca.issue(account("proxy"))
+	w, key, err := issue(ca, account("proxy"))
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +61,7 @@ func startPlane() (*plane, error) {
 	err = p.secrets.add(
 		&tlsv3.Secret{Name: "default", Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{CertificateChain: inline(chain), PrivateKey: inline(key)}}},
 		&tlsv3.Secret{Name: "ROOTCA", Type: &tlsv3.Secret_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
-			TrustedCa: inline(encode("CERTIFICATE", ca.root.Raw)),
+			TrustedCa: inline(string(ca.RootPEM())),
 		}}})
 	if err != nil {
 		return nil, err
@@ -101,7 +103,7 @@ func (p *plane) problem() error {
 
 // CreateCertificate signs whatever it is asked to.
 func (p *plane) CreateCertificate(_ context.Context, r *authv1.IstioCertificateRequest) (*authv1.IstioCertificateResponse, error) {
-	chain, err := p.authority.sign(r.GetCsr(), account("proxy"))
+	chain, err := p.authority.Chain([]byte(r.GetCsr()), account("proxy"), lifetime)
 	return &authv1.IstioCertificateResponse{CertChain: chain}, err
 }
 

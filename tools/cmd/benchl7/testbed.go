@@ -60,10 +60,10 @@ func newTestbed(o options) (b *testbed, err error) {
 	if b.h2, err = b.serve("127.0.0.1:0", serveH2); err != nil {
 		return b, err
 	}
-	if b.client, _, err = b.plane.authority.issue(account("client")); err != nil {
+	if b.client, _, err = issue(b.plane.authority, account("client")); err != nil {
 		return b, err
 	}
-	b.server, _, err = b.plane.authority.issue(account("server"))
+	b.server, _, err = issue(b.plane.authority, account("server"))
 	return b, err
 }
 

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/isthmus-mesh/isthmus/tools/internal/pilotbed"
 )
 
 // servicesPerNamespace is the same in all layouts: a larger mesh has more namespaces, not larger ones.
@@ -68,18 +70,9 @@ status:
 
 // movingPod is the pod that changes: a member of the first service, each time at another address, which is also the marker by
 // which clients tell a change.
-type movingPod struct {
-	dir, staging string
-	count        int
-}
-
-// prepare writes the next change aside and returns its marker; commit makes it happen.
-func (m *movingPod) prepare() (marker []byte, commit func() error, err error) {
-	m.count++
-	ip := netip.AddrFrom4([4]byte{10, 99, byte(m.count >> 8), byte(m.count)})
-	file := filepath.Join(m.staging, "moving.yaml")
-	if err := os.WriteFile(file, []byte(pod("ns-0", "moving", "svc-0", ip)), 0o600); err != nil {
-		return nil, nil, err
-	}
-	return ip.AsSlice(), func() error { return os.Rename(file, filepath.Join(m.dir, "moving.yaml")) }, nil
+func movingPod(d pilotbed.Dirs) *pilotbed.Mover {
+	return pilotbed.NewMover(d, "moving.yaml", func(n int) (marker, manifest string) {
+		ip := netip.AddrFrom4([4]byte{10, 99, byte(n >> 8), byte(n)})
+		return string(ip.AsSlice()), pod("ns-0", "moving", "svc-0", ip)
+	})
 }

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/isthmus-mesh/isthmus/tools/bench"
+	"github.com/isthmus-mesh/isthmus/tools/internal/pilotbed"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7"
 )
 
@@ -212,32 +213,18 @@ func compiled[P proto.Message, T any](raw []byte, into P, compile func(P) (*T, e
 }
 
 // change makes n changes, one after the other, each when all watched pods have the one before, and returns how long each took.
-func (f *fleet) change(m *mover, n int) ([]time.Duration, error) {
-	var out []time.Duration
-	timeout := time.NewTimer(patience)
-	defer timeout.Stop()
-	for range n {
-		marker, commit, err := m.prepare()
-		if err != nil {
-			return nil, err
-		}
-		f.marker.Store(&marker)
-		start := time.Now()
-		if err := commit(); err != nil {
-			return nil, err
-		}
+func (f *fleet) change(m *pilotbed.Mover, n int) ([]time.Duration, error) {
+	return m.Change(n, func(marker string) { f.marker.Store(&marker) }, func(timeout <-chan time.Time) error {
 		for range f.watch {
 			select {
 			case err := <-f.seen:
 				if err != nil {
-					return nil, err
+					return err
 				}
-			case <-timeout.C:
-				return nil, errors.New("change " + marker + " does not reach all")
+			case <-timeout:
+				return errors.New("it does not reach all")
 			}
 		}
-		out = append(out, time.Since(start))
-		timeout.Reset(patience)
-	}
-	return out, nil
+		return nil
+	})
 }

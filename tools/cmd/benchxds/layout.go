@@ -3,21 +3,12 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"log/slog"
 	"os"
-	"path/filepath"
 	"runtime"
-	"runtime/metrics"
-	"syscall"
 	"time"
 
-	"github.com/isthmus-mesh/isthmus/pilot/app"
-	"github.com/isthmus-mesh/isthmus/tools/bench"
+	"github.com/isthmus-mesh/isthmus/tools/internal/pilotbed"
 )
-
-// patience is how long anything may take that takes much less.
-const patience = 30 * time.Second
 
 // change is what has been measured of one kind of change.
 type change struct {
@@ -37,9 +28,8 @@ type layout struct {
 
 // plane is a control plane that runs in this process.
 type plane struct {
-	addr            string
-	route, endpoint *mover
-	stop            func() error
+	*pilotbed.Plane
+	route, endpoint *pilotbed.Mover
 }
 
 // run measures with a control plane and no clients yet.
@@ -56,23 +46,21 @@ func (l *layout) run(ctx context.Context, measure func(*fleet, *plane) error) er
 	f := newFleet()
 	err = measure(f, p)
 	f.close()
-	return errors.Join(err, p.stop())
+	return errors.Join(err, p.Stop())
 }
 
 func startPlane(ctx context.Context, dir string, services int) (*plane, error) {
-	config, staging := filepath.Join(dir, "config"), filepath.Join(dir, "staging")
-	for _, d := range []string{config, staging} {
-		if err := os.Mkdir(d, 0o700); err != nil {
-			return nil, err
-		}
+	dirs, err := pilotbed.NewDirs(dir)
+	if err != nil {
+		return nil, err
 	}
-	if err := writeMesh(config, services); err != nil {
+	if err := writeMesh(dirs.Config, services); err != nil {
 		return nil, err
 	}
 	p := &plane{}
-	p.route, p.endpoint = movers(config, staging)
-	for _, m := range []*mover{p.route, p.endpoint} {
-		_, commit, err := m.prepare()
+	p.route, p.endpoint = movers(dirs)
+	for _, m := range []*pilotbed.Mover{p.route, p.endpoint} {
+		_, commit, err := m.Prepare()
 		if err == nil {
 			err = commit()
 		}
@@ -80,25 +68,8 @@ func startPlane(ctx context.Context, dir string, services int) (*plane, error) {
 			return nil, err
 		}
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	started, ended := make(chan app.Addresses, 1), make(chan error, 1)
-	cfg := app.Default()
-	cfg.HTTPAddr, cfg.GRPCAddr, cfg.SecureGRPCAddr, cfg.MonitoringAddr = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
-	cfg.ConfigDir, cfg.CADir = config, filepath.Join(dir, "ca")
-	cfg.Log = slog.New(slog.DiscardHandler)
-	cfg.Started = func(a app.Addresses) { started <- a }
-	go func() { ended <- app.Run(ctx, cfg) }()
-	p.stop = func() error { cancel(); return <-ended }
-	select {
-	case a := <-started:
-		p.addr = a.GRPC.String()
-		return p, nil
-	case err := <-ended:
-		cancel()
-		return nil, fmt.Errorf("control plane: %w", err)
-	case <-time.After(patience):
-		return nil, errors.Join(errors.New("control plane does not start"), p.stop())
-	}
+	p.Plane, err = pilotbed.Start(ctx, dirs)
+	return p, err
 }
 
 // warmup is how many changes are made before any are measured.
@@ -106,13 +77,13 @@ const warmup = 30
 
 func (l *layout) latencies(ctx context.Context, f *fleet, p *plane, o options) error {
 	for s := servicesPerNamespace; s < o.services; s += servicesPerNamespace {
-		if _, err := f.add(ctx, p.addr, namespaceOf(s), false); err != nil {
+		if _, err := f.add(ctx, p.Addr, namespaceOf(s), false); err != nil {
 			return err
 		}
 	}
 	start := time.Now()
 	for i := range o.replicas {
-		n, err := f.add(ctx, p.addr, namespaceOf(0), true)
+		n, err := f.add(ctx, p.Addr, namespaceOf(0), true)
 		if err != nil {
 			return err
 		}
@@ -120,7 +91,7 @@ func (l *layout) latencies(ctx context.Context, f *fleet, p *plane, o options) e
 			l.sync, l.syncBytes = time.Since(start), n
 		}
 	}
-	for m, c := range map[*mover]*change{p.route: &l.route, p.endpoint: &l.endpoint} {
+	for m, c := range map[*pilotbed.Mover]*change{p.route: &l.route, p.endpoint: &l.endpoint} {
 		if _, err := f.change(m, warmup); err != nil {
 			return err
 		}
@@ -136,37 +107,15 @@ func (l *layout) latencies(ctx context.Context, f *fleet, p *plane, o options) e
 	return nil
 }
 
-// cpuBatches is odd, so that there is a median: what else runs on the machine disturbs a batch or two, not most of them.
-const cpuBatches = 9
-
 // cpuTimes has one client, whose own work hides little.
 func (l *layout) cpuTimes(ctx context.Context, f *fleet, p *plane, changes int) error {
-	if _, err := f.add(ctx, p.addr, namespaceOf(0), true); err != nil {
+	if _, err := f.add(ctx, p.Addr, namespaceOf(0), true); err != nil {
 		return err
 	}
 	if _, err := f.change(p.route, warmup); err != nil {
 		return err
 	}
-	runtime.GC()
-	var batches []time.Duration
-	for range cpuBatches {
-		before := cpuTime()
-		if _, err := f.change(p.route, changes); err != nil {
-			return err
-		}
-		batches = append(batches, (cpuTime()-before)/time.Duration(changes))
-	}
-	l.cpu = bench.Percentile(batches, 50)
-	return nil
-}
-
-// cpuTime is what this process has used, but for what the garbage collector does only because a processor is idle.
-func cpuTime() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0
-	}
-	idle := []metrics.Sample{{Name: "/cpu/classes/gc/mark/idle:cpu-seconds"}}
-	metrics.Read(idle)
-	return time.Duration(u.Utime.Nano()+u.Stime.Nano()) - time.Duration(idle[0].Value.Float64()*float64(time.Second))
+	cpu, err := pilotbed.CPU(changes, func(n int) error { _, err := f.change(p.route, n); return err })
+	l.cpu = cpu
+	return err
 }

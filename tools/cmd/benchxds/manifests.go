@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/isthmus-mesh/isthmus/tools/internal/pilotbed"
 )
 
 const (
@@ -109,33 +111,15 @@ status:
 `, name, ns, app, app, ip, ip)
 }
 
-// mover is an object that changes again and again. Each version has a marker by which clients tell it.
-type mover struct {
-	dir, staging, file string
-	count              int
-	next               func(n int) (marker, manifest string)
-}
-
 // movers of a directory: the weights of the first service's routes, and a pod of a service without subsets.
-func movers(dir, staging string) (route, endpoint *mover) {
-	route = &mover{dir: dir, staging: staging, file: "route.yaml", next: func(n int) (string, string) {
+func movers(d pilotbed.Dirs) (route, endpoint *pilotbed.Mover) {
+	route = pilotbed.NewMover(d, "route.yaml", func(n int) (string, string) {
 		marker := fmt.Sprintf("marker-%06d", n)
 		return marker, virtualService(0, n%99+1, marker)
-	}}
-	endpoint = &mover{dir: dir, staging: staging, file: "endpoint.yaml", next: func(n int) (string, string) {
+	})
+	endpoint = pilotbed.NewMover(d, "endpoint.yaml", func(n int) (string, string) {
 		ip := netip.AddrFrom4([4]byte{10, 99, byte(n >> 8), byte(n)})
 		return ip.String() + ":8080", pod(namespaceOf(1), "moving", "svc-1", ip)
-	}}
+	})
 	return route, endpoint
-}
-
-// prepare writes the next version aside and returns its marker; commit makes it happen.
-func (m *mover) prepare() (marker string, commit func() error, err error) {
-	m.count++
-	marker, manifest := m.next(m.count)
-	aside := filepath.Join(m.staging, m.file)
-	if err := os.WriteFile(aside, []byte(manifest), 0o600); err != nil {
-		return "", nil, err
-	}
-	return marker, func() error { return os.Rename(aside, filepath.Join(m.dir, m.file)) }, nil
 }

@@ -42,7 +42,8 @@ func TestProcessesHandOver(t *testing.T) {
 
 // TestWhatIsNotUnderstoodDrains: instances without a common version leave each other alone; new connections fare well.
 func TestWhatIsNotUnderstoodDrains(t *testing.T) {
-	r, err := Run(t.Context(), Options{Idle: 3, Streams: 2, Drain: time.Second, Versions: [][2]uint64{{1, 1}, {2, 2}, {2, 2}, {1, 1}}})
+	// The drain is longer than any request takes.
+	r, err := Run(t.Context(), Options{Idle: 3, Streams: 2, Drain: 5 * time.Second, Versions: [][2]uint64{{1, 1}, {2, 2}, {2, 2}, {1, 1}}})
 	if err != nil {
 		t.Fatal(err)
 	}

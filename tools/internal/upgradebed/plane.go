@@ -2,18 +2,9 @@ package upgradebed
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
-	"errors"
-	"fmt"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/netip"
-	"net/url"
 	"time"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -25,6 +16,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/pkg/api/workload"
 	"github.com/isthmus-mesh/isthmus/pkg/spiffe"
+	"github.com/isthmus-mesh/isthmus/pkg/testkit"
 	"github.com/isthmus-mesh/isthmus/pkg/xds/server"
 	"github.com/isthmus-mesh/isthmus/ztunnel/l4"
 )
@@ -34,24 +26,11 @@ type plane struct {
 	authv1.UnimplementedIstioCertificateServiceServer
 	addr string
 	grpc *grpc.Server
-	root *x509.Certificate
-	key  *ecdsa.PrivateKey
+	ca   *testkit.CA
 }
 
 func newPlane() (*plane, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		return nil, err
-	}
-	root, err := x509.ParseCertificate(der)
+	ca, err := testkit.NewCA()
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +38,7 @@ func newPlane() (*plane, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &plane{addr: listener.Addr().String(), grpc: grpc.NewServer(server.Options(server.Transport{})...), root: root, key: key}
+	p := &plane{addr: listener.Addr().String(), grpc: grpc.NewServer(server.Options(server.Transport{})...), ca: ca}
 	xds := server.New(server.Config{Log: slog.New(slog.DiscardHandler)})
 	for i, name := range []string{"client", "server"} {
 		resource, err := pod(name, []string{clientIP, serverIP}[i], nodeNames()[i])
@@ -91,34 +70,9 @@ func (p *plane) CreateCertificate(_ context.Context, r *authv1.IstioCertificateR
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	chain, err := p.certify([]byte(r.GetCsr()), id)
+	chain, err := p.ca.Chain([]byte(r.GetCsr()), id, time.Hour)
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
 	return &authv1.IstioCertificateResponse{CertChain: chain}, nil
-}
-
-func (p *plane) certify(request []byte, id spiffe.ID) ([]string, error) {
-	block, _ := pem.Decode(request)
-	if block == nil {
-		return nil, errors.New("no request in PEM form")
-	}
-	csr, err := x509.ParseCertificateRequest(block.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("parse request: %w", err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
-		URIs: []*url.URL{id.URL()}, KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, p.root, csr.PublicKey, p.key)
-	if err != nil {
-		return nil, err
-	}
-	var chain []string
-	for _, der := range [][]byte{der, p.root.Raw} {
-		chain = append(chain, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
-	}
-	return chain, nil
 }
