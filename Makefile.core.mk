@@ -157,7 +157,7 @@ e2e: build docker ## the suites in a kind cluster made from Go modules and Debia
 
 .PHONY: conformance
 conformance: build docker ## the Gateway API's own suite in a kind cluster; report in out/conformance.yaml
-	go run ./tools/cmd/kindnode e2e $(E2E_FLAGS) -tests $(CURDIR)/tests/e2e/conformance -packages . -- -args -report-output=$(OUT)/conformance.yaml $(E2E_ARGS)
+	go run ./tools/cmd/kindnode e2e $(E2E_FLAGS) -install '--set profile=ambient --set values.gatewayCredentials.allNamespaces=true' -tests $(CURDIR)/tests/e2e/conformance -packages . -- -run '^TestConformance$$' -args -report-output=$(OUT)/conformance.yaml $(E2E_ARGS)
 
 .PHONY: cluster
 cluster: ## a kind cluster without the mesh; `go run ./tools/cmd/kindnode down` deletes it
