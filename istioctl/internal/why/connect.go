@@ -5,14 +5,8 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"net/netip"
-	"slices"
-	"strings"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-
-	"github.com/isthmus-mesh/isthmus/istioctl/internal/dump"
 	"github.com/isthmus-mesh/isthmus/istioctl/internal/reach"
 )
 
@@ -56,6 +50,8 @@ func (m *Model) connect(ctx context.Context, mesh *reach.Mesh, r *Report, pod re
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience+10*time.Second)
 	defer cancel()
+	// First the look at what is open already: a client that was faster would be taken for a connection of before.
+	watch := m.destinations(ctx, mesh, r)
 	type end struct {
 		code           int
 		err            error
@@ -70,7 +66,6 @@ func (m *Model) connect(ctx context.Context, mesh *reach.Mesh, r *Report, pod re
 		code, err := mesh.Exec(running, pod, containerOf(r.source), argv, &stdout, &stderr)
 		ended <- end{code, err, stdout.String(), stderr.String()}
 	}()
-	watch := m.destinations(ctx, mesh, r)
 	tick := time.NewTicker(askEvery)
 	defer tick.Stop()
 	for {
@@ -87,7 +82,7 @@ func (m *Model) connect(ctx context.Context, mesh *reach.Mesh, r *Report, pod re
 			if e.stdout != "" {
 				e.code = answered
 			}
-			r.becameOf(e.code, lastLine(e.stderr), len(watch) > 0)
+			r.becameOf(e.code, lastLine(e.stderr), watched(watch))
 			return
 		case <-tick.C:
 			if at := arrived(ctx, mesh, watch); at != "" {
@@ -120,116 +115,4 @@ func (r *Report) settle(answer string, reached bool) {
 	p := r.Probe
 	p.Command, p.Answer, p.Reached = "a TCP connection to "+r.target(), answer, reached
 	p.Agrees = reached == (r.Verdict.Outcome == Allowed) || r.Verdict.Share != 0 || r.Verdict.Outcome == Unknown
-}
-
-// lookout is a ztunnel that may see the connection arrive, with the connections that it had before.
-type lookout struct {
-	pod     reach.Pod
-	targets []netip.AddrPort
-	// clients are the addresses of those that come: the source, or a waypoint on the way.
-	clients []string
-	before  []string
-	// once are the connections that were seen at the last look. One that policies refuse is there for a moment, too.
-	once []string
-}
-
-// destinations are the ztunnels before the endpoints that the connection may end at.
-func (m *Model) destinations(ctx context.Context, mesh *reach.Mesh, r *Report) []*lookout {
-	byNode := map[string][]netip.AddrPort{}
-	for _, text := range r.Verdict.Reached {
-		at, err := netip.ParseAddrPort(text)
-		if err != nil {
-			continue
-		}
-		if w := m.State.WorkloadByIP(m.Mesh.Settings().Network, at.Addr()); w != nil && w.HBONE {
-			byNode[w.Node] = append(byNode[w.Node], at)
-		}
-	}
-	if len(byNode) == 0 || len(byNode) > mostNodes {
-		return nil
-	}
-	pods, err := mesh.Pods(ctx, "", "app=ztunnel")
-	if err != nil {
-		return nil
-	}
-	clients := m.comers(r)
-	var out []*lookout
-	for _, p := range pods {
-		if targets := byNode[p.Node]; len(targets) > 0 {
-			l := &lookout{pod: p, targets: targets, clients: clients}
-			var ok bool
-			if l.before, ok = l.seen(ctx, mesh); ok {
-				out = append(out, l)
-			}
-		}
-	}
-	if len(out) < len(byNode) {
-		return nil // where not all can be asked, silence says nothing
-	}
-	return out
-}
-
-// comers are the addresses of the source and of the proxies of Gateways on the way.
-func (m *Model) comers(r *Report) (out []string) {
-	add := func(p *corev1.Pod) {
-		for _, ip := range p.Status.PodIPs {
-			out = append(out, ip.IP)
-		}
-	}
-	add(r.source)
-	for _, h := range r.Hops {
-		if ns, name, ok := strings.Cut(h.proxy.gateway, "/"); ok {
-			for _, p := range m.podsOfGateway(ns, name) {
-				add(p)
-			}
-		}
-	}
-	return out
-}
-
-// seen are the connections to the targets, by their ends.
-func (l *lookout) seen(ctx context.Context, mesh *reach.Mesh) (out []string, ok bool) {
-	data, err := mesh.Get(ctx, l.pod, reach.AdminPort, "/config_dump")
-	if err != nil {
-		return nil, false
-	}
-	z, err := dump.ReadZtunnel(data)
-	if err != nil {
-		return nil, false
-	}
-	for _, pod := range z.Connections(dump.ConnectionFilter{}) {
-		var have struct {
-			Connections struct {
-				Inbound []struct {
-					Src       string `json:"src"`
-					ActualDst string `json:"actualDst"`
-				} `json:"inbound"`
-			} `json:"connections"`
-		}
-		if !into(pod, &have) {
-			continue
-		}
-		for _, c := range have.Connections.Inbound {
-			from, _, _ := net.SplitHostPort(c.Src)
-			if slices.Contains(l.clients, from) && slices.ContainsFunc(l.targets, func(t netip.AddrPort) bool { return t.String() == c.ActualDst }) {
-				out = append(out, c.Src+" "+c.ActualDst)
-			}
-		}
-	}
-	return out, true
-}
-
-// arrived is where a new connection has come to; empty is nowhere yet.
-func arrived(ctx context.Context, mesh *reach.Mesh, watch []*lookout) string {
-	for _, l := range watch {
-		now, _ := l.seen(ctx, mesh)
-		for _, c := range now {
-			if !slices.Contains(l.before, c) && slices.Contains(l.once, c) {
-				_, at, _ := strings.Cut(c, " ")
-				return at
-			}
-		}
-		l.once = now
-	}
-	return ""
 }
