@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,8 @@ type Config struct {
 	// Identify finds the workload that the pod is; it may wait a little, as a pod may ask before the control plane has told of it.
 	// Nil: it stays unknown, and the query is refused with SERVFAIL.
 	Identify func(ctx context.Context) *l4.Workload
+	// LastAnswers is how long a server that closes waits for answers to what it was asked before; default 3 s.
+	LastAnswers time.Duration
 }
 
 // Pod says whose queries a server answers.
@@ -45,8 +48,9 @@ type Server struct {
 	pod     Pod
 	network netx.Network
 	servers []*dns.Server
+	packets []*netx.Redirected // those of UDP
 	done    sync.WaitGroup
-	ctx     context.Context //nolint:containedctx // ends the exchanges under way when the server is closed
+	ctx     context.Context //nolint:containedctx // ends the exchanges under way some time after the server is closed
 	cancel  context.CancelFunc
 
 	forbidden sync.Once // it has been said that answers cannot be sent
@@ -81,6 +85,12 @@ func (s *Server) listen(ctx context.Context, family, host string) error {
 		packets.Close()
 		return fmt.Errorf("listen for DNS: %w", err)
 	}
+	// One whose place this server takes may close at any moment, of any version: what it had got and not read by then would be lost, and
+	// resolvers ask again only after five seconds.
+	if err := netx.Precede(s.network, packets); err != nil {
+		s.config.Log.Warn("DNS queries may be lost when the proxy is replaced", "pod", s.pod.Namespace+"/"+s.pod.Name, "error", err)
+	}
+	s.packets = append(s.packets, packets)
 	s.serve(&dns.Server{PacketConn: packets, Handler: s.handler("udp")})
 	s.serve(&dns.Server{Listener: streams, Handler: s.handler("tcp"), ReadTimeout: 10 * time.Second})
 	return nil
@@ -98,9 +108,19 @@ func (s *Server) serve(server *dns.Server) {
 	<-started
 }
 
-// Close stops answering and waits until all sockets are closed.
+// Close takes no more queries, answers those that have come, and waits until all sockets are closed.
 func (s *Server) Close() {
-	s.cancel()
+	defer s.cancel()
+	defer time.AfterFunc(cmp.Or(s.config.LastAnswers, forwardTimeout), s.cancel).Stop()
+	var leaving sync.WaitGroup
+	for _, packets := range s.packets {
+		leaving.Go(func() {
+			if err := netx.Withdraw(s.ctx, packets); err != nil {
+				s.config.Log.Debug("DNS queries may be lost", "pod", s.pod.Namespace+"/"+s.pod.Name, "error", err)
+			}
+		})
+	}
+	leaving.Wait()
 	for _, server := range s.servers {
 		_ = server.Shutdown()
 	}

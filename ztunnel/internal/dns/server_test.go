@@ -56,12 +56,12 @@ func upstream(t *testing.T, ns *netx.NS, addr string) {
 	}
 }
 
-func startServer(t *testing.T) (ask func(network, name string, kind uint16) *dns.Msg, known *atomic.Bool) {
+// curl is the workload that asks.
+func curl() *l4.Workload { return &l4.Workload{Namespace: "shop", Name: "curl"} }
+
+// configOf knows the service web of the namespace shop, and asks the pair's server for the rest.
+func configOf(t *testing.T, identify func(context.Context) *l4.Workload) Config {
 	t.Helper()
-	pair := podtest.NewPair(t)
-	pod, node := podtest.Open(t, pair.Client, 0x539), podtest.Open(t, pair.Server, 0)
-	podtest.StopRedirecting(t, pair.Server)
-	upstream(t, node, podtest.ServerIP+":53")
 	store := l4.NewStore()
 	address, err := anypb.New(&workload.Address{Type: &workload.Address_Service{Service: &workload.Service{
 		Name: "web", Namespace: "shop", Hostname: "web.shop.svc.cluster.local", Canonical: true,
@@ -76,18 +76,26 @@ func startServer(t *testing.T) (ask func(network, name string, kind uint16) *dns
 	if err != nil {
 		t.Fatal(err)
 	}
+	return Config{
+		Settings: Settings{Domain: "cluster.local", IPv6: true}, Store: store, Metrics: metrics, Log: slog.New(slog.DiscardHandler),
+		Forwarder: NewForwarder([]netip.AddrPort{netip.MustParseAddrPort(podtest.ServerIP + ":53")}), Identify: identify,
+	}
+}
+
+func startServer(t *testing.T) (ask func(network, name string, kind uint16) *dns.Msg, known *atomic.Bool) {
+	t.Helper()
+	pair := podtest.NewPair(t)
+	pod, node := podtest.Open(t, pair.Client, 0x539), podtest.Open(t, pair.Server, 0)
+	podtest.StopRedirecting(t, pair.Server)
+	upstream(t, node, podtest.ServerIP+":53")
 	known = &atomic.Bool{}
 	known.Store(true)
-	server, err := Start(t.Context(), Config{
-		Settings: Settings{Domain: "cluster.local", IPv6: true}, Store: store, Metrics: metrics, Log: slog.New(slog.DiscardHandler),
-		Forwarder: NewForwarder([]netip.AddrPort{netip.MustParseAddrPort(podtest.ServerIP + ":53")}),
-		Identify: func(context.Context) *l4.Workload {
-			if !known.Load() {
-				return nil
-			}
-			return &l4.Workload{Namespace: "shop", Name: "curl"}
-		},
-	}, Pod{Namespace: "shop", Name: "curl"}, pod)
+	server, err := Start(t.Context(), configOf(t, func(context.Context) *l4.Workload {
+		if !known.Load() {
+			return nil
+		}
+		return curl()
+	}), Pod{Namespace: "shop", Name: "curl"}, pod)
 	if err != nil {
 		t.Fatal(err)
 	}
