@@ -65,6 +65,9 @@ type Config struct {
 	HandoverVersions [2]uint64
 	// DrainTimeout is how long open connections may go on after SIGTERM.
 	DrainTimeout time.Duration
+	// CertificatePatience is how long a pod that is there when this proxy starts is left to whoever serves it, for want of its
+	// certificate; three times that for all pods. It is less than the agent waits for an answer, 5 s.
+	CertificatePatience time.Duration
 
 	AdminAddr, MetricsAddr, ReadinessAddr string
 	LogJSON                               bool

@@ -2,7 +2,9 @@ package app
 
 import (
 	"context"
+	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/certs"
 	"github.com/isthmus-mesh/isthmus/pkg/spiffe"
@@ -12,12 +14,41 @@ import (
 // identities asks for the certificates of the node's pods ahead of their connections, and drops those that no pod has any
 // more. It implements inpod.Observer.
 type identities struct {
+	// immutable
 	ctx         context.Context //nolint:containedctx // bounds what is asked for ahead
 	certs       *certs.Manager
 	trustDomain string
+	patience    time.Duration
+	log         *slog.Logger
 
-	mu   sync.Mutex
-	pods map[spiffe.ID]int // pods per identity; guarded by mu
+	mu    sync.Mutex        // guards the rest
+	pods  map[spiffe.ID]int // pods per identity
+	until time.Time         // no pod waits for its certificate any longer; zero: none has yet
+}
+
+// snapshotPatience is how many times the patience for one pod is that for all of a snapshot.
+const snapshotPatience = 3
+
+// prepare waits for a pod's certificate: who is served by another process meanwhile had better not wait for it here.
+func (i *identities) prepare(ctx context.Context, pod proxy.Info) {
+	if i.patience == 0 {
+		return
+	}
+	now := time.Now()
+	i.mu.Lock()
+	if i.until.IsZero() {
+		i.until = now.Add(snapshotPatience * i.patience)
+	}
+	until := i.until
+	i.mu.Unlock()
+	if limit := now.Add(i.patience); limit.Before(until) {
+		until = limit
+	}
+	ctx, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	if _, err := i.certs.Get(ctx, i.id(pod)); err != nil {
+		i.log.Warn("the proxy of a pod starts without the pod's certificate", "pod", pod.Namespace+"/"+pod.Name, "error", err)
+	}
 }
 
 func (i *identities) id(pod proxy.Info) spiffe.ID {

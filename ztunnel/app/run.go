@@ -169,11 +169,14 @@ func (n *node) assemblePods(ctx context.Context) error {
 			return err
 		}
 	}
+	known := &identities{
+		ctx: ctx, certs: n.certs, trustDomain: n.cfg.TrustDomain, patience: n.cfg.CertificatePatience, log: telemetry.Scoped(n.cfg.Log, "inpod"),
+		pods: map[spiffe.ID]int{},
+	}
 	n.pods = inpod.NewManager(inpod.Config{
 		Socket: n.cfg.ZDSSocket, Sockets: n.cfg.sockets(), DrainTimeout: n.cfg.DrainTimeout,
-		Starter:  starter{proxy.NewFactory(deps)},
-		Observer: &identities{ctx: ctx, certs: n.certs, trustDomain: n.cfg.TrustDomain, pods: map[spiffe.ID]int{}},
-		Log:      telemetry.Scoped(n.cfg.Log, "inpod"), Metrics: managed,
+		Starter: starter{proxy.NewFactory(deps)}, Prepare: known.prepare, Observer: known,
+		Log: telemetry.Scoped(n.cfg.Log, "inpod"), Metrics: managed,
 	})
 	return nil
 }

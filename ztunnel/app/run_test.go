@@ -1,6 +1,7 @@
 package app_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -51,6 +52,20 @@ type controlPlane struct {
 	ca     *testkit.CA
 	refuse atomic.Bool
 	issued sync.Map // identities
+	hold   atomic.Pointer[hold]
+}
+
+// hold keeps requests for certificates waiting.
+type hold struct{ waiting, over chan struct{} }
+
+// keep makes the requests that come from now on wait until release; each that waits is an element of waiting.
+func (c *controlPlane) keep() (waiting <-chan struct{}, release func()) {
+	h := &hold{waiting: make(chan struct{}, 100), over: make(chan struct{})}
+	c.hold.Store(h)
+	return h.waiting, sync.OnceFunc(func() {
+		c.hold.Store(nil)
+		close(h.over)
+	})
 }
 
 func newControlPlane(t *testing.T) *controlPlane {
@@ -78,6 +93,14 @@ func (c *controlPlane) CreateCertificate(ctx context.Context, r *authv1.IstioCer
 	md, _ := metadata.FromIncomingContext(ctx)
 	if got := strings.Join(md.Get("authorization"), ","); got != "Bearer a-token" {
 		return nil, status.Errorf(codes.Unauthenticated, "authorization %q", got)
+	}
+	if h := c.hold.Load(); h != nil {
+		h.waiting <- struct{}{}
+		select {
+		case <-h.over:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 	if c.refuse.Load() {
 		return nil, status.Error(codes.Unauthenticated, "request impersonation authentication failure")
@@ -195,6 +218,7 @@ func (b *bed) startNode(name, socket string, env ...string) *process {
 		b.t.Fatal(err)
 	}
 	cfg.AdminAddr, cfg.MetricsAddr, cfg.ReadinessAddr = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
+	cfg.CertificatePatience = cmp.Or(b.patience, cfg.CertificatePatience)
 	cfg.Log, cfg.Levels = telemetry.NewLogger(b.log, telemetry.Options{Level: slog.LevelDebug})
 	started := make(chan app.Addresses, 1)
 	cfg.Started = func(a app.Addresses) { started <- a }
@@ -249,6 +273,7 @@ type bed struct {
 	client, server *netx.NS
 	agents         [2]*agent
 	nodes          [2]*process
+	patience       time.Duration // CertificatePatience; 0 is the default
 }
 
 func newBed(t *testing.T, env ...string) *bed {
@@ -461,4 +486,41 @@ func TestPodsWithoutACertificateDoNotConnect(t *testing.T) {
 		}
 		return err == nil
 	}, nil)
+}
+
+// TestWithoutCertificatesPodsStayWhereTheyAre: the proxy that is there serves them, until the one that takes its place can.
+func TestWithoutCertificatesPodsStayWhereTheyAre(t *testing.T) {
+	b := newBed(t)
+	b.patience = time.Hour
+	waiting, release := b.plane.keep()
+	defer release()
+	for i, name := range []string{"node-a", "node-b"} {
+		next := b.startNode(name, b.agents[i].socket)
+		<-waiting // it knows its pod, and has no certificate
+		for range 16 {
+			conn, err := b.call()
+			if err != nil {
+				t.Fatalf("while the next proxy of %s waits for a certificate: %v", name, err)
+			}
+			conn.Close()
+		}
+		if code, body := next.get(t, next.addresses.Readiness, "/healthz/ready"); code == http.StatusOK {
+			t.Errorf("ready without a certificate: %s", body)
+		}
+		b.nodes[i] = next
+	}
+	release()
+	for _, n := range b.nodes {
+		n.waitReady(t)
+	}
+}
+
+// TestCertificatesAreNotWaitedForLong: a pod needs its proxy for what goes without a certificate, too.
+func TestCertificatesAreNotWaitedForLong(t *testing.T) {
+	b := newBed(t)
+	b.patience = time.Millisecond
+	_, release := b.plane.keep()
+	defer release()
+	b.startNode("node-a", b.agents[0].socket).waitReady(t)
+	b.log.Wait(t, "starts without the pod's certificate")
 }

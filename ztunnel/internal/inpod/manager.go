@@ -54,9 +54,12 @@ type Config struct {
 	// DrainTimeout bounds the drain of a pod whose network namespace was replaced.
 	DrainTimeout time.Duration
 	Starter      Starter
-	Observer     Observer
-	Log          *slog.Logger
-	Metrics      *Metrics
+	// Prepare, if set, is called before the proxy of a pod of the first snapshot starts, and returns when it can serve, or will not for
+	// some time. Until then another process may be serving the pod; from then on both get its connections.
+	Prepare  func(ctx context.Context, pod proxy.Info)
+	Observer Observer
+	Log      *slog.Logger
+	Metrics  *Metrics
 }
 
 // Manager runs the instances.
@@ -134,6 +137,9 @@ func (m *Manager) add(ctx context.Context, uid string, info proxy.Info, file *os
 		file.Close()
 		return fmt.Errorf("failure to start proxy : %w", err)
 	}
+	if m.cfg.Prepare != nil && m.begins() {
+		m.cfg.Prepare(ctx, info)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
@@ -153,6 +159,13 @@ func (m *Manager) add(ctx context.Context, uid string, info proxy.Info, file *os
 	m.cfg.Metrics.pending.Inc()
 	m.cfg.Observer.PodAdded(info)
 	return m.startLocked(ctx, uid, p)
+}
+
+// begins reports whether the first snapshot is not complete.
+func (m *Manager) begins() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !m.snapshot
 }
 
 func sameNS(a, b *netx.NS) bool {
