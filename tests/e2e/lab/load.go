@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -20,16 +21,29 @@ type Outcome struct {
 	Requests, Failed int
 	// Failures are the first few, as they were printed.
 	Failures []string
+	// Lost is when these began and how long they took, as far as that is known.
+	Lost []Lost
+}
+
+// Lost is one request that failed.
+type Lost struct {
+	// Begin is cut to whole seconds, by the clock of the pod's node.
+	Begin time.Time
+	// Took is until it was given up.
+	Took time.Duration
+	// Line is as it was printed.
+	Line string
 }
 
 func (o Outcome) String() string {
 	return fmt.Sprintf("%d of %d requests failed %v", o.Failed, o.Requests, o.Failures)
 }
 
-// loadScript asks again and again, each time on a connection of its own, and prints a line a request. It goes on until it is told to
-// stop and has made enough requests to say something, or for too long.
-const loadScript = `n=0; end=$(($(date +%%s)+600)); while [ $(date +%%s) -lt $end ] && { [ ! -e %[1]s ] || [ $n -lt 25 ]; }; do n=$((n+1))
-r=$(curl -sS -o /dev/null -m 5 -w '%%{http_code}' %[2]s 2>&1) && [ "$r" = 200 ] && echo ok || echo "failed: $r"
+// loadScript asks again and again, each time on a connection of its own, and prints a line a request: of one that failed since when, why,
+// and how far it came: the seconds until the name was resolved, the connection there, the first byte of the answer received, and the end,
+// 0 for what never was. It goes on until it is told to stop and has made enough requests to say something, or for too long.
+const loadScript = `n=0; end=$(($(date +%%s)+600)); while [ $(date +%%s) -lt $end ] && { [ ! -e %[1]s ] || [ $n -lt 25 ]; }; do n=$((n+1)); at=$(date +%%s)
+r=$(curl -sS -o /dev/null -m 5 -w '%%{http_code} from %%{local_ip}:%%{local_port} resolved=%%{time_namelookup} connected=%%{time_connect} answered=%%{time_starttransfer} took=%%{time_total}' %[2]s 2>&1) && [ "${r%%%% *}" = 200 ] && echo ok || echo "failed at=$at:" $r
 sleep 0.02; done; rm -f %[1]s`
 
 // StartLoad puts load on a URL from a pod that has curl and sh.
@@ -67,11 +81,16 @@ func (c *Cluster) StartLoad(ctx context.Context, namespace, pod, url string) *Lo
 func (l *Load) Stop() Outcome {
 	l.cancel()
 	<-l.done
-	var o Outcome
+	o := outcomeOf(l.out)
 	if l.trouble != nil {
-		o.Failures = append(o.Failures, l.trouble.Error())
+		o.Failures = append([]string{l.trouble.Error()}, o.Failures...)
 	}
-	for line := range strings.SplitSeq(l.out, "\n") {
+	return o
+}
+
+// outcomeOf reads what loadScript prints.
+func outcomeOf(printed string) (o Outcome) {
+	for line := range strings.SplitSeq(printed, "\n") {
 		switch {
 		case line == "ok":
 			o.Requests++
@@ -79,8 +98,39 @@ func (l *Load) Stop() Outcome {
 			o.Requests++
 			if o.Failed++; len(o.Failures) < 5 {
 				o.Failures = append(o.Failures, line)
+				if lost, ok := lostBy(line); ok {
+					o.Lost = append(o.Lost, lost)
+				}
 			}
 		}
 	}
 	return o
+}
+
+func lostBy(line string) (Lost, bool) {
+	lost := Lost{Line: line}
+	for field := range strings.FieldsSeq(line) {
+		key, value, _ := strings.Cut(field, "=")
+		switch key {
+		case "at":
+			if seconds, err := strconv.ParseInt(strings.TrimSuffix(value, ":"), 10, 64); err == nil {
+				lost.Begin = time.Unix(seconds, 0)
+			}
+		case "took":
+			if seconds, err := strconv.ParseFloat(value, 64); err == nil {
+				lost.Took = time.Duration(seconds * float64(time.Second))
+			}
+		}
+	}
+	return lost, !lost.Begin.IsZero()
+}
+
+// Around is what pods have logged while the lost requests were under way, and a little before and after.
+func (o Outcome) Around(j *Journal) string {
+	const margin = 2 * time.Second
+	var out strings.Builder
+	for _, lost := range o.Lost {
+		fmt.Fprintf(&out, "%s\n%s", lost.Line, j.Between(lost.Begin.Add(-margin), lost.Begin.Add(lost.Took+margin)))
+	}
+	return out.String()
 }

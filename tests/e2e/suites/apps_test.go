@@ -174,18 +174,23 @@ func enrolled(ctx context.Context, ns, selector string) {
 	Eventually(ctx, func() ([]string, error) { return redirection(ctx, ns, selector) }).Should(And(Not(BeEmpty()), HaveEach("enabled")))
 }
 
-// load puts load on a URL until the returned function is called, which expects that enough requests were made and none failed.
+// load puts load on a URL until the returned function is called, which expects that enough requests were made and none failed. A failure
+// shows what node proxies, the namespace's waypoints and gateways have logged around it.
 func load(ctx context.Context, ns, client, url string) (stop func()) {
 	GinkgoHelper()
 	pod, err := cluster.Pod(ctx, ns, "app="+client)
 	Expect(err).NotTo(HaveOccurred())
+	journal := cluster.OpenJournal(ctx, lab.Pods{Namespace: lab.SystemNamespace, Selector: "app=ztunnel"},
+		lab.Pods{Namespace: ns, Selector: "gateway.networking.k8s.io/gateway-name"})
+	DeferCleanup(journal.Close)
 	l := cluster.StartLoad(ctx, ns, pod.Name, url)
 	return func() {
 		GinkgoHelper()
 		o := l.Stop()
+		journal.Close()
 		GinkgoWriter.Println(url+":", o)
 		Expect(o.Requests).To(BeNumerically(">", 20), o.String())
-		Expect(o.Failed).To(BeZero(), o.String())
+		Expect(o.Failed).To(BeZero(), func() string { return o.String() + "\n" + o.Around(journal) })
 	}
 }
 
