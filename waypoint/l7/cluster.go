@@ -79,6 +79,9 @@ type Cluster struct {
 	Subset   string
 	// AnyIdentity is whether endpoints may have any identity that the sockets take, instead of exactly their own.
 	AnyIdentity bool
+	// BackendTLSPolicy is namespace/name of the one that says how TLS is spoken to the endpoints, and Refused why there are none because of
+	// it. Both are for people.
+	BackendTLSPolicy, Refused string
 	// LocalEndpoints is whether endpoints may be at addresses of the proxy's own host: loopback and the like.
 	LocalEndpoints bool
 	// CloseOnHealthFailure closes the connections of a host that becomes unhealthy.

@@ -58,6 +58,7 @@ func compileCluster(p *clusterv3.Cluster) (*Cluster, error) {
 	c.services(p.GetMetadata())
 	own := p.GetMetadata().GetFilterMetadata()[meshMetadata].GetFields()
 	c.AnyIdentity, c.LocalEndpoints = text(own, "endpoint_identity") == "trust-domain", text(own, "local_endpoints") == "allow"
+	c.BackendTLSPolicy, c.Refused = text(own, "backend_tls_policy"), text(own, "refused")
 	return c, nil
 }
 

@@ -359,6 +359,8 @@ func (s *station) cluster(h *Hop, name string, c *l7.Cluster, endpoints *l7.Endp
 		}
 	}
 	switch {
+	case c.Refused != "":
+		return h.end(s.refused(c))
 	case c.Discovery == l7.DiscoveryOriginalDst && conn.Destination.IsValid():
 		h.add("endpoint", "the address that was asked for: "+conn.Destination.String(), nil)
 		return s.toAddress(h, conn.Destination, "", conn)

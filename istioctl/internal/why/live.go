@@ -10,9 +10,13 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/isthmus-mesh/isthmus/istioctl/internal/reach"
+	"github.com/isthmus-mesh/isthmus/pilot/translate/credential"
+	"github.com/isthmus-mesh/isthmus/pilot/translate/gateway"
 	"github.com/isthmus-mesh/isthmus/pkg/kube"
 )
 
@@ -45,6 +49,7 @@ func ReadMesh(ctx context.Context, mesh *reach.Mesh, istioNamespace string) (*Wo
 	if err := w.livePolicies(ctx, mesh); err != nil {
 		return nil, err
 	}
+	w.backendAuthorities()
 	served, err := mesh.Served(ctx, "networking.istio.io")
 	w.Allocate = served == nil && err == nil // without an API server the control plane gives addresses to ServiceEntries itself
 	config, err := mesh.Read(ctx, reach.Kind{Version: "v1", Name: "ConfigMap", Plural: "configmaps"}, istioNamespace, "istio")
@@ -59,6 +64,35 @@ func ReadMesh(ctx context.Context, mesh *reach.Mesh, istioNamespace string) (*Wo
 		w.Notes = append(w.Notes, fmt.Sprintf("there is no ConfigMap istio in namespace %s: the defaults of the mesh configuration are taken", istioNamespace))
 	}
 	return w, nil
+}
+
+// backendAuthorities reads what BackendTLSPolicies name, each by its name: without it nobody would seem to be trusted. What may not be
+// read is told.
+func (w *World) backendAuthorities() {
+	seen := map[credential.Source]bool{}
+	for _, o := range slices.Clone(w.Objects) {
+		p, ok := o.(*gatewayv1.BackendTLSPolicy)
+		if !ok {
+			continue
+		}
+		for _, ref := range gateway.BackendTLSCredentials(p) {
+			if seen[ref.Source] {
+				continue
+			}
+			seen[ref.Source] = true
+			data, err := w.secrets(ref.Source.Kind, ref.Source.Namespace, ref.Source.Name)
+			meta := metav1.ObjectMeta{Namespace: ref.Source.Namespace, Name: ref.Source.Name}
+			switch {
+			case errors.Is(err, errUnreadable):
+				w.Notes = append(w.Notes, fmt.Sprintf("BackendTLSPolicy %s/%s is taken for one without authorities: %s cannot be read: %v", p.Namespace, p.Name, ref.Source, err))
+			case err != nil: // it is not there
+			case ref.Source.Kind == credential.ConfigMap:
+				w.Objects = append(w.Objects, &corev1.ConfigMap{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"}, ObjectMeta: meta, BinaryData: data})
+			default:
+				w.Objects = append(w.Objects, &corev1.Secret{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}, ObjectMeta: meta, Data: data})
+			}
+		}
+	}
 }
 
 // livePolicies reads the NetworkPolicies; some places have none.

@@ -29,6 +29,9 @@ func (s *station) upstream(h *Hop, c *l7.Cluster, e *l7.Endpoint) *Verdict {
 		return nil
 	}
 	ref := w.tlsRef(parseCluster(c.Name))
+	if c.BackendTLSPolicy != "" {
+		ref = w.backendTLSRef(c, "spec.validation.hostname")
+	}
 	mode := "SIMPLE"
 	if socket.TLS.Certificate != "" || socket.TLS.CertFile != "" {
 		mode = "MUTUAL"
@@ -41,6 +44,9 @@ func (s *station) upstream(h *Hop, c *l7.Cluster, e *l7.Endpoint) *Verdict {
 		text += ", as " + ref.Kind + " " + ref.Namespace + "/" + ref.Name + " says"
 	}
 	h.add("TLS", text, ref)
+	if c.BackendTLSPolicy != "" {
+		return nil // its credentials are what the cluster is made from, and it is for applications whose clients have no TLS
+	}
 	for _, name := range []string{socket.TLS.Certificate, socket.TLS.Validation} {
 		fault, of := s.credentialFault(name)
 		if fault == "" {
@@ -57,6 +63,24 @@ func (s *station) upstream(h *Hop, c *l7.Cluster, e *l7.Endpoint) *Verdict {
 			"%s begins TLS to the endpoints of %s, whose port is declared to speak plain HTTP: an application that does not speak TLS there answers nothing, and the client gets 503", s.name, c.Name)
 	}
 	return nil
+}
+
+// backendTLSRef is a field of the BackendTLSPolicy that a cluster follows.
+func (w *walk) backendTLSRef(c *l7.Cluster, field string) *Ref {
+	namespace, name, _ := strings.Cut(c.BackendTLSPolicy, "/")
+	p := object[*gatewayv1.BackendTLSPolicy](w.m, "BackendTLSPolicy", namespace, name)
+	if p == nil {
+		return nil
+	}
+	return w.m.World.Of(p, field)
+}
+
+// refused explains a cluster that has no endpoints because nobody can vouch for them.
+func (s *station) refused(c *l7.Cluster) Verdict {
+	v := broken("make the object with the certificate of who signs those of the backend, under the key ca.crt, or correct the policy",
+		"%s sends nothing to %s: the BackendTLSPolicy %s wants TLS to it, and nobody is trusted: %s", s.name, c.Name, c.BackendTLSPolicy, c.Refused)
+	v.Status = 503
+	return v.about(s.w.backendTLSRef(c, "spec.validation"))
 }
 
 // plainPort is whether a cluster's port is declared to speak HTTP, which has no TLS.

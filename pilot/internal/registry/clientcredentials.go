@@ -23,7 +23,16 @@ func (r *Registry) deriveClientCredentials(destinations coll.Collection[destinat
 			return nil
 		}
 		t, ok := r.resolve(f, d)
-		if !ok || t.rule == nil {
+		if !ok {
+			return nil
+		}
+		if own := r.backendTLS(f, t); own != nil {
+			if own.Authority == "" || own.Refused != "" {
+				return nil
+			}
+			return []clientCredential{{key: d.key(), scope: d.proxy.key, origin: own.Policy, names: []string{own.Authority}}}
+		}
+		if t.rule == nil {
 			return nil
 		}
 		certificate, authority := credential.ClientNames(t.policy().GetTls())

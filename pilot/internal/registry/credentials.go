@@ -18,6 +18,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/pilot/translate/gateway"
 	"github.com/isthmus-mesh/isthmus/pilot/translate/route"
 	"github.com/isthmus-mesh/isthmus/pkg/coll"
+	"github.com/isthmus-mesh/isthmus/pkg/kube"
 	"github.com/isthmus-mesh/isthmus/pkg/xds/server"
 )
 
@@ -78,10 +79,18 @@ type servedSecrets struct {
 	problems  []route.Problem
 }
 
-// namedCredentials are the objects that a Gateway of the Gateway API names, whoever is connected.
+// namedCredentials are the objects that an object of the Gateway API names, whoever is connected.
 type namedCredentials struct {
-	gateway string
+	key     string // kind/namespace/name
 	objects []credential.Source
+}
+
+func newNamed(kind string, o kube.Object, refs []credential.Reference) (namedCredentials, bool) {
+	n := namedCredentials{key: kind + "/" + objectKey(o)}
+	for _, ref := range refs {
+		n.objects = append(n.objects, sourcesOf(ref)...)
+	}
+	return n, len(n.objects) > 0
 }
 
 func (r *Registry) newCredentials(byLookup bool) {
@@ -104,13 +113,15 @@ func (r *Registry) deriveCredentials() {
 	c.served = coll.Map("credentials", c.scopes, func(s servedSecrets) string { return s.scope }, func(f coll.Fetch, s secretScope) (servedSecrets, bool) {
 		return r.serveSecrets(f, s), true
 	}, coll.WithEqual(sameSecrets))
-	c.named = coll.Map("credentials/named", r.gateways, func(n namedCredentials) string { return n.gateway }, func(f coll.Fetch, gw *gatewayv1.Gateway) (namedCredentials, bool) {
-		n := namedCredentials{gateway: objectKey(gw)}
-		for _, ref := range gateway.GatewayCredentials(r.view(f), gw) {
-			n.objects = append(n.objects, sourcesOf(ref)...)
-		}
-		return n, len(n.objects) > 0
-	}, coll.WithEqual(func(a, b namedCredentials) bool { return slices.Equal(a.objects, b.objects) }))
+	key := func(n namedCredentials) string { return n.key }
+	same := coll.WithEqual(func(a, b namedCredentials) bool { return slices.Equal(a.objects, b.objects) })
+	gateways := coll.Map("credentials/gateways", r.gateways, key, func(f coll.Fetch, gw *gatewayv1.Gateway) (namedCredentials, bool) {
+		return newNamed("Gateway", gw, gateway.GatewayCredentials(r.view(f), gw))
+	}, same)
+	policies := coll.Map("credentials/backends", r.routing.backendTLS, key, func(_ coll.Fetch, p *gatewayv1.BackendTLSPolicy) (namedCredentials, bool) {
+		return newNamed(gateway.KindBackendTLSPolicy, p, gateway.BackendTLSCredentials(p))
+	}, same)
+	c.named = coll.Join("credentials/named", gateways, policies)
 }
 
 func sameSecrets(a, b servedSecrets) bool {
@@ -172,11 +183,12 @@ func (r *Registry) serveSecret(f coll.Fetch, s secretScope, origin route.Origin,
 	}
 	out.objects = append(out.objects, sourcesOf(ref)...)
 	secret, source, err := r.secretOf(f, ref)
-	if err == nil {
+	// What a BackendTLSPolicy names is for everybody who connects to its target: it has no key.
+	if err == nil && origin.Kind != gateway.KindBackendTLSPolicy {
 		err = r.mayHave(f, s, ref, source, out)
 	}
 	switch {
-	case errors.Is(err, errPending):
+	case errors.Is(err, credential.ErrPending):
 		out.complete = false
 	case err != nil:
 		problem(err)
@@ -184,9 +196,6 @@ func (r *Registry) serveSecret(f coll.Fetch, s secretScope, origin route.Origin,
 		out.resources = append(out.resources, encodeScoped(s.key, SecretType, name, secret))
 	}
 }
-
-// errPending says that something has not been looked up yet.
-var errPending = errors.New("it is not known yet")
 
 // mayHave decides whether the service account of a scope may be given a credential that is in an object.
 func (r *Registry) mayHave(f coll.Fetch, s secretScope, ref credential.Reference, in credential.Source, out *servedSecrets) error {
@@ -213,7 +222,7 @@ func (r *Registry) mayRead(f coll.Fetch, read Read, out *servedSecrets) error {
 		out.reads = append(out.reads, read)
 		var known bool
 		if answer, known = coll.FetchOne(f, r.credentials.readers, read.Key()); !known {
-			return errPending
+			return credential.ErrPending
 		}
 	} else {
 		roles, bindings := coll.FetchIndex(f, r.credentials.rolesOf, read.Namespace), coll.FetchIndex(f, r.credentials.bindingsOf, read.Namespace)
@@ -228,37 +237,58 @@ func (r *Registry) mayRead(f coll.Fetch, read Read, out *servedSecrets) error {
 	return refused
 }
 
-// sourcesOf are the objects that a credential may be in, the first one first.
-func sourcesOf(ref credential.Reference) []credential.Source {
-	if !ref.Authority || ref.Source.Kind != credential.Secret {
-		return []credential.Source{ref.Source}
+// sourcesOf are all objects that a credential may be in.
+func sourcesOf(ref credential.Reference) (out []credential.Source) {
+	for _, source := range ref.Sources() {
+		out = append(out, alternatives(source, ref.Authority)...)
 	}
-	own := ref.Source
-	own.Name = credential.AuthorityName(own.Name)
-	return []credential.Source{own, ref.Source}
+	return out
 }
 
-// secretOf makes the resource of a credential, and says what it is from.
-func (r *Registry) secretOf(f coll.Fetch, ref credential.Reference) (*tlsv3.Secret, credential.Source, error) {
-	for _, source := range sourcesOf(ref) {
-		data, err := r.read(f, source)
-		if err != nil {
-			return nil, source, err
-		}
-		if data == nil {
-			continue
-		}
-		makes := credential.Certificate
-		if ref.Authority {
-			makes = credential.Authority
-		}
-		secret, err := makes(ref.Name, data)
-		if err != nil {
-			return nil, source, fmt.Errorf("%s: %w", source, err)
-		}
-		return secret, source, nil
+// alternatives are the objects that may stand for one, the first one first.
+func alternatives(source credential.Source, authority bool) []credential.Source {
+	if !authority || source.Kind != credential.Secret {
+		return []credential.Source{source}
 	}
-	return nil, ref.Source, fmt.Errorf("there is no %s", ref.Source)
+	own := source
+	own.Name = credential.AuthorityName(own.Name)
+	return []credential.Source{own, source}
+}
+
+// secretOf makes the resource of a credential, and says what it is from: of several objects, the last one.
+func (r *Registry) secretOf(f coll.Fetch, ref credential.Reference) (*tlsv3.Secret, credential.Source, error) {
+	var all []map[string][]byte
+	var from credential.Source
+	for _, source := range ref.Sources() {
+		data, found, err := r.firstOf(f, alternatives(source, ref.Authority))
+		if err != nil {
+			return nil, found, err
+		}
+		all, from = append(all, data), found
+	}
+	var secret *tlsv3.Secret
+	var err error
+	if ref.Authority {
+		secret, err = credential.Authority(ref.Name, all...)
+	} else {
+		secret, err = credential.Certificate(ref.Name, all[0])
+	}
+	if err != nil {
+		return nil, from, fmt.Errorf("%s: %w", from, err)
+	}
+	return secret, from, nil
+}
+
+// firstOf reads the first of the objects that is there.
+func (r *Registry) firstOf(f coll.Fetch, sources []credential.Source) (map[string][]byte, credential.Source, error) {
+	for _, source := range sources {
+		data, err := r.read(f, source)
+		if err != nil || data != nil {
+			return data, source, err
+		}
+	}
+	last := sources[len(sources)-1]
+	return nil, last, fmt.Errorf("there is no %s", last)
 }
 
 // read returns what is in an object; nil without an error when it is not there.
@@ -269,7 +299,7 @@ func (r *Registry) read(f coll.Fetch, s credential.Source) (map[string][]byte, e
 		l, ok := coll.FetchOne(f, r.credentials.lookups, s.Key())
 		switch {
 		case !ok:
-			return nil, errPending
+			return nil, credential.ErrPending
 		case l.Problem != "":
 			return nil, fmt.Errorf("%s cannot be read: %s", s, l.Problem)
 		}

@@ -147,7 +147,7 @@ func (r *Registry) deriveClusters(destinations coll.Collection[destination]) col
 			Mesh: r.envoyMesh(f), Name: d.name(), Host: d.host, Service: t.service.Proto.Name, Namespace: t.service.Proto.Namespace,
 			Port: d.port, Protocol: envoy.ProtocolOf(t.service.Proto.Ports[t.at].AppProtocol), Subset: d.subset,
 			Policy: t.policy(), Resolution: t.resolution, Proxyless: d.proxy.kind == proxylessScope,
-			SubjectAltNames: t.service.Proto.SubjectAltNames, Prefers: t.service.Proto.LoadBalancing,
+			SubjectAltNames: t.service.Proto.SubjectAltNames, Prefers: t.service.Proto.LoadBalancing, BackendTLS: r.backendTLS(f, t),
 		}
 		if t.resolution == envoy.ByEndpoints && !c.Proxyless {
 			c.PeerIdentities = r.sidecarIdentities(f, t)

@@ -26,6 +26,7 @@ type routing struct {
 	tlsRoutes       *coll.Static[*gatewayv1.TLSRoute]
 	tcpRoutes       *coll.Static[*gatewayv1.TCPRoute]
 	grants          *coll.Static[*gatewayv1.ReferenceGrant]
+	backendTLS      *coll.Static[*gatewayv1.BackendTLSPolicy]
 	requestAuths    *coll.Static[*securityv1.RequestAuthentication]
 	telemetries     *coll.Static[*telemetryv1.Telemetry]
 	unsupported     []unsupportedKind
@@ -52,6 +53,14 @@ type routing struct {
 		grpc            coll.Index[*gatewayv1.GRPCRoute, string]
 		tls             coll.Index[*gatewayv1.TLSRoute, string]
 		tcp             coll.Index[*gatewayv1.TCPRoute, string]
+	}
+	// byTarget finds what names a service, by its key as a target.
+	byTarget struct {
+		backendTLS coll.Index[*gatewayv1.BackendTLSPolicy, string]
+		http       coll.Index[*gatewayv1.HTTPRoute, string]
+		grpc       coll.Index[*gatewayv1.GRPCRoute, string]
+		tls        coll.Index[*gatewayv1.TLSRoute, string]
+		tcp        coll.Index[*gatewayv1.TCPRoute, string]
 	}
 	byNamespace struct {
 		grants         coll.Index[*gatewayv1.ReferenceGrant, string]
@@ -87,6 +96,7 @@ func (r *Registry) newRouting() {
 		tlsRoutes:       source[*gatewayv1.TLSRoute](r, groupGateway, "TLSRoute"),
 		tcpRoutes:       source[*gatewayv1.TCPRoute](r, groupGateway, "TCPRoute"),
 		grants:          source[*gatewayv1.ReferenceGrant](r, groupGateway, "ReferenceGrant"),
+		backendTLS:      source[*gatewayv1.BackendTLSPolicy](r, groupGateway, gateway.KindBackendTLSPolicy),
 		requestAuths:    source[*securityv1.RequestAuthentication](r, groupSecurity, "RequestAuthentication"),
 		telemetries:     source[*telemetryv1.Telemetry](r, groupTelemetry, "Telemetry"),
 		unsupported:     unsupportedKinds(r),
@@ -136,6 +146,12 @@ func (r *Registry) deriveRouting() {
 	x.byGateway.grpc = coll.NewIndex(x.grpcRoutes, func(o *gatewayv1.GRPCRoute) []string { return parentGateways(o.Spec.ParentRefs, o.Namespace) })
 	x.byGateway.tls = coll.NewIndex(x.tlsRoutes, func(o *gatewayv1.TLSRoute) []string { return parentGateways(o.Spec.ParentRefs, o.Namespace) })
 	x.byGateway.tcp = coll.NewIndex(x.tcpRoutes, func(o *gatewayv1.TCPRoute) []string { return parentGateways(o.Spec.ParentRefs, o.Namespace) })
+
+	x.byTarget.backendTLS = coll.NewIndex(x.backendTLS, gateway.BackendTLSTargets)
+	x.byTarget.http = coll.NewIndex(x.httpRoutes, gateway.HTTPRouteTargets)
+	x.byTarget.grpc = coll.NewIndex(x.grpcRoutes, gateway.GRPCRouteTargets)
+	x.byTarget.tls = coll.NewIndex(x.tlsRoutes, gateway.TLSRouteTargets)
+	x.byTarget.tcp = coll.NewIndex(x.tcpRoutes, gateway.TCPRouteTargets)
 
 	x.byNamespace.grants = coll.NewIndex(x.grants, func(g *gatewayv1.ReferenceGrant) []string { return []string{g.Namespace} })
 	x.byNamespace.authz = coll.NewIndex(r.policies, func(p *securityv1.AuthorizationPolicy) []string { return []string{p.Namespace} })

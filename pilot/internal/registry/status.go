@@ -221,7 +221,7 @@ func (r *Registry) routingStatuses() []coll.Collection[Status] {
 		return fromConditions(groupNetworking, "v1", "DestinationRule", o, ruleConditions(o))
 	})
 	out := []coll.Collection[Status]{
-		virtualServices, classic, http, grpc, tls, tcp, gateways, classes, rules, r.telemetryStatuses(), r.rateLimitStatuses(),
+		virtualServices, classic, http, grpc, tls, tcp, gateways, classes, rules, r.backendTLSStatuses(), r.telemetryStatuses(), r.rateLimitStatuses(),
 	}
 	for _, u := range x.unsupported {
 		out = append(out, u.statuses())

@@ -20,7 +20,6 @@ func unsupportedKinds(r *Registry) []unsupportedKind {
 		{group: groupNetworking, version: "v1alpha3", kind: "EnvoyFilter"},
 		{group: groupExtensions, version: "v1alpha1", kind: "WasmPlugin"},
 		{group: groupGateway, version: "v1", kind: "UDPRoute"},
-		{group: groupGateway, version: "v1", kind: "BackendTLSPolicy"},
 	}
 	for i := range out {
 		out[i].objects = source[kube.Object](r, out[i].group, out[i].kind)

@@ -148,3 +148,28 @@ func TestErrorsHaveNothingOfTheContent(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Authorities of several objects have a name, from which the objects are read again.
+func TestAuthorities(t *testing.T) {
+	ca, more := Source{ConfigMap, "shop", "ca"}, Source{Secret, "shop", "more-cacert"}
+	for want, sources := range map[string][]Source{
+		"configmap://shop/ca-cacert":                                {ca},
+		"kubernetes-gateway://shop/more-cacert-cacert":              {more},
+		"authorities://shop/ConfigMap:ca,Secret:more-cacert-cacert": {ca, more},
+		"authorities://shop/Secret:more-cacert,ConfigMap:ca-cacert": {more, ca},
+	} {
+		name := AuthoritiesName(sources...)
+		ref, err := Parse(name, "edge")
+		if name != want || err != nil || !ref.Authority || !ref.Verified || fmt.Sprint(ref.Sources()) != fmt.Sprint(sources) || ref.Source != sources[0] {
+			t.Errorf("%v: %s, %v %v, %v", sources, name, ref, ref.Sources(), err)
+		}
+	}
+	for _, name := range []string{
+		"authorities://shop/ConfigMap:ca", "authorities://shop/-cacert", "authorities://shop/ConfigMap:-cacert", "authorities:///ConfigMap:ca-cacert",
+		"authorities://shop/Pod:ca-cacert", "authorities://shop/ConfigMap:a,,Secret:b-cacert", "authorities://shop/ConfigMap:a/b-cacert",
+	} {
+		if ref, err := Parse(name, "shop"); err == nil {
+			t.Errorf("%s: %v", name, ref)
+		}
+	}
+}

@@ -41,30 +41,53 @@ func Certificate(name string, data map[string][]byte) (*tlsv3.Secret, error) {
 	return nil, errors.New("it has no certificate: tls.crt and tls.key, or cert and key")
 }
 
-// Authority is the resource of who signs the certificates of clients.
-func Authority(name string, data map[string][]byte) (*tlsv3.Secret, error) {
+// Authority is the resource of who signs the certificates of the other side. Of several objects all are trusted: each of them has to have
+// any.
+func Authority(name string, objects ...map[string][]byte) (*tlsv3.Secret, error) {
+	var roots, revoked []byte
+	for _, data := range objects {
+		r, l, err := bundle(data)
+		if err != nil {
+			return nil, err
+		}
+		roots, revoked = appendLines(roots, r), appendLines(revoked, l)
+	}
+	context := &tlsv3.CertificateValidationContext{TrustedCa: inline(roots)}
+	if len(revoked) > 0 {
+		context.Crl = inline(revoked)
+	}
+	return &tlsv3.Secret{Name: name, Type: &tlsv3.Secret_ValidationContext{ValidationContext: context}}, nil
+}
+
+// bundle are the certificates of an object, and the lists of those that are revoked, if it has any.
+func bundle(data map[string][]byte) (roots, revoked []byte, err error) {
 	for _, k := range authorityKeys() {
-		roots := data[k]
-		if len(roots) == 0 {
+		if len(data[k]) == 0 {
 			continue
 		}
-		if err := certificates(roots); err != nil {
-			return nil, fmt.Errorf("%s: %w", k, err)
+		if err := certificates(data[k]); err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", k, err)
 		}
-		context := &tlsv3.CertificateValidationContext{TrustedCa: inline(roots)}
 		for _, r := range revokedKeys() {
 			if len(data[r]) == 0 {
 				continue
 			}
 			if err := revocations(data[r]); err != nil {
-				return nil, fmt.Errorf("%s: %w", r, err)
+				return nil, nil, fmt.Errorf("%s: %w", r, err)
 			}
-			context.Crl = inline(data[r])
-			break
+			return data[k], data[r], nil
 		}
-		return &tlsv3.Secret{Name: name, Type: &tlsv3.Secret_ValidationContext{ValidationContext: context}}, nil
+		return data[k], nil, nil
 	}
-	return nil, errors.New("it has no certificate of an authority: cacert or ca.crt")
+	return nil, nil, errors.New("it has no certificate of an authority: cacert or ca.crt")
+}
+
+// appendLines joins PEM, whose blocks begin on lines of their own.
+func appendLines(to, more []byte) []byte {
+	if len(to) > 0 && len(more) > 0 && to[len(to)-1] != '\n' {
+		to = append(to, '\n')
+	}
+	return append(to, more...)
 }
 
 // certificates checks that there is nothing but certificates, at least one.

@@ -1,6 +1,7 @@
 package credential
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,10 +14,15 @@ const (
 	schemeKubernetes = "kubernetes://"
 	schemeGateway    = "kubernetes-gateway://"
 	schemeConfigMap  = "configmap://"
+	// schemeAuthorities is ours: the authorities of several objects of one namespace, as one.
+	schemeAuthorities = "authorities://"
 	// authoritySuffix marks the certificates that clients are verified with. It may be a Secret of its own that has that name, or
 	// part of the one without the suffix.
 	authoritySuffix = "-cacert"
 )
+
+// ErrPending says that it has not been looked up yet whether a credential is there.
+var ErrPending = errors.New("it is not known yet")
 
 // Kind of the object that a credential is in.
 type Kind string
@@ -36,6 +42,11 @@ type Source struct {
 // Key is kind/namespace/name.
 func (s Source) Key() string { return string(s.Kind) + "/" + s.Namespace + "/" + s.Name }
 
+// named is whether the object has a name and a namespace.
+func (s Source) named() bool {
+	return s.Name != "" && !strings.ContainsAny(s.Name, "/\x00") && s.Namespace != ""
+}
+
 // String is for people.
 func (s Source) String() string { return string(s.Kind) + " " + s.Namespace + "/" + s.Name }
 
@@ -43,11 +54,11 @@ func (s Source) String() string { return string(s.Kind) + " " + s.Namespace + "/
 type Reference struct {
 	// Name is the one of the resource.
 	Name string
-	// Source is where it is.
+	// Source is where it is; see Sources.
 	Source Source
 	// Authority is whether the certificates of authorities are wanted, rather than a certificate and its key.
 	Authority bool
-	// Verified is whether a Gateway of the Gateway API names it, whose references were verified when it was translated: the service
+	// Verified is whether an object of the Gateway API names it, whose references were verified when it was translated: the service
 	// account need not be allowed to read it.
 	Verified bool
 }
@@ -58,6 +69,34 @@ func GatewayName(kind Kind, namespace, name string) string {
 		return schemeConfigMap + namespace + "/" + name
 	}
 	return schemeGateway + namespace + "/" + name
+}
+
+// AuthoritiesName is the name of the authorities in objects of one namespace, of which there is at least one: that of the object, or one
+// for all together.
+func AuthoritiesName(sources ...Source) string {
+	if len(sources) == 1 {
+		return AuthorityName(GatewayName(sources[0].Kind, sources[0].Namespace, sources[0].Name))
+	}
+	parts := make([]string, 0, len(sources))
+	for _, s := range sources {
+		parts = append(parts, string(s.Kind)+":"+s.Name)
+	}
+	return AuthorityName(schemeAuthorities + sources[0].Namespace + "/" + strings.Join(parts, ","))
+}
+
+// Sources are the objects that a credential is made of: more than one for authorities of several objects.
+func (r Reference) Sources() []Source {
+	list, several := strings.CutPrefix(strings.TrimSuffix(r.Name, authoritySuffix), schemeAuthorities)
+	if !several {
+		return []Source{r.Source}
+	}
+	namespace, list, _ := strings.Cut(list, "/")
+	var out []Source
+	for part := range strings.SplitSeq(list, ",") {
+		kind, name, _ := strings.Cut(part, ":")
+		out = append(out, Source{Kind: Kind(kind), Namespace: namespace, Name: name})
+	}
+	return out
 }
 
 // AuthorityName is the name of the authorities beside a credential.
@@ -114,6 +153,17 @@ func Parse(name, namespace string) (Reference, error) {
 			rest = short
 		}
 		out.Source.Name = rest
+	case strings.HasPrefix(rest, schemeAuthorities):
+		out.Verified = true
+		for i, source := range out.Sources() {
+			if !authority || source.Kind != Secret && source.Kind != ConfigMap || !source.named() {
+				return out, fmt.Errorf("%q is no name of a credential", name)
+			}
+			if i == 0 {
+				out.Source = source
+			}
+		}
+		return out, nil
 	case strings.HasPrefix(rest, schemeGateway), strings.HasPrefix(rest, schemeConfigMap):
 		if strings.HasPrefix(rest, schemeConfigMap) {
 			out.Source.Kind = ConfigMap
@@ -127,7 +177,7 @@ func Parse(name, namespace string) (Reference, error) {
 	default:
 		return out, fmt.Errorf("%q is no name of a credential", name)
 	}
-	if out.Source.Name == "" || strings.ContainsAny(out.Source.Name, "/\x00") || out.Source.Namespace == "" {
+	if !out.Source.named() {
 		return out, fmt.Errorf("%q is no name of a credential", name)
 	}
 	return out, nil

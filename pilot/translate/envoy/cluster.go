@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 	networkingapi "istio.io/api/networking/v1alpha3"
 
+	"github.com/isthmus-mesh/isthmus/pilot/translate/gateway"
 	"github.com/isthmus-mesh/isthmus/pkg/api/workload"
 )
 
@@ -69,10 +70,15 @@ type Cluster struct {
 	Prefers *workload.LoadBalancing
 	// PeerIdentities are those of the endpoints that take mutual TLS of the mesh; without any it is one of the mesh's.
 	PeerIdentities []string
+	// BackendTLS is what a BackendTLSPolicy says of the port; nil for nothing, and where the DestinationRule speaks of TLS.
+	BackendTLS *gateway.BackendTLS
 }
 
 // Resource translates it.
 func (c Cluster) Resource() *clusterv3.Cluster {
+	if c.BackendTLS != nil && c.BackendTLS.Refused != "" {
+		return c.refused()
+	}
 	out := &clusterv3.Cluster{
 		Name:           c.Name,
 		ConnectTimeout: durationpb.New(c.Mesh.connectTimeout()),
@@ -136,7 +142,17 @@ func (c Cluster) metadata() *corev3.Metadata {
 		about["config"] = text(rulePath(c.Rule))
 	}
 	out := &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{istioMetadata: fields(about)}}
-	if own := c.Mesh.options().cluster(); own != nil && !c.Proxyless {
+	own := c.Mesh.options().cluster()
+	if c.BackendTLS != nil {
+		if own == nil {
+			own = fields(map[string]*structpb.Value{})
+		}
+		own.Fields[BackendTLSPolicyMetadata] = text(c.BackendTLS.Policy.Namespace + "/" + c.BackendTLS.Policy.Name)
+		if c.BackendTLS.Refused != "" {
+			own.Fields[RefusedMetadata] = text(c.BackendTLS.Refused)
+		}
+	}
+	if own != nil && !c.Proxyless {
 		out.FilterMetadata[MeshMetadata] = own
 	}
 	return out

@@ -19,6 +19,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/pilot/translate/ambient"
 	"github.com/isthmus-mesh/isthmus/pilot/translate/gateway"
+	"github.com/isthmus-mesh/isthmus/pilot/translate/route"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -143,6 +144,19 @@ func TestServiceClusters(t *testing.T) {
 		"cluster-sniffed": edit(func(c *Cluster) { c.Protocol = Unknown }),
 		"cluster-tls": edit(func(c *Cluster) {
 			c.Policy = &networkingapi.TrafficPolicy{Tls: &networkingapi.ClientTLSSettings{Mode: networkingapi.ClientTLSSettings_MUTUAL, ClientCertificate: "/c", PrivateKey: "/k", CaCertificates: "/ca", Sni: "sni.example", SubjectAltNames: []string{"spiffe://x/y", "dns.example"}}}
+		}),
+		"cluster-backendtls": edit(func(c *Cluster) {
+			c.BackendTLS = &gateway.BackendTLS{
+				Policy: route.Origin{Namespace: "default", Name: "reviews"}, ServerName: "a.example.com", Authority: "configmap://default/ca-cacert",
+				Names: []gateway.SubjectName{{Name: "a.example.com"}, {Name: "spiffe://a/b", URI: true}},
+			}
+		}),
+		"cluster-backendtls-system": edit(func(c *Cluster) {
+			c.Protocol, c.Resolution, c.Endpoints = Unknown, ByDNS, []Endpoint{{Address: "api.example.com", Port: 443}}
+			c.BackendTLS = &gateway.BackendTLS{Policy: route.Origin{Namespace: "default", Name: "reviews"}, ServerName: "a.example.com", Names: []gateway.SubjectName{{Name: "a.example.com"}}}
+		}),
+		"cluster-backendtls-refused": edit(func(c *Cluster) {
+			c.BackendTLS = &gateway.BackendTLS{Policy: route.Origin{Namespace: "default", Name: "reviews"}, ServerName: "a.example.com", Refused: "there is no ConfigMap default/ca"}
 		}),
 		"cluster-dns": edit(func(c *Cluster) {
 			c.Resolution, c.Endpoints = ByDNS, []Endpoint{{Address: "api.example.com", Port: 443}}

@@ -39,8 +39,11 @@ func (c Cluster) mutualTLS() *corev3.TransportSocket {
 	return transportSocket(tlsSocket, &tlsv3.UpstreamTlsContext{CommonTlsContext: common, Sni: sni})
 }
 
-// originatedTLS is the TLS of its own that a DestinationRule asks the proxy to speak; nil for none.
+// originatedTLS is the TLS of its own that a DestinationRule or a BackendTLSPolicy asks the proxy to speak; nil for none.
 func (c Cluster) originatedTLS() *corev3.TransportSocket {
+	if c.BackendTLS != nil {
+		return c.backendTLS()
+	}
 	s := c.Policy.GetTls()
 	if s == nil || s.GetMode() != networkingapi.ClientTLSSettings_SIMPLE && s.GetMode() != networkingapi.ClientTLSSettings_MUTUAL {
 		return nil

@@ -1,6 +1,5 @@
 // Package gateway translates the routing APIs (VirtualService, Gateway, HTTPRoute, GRPCRoute, TLSRoute, TCPRoute,
-// ReferenceGrant) into Envoy's
-// RouteConfigurations, into descriptions of a gateway's servers, and into status conditions.
+// ReferenceGrant, BackendTLSPolicy) into Envoy's RouteConfigurations, into descriptions of a gateway's servers, and into status conditions.
 //
 // What a caller needs:
 //
@@ -8,6 +7,7 @@
 //	WaypointRoutes       one service port of a waypoint → RouteConfiguration inbound-vip|PORT|http|HOST
 //	WaypointTCP          one service port of a waypoint → TCP targets (TLSRoute, TCPRoute, or VirtualService tcp[] and tls[])
 //	GatewayConfig        all objects of one gateway → servers (one per bound port) and RouteConfigurations http.PORT
+//	BackendTLSFor        one service port → the TLS that is spoken to it
 //	VirtualServiceHosts  full host names of a VirtualService: what to index by
 //	ParentServices       full host names of the Services that a route names as parent: what to index by
 //	…Status              conditions of one object, given what it refers to

@@ -29,6 +29,7 @@ var (
 //
 //	# waypoint NAMESPACE/NAME HOST PORT
 //	# gateway NAMESPACE label=value… [SERVICEPORT:TARGETPORT…]
+//	# backends
 //	# status
 func TestGolden(t *testing.T) {
 	inputs, err := filepath.Glob("testdata/*.in.yaml")
@@ -104,6 +105,8 @@ func render(t *testing.T, name string, data []byte) ([]byte, []*routev3.RouteCon
 			servers, routes, found := GatewayConfig(w, w.gatewayInput(words[1], words[2:]))
 			section("servers of "+strings.TrimSpace(line[2:]), servers)
 			made, problems = routes, found
+		case "backends":
+			section("backends", w.backends())
 		case "status":
 			section("status", w.statuses())
 		default:

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -27,6 +28,7 @@ type world struct {
 	grpcs      map[string]*gatewayv1.GRPCRoute
 	tlss       map[string]*gatewayv1.TLSRoute
 	tcps       map[string]*gatewayv1.TCPRoute
+	backendTLS map[string]*gatewayv1.BackendTLSPolicy
 	grants     map[string][]*gatewayv1.ReferenceGrant
 	namespaces map[string]*corev1.Namespace
 	secrets    map[string]bool
@@ -52,7 +54,8 @@ func newWorld() *world {
 		gateways: map[string]*gatewayv1.Gateway{}, classes: map[string]*gatewayv1.GatewayClass{},
 		https: map[string]*gatewayv1.HTTPRoute{}, grpcs: map[string]*gatewayv1.GRPCRoute{},
 		tlss: map[string]*gatewayv1.TLSRoute{}, tcps: map[string]*gatewayv1.TCPRoute{},
-		grants: map[string][]*gatewayv1.ReferenceGrant{}, namespaces: map[string]*corev1.Namespace{}, secrets: map[string]bool{},
+		backendTLS: map[string]*gatewayv1.BackendTLSPolicy{},
+		grants:     map[string][]*gatewayv1.ReferenceGrant{}, namespaces: map[string]*corev1.Namespace{}, secrets: map[string]bool{},
 	}
 }
 
@@ -99,6 +102,8 @@ func (w *world) add(object kube.Object) {
 		w.tlss[key] = o
 	case *gatewayv1.TCPRoute:
 		w.tcps[key] = o
+	case *gatewayv1.BackendTLSPolicy:
+		w.backendTLS[key] = o
 	case *gatewayv1.ReferenceGrant:
 		w.grants[o.Namespace] = append(w.grants[o.Namespace], o)
 	case *corev1.Secret, *corev1.ConfigMap:
@@ -144,6 +149,9 @@ func (w *world) Gateway(namespace, name string) *gatewayv1.Gateway {
 }
 
 func (w *world) Credential(ref credential.Reference) error {
+	if ref.Source.Name == "pending" {
+		return credential.ErrPending
+	}
 	if !w.secrets[ref.Source.Namespace+"/"+ref.Source.Name] {
 		return fmt.Errorf("there is no %s", ref.Source)
 	}
@@ -207,6 +215,19 @@ func (w *world) gatewayInput(namespace string, words []string) GatewayInput {
 	return in
 }
 
+// backends is the TLS to all ports of all services, by host and port.
+func (w *world) backends() map[string]any {
+	out := map[string]any{}
+	for _, s := range sortedValues(w.services) {
+		for _, p := range s.Ports {
+			if found := BackendTLSFor(w, sortedValues(w.backendTLS), s, p); found != nil {
+				out[s.Hostname+":"+strconv.Itoa(int(p.Number))] = found
+			}
+		}
+	}
+	return out
+}
+
 // statuses are those of all objects.
 func (w *world) statuses() map[string]any {
 	out := map[string]any{}
@@ -234,6 +255,39 @@ func (w *world) statuses() map[string]any {
 	}
 	for key, gw := range w.classic {
 		out["Gateway.networking.istio.io "+key] = ClassicGatewayStatus(w, gw, nil)
+	}
+	for key, p := range w.backendTLS {
+		targets := BackendTLSTargets(p)
+		named := func(keys []string) bool {
+			return slices.ContainsFunc(keys, func(k string) bool { return slices.Contains(targets, k) })
+		}
+		state := BackendTLSState{Others: sortedValues(w.backendTLS), Waypoint: func(s *Service) string {
+			if strings.HasPrefix(s.Name, "behind") {
+				return "default/waypoint"
+			}
+			return ""
+		}}
+		for _, r := range sortedValues(w.https) {
+			if named(HTTPRouteTargets(r)) {
+				state.Routes.HTTP = append(state.Routes.HTTP, r)
+			}
+		}
+		for _, r := range sortedValues(w.grpcs) {
+			if named(GRPCRouteTargets(r)) {
+				state.Routes.GRPC = append(state.Routes.GRPC, r)
+			}
+		}
+		for _, r := range sortedValues(w.tlss) {
+			if named(TLSRouteTargets(r)) {
+				state.Routes.TLS = append(state.Routes.TLS, r)
+			}
+		}
+		for _, r := range sortedValues(w.tcps) {
+			if named(TCPRouteTargets(r)) {
+				state.Routes.TCP = append(state.Routes.TCP, r)
+			}
+		}
+		out["BackendTLSPolicy "+key] = BackendTLSPolicyStatus(w, Mesh{}, p, state)
 	}
 	for name, class := range w.classes {
 		out["GatewayClass "+name] = GatewayClassStatus(class)

@@ -31,9 +31,7 @@ func unclaimed() map[features.FeatureName]string {
 	)
 	return map[features.FeatureName]string{
 		features.SupportListenerSet:                                                "ListenerSets are not read: " + notYet,
-		features.SupportBackendTLSPolicy:                                           "BackendTLSPolicies are not read: " + notYet + "; a DestinationRule says how TLS is spoken to a backend",
-		features.SupportBackendTLSPolicySANValidation:                              "needs BackendTLSPolicy",
-		features.SupportGatewayBackendClientCertificate:                            "needs BackendTLSPolicy",
+		features.SupportGatewayBackendClientCertificate:                            "a Gateway's own certificate for backends: " + notYet + "; a DestinationRule names one",
 		features.SupportGatewayStaticAddresses:                                     "a Gateway that names several addresses, or host names, says where somebody else has deployed it, as in Istio; one address is passed to the load balancer",
 		features.SupportGatewayHTTPSListenerDetectMisdirectedRequests:              "the server name of a connection is not compared with the host of each request on it, as in Istio: 404 rather than 421",
 		features.SupportGatewayFrontendClientCertificateValidationInsecureFallback: "a certificate that nobody vouches for would be told to backends as the client's",

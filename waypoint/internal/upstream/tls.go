@@ -98,8 +98,25 @@ func (m *Manager) tunnelTLS(own *certs.Workload, expect string) *tls.Config {
 // MatchesSAN is whether one of the matchers takes the name.
 func MatchesSAN(matchers []l7.SANMatcher, kind l7.SANKind, name string) bool {
 	return slices.ContainsFunc(matchers, func(m l7.SANMatcher) bool {
-		return (m.Kind == l7.SANAny || m.Kind == kind) && m.Matcher.Match(name)
+		if m.Kind != l7.SANAny && m.Kind != kind {
+			return false
+		}
+		if host, exactly := m.Matcher.Text(); exactly && kind == l7.SANDNS {
+			return coversHost(name, host)
+		}
+		return m.Matcher.Match(name)
 	})
+}
+
+// coversHost is whether a DNS name of a certificate is for a host: the same, or a wildcard as its whole first label (RFC 6125, 6.4.3).
+// Case makes no difference.
+func coversHost(name, host string) bool {
+	if strings.EqualFold(name, host) {
+		return true
+	}
+	rest, wildcard := strings.CutPrefix(name, "*.")
+	label, domain, deep := strings.Cut(host, ".")
+	return wildcard && deep && label != "" && strings.EqualFold(rest, domain)
 }
 
 // secure originates TLS where the cluster says so: on a direct connection, or inside of the tunnel. It closes the connection on

@@ -53,6 +53,9 @@ func FullRegex(re string) (*regexp.Regexp, error) {
 	return regexp.Compile(`\A(?:` + re + `)\z`)
 }
 
+// Text is the one string that is matched, for a matcher of exactly one.
+func (m String) Text() (text string, ok bool) { return m.text, m.kind == exact && !m.fold }
+
 // CompileString compiles a StringMatcher.
 func CompileString(p *matcherv3.StringMatcher) (String, error) {
 	var m String

@@ -66,6 +66,8 @@ func conditionsOf(r *analysis.Resource) []metav1.Condition {
 		return ofParents(o.Status.Parents)
 	case *gatewayv1.TLSRoute:
 		return ofParents(o.Status.Parents)
+	case *gatewayv1.BackendTLSPolicy:
+		return ofAncestors(o.Status.Ancestors)
 	case *policyapi.RateLimitPolicy:
 		return o.Status.Conditions
 	case *networkingv1.ServiceEntry:
@@ -94,6 +96,14 @@ func ofParents(parents []gatewayv1.RouteParentStatus) []metav1.Condition {
 	var out []metav1.Condition
 	for _, p := range parents {
 		out = append(out, p.Conditions...)
+	}
+	return out
+}
+
+func ofAncestors(ancestors []gatewayv1.PolicyAncestorStatus) []metav1.Condition {
+	var out []metav1.Condition
+	for _, a := range ancestors {
+		out = append(out, a.Conditions...)
 	}
 	return out
 }
