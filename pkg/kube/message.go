@@ -115,6 +115,19 @@ func explainMessage(m proto.Message, spec []byte, err error) (field, reason stri
 	return "spec", reason
 }
 
+// FitMessage checks JSON against the fields of m, without decoding it. Its error begins with the path of the first field that m does
+// not have, or whose value is not of its shape; path is that of m itself. What only protojson can tell is not found.
+func FitMessage(m proto.Message, data []byte, path string) error {
+	var value any
+	if err := json.Unmarshal(data, &value); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if at, why := misfit(m.ProtoReflect().Descriptor(), value, path); at != "" {
+		return fmt.Errorf("%s: %s", at, why)
+	}
+	return nil
+}
+
 // misfit walks a JSON value along a message type and returns the first place, in the order of the fields' names, that does
 // not fit. It knows the shapes that people get wrong; for the rest the path is empty.
 func misfit(m protoreflect.MessageDescriptor, value any, path string) (at, why string) {
@@ -184,6 +197,9 @@ func misfitOne(f protoreflect.FieldDescriptor, value any, path string) (at, why 
 	case protoreflect.EnumKind:
 		if isText && f.Enum().Values().ByName(protoreflect.Name(text)) == nil {
 			return path, fmt.Sprintf("%q is not one of %s", text, strings.Join(enumNames(f.Enum()), ", "))
+		}
+		if _, isNumber := value.(float64); !isText && !isNumber {
+			return path, fmt.Sprintf("a %s cannot be used here, want one of %s", jsonType(value), strings.Join(enumNames(f.Enum()), ", "))
 		}
 	case protoreflect.StringKind:
 		if !isText {
