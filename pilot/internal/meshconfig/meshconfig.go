@@ -25,12 +25,13 @@ type Settings struct {
 	Proto *meshapi.MeshConfig
 	// Networks say where endpoints are.
 	Networks Networks
-	// ServiceEntryVisibility is PUBLIC when empty.
-	ServiceEntryVisibility string
+	// Visibility is serviceEntryVisibility, compiled; nil when the configuration does not have it.
+	Visibility *ambient.EntryVisibility
 }
 
 // Parse reads YAML: what a later layer says counts before what an earlier one says, field by field, and within defaultConfig, too.
-// Fields that are not known are ignored, because files written for other releases have them.
+// Fields that are not known are ignored, because files written for other releases have them; within serviceEntryVisibility they are
+// refused.
 func Parse(layers ...[]byte) (Settings, error) {
 	fields := map[string]json.RawMessage{}
 	for _, layer := range layers {
@@ -42,17 +43,9 @@ func Parse(layers ...[]byte) (Settings, error) {
 	if err != nil {
 		return Settings{}, fmt.Errorf("parse the mesh configuration: %w", err)
 	}
-	var extra struct {
-		ServiceEntryVisibility string `json:"serviceEntryVisibility"`
-	}
-	if err := json.Unmarshal(raw, &extra); err != nil {
-		return Settings{}, fmt.Errorf("parse the mesh configuration: %w", err)
-	}
 	out := Settings{Proto: &meshapi.MeshConfig{}}
-	switch out.ServiceEntryVisibility = extra.ServiceEntryVisibility; out.ServiceEntryVisibility {
-	case "", "NONE", "NAMESPACE", "PUBLIC":
-	default:
-		return Settings{}, fmt.Errorf("parse the mesh configuration: serviceEntryVisibility: %q is not one of NONE, NAMESPACE, PUBLIC", extra.ServiceEntryVisibility)
+	if out.Visibility, err = ambient.ReadEntryVisibility(raw); err != nil {
+		return Settings{}, fmt.Errorf("parse the mesh configuration: %w", err)
 	}
 	if err := kube.UnmarshalMessage(raw, out.Proto, protojson.UnmarshalOptions{DiscardUnknown: true}); err != nil {
 		return Settings{}, fmt.Errorf("parse the mesh configuration: %w", err)
@@ -98,14 +91,14 @@ func Default() Settings {
 // Mesh returns what translation depends on.
 func (s Settings) Mesh(clusterID, network, domain string) registry.Mesh {
 	m := registry.Mesh{Mesh: ambient.Mesh{
-		ClusterID:              clusterID,
-		Network:                cmp.Or(s.Networks.Registries[clusterID], network),
-		Networks:               s.Networks.Blocks,
-		Domain:                 domain,
-		TrustDomain:            s.Proto.GetTrustDomain(),
-		TrustDomainAliases:     s.Proto.GetTrustDomainAliases(),
-		RootNamespace:          s.Proto.GetRootNamespace(),
-		ServiceEntryVisibility: s.ServiceEntryVisibility,
+		ClusterID:          clusterID,
+		Network:            cmp.Or(s.Networks.Registries[clusterID], network),
+		Networks:           s.Networks.Blocks,
+		Domain:             domain,
+		TrustDomain:        s.Proto.GetTrustDomain(),
+		TrustDomainAliases: s.Proto.GetTrustDomainAliases(),
+		RootNamespace:      s.Proto.GetRootNamespace(),
+		Visibility:         s.Visibility,
 	}}
 	m.DiscoverySelectors = s.labelSelectors()
 	return m
@@ -113,13 +106,7 @@ func (s Settings) Mesh(clusterID, network, domain string) registry.Mesh {
 
 func (s Settings) labelSelectors() (out []*metav1.LabelSelector) {
 	for _, from := range s.Proto.GetDiscoverySelectors() {
-		to := &metav1.LabelSelector{MatchLabels: from.GetMatchLabels()}
-		for _, e := range from.GetMatchExpressions() {
-			to.MatchExpressions = append(to.MatchExpressions, metav1.LabelSelectorRequirement{
-				Key: e.GetKey(), Operator: metav1.LabelSelectorOperator(e.GetOperator()), Values: e.GetValues(),
-			})
-		}
-		out = append(out, to)
+		out = append(out, ambient.LabelSelector(from))
 	}
 	return out
 }

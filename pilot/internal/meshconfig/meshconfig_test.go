@@ -35,7 +35,7 @@ func TestRefused(t *testing.T) {
 	for text, want := range map[string]string{
 		"a: [":                         "parse the mesh configuration",
 		"[1]":                          "not a list of fields",
-		"serviceEntryVisibility: SOME": "NONE, NAMESPACE, PUBLIC",
+		"serviceEntryVisibility: SOME": "parse the mesh configuration: serviceEntryVisibility: it is a message",
 		"discoverySelectors: [{matchExpressions: [{key: a, operator: Sometimes}]}]": "discoverySelectors[0]",
 		"enableTracing: maybe": "enableTracing",
 	} {

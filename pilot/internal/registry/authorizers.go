@@ -33,7 +33,7 @@ func withRoot(namespaces []string, root string) []string {
 // asked are the clusters of the authorizers that policies of a proxy name.
 func (r *Registry) asked(f coll.Fetch, p proxy, t policy.Target, namespaces []string, targeted bool) []destination {
 	u := &uses{proxy: p}
-	find := r.providers(f, p.namespace)
+	find := r.providers(f, p.client())
 	policy.CustomServices(r.envoyMesh(f).Config, r.attachedPolicies(f, t, namespaces, targeted), func(service string, port uint32) {
 		if b, err := find(service, port); err == nil {
 			u.cluster(b.Host, port, "")

@@ -82,7 +82,7 @@ type target struct {
 // resolve finds the service and the rule of a destination; false when there is no such service, port or subset: routes to it
 // then answer 503.
 func (r *Registry) resolve(f coll.Fetch, d destination) (target, bool) {
-	t := target{destination: d, service: r.service(f, d.host, d.proxy.namespace)}
+	t := target{destination: d, service: r.service(f, d.host, d.proxy.client())}
 	if t.service == nil {
 		return t, false
 	}
@@ -275,7 +275,7 @@ func (r *Registry) byWaypoint(f coll.Fetch, t target) ([]envoy.Endpoint, bool) {
 // waypointServices are the Services that stand for the address of a waypoint.
 func (r *Registry) waypointServices(f coll.Fetch, at *workload.GatewayAddress) []*ambient.Service {
 	if h := at.GetHostname(); h != nil {
-		if s := r.service(f, h.GetHostname(), h.GetNamespace()); s != nil {
+		if s := r.service(f, h.GetHostname(), client{namespace: h.GetNamespace()}); s != nil {
 			return []*ambient.Service{s}
 		}
 		return nil

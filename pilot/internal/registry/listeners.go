@@ -44,7 +44,7 @@ func (r *Registry) policiesFor(f coll.Fetch, t policy.Target, namespaces []strin
 		Policies:               r.attachedPolicies(f, t, namespaces, targeted),
 		RequestAuthentications: policy.AttachedRequestAuthentications(t, requests),
 		JWKS:                   r.keySet(f),
-		Authorizer:             r.providers(f, t.Namespace),
+		Authorizer:             r.providers(f, proxyOf(t)),
 		ForwardClient:          r.tellsClients(f, t),
 	}
 	return policies{policy.HTTPFilters(in), policy.NetworkFilters(in)}

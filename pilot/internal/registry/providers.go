@@ -11,9 +11,9 @@ import (
 	"github.com/isthmus-mesh/isthmus/pkg/coll"
 )
 
-// providers finds the services of extension providers, [NAMESPACE/]HOST, as proxies of a namespace see them. HOST may be NAME.NAMESPACE,
+// providers finds the services of extension providers, [NAMESPACE/]HOST, as a client sees them. HOST may be NAME.NAMESPACE,
 // as clients in the cluster may write it. With NAMESPACE the service has to be of that namespace, whoever else has the same host.
-func (r *Registry) providers(f coll.Fetch, namespace string) policy.FindService {
+func (r *Registry) providers(f coll.Fetch, by client) policy.FindService {
 	return func(service string, port uint32) (policy.Backend, error) {
 		wanted, host, qualified := strings.Cut(service, "/")
 		if !qualified {
@@ -24,7 +24,7 @@ func (r *Registry) providers(f coll.Fetch, namespace string) policy.FindService 
 			names = append(names, r.meshFor(f).Hostname(parts[1], parts[0]))
 		}
 		for _, name := range names {
-			s := r.service(f, name, namespace)
+			s := r.service(f, name, by)
 			if s == nil || qualified && s.Proto.Namespace != wanted {
 				continue
 			}
@@ -39,4 +39,12 @@ func (r *Registry) providers(f coll.Fetch, namespace string) policy.FindService 
 		}
 		return policy.Backend{}, fmt.Errorf("service: there is no service %q", service)
 	}
+}
+
+// proxyOf is the client that filter chains of a target are for.
+func proxyOf(t policy.Target) client {
+	if t.Proxy == policy.Waypoint {
+		return client{waypointScope, t.Namespace}
+	}
+	return client{routerScope, t.Namespace}
 }

@@ -129,7 +129,7 @@ func (r *Registry) derivePorts() {
 		}
 		var out []servedPort
 		for _, s := range services {
-			if p.kind == proxylessScope && r.service(f, s.Proto.Hostname, p.namespace) != s {
+			if p.kind == proxylessScope && r.service(f, s.Proto.Hostname, p.client()) != s {
 				continue
 			}
 			for i := range s.Proto.Ports {

@@ -154,7 +154,7 @@ func (r *Registry) findRoute(f coll.Fetch, namespace string, ref policyapi.Targe
 		}
 	}
 	for _, host := range gateway.ParentServices(r.view(f), r.routeMesh(f), parents, namespace) {
-		if s := r.service(f, host, namespace); s != nil {
+		if s := r.service(f, host, client{namespace: namespace}); s != nil {
 			if keys := boundTo(s.Binding); len(keys) > 0 {
 				return "", keys[0]
 			}

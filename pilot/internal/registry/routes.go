@@ -101,7 +101,7 @@ func (r *Registry) ownHosts(f coll.Fetch, p proxy) func(string) bool {
 	}
 	waypoint := p.namespace + "/" + p.gateway
 	return func(host string) bool {
-		s := r.service(f, host, p.namespace)
+		s := r.service(f, host, p.client())
 		return s != nil && slices.Contains(boundTo(s.Binding), waypoint)
 	}
 }
@@ -113,7 +113,7 @@ func (r *Registry) deriveRoutes() {
 			return nil
 		}
 		u := &uses{proxy: s.proxy, own: r.ownHosts(f, s.proxy), protocol: "http"}
-		config, problems := gateway.WaypointRoutes(r.view(f), r.portInput(f, s, u))
+		config, problems := gateway.WaypointRoutes(r.viewOf(f, s.proxy), r.portInput(f, s, u))
 		if config == nil {
 			return nil
 		}
@@ -133,7 +133,7 @@ func (r *Registry) deriveRoutes() {
 			return nil
 		}
 		u := &uses{proxy: s.proxy, own: r.ownHosts(f, s.proxy), protocol: "tcp"}
-		routes, problems := gateway.WaypointTCP(r.view(f), r.portInput(f, s, u))
+		routes, problems := gateway.WaypointTCP(r.viewOf(f, s.proxy), r.portInput(f, s, u))
 		return []forwarded{{s.key(), routes, u.list, problems}}
 	})
 }
@@ -161,7 +161,7 @@ func (r *Registry) deriveGateways() {
 			routes := r.routesOf(f, p.gw)
 			in.HTTPRoutes, in.GRPCRoutes, in.TLSRoutes, in.TCPRoutes = routes.HTTP, routes.GRPC, routes.TLS, routes.TCP
 		}
-		servers, configs, problems := gateway.GatewayConfig(r.view(f), in)
+		servers, configs, problems := gateway.GatewayConfig(r.viewOf(f, p), in)
 		out := gatewayServers{proxy: p, servers: servers, uses: u.list, problems: problems}
 		for _, c := range configs {
 			out.routes = append(out.routes, encodeScoped(p.key, RouteType, c.GetName(), c))

@@ -44,6 +44,7 @@ const ConditionDeployed = "istio.io/Deployed"
 // Conditions of objects that a waypoint can be asked for by labels.
 const (
 	conditionWaypointBound   = "istio.io/WaypointBound"
+	conditionVisibility      = "istio.io/VisibilityApplied"
 	conditionZtunnelAccepted = "ZtunnelAccepted"
 	reasonUnsupported        = "Unsupported"
 )
@@ -88,8 +89,23 @@ func boundCondition(o kube.Object, b ambient.Binding) []metav1.Condition {
 		ambient.ReasonWaypointMissing:    "there is no waypoint " + b.Waypoint,
 		ambient.ReasonAttachmentDenied:   "we are not permitted to attach to waypoint " + b.Waypoint,
 		ambient.ReasonUnsupportedTraffic: "waypoint " + b.Waypoint + " is not for this traffic: see its label istio.io/waypoint-for",
+		ambient.ReasonCrossNamespace: "waypoint " + b.Waypoint + " is of another namespace, and only its own may know the ServiceEntry (meshConfig.serviceEntryVisibility): " +
+			"use a waypoint of this namespace, or have a policy make this namespace's entries PUBLIC",
 	}[b.Reason]
 	return []metav1.Condition{newCondition(o, conditionWaypointBound, b.Reason == ambient.ReasonWaypointAccepted, b.Reason, message)}
+}
+
+// visibilityCondition is there when the mesh speaks of visibility.
+func visibilityCondition(o kube.Object, v *ambient.EntryVisibility, applied ambient.Visibility) []metav1.Condition {
+	if !v.Configured() {
+		return nil
+	}
+	message := map[ambient.Visibility]string{
+		ambient.VisibleToAll:       "every namespace may know it",
+		ambient.VisibleToNamespace: "only clients of namespace " + o.GetNamespace() + " may know it; for all others it is not there",
+		ambient.VisibleToNone:      "nobody may know it: no proxy is told of it",
+	}[applied]
+	return []metav1.Condition{newCondition(o, conditionVisibility, true, applied.String(), message+" (meshConfig.serviceEntryVisibility)")}
 }
 
 // deriveStatuses computes what became of each object.
@@ -110,10 +126,17 @@ func (r *Registry) ambientStatuses() []coll.Collection[Status] {
 		return fromConditions("", "v1", "Service", o, boundCondition(o, s.Binding))
 	})
 	entries := statusOf("entries", r.entries, func(f coll.Fetch, o *networkingv1.ServiceEntry) (Status, bool) {
-		for _, s := range coll.FetchIndex(f, r.byEntry, objectKey(o)) {
-			return fromConditions(groupNetworking, "v1", "ServiceEntry", o, boundCondition(o, s.Binding))
+		ns, ours := r.namespace(f, o.Namespace)
+		if !ours {
+			return Status{}, false
 		}
-		return Status{}, false
+		mesh := r.meshFor(f)
+		applied := mesh.Visibility.Of(o.Namespace, ns)
+		var out []metav1.Condition
+		if applied != ambient.VisibleToNone {
+			out = boundCondition(o, ambient.EntryBinding(mesh, o, ns, r.waypointsFor(f)))
+		}
+		return fromConditions(groupNetworking, "v1", "ServiceEntry", o, append(out, visibilityCondition(o, mesh.Visibility, applied)...))
 	})
 	workloads := statusOf("workloads", r.endpoints, func(f coll.Fetch, o *networkingv1.WorkloadEntry) (Status, bool) {
 		w, ok := coll.FetchOne(f, r.workloads, r.meshFor(f).ClusterID+"/networking.istio.io/WorkloadEntry/"+objectKey(o))
@@ -123,7 +146,7 @@ func (r *Registry) ambientStatuses() []coll.Collection[Status] {
 		return fromConditions(groupNetworking, "v1", "WorkloadEntry", o, boundCondition(o, w.bound()))
 	})
 	policies := statusOf("policies", r.policies, func(f coll.Fetch, o *securityv1.AuthorizationPolicy) (Status, bool) {
-		out := policyConditions(o, policy.AuthorizationPolicyConditions(policy.Input{Mesh: r.meshConfig(f), Authorizer: r.providers(f, o.Namespace)}, o, finder{r, f}))
+		out := policyConditions(o, policy.AuthorizationPolicyConditions(policy.Input{Mesh: r.meshConfig(f), Authorizer: r.providers(f, client{namespace: o.Namespace})}, o, finder{r, f}))
 		if p, ok := coll.FetchOne(f, r.policyList, objectKey(o)); ok && len(out) == 0 {
 			out = append(out, newCondition(o, conditionZtunnelAccepted, p.Status.Accepted, p.Status.Reason, p.Status.Message))
 		}
@@ -175,6 +198,8 @@ func (l finder) Find(kind, namespace, name string) (exists bool, proxy string) {
 		for _, s := range coll.FetchIndex(l.f, l.r.byEntry, namespace+"/"+name) {
 			return true, bound(s)
 		}
+		_, exists := coll.FetchOne(l.f, l.r.entries, namespace+"/"+name) // nobody may know it, or nothing can be said of its hosts
+		return exists, ""
 	case policy.KindGateway:
 		if _, ok := coll.FetchOne(l.f, l.r.gateways, namespace+"/"+name); ok {
 			return true, namespace + "/" + name

@@ -17,7 +17,7 @@ import (
 func (r *Registry) telling(f coll.Fetch, t policy.Target, namespaces ...string) envoy.Mesh {
 	mesh := r.envoyMesh(f)
 	t.RootNamespace = mesh.RootNamespace
-	in := policy.TelemetryInput{Mesh: mesh.Config, Target: t, Find: r.providers(f, t.Namespace)}
+	in := policy.TelemetryInput{Mesh: mesh.Config, Target: t, Find: r.providers(f, proxyOf(t))}
 	namespaces = append(slices.Clone(namespaces), t.Namespace, mesh.RootNamespace)
 	slices.Sort(namespaces)
 	for _, ns := range slices.Compact(namespaces) {
@@ -36,7 +36,7 @@ func (r *Registry) collectorDestinations(options ...coll.Option) coll.Collection
 		}
 		mesh := r.envoyMesh(f).Config
 		var out []destination
-		find := r.providers(f, p.namespace)
+		find := r.providers(f, p.client())
 		for _, to := range policy.Collectors(mesh, coll.FetchAll(f, r.routing.telemetries)) {
 			b, err := find(to.Service, to.Port)
 			if err != nil {
@@ -55,7 +55,7 @@ func (r *Registry) telemetryStatuses() coll.Collection[Status] {
 	return statusOf("telemetries", r.routing.telemetries, func(f coll.Fetch, o *telemetryv1.Telemetry) (Status, bool) {
 		condition := newCondition(o, gateway.ConditionAccepted, true, "Accepted", "")
 		mesh := r.meshConfig(f)
-		if problems := policy.TelemetryProblems(mesh, o, r.providers(f, o.Namespace)); len(problems) > 0 {
+		if problems := policy.TelemetryProblems(mesh, o, r.providers(f, client{namespace: o.Namespace})); len(problems) > 0 {
 			condition = newCondition(o, gateway.ConditionAccepted, false, reasonUnsupported, strings.Join(problems, "; "))
 		}
 		return fromConditions(groupTelemetry, "v1", "Telemetry", o, []metav1.Condition{condition})

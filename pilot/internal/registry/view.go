@@ -22,9 +22,30 @@ import (
 type view struct {
 	r *Registry
 	f coll.Fetch
+	// by is the proxy that it is looked up for; the zero value when it is for none.
+	by client
 }
 
-func (r *Registry) view(f coll.Fetch) view { return view{r, f} }
+func (r *Registry) view(f coll.Fetch) view { return view{r: r, f: f} }
+
+// viewOf is the view of a proxy.
+func (r *Registry) viewOf(f coll.Fetch, p proxy) view { return view{r, f, p.client()} }
+
+// client is who looks for a service: proxies of a kind, for a namespace. The zero value is nobody in particular.
+type client struct {
+	kind      scopeKind
+	namespace string
+}
+
+func (s *scope) client() client { return client{s.kind, s.namespace} }
+
+// sees is whether a client knows of a service. ztunnels, who are told of all, see to it themselves.
+func (r *Registry) sees(f coll.Fetch, by client, s *ambient.Service) bool {
+	if s.Proto.Visibility != workload.Service_NAMESPACE || by.namespace == s.Proto.Namespace || by.namespace == "" {
+		return true
+	}
+	return by.kind != waypointScope && !r.meshFor(f).Visibility.EveryProxy()
+}
 
 var _ gateway.View = view{}
 
@@ -42,15 +63,15 @@ func (r *Registry) routeMesh(f coll.Fetch) gateway.Mesh {
 	}
 }
 
-// service finds the one that clients of a namespace mean by a host: their own namespace's, then Kubernetes' own, then the first.
-func (r *Registry) service(f coll.Fetch, host, namespace string) *ambient.Service {
-	found := coll.FetchIndex(f, r.routing.byHost.services, host)
+// service finds the one of those it sees that a client means by a host: its own namespace's, then Kubernetes' own, then the first.
+func (r *Registry) service(f coll.Fetch, host string, by client) *ambient.Service {
+	found := slices.DeleteFunc(coll.FetchIndex(f, r.routing.byHost.services, host), func(s *ambient.Service) bool { return !r.sees(f, by, s) })
 	if len(found) == 0 {
 		return nil
 	}
 	return slices.MinFunc(found, func(a, b *ambient.Service) int {
 		return cmp.Or(
-			falseFirst(a.Proto.Namespace != namespace, b.Proto.Namespace != namespace),
+			falseFirst(a.Proto.Namespace != by.namespace, b.Proto.Namespace != by.namespace),
 			falseFirst(a.Entry != "", b.Entry != ""),
 			cmp.Compare(a.Proto.Namespace, b.Proto.Namespace),
 		)
@@ -69,7 +90,16 @@ func falseFirst(a, b bool) int {
 
 // Service implements gateway.View.
 func (v view) Service(host, fromNamespace string) *gateway.Service {
-	return routedService(v.r.service(v.f, host, fromNamespace))
+	return routedService(v.service(host, fromNamespace))
+}
+
+// service finds what an object of a namespace means by a host, if the proxy that it is for sees that, too.
+func (v view) service(host, fromNamespace string) *ambient.Service {
+	s := v.r.service(v.f, host, client{v.by.kind, fromNamespace})
+	if s == nil || !v.r.sees(v.f, v.by, s) {
+		return nil
+	}
+	return s
 }
 
 func routedService(s *ambient.Service) *gateway.Service {
@@ -142,7 +172,7 @@ func (v view) GatewayClass(name string) *gatewayv1.GatewayClass {
 // DestinationRule implements gateway.View.
 func (v view) DestinationRule(host, fromNamespace string) *networkingv1.DestinationRule {
 	serviceNamespace := ""
-	if s := v.r.service(v.f, host, fromNamespace); s != nil {
+	if s := v.service(host, fromNamespace); s != nil {
 		serviceNamespace = s.Proto.Namespace
 	}
 	return v.r.rule(v.f, host, fromNamespace, serviceNamespace)

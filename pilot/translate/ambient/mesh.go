@@ -59,8 +59,8 @@ type Mesh struct {
 	RootNamespace string
 	// Domain is the suffix of Services' hostnames.
 	Domain string
-	// ServiceEntryVisibility is PUBLIC (also when empty), NAMESPACE, or NONE: entries are not published.
-	ServiceEntryVisibility string
+	// Visibility says who knows of which ServiceEntries; nil is a mesh that does not speak of it.
+	Visibility *EntryVisibility
 	// DryRun has ztunnel told of policies of a dry run, which it reports and does not enforce.
 	DryRun bool
 }
@@ -75,11 +75,11 @@ type NetworkBlock struct {
 func (m Mesh) Equal(o Mesh) bool {
 	same := strings.Join(m.TrustDomainAliases, ",") == strings.Join(o.TrustDomainAliases, ",") && slices.Equal(m.Networks, o.Networks)
 	m.TrustDomainAliases, o.TrustDomainAliases = nil, nil
-	return same && m.DryRun == o.DryRun && m.comparable() == o.comparable()
+	return same && m.DryRun == o.DryRun && m.Visibility.Equal(o.Visibility) && m.comparable() == o.comparable()
 }
 
-func (m Mesh) comparable() [6]string {
-	return [...]string{m.ClusterID, m.Network, m.TrustDomain, m.RootNamespace, m.Domain, m.ServiceEntryVisibility}
+func (m Mesh) comparable() [5]string {
+	return [...]string{m.ClusterID, m.Network, m.TrustDomain, m.RootNamespace, m.Domain}
 }
 
 // wireTrustDomain is empty for the default one, which is not sent.

@@ -164,14 +164,21 @@ func distributionPreference(distribution string) *workload.LoadBalancing {
 	return nil
 }
 
-// EntryServices translates a ServiceEntry: one service for each host. allocate gives addresses to a host that has none
-// of its own; it may be nil.
+// EntryBinding is what became of the waypoint that the labels of a ServiceEntry, or of its namespace, ask for. One that only its own
+// namespace may know is not bound to a waypoint of another one, which would make it known there.
+func EntryBinding(mesh Mesh, se *networkingv1.ServiceEntry, ns *corev1.Namespace, waypoints Waypoints) Binding {
+	return bind(se.Labels, se.Namespace, ns, trafficService, waypoints, mesh.Visibility.Of(se.Namespace, ns) == VisibleToNamespace)
+}
+
+// EntryServices translates a ServiceEntry: one service for each host, none when nobody may know it. allocate gives addresses to a
+// host that has none of its own; it may be nil.
 func EntryServices(mesh Mesh, se *networkingv1.ServiceEntry, ns *corev1.Namespace, waypoints Waypoints, allocate func(key, host string) []string) []*Service {
-	if mesh.ServiceEntryVisibility == "NONE" {
+	visibility := mesh.Visibility.Of(se.Namespace, ns)
+	if visibility == VisibleToNone {
 		return nil
 	}
 	var out []*Service
-	binding := Bind(se.Labels, se.Namespace, ns, trafficService, waypoints)
+	binding := EntryBinding(mesh, se, ns, waypoints)
 	for _, host := range se.Spec.GetHosts() {
 		if se.Spec.GetResolution() == networkingapi.ServiceEntry_DYNAMIC_DNS && binding.Ref == nil {
 			continue
@@ -190,7 +197,7 @@ func EntryServices(mesh Mesh, se *networkingv1.ServiceEntry, ns *corev1.Namespac
 				LoadBalancing:      distributionPreference(se.Annotations[annotationTrafficDistribution]),
 			},
 		}
-		if mesh.ServiceEntryVisibility == "NAMESPACE" {
+		if visibility == VisibleToNamespace {
 			s.Proto.Visibility = workload.Service_NAMESPACE
 		}
 		if se.Spec.GetResolution() == networkingapi.ServiceEntry_NONE {

@@ -125,6 +125,7 @@ const (
 	ReasonWaypointMissing    = "WaypointMissing"
 	ReasonAttachmentDenied   = "AttachmentDenied"
 	ReasonUnsupportedTraffic = "UnsupportedTrafficType"
+	ReasonCrossNamespace     = "CrossNamespaceWaypointForbidden"
 	trafficService           = "service"
 	trafficWorkload          = "workload"
 	trafficAll               = "all"
@@ -154,6 +155,11 @@ const (
 
 // Bind resolves the labels of an object, or else those of its namespace. get returns nil for what is no waypoint.
 func Bind(objectLabels map[string]string, namespace string, ns *corev1.Namespace, traffic string, waypoints Waypoints) Binding {
+	return bind(objectLabels, namespace, ns, traffic, waypoints, false)
+}
+
+// bind is Bind; with ownOnly, waypoints of other namespaces are refused, be they there or not.
+func bind(objectLabels map[string]string, namespace string, ns *corev1.Namespace, traffic string, waypoints Waypoints, ownOnly bool) Binding {
 	if objectLabels[labelManaged] == managedWaypoint {
 		return Binding{}
 	}
@@ -165,16 +171,16 @@ func Bind(objectLabels map[string]string, namespace string, ns *corev1.Namespace
 	if name == "" || name == none {
 		return Binding{}
 	}
-	key := namespace + "/" + name
-	if other := from[labelUseWaypointNamespace]; other != "" {
-		key = other + "/" + name
-	}
+	in := cmp.Or(from[labelUseWaypointNamespace], namespace)
+	key := in + "/" + name
 	if own := objectLabels[labelGatewayName]; own != "" && key == namespace+"/"+own {
 		return Binding{}
 	}
 	w := waypoints.Get(key)
 	b := Binding{Waypoint: key}
 	switch {
+	case ownOnly && in != namespace:
+		b.Reason = ReasonCrossNamespace
 	case w == nil:
 		b.Reason = ReasonWaypointMissing
 	case !w.allows(namespace, ns):
