@@ -51,10 +51,17 @@ func (s *Snapshot) indexHosts() {
 		s.hosts[h.Name] = append(s.hosts[h.Name], h)
 	}
 	for r, se := range All[*networkingv1.ServiceEntry](s) {
+		applied := s.Visibility(se)
+		if applied == ambient.VisibleToNone {
+			continue
+		}
 		for _, name := range se.Spec.GetHosts() {
 			h := &Host{
 				Name: name, Namespace: se.Namespace, Selector: se.Spec.GetWorkloadSelector().GetLabels(), Labels: se.Labels, Resource: r, Entry: se,
 				exportTo: se.Spec.GetExportTo(),
+			}
+			if applied == ambient.VisibleToNamespace && s.Ambient.Visibility.EveryProxy() { // otherwise gateways know it everywhere
+				h.exportTo = []string{"."}
 			}
 			for _, p := range se.Spec.GetPorts() {
 				h.Ports = append(h.Ports, Port{p.GetNumber(), p.GetName(), NamedProtocol(p.GetProtocol())})
@@ -145,5 +152,14 @@ func (h *Host) Port(number uint32) *Port {
 
 // Binding is what became of the waypoint that the host's labels, or its namespace's, ask for.
 func (s *Snapshot) Binding(h *Host) ambient.Binding {
+	if h.Entry != nil {
+		return s.BindEntry(h.Entry)
+	}
 	return s.Bind(h.Labels, h.Namespace, "service")
+}
+
+// Visibility is who may know of a ServiceEntry.
+func (s *Snapshot) Visibility(se *networkingv1.ServiceEntry) ambient.Visibility {
+	ns, _, _ := Find[*corev1.Namespace](s, "", se.Namespace)
+	return s.Ambient.Visibility.Of(se.Namespace, ns)
 }

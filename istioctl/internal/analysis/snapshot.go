@@ -77,6 +77,9 @@ func NewSnapshot(in Input) *Snapshot {
 		ClusterID: "Kubernetes", TrustDomain: cmp.Or(s.Mesh.GetTrustDomain(), domain), TrustDomainAliases: s.Mesh.GetTrustDomainAliases(),
 		RootNamespace: cmp.Or(s.Mesh.GetRootNamespace(), s.IstioNamespace), Domain: domain,
 	}
+	if v, err := ambient.NewEntryVisibility(s.Mesh.GetServiceEntryVisibility()); err == nil { // whoever read it has refused a wrong one
+		s.Ambient.Visibility = v
+	}
 	for _, r := range in.Resources {
 		s.byName[key{reflect.TypeOf(r.Object), r.Namespace, r.Name}] = r
 	}

@@ -3,6 +3,7 @@ package analysis
 import (
 	"slices"
 
+	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	corev1 "k8s.io/api/core/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -41,6 +42,12 @@ func (s *Snapshot) Waypoint(key string) *ambient.Waypoint { return s.waypoints[k
 func (s *Snapshot) Bind(labels map[string]string, namespace, traffic string) ambient.Binding {
 	ns, _, _ := Find[*corev1.Namespace](s, "", namespace)
 	return ambient.Bind(labels, namespace, ns, traffic, ambient.Waypoints{Get: s.Waypoint})
+}
+
+// BindEntry is Bind for a ServiceEntry, which its visibility may keep from the waypoints of other namespaces.
+func (s *Snapshot) BindEntry(se *networkingv1.ServiceEntry) ambient.Binding {
+	ns, _, _ := Find[*corev1.Namespace](s, "", se.Namespace)
+	return ambient.EntryBinding(s.Ambient, se, ns, ambient.Waypoints{Get: s.Waypoint})
 }
 
 // Through returns the waypoints in use through which a workload is called: its services', and its own.

@@ -212,6 +212,7 @@ func principal(id spiffe.ID) string {
 // look adds what is to be known besides the way itself, and lets a waypoint that should be there and is not be a fault.
 func (w *walk) look(p *path) {
 	w.lookAtBinding(p)
+	w.lookForHidden()
 	w.lookAtRoutes(p)
 	w.lookAtPolicies()
 	w.lookAtAttachments()

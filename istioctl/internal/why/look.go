@@ -30,6 +30,9 @@ func (w *walk) lookAtBinding(p *path) {
 		v = broken("let the Gateway's HBONE listener have allowedRoutes.namespaces.from: All (or a Selector that matches)",
 			"waypoint %s is in another namespace, and its listener does not allow objects of %s (allowedRoutes)", b.Waypoint, w.destinationNamespace())
 		gateway = w.m.World.Ref("Gateway", ns, name, "spec.listeners[0]")
+	case ambient.ReasonCrossNamespace:
+		v = broken("use a waypoint of namespace "+w.destinationNamespace()+", or have a policy of meshConfig.serviceEntryVisibility make its entries PUBLIC",
+			"waypoint %s is of another namespace, and only its own may know the ServiceEntry (meshConfig.serviceEntryVisibility)", b.Waypoint)
 	case ambient.ReasonUnsupportedTraffic:
 		traffic := "services"
 		if w.to.service == nil {

@@ -36,8 +36,12 @@ func waypoints(s *analysis.Snapshot) (out analysis.Messages) {
 			out.Add(analysis.WaypointWithoutAmbient, r, fieldUseWaypoint, b.Waypoint)
 		}
 	}
+	asks := func(labels map[string]string) bool {
+		name := labels[analysis.LabelUseWaypoint]
+		return name != "" && name != "none"
+	}
 	own := func(r *analysis.Resource, labels map[string]string, traffic string) {
-		if name := labels[analysis.LabelUseWaypoint]; name != "" && name != "none" {
+		if asks(labels) {
 			bound(s, &out, r, r.Namespace, traffic, s.Bind(labels, r.Namespace, traffic))
 		}
 	}
@@ -45,7 +49,9 @@ func waypoints(s *analysis.Snapshot) (out analysis.Messages) {
 		own(r, o.Labels, "service")
 	}
 	for r, o := range analysis.All[*networkingv1.ServiceEntry](s) {
-		own(r, o.Labels, "service")
+		if asks(o.Labels) && s.Visibility(o) != ambient.VisibleToNone {
+			bound(s, &out, r, r.Namespace, "service", s.BindEntry(o))
+		}
 	}
 	for r, o := range analysis.All[*networkingv1.WorkloadEntry](s) {
 		own(r, o.Labels, "workload")
@@ -63,6 +69,9 @@ func bound(s *analysis.Snapshot, out *analysis.Messages, r *analysis.Resource, n
 	w := s.Waypoint(b.Waypoint)
 	switch {
 	case b.Waypoint == "":
+	case b.Reason == ambient.ReasonCrossNamespace:
+		out.Add(analysis.IneffectivePolicy, r, fieldUseWaypoint, "waypoint "+b.Waypoint+" is of another namespace, and meshConfig.serviceEntryVisibility lets only namespace "+
+			namespace+" know this ServiceEntry; use a waypoint of that namespace, or have a policy make its entries PUBLIC")
 	case w == nil:
 		if s.Known("Gateway") {
 			out.Add(analysis.ReferencedResourceNotFound, r, fieldUseWaypoint, "waypoint", b.Waypoint)

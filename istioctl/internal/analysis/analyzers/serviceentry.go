@@ -9,6 +9,7 @@ import (
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 
 	"github.com/isthmus-mesh/isthmus/istioctl/internal/analysis"
+	"github.com/isthmus-mesh/isthmus/pilot/translate/ambient"
 )
 
 func serviceEntryAnalyzers() []analysis.Analyzer {
@@ -27,6 +28,11 @@ func serviceEntryAnalyzers() []analysis.Analyzer {
 			Name: "serviceentry.WildcardAnalyzer", Description: "Checks that hosts which only a waypoint can resolve have one",
 			Codes: []analysis.Code{analysis.IneffectivePolicy},
 			Run:   dynamicEntries,
+		},
+		{
+			Name: "serviceentry.VisibilityAnalyzer", Description: "Checks for ServiceEntries that the mesh lets nobody know of",
+			Codes: []analysis.Code{analysis.IneffectivePolicy},
+			Run:   hiddenEntries,
 		},
 	}
 }
@@ -107,8 +113,18 @@ func scopes(se *networkingv1.ServiceEntry) []string {
 
 func dynamicEntries(s *analysis.Snapshot) (out analysis.Messages) {
 	for r, se := range analysis.All[*networkingv1.ServiceEntry](s) {
-		if se.Spec.GetResolution() == networkingapi.ServiceEntry_DYNAMIC_DNS && s.Bind(se.Labels, se.Namespace, "service").Ref == nil {
+		if se.Spec.GetResolution() == networkingapi.ServiceEntry_DYNAMIC_DNS && s.Visibility(se) != ambient.VisibleToNone && s.BindEntry(se).Ref == nil {
 			out.Add(analysis.IneffectivePolicy, r, "spec.resolution", "resolution DYNAMIC_DNS needs a waypoint, and the ServiceEntry has none; label it istio.io/use-waypoint")
+		}
+	}
+	return out
+}
+
+func hiddenEntries(s *analysis.Snapshot) (out analysis.Messages) {
+	for r, se := range analysis.All[*networkingv1.ServiceEntry](s) {
+		if s.Visibility(se) == ambient.VisibleToNone {
+			out.Add(analysis.IneffectivePolicy, r, "spec.hosts", "meshConfig.serviceEntryVisibility gives the ServiceEntries of namespace "+se.Namespace+
+				" the visibility NONE: no proxy is told of it; have a policy there make them NAMESPACE or PUBLIC")
 		}
 	}
 	return out

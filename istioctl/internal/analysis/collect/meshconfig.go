@@ -11,11 +11,12 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/isthmus-mesh/isthmus/istioctl/internal/reach"
+	"github.com/isthmus-mesh/isthmus/pilot/translate/ambient"
 	"github.com/isthmus-mesh/isthmus/pkg/kube"
 )
 
 // MeshConfig reads the mesh's configuration from YAML: what is in a ConfigMap under mesh, or a whole ConfigMap. Fields that are not known
-// are ignored, because files written for other releases have them.
+// are ignored, because files written for other releases have them; what a control plane refuses of serviceEntryVisibility is refused.
 func MeshConfig(data []byte) (*meshapi.MeshConfig, error) {
 	var whole struct {
 		Kind string            `json:"kind"`
@@ -31,6 +32,9 @@ func MeshConfig(data []byte) (*meshapi.MeshConfig, error) {
 	out := &meshapi.MeshConfig{}
 	if string(raw) == "null" {
 		return out, nil
+	}
+	if _, err := ambient.ReadEntryVisibility(raw); err != nil {
+		return nil, fmt.Errorf("read the mesh configuration: %w", err)
 	}
 	if err := kube.UnmarshalMessage(raw, out, protojson.UnmarshalOptions{DiscardUnknown: true}); err != nil {
 		return nil, fmt.Errorf("read the mesh configuration: %w", err)
