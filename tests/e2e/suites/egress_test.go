@@ -116,12 +116,8 @@ spec:
   ports: [{number: 80, name: http, protocol: HTTP, targetPort: 8080}]
 `)
 		answers(ctx, far, "client", "200", "http://kept.example.com/")
-		DeferCleanup(func(ctx SpecContext) { redirectBy(ctx, "") }) // the installation as it was
-		within(ctx, func(ctx context.Context) error {
-			_, err := cluster.RunIstioctl(ctx, "upgrade", "-y", "--set", "profile=ambient", "--set", "hub="+cluster.Hub, "--set", "tag="+cluster.Tag,
-				"--set", "meshConfig.serviceEntryVisibility=NAMESPACE")
-			return err
-		})
+		DeferCleanup(func(ctx SpecContext) { upgrade(ctx) }) // the installation as it was
+		upgrade(ctx, "meshConfig.serviceEntryVisibility.defaultVisibility=NAMESPACE")
 		answers(ctx, far, "client", "000", "http://kept.example.com/")
 		stays(ctx, far, "client", "000", "http://kept.example.com/")
 		stays(ctx, ns, "client", "200", "http://kept.example.com/")

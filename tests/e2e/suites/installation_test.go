@@ -26,13 +26,35 @@ func removeMesh(ctx context.Context) {
 // installMesh installs it as the driver of the suites did.
 func installMesh(ctx SpecContext) {
 	GinkgoHelper()
+	install(ctx, "install")
+}
+
+// upgrade makes the installation what the driver of the suites installed, with settings of the form PATH=VALUE besides. Those of
+// earlier upgrades are gone.
+func upgrade(ctx context.Context, sets ...string) {
+	GinkgoHelper()
+	install(ctx, "upgrade", sets...)
+}
+
+// install runs a command of istioctl that installs, and waits for what it installs.
+func install(ctx context.Context, verb string, sets ...string) {
+	GinkgoHelper()
 	within(ctx, func(ctx context.Context) error {
-		_, err := cluster.RunIstioctl(ctx, "install", "-y", "--set", "profile=ambient", "--set", "hub="+cluster.Hub, "--set", "tag="+cluster.Tag)
+		_, err := cluster.RunIstioctl(ctx, installation(verb, cluster.Tag, sets...)...)
 		return err
 	})
 	within(ctx, func(ctx context.Context) error {
 		return cluster.WaitRollout(ctx, lab.Istiod(), lab.CNI(), lab.Ztunnel())
 	})
+}
+
+// installation is the arguments of such a command.
+func installation(verb, tag string, sets ...string) []string {
+	args := []string{verb, "-y"}
+	for _, s := range append([]string{"profile=ambient", "hub=" + cluster.Hub, "tag=" + tag}, sets...) {
+		args = append(args, "--set", s)
+	}
+	return args
 }
 
 // only leaves what has a word in it.

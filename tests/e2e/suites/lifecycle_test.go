@@ -19,9 +19,6 @@ import (
 // These run last: they take the mesh away.
 var _ = Describe("The installation", Ordered, Serial, SpecPriority(-10), func() {
 	const ns = "e2e-lifecycle"
-	arguments := func(args ...string) []string {
-		return append(args, "-y", "--set", "profile=ambient", "--set", "hub="+cluster.Hub, "--set", "tag="+cluster.Tag)
-	}
 	BeforeAll(func(ctx SpecContext) {
 		namespace(ctx, ns, ambient())
 		deploy(ctx, ns, []string{"echo-v1", "client"}, echoManifest("v1", 2), clientManifest("client"))
@@ -32,14 +29,7 @@ var _ = Describe("The installation", Ordered, Serial, SpecPriority(-10), func() 
 	It("is upgraded in place without a lost request", func(ctx SpecContext) {
 		before := podNames(ctx)
 		stop := load(ctx, ns, "client", "http://echo/")
-		within(ctx, func(ctx context.Context) error {
-			_, err := cluster.RunIstioctl(ctx, arguments("upgrade", "--set", "values.pilot.podAnnotations.upgraded=yes",
-				"--set", "values.cni.podAnnotations.upgraded=yes", "--set", "values.ztunnel.podAnnotations.upgraded=yes")...)
-			return err
-		})
-		within(ctx, func(ctx context.Context) error {
-			return cluster.WaitRollout(ctx, lab.Istiod(), lab.CNI(), lab.Ztunnel())
-		})
+		upgrade(ctx, "values.pilot.podAnnotations.upgraded=yes", "values.cni.podAnnotations.upgraded=yes", "values.ztunnel.podAnnotations.upgraded=yes")
 		stop()
 		for _, p := range podNames(ctx) {
 			Expect(before).NotTo(ContainElement(p), "it was not replaced")
@@ -70,13 +60,7 @@ var _ = Describe("The installation", Ordered, Serial, SpecPriority(-10), func() 
 	})
 
 	It("comes back", func(ctx SpecContext) {
-		within(ctx, func(ctx context.Context) error {
-			_, err := cluster.RunIstioctl(ctx, arguments("install")...)
-			return err
-		})
-		within(ctx, func(ctx context.Context) error {
-			return cluster.WaitRollout(ctx, lab.Istiod(), lab.CNI(), lab.Ztunnel())
-		})
+		installMesh(ctx)
 		enrolled(ctx, ns, "app=echo")
 		enrolled(ctx, ns, "app=client")
 		stays(ctx, ns, "client", "200", "http://echo/")

@@ -31,8 +31,8 @@ var _ = Describe("The node agent", Ordered, Serial, func() {
 
 	It("may be away: pods go on, and no new one starts outside the mesh (TestTrafficWithEstablishedPodsIfCNIMissing, TestTrafficWithCNIRepair)", func(ctx SpecContext) {
 		stop := load(ctx, ns, "client", "http://echo/")
-		DeferCleanup(func(ctx SpecContext) { agentsOn(ctx, "null") })
-		agentsOn(ctx, `{"e2e/nowhere":"true"}`)
+		DeferCleanup(func(ctx SpecContext) { agentsRun(ctx, true) })
+		agentsRun(ctx, false)
 		Eventually(ctx, func() ([]corev1.Pod, error) { return cluster.Pods(ctx, lab.SystemNamespace, "k8s-app=istio-cni-node") }).
 			WithTimeout(patience).Should(BeEmpty())
 		deploy(ctx, ns, nil, echoManifest("v2", 1))
@@ -44,7 +44,7 @@ var _ = Describe("The node agent", Ordered, Serial, func() {
 		}
 		stop()
 
-		agentsOn(ctx, "null")
+		agentsRun(ctx, true)
 		within(ctx, func(ctx context.Context) error {
 			return cluster.WaitRollout(ctx, lab.CNI(), lab.Deployment(ns, "echo-v2"))
 		})
@@ -71,15 +71,8 @@ var _ = Describe("The node agent", Ordered, Serial, func() {
 	})
 
 	It("has a node's taint taken off once it is ready there (TestTaintsRemoved)", func(ctx SpecContext) {
-		DeferCleanup(func(ctx SpecContext) { redirectBy(ctx, "") }) // the installation as it was
-		within(ctx, func(ctx context.Context) error {
-			_, err := cluster.RunIstioctl(ctx, "upgrade", "-y", "--set", "profile=ambient", "--set", "hub="+cluster.Hub, "--set", "tag="+cluster.Tag,
-				"--set", "values.pilot.taint.enabled=true")
-			return err
-		})
-		within(ctx, func(ctx context.Context) error {
-			return cluster.WaitRollout(ctx, lab.Istiod(), lab.CNI(), lab.Ztunnel())
-		})
+		DeferCleanup(func(ctx SpecContext) { upgrade(ctx) }) // the installation as it was
+		upgrade(ctx, "values.pilot.taint.enabled=true")
 		workers, err := cluster.Workers(ctx)
 		Expect(err).NotTo(HaveOccurred())
 		const taint = "cni.istio.io/not-ready"
@@ -100,14 +93,15 @@ var _ = Describe("The node agent", Ordered, Serial, func() {
 	})
 })
 
-// agentsOn has the node agents run on the nodes that a selector names, a JSON object of labels, or null for all nodes.
-func agentsOn(ctx context.Context, selector string) {
+// agentsRun has the node agents run where the chart says, or, by a label more in their selector, which no node has, nowhere.
+func agentsRun(ctx context.Context, run bool) {
 	GinkgoHelper()
-	if selector == "null" { // the chart's own
-		selector = `{"e2e/nowhere":null}`
+	wanted := `"true"`
+	if run {
+		wanted = "null" // takes the label away
 	}
 	_, err := cluster.Client.AppsV1().DaemonSets(lab.SystemNamespace).Patch(ctx, lab.CNI().Name, types.MergePatchType,
-		[]byte(`{"spec":{"template":{"spec":{"nodeSelector":`+selector+`}}}}`), metav1.PatchOptions{})
+		[]byte(`{"spec":{"template":{"spec":{"nodeSelector":{"e2e/nowhere":`+wanted+`}}}}}`), metav1.PatchOptions{})
 	Expect(err).NotTo(HaveOccurred())
 }
 

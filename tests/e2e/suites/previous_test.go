@@ -13,10 +13,8 @@ import (
 
 var _ = Describe("The version before", Ordered, Serial, SpecPriority(-12), func() {
 	const ns, l7 = "e2e-previous", "e2e-previous-l7"
-	arguments := func(tag string, args ...string) []string {
-		// With the waypoint's access log a lost request explains itself; node proxies have theirs anyway.
-		return append(args, "-y", "--set", "profile=ambient", "--set", "hub="+cluster.Hub, "--set", "tag="+tag, "--set", "meshConfig.accessLogFile=/dev/stdout")
-	}
+	// With the waypoint's access log a lost request explains itself; node proxies have theirs anyway.
+	const logs = "meshConfig.accessLogFile=/dev/stdout"
 	BeforeAll(func(ctx SpecContext) {
 		if cluster.PreviousIstioctl == "" {
 			Skip("there is no version before: the driver was called with -upgrade-from -")
@@ -24,7 +22,7 @@ var _ = Describe("The version before", Ordered, Serial, SpecPriority(-12), func(
 		removeMesh(ctx)
 		DeferCleanup(installMesh)
 		within(ctx, func(ctx context.Context) error {
-			_, err := cluster.Run(ctx, nil, cluster.PreviousIstioctl, arguments(cluster.PreviousTag, "install")...)
+			_, err := cluster.Run(ctx, nil, cluster.PreviousIstioctl, installation("install", cluster.PreviousTag, logs)...)
 			return err
 		})
 		within(ctx, func(ctx context.Context) error {
@@ -44,13 +42,7 @@ var _ = Describe("The version before", Ordered, Serial, SpecPriority(-12), func(
 	It("is upgraded without a lost request, at L4 and through a waypoint", func(ctx SpecContext) {
 		before := podNames(ctx)
 		stopL4, stopL7 := load(ctx, ns, "client", "http://echo/"), load(ctx, l7, "client", "http://echo/")
-		within(ctx, func(ctx context.Context) error {
-			_, err := cluster.RunIstioctl(ctx, arguments(cluster.Tag, "upgrade")...)
-			return err
-		})
-		within(ctx, func(ctx context.Context) error {
-			return cluster.WaitRollout(ctx, lab.Istiod(), lab.CNI(), lab.Ztunnel())
-		})
+		upgrade(ctx, logs)
 		// The waypoint's pods are the control plane's to replace.
 		Eventually(ctx, func() ([]string, error) { return images(ctx, l7, "gateway.networking.k8s.io/gateway-name=waypoint") }).
 			WithTimeout(patience).Should(HaveEach(HaveSuffix("/proxyv2:" + cluster.Tag)))

@@ -19,13 +19,13 @@ var _ = Describe("Redirection", Serial, SpecPriority(-5), func() {
 		Context("by "+backend, Ordered, func() {
 			old := "e2e-redirect-" + backend
 			BeforeAll(func(ctx SpecContext) {
-				DeferCleanup(func(ctx SpecContext) { redirectBy(ctx, "") })
+				DeferCleanup(func(ctx SpecContext) { upgrade(ctx) }) // the installation as it was
 				mountBPF(ctx)
 				echoes(ctx, old, ambient())
 				enrolled(ctx, old, "app=echo")
 				enrolled(ctx, old, "app=client")
 				stop := load(ctx, old, "client", "http://echo/")
-				redirectBy(ctx, backend)
+				upgrade(ctx, "values.cni.ambient.redirectBackend="+backend)
 				enrolled(ctx, old, "app=echo")
 				enrolled(ctx, old, "app=client")
 				stop()
@@ -54,19 +54,6 @@ spec: {action: DENY, rules: [{from: [{source: {principals: [cluster.local/ns/%s/
 		})
 	}
 })
-
-// redirectBy has the node agents use a back end; an empty one is the default.
-func redirectBy(ctx context.Context, backend string) {
-	GinkgoHelper()
-	within(ctx, func(ctx context.Context) error {
-		_, err := cluster.RunIstioctl(ctx, "upgrade", "-y", "--set", "profile=ambient", "--set", "hub="+cluster.Hub, "--set", "tag="+cluster.Tag,
-			"--set", "values.cni.ambient.redirectBackend="+backend)
-		return err
-	})
-	within(ctx, func(ctx context.Context) error {
-		return cluster.WaitRollout(ctx, lab.Istiod(), lab.CNI(), lab.Ztunnel())
-	})
-}
 
 // mountBPF gives the nodes a BPF file system, which every machine has that systemd has started, and a node of kind has not.
 func mountBPF(ctx context.Context) {

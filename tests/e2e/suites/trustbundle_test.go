@@ -3,8 +3,6 @@
 package suites
 
 import (
-	"context"
-
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
@@ -21,15 +19,8 @@ var _ = Describe("Root certificates in a ClusterTrustBundle", Ordered, Serial, S
 		if _, err := cluster.Client.Discovery().ServerResourcesForGroupVersion("certificates.k8s.io/v1beta1"); err != nil {
 			Skip("the API server does not serve ClusterTrustBundles: " + err.Error())
 		}
-		DeferCleanup(func(ctx SpecContext) { redirectBy(ctx, "") }) // the installation as it was
-		within(ctx, func(ctx context.Context) error {
-			_, err := cluster.RunIstioctl(ctx, "upgrade", "-y", "--set", "profile=ambient", "--set", "hub="+cluster.Hub, "--set", "tag="+cluster.Tag,
-				"--set", "values.pilot.env.ENABLE_CLUSTER_TRUST_BUNDLE_API=true")
-			return err
-		})
-		within(ctx, func(ctx context.Context) error {
-			return cluster.WaitRollout(ctx, lab.Istiod(), lab.CNI(), lab.Ztunnel())
-		})
+		DeferCleanup(func(ctx SpecContext) { upgrade(ctx) }) // the installation as it was
+		upgrade(ctx, "values.pilot.env.ENABLE_CLUSTER_TRUST_BUNDLE_API=true")
 	})
 
 	It("serve a mesh whose namespaces have no ConfigMap of them", func(ctx SpecContext) {
