@@ -49,7 +49,9 @@ type Instance struct {
 
 	drain     chan struct{} // closed when draining starts
 	drainOnce sync.Once
-	closeOnce sync.Once
+	closeOnce sync.Once      // of the listeners
+	leaveOnce sync.Once      // of the companion
+	endOnce   sync.Once      // of the account
 	accepts   sync.WaitGroup // accept loops and adoptions; they add to conns
 	entry     sync.Mutex     // guards shut
 	shut      bool           // nothing comes in any more
@@ -232,14 +234,17 @@ func (i *Instance) stopAccepting() {
 }
 
 // Drain stops accepting, tells tunnel peers to go elsewhere, waits for connections to end until ctx does, then ends
-// them. It returns when nothing of the instance is left.
+// them. It returns when nothing of the instance is left. Whoever calls it again waits for the same; connections go when the first of the
+// contexts ends.
 func (i *Instance) Drain(ctx context.Context) {
 	i.closeOnce.Do(i.closeListeners)
 	i.drainOnce.Do(func() { close(i.drain) })
 	i.stopAccepting()
-	if i.companion != nil {
-		i.companion.Close()
-	}
+	i.leaveOnce.Do(func() {
+		if i.companion != nil {
+			i.companion.Close()
+		}
+	})
 	idle := make(chan struct{})
 	go func() {
 		i.conns.Wait()
@@ -253,5 +258,5 @@ func (i *Instance) Drain(ctx context.Context) {
 	i.pool.Close()
 	<-idle
 	i.watchers.Wait()
-	i.account.Close()
+	i.endOnce.Do(i.account.Close)
 }
