@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/hbone"
+	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
 )
 
 // ConnectionCost is what an open connection is charged as memory: a little more than an idle one takes (docs/benchmarks.md).
@@ -86,7 +87,7 @@ type Account struct {
 	connections, buffers atomic.Int64
 	bytes                atomic.Uint64 // that connections have carried
 	shed                 [reasons]atomic.Uint64
-	told                 atomic.Int64 // when something shed was logged last, in seconds
+	told                 [reasons]telemetry.Sparing
 }
 
 var _ hbone.Budget = (*Account)(nil)
@@ -158,11 +159,11 @@ func (a *Account) Carried(n uint64) {
 	}
 }
 
-// Shed counts what was refused or cut, and reports whether to log it: once in a second, as that is when the machine has other worries.
-func (a *Account) Shed(why Reason) bool {
+// Shed counts what was refused or cut, and reports whether to log it, with how many were not since: once in a second for each reason, as
+// that is when the machine has other worries.
+func (a *Account) Shed(why Reason) (leftOut uint64, log bool) {
 	a.shed[why].Add(1)
-	now, told := time.Now().Unix(), a.told.Load()
-	return now != told && a.told.CompareAndSwap(told, now)
+	return a.told[why].Allow(time.Now())
 }
 
 func (n Name) compare(other Name) int {

@@ -161,7 +161,7 @@ func TestMetrics(t *testing.T) {
 	a.Enter()
 	a.Hold(100)
 	a.Carried(7)
-	if !a.Shed(Memory) {
+	if leftOut, log := a.Shed(Memory); !log || leftOut != 0 {
 		t.Error("the first one was not logged")
 	}
 	const want = `

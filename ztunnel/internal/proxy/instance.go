@@ -14,6 +14,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/pkg/hbone"
 	"github.com/isthmus-mesh/isthmus/pkg/netx"
+	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
 	"github.com/isthmus-mesh/isthmus/ztunnel/internal/budget"
 	"github.com/isthmus-mesh/isthmus/ztunnel/l4"
 )
@@ -38,6 +39,7 @@ type Instance struct {
 	companion  io.Closer
 	handshakes chan struct{} // a token per unfinished TLS handshake
 	shakers    shakers
+	cuts       cuts
 	account    *budget.Account // of what the node has
 	peers      peers
 	servers    tunnels
@@ -67,6 +69,7 @@ func newInstance(deps Deps, pod Pod) *Instance {
 		peers:      peers{set: map[hbone.Secured][]*x509.Certificate{}},
 		servers:    tunnels{set: map[hbone.Live]struct{}{}},
 		shakers:    shakers{set: map[netip.Addr]int{}},
+		cuts:       cuts{set: map[cutKind]*telemetry.Sparing{}},
 		account:    deps.Budget.Open(budget.Name{Namespace: pod.Info.Namespace, Pod: pod.Info.Name}),
 	}
 	i.ctx, i.abort = context.WithCancelCause(context.Background())

@@ -9,8 +9,10 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/hbone"
+	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
 	"github.com/isthmus-mesh/isthmus/ztunnel/internal/budget"
 )
 
@@ -36,9 +38,10 @@ func (i *Instance) admitted(l net.Listener, conn net.Conn) bool {
 
 // shed counts and, unless that happens all the time, logs that something was refused or cut for lack of resources.
 func (i *Instance) shed(why budget.Reason, direction string, peer netip.AddrPort, err error) {
-	if i.account.Shed(why) {
+	if leftOut, log := i.account.Shed(why); log {
 		i.deps.AccessLog.Warn("connection shed", slog.String("pod", i.pod.Info.Namespace+"/"+i.pod.Info.Name),
-			slog.Any("src.addr", peer), slog.String("direction", direction), slog.String("reason", why.String()), slog.String("error", err.Error()))
+			slog.Any("src.addr", peer), slog.String("direction", direction), slog.String("reason", why.String()),
+			slog.Uint64("left_out", leftOut), slog.String("error", err.Error()))
 	}
 }
 
@@ -92,14 +95,41 @@ func (i *Instance) beginHandshake(ctx context.Context, peer netip.AddrPort) (lea
 	}
 }
 
-// cut counts and logs the end of a tunnel connection whose peer broke a rule or a bound. Other ends are nobody's fault.
+// cuts paces what is logged of tunnel connections that were cut.
+type cuts struct {
+	mu  sync.Mutex // guards set
+	set map[cutKind]*telemetry.Sparing
+}
+
+// cutKind has a pace of its own, so that a flood of one kind hides no other.
+type cutKind struct {
+	direction string
+	reason    string // one of those of [hbone.CutReason], which are few
+}
+
+func (c *cuts) of(kind cutKind) *telemetry.Sparing {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.set[kind]
+	if s == nil {
+		s = &telemetry.Sparing{}
+		c.set[kind] = s
+	}
+	return s
+}
+
+// cut counts and, unless that happens all the time, logs the end of a tunnel connection whose peer broke a rule or a bound. Other ends are
+// nobody's fault.
 func (i *Instance) cut(direction string, peer netip.AddrPort, err error) {
 	reason := hbone.CutReason(err)
 	if reason == "" {
 		return
 	}
 	i.deps.Metrics.peersCut.WithLabelValues(direction, reason).Inc()
-	i.deps.Log.Warn("tunnel connection cut", "pod", i.pod.Info.Name, "peer", peer, "direction", direction, "reason", reason, "error", err)
+	if leftOut, log := i.cuts.of(cutKind{direction, reason}).Allow(time.Now()); log {
+		i.deps.Log.Warn("tunnel connection cut", "pod", i.pod.Info.Name, "peer", peer, "direction", direction,
+			"reason", reason, "left_out", leftOut, "error", err)
+	}
 }
 
 // refused counts a peer that did not get through its handshake.
