@@ -26,8 +26,8 @@ type Gate struct {
 	over    bool
 	running int // directions that have goroutines, neither parked nor ended
 	sockets []*net.TCPConn
-	holds   holder // the tunnel, if it is one
-	left    chan struct{}
+	holds   holder        // the tunnel, if it is one
+	left    chan struct{} // closed by Leave; nil until somebody waits for that
 
 	sent, received Lane
 }
@@ -64,7 +64,7 @@ type holder interface {
 
 // NewGate returns a gate for a relay that has come to where sent and received say: nothing, at its beginning.
 func NewGate(sent, received Way) *Gate {
-	g := &Gate{left: make(chan struct{})}
+	g := &Gate{}
 	g.changed.L = &g.mu
 	g.sent, g.received = Lane{gate: g, way: sent}, Lane{gate: g, way: received}
 	return g
@@ -151,8 +151,9 @@ func (g *Gate) Leave() {
 	if g.phase != stopping {
 		return
 	}
-	g.phase = left
-	close(g.left)
+	if g.phase = left; g.left != nil {
+		close(g.left)
+	}
 	g.changed.Broadcast()
 }
 
@@ -207,6 +208,14 @@ func (g *Gate) settle() bool {
 func (g *Gate) leaving() <-chan struct{} {
 	if g == nil {
 		return nil
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.left == nil {
+		g.left = make(chan struct{})
+		if g.phase == left {
+			close(g.left)
+		}
 	}
 	return g.left
 }

@@ -88,21 +88,22 @@ func newRelay(ctx context.Context, downstream, upstream Stream, c *Counters, gat
 	if c == nil {
 		c = &Counters{}
 	}
-	r := &relay{downstream: downstream, upstream: upstream, bytes: c, back: make(chan struct{}), gate: gate}
+	r := &relay{downstream: downstream, upstream: upstream, bytes: c, gate: gate}
 	r.sent, r.received = gate.lanes()
-	r.stop = context.AfterFunc(ctx, func() { r.fail(context.Cause(ctx)) })
+	r.stop = afterFunc(ctx, func() { r.fail(Cause(ctx)) })
 	return r
 }
 
 // run relays. Most of its life it waits in copy for one of the ends to speak, so the functions on the way there keep little on the stack.
 func (r *relay) run() error {
-	defer r.gate.Abandon()
 	if r.begin() {
 		r.copy(r.downstream, r.upstream, true, &r.bytes.Received, r.received)
 	} else {
 		r.copy(r.upstream, r.downstream, false, &r.bytes.Sent, r.sent)
 	}
-	return r.finish()
+	err := r.finish()
+	r.gate.Abandon()
+	return err
 }
 
 // begin starts one direction in the background: what a stream can do without a goroutine. It reports whether the other, which is left,
@@ -121,7 +122,7 @@ func (r *relay) begin() (fromUpstream bool) {
 	r.gate.start(2, nil, r.downstream, r.upstream)
 	go func() {
 		r.copy(r.downstream, r.upstream, true, &r.bytes.Received, r.received)
-		close(r.back)
+		r.backEnded()
 	}()
 	return false
 }
@@ -134,7 +135,7 @@ func (r *relay) copy(dst, src Stream, fromUpstream bool, count *atomic.Uint64, l
 // finish waits for the direction in the background, and returns the outcome.
 func (r *relay) finish() error {
 	select {
-	case <-r.back:
+	case <-r.background():
 	case <-r.gate.leaving():
 	}
 	r.stop()
@@ -162,13 +163,34 @@ func forwardable(from, to Stream) (forwarder, *net.TCPConn, bool) {
 type relay struct {
 	downstream, upstream Stream
 	bytes                *Counters
-	back                 chan struct{} // closed when the background direction ended
-	gate                 *Gate         // may be nil
+	gate                 *Gate // may be nil
 	sent, received       *Lane
 	stop                 func() bool // ends the watch over the context
 
-	mu  sync.Mutex
-	err error // first failure
+	mu   sync.Mutex    // guards the rest
+	err  error         // first failure
+	over bool          // the background direction has ended
+	back chan struct{} // closed when it has; nil until finish waits, which most relays are far from
+}
+
+// backEnded is the end of the background direction.
+func (r *relay) backEnded() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.over = true; r.back != nil {
+		close(r.back)
+	}
+}
+
+// background is closed when the background direction has ended.
+func (r *relay) background() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.back = make(chan struct{})
+	if r.over {
+		close(r.back)
+	}
+	return r.back
 }
 
 // forwarded is the end of the direction in the background, to tcp.
@@ -177,7 +199,7 @@ func (r *relay) forwarded(fromUpstream bool, tcp *net.TCPConn, err error, lane *
 		lane.leave(true, false)
 	}
 	r.ended(fromUpstream, err)
-	close(r.back)
+	r.backEnded()
 }
 
 // ended notes the end of a direction; fromUpstream says where it read.

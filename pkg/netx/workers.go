@@ -34,29 +34,34 @@ func (w *Workers) Go(fn func()) {
 }
 
 func (w *Workers) work(fn func()) {
-	next := make(chan func(), 1) // Go never waits
+	var next chan func()
 	for ok := true; ok; fn, ok = <-next {
 		fn()
-		if w.done(next) {
+		if next = w.done(next); next == nil {
 			return
 		}
 	}
 }
 
-// done ends a function, and reports whether its goroutine is to leave. It keeps what it needs off the stack of functions that run.
-func (w *Workers) done(next chan func()) (leave bool) {
+// done ends a function, and returns where its goroutine gets the next one, nil when it is to leave. It keeps what it needs off the stack
+// of functions that run. The channel is made by the first one that is kept: most goroutines run one function, for long.
+func (w *Workers) done(next chan func()) chan func() {
 	limit := w.Idle
 	if limit == 0 {
 		limit = idleWorkers
 	}
 	w.mu.Lock()
-	leave = w.closed || len(w.idle) >= limit
-	if !leave {
+	if w.closed || len(w.idle) >= limit {
+		next = nil
+	} else {
+		if next == nil {
+			next = make(chan func(), 1) // Go never waits
+		}
 		w.idle = append(w.idle, next)
 	}
 	w.mu.Unlock()
 	w.wg.Done()
-	return leave
+	return next
 }
 
 // Wait returns when all functions have, and lets the goroutines go.
