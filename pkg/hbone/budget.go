@@ -45,14 +45,14 @@ func (c *conn) pressure() Pressure {
 func (s *Stream) waitSendable(n int) error {
 	b := s.c.budget
 	if b == nil || n == 0 {
-		s.sendable.Wait()
+		s.sendable.Wait(&s.c.mu)
 		return nil
 	}
 	if b.Pressure() == Cut {
 		return ErrOverBudget
 	}
 	b.Hold(int64(n))
-	s.sendable.Wait()
+	s.sendable.Wait(&s.c.mu)
 	b.Hold(-int64(n))
 	return nil
 }

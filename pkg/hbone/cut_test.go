@@ -68,7 +68,7 @@ func TestHostileServersAreCut(t *testing.T) {
 				return near, nil
 			}, PoolConfig{Ended: func(_ PoolKey, err error) { ended <- err }})
 			key := PoolKey{Source: "a", Dest: netip.MustParseAddrPort("10.0.0.1:15008")}
-			if _, _, err := p.Connect(deadline(t), key, &Request{Authority: "a:1"}); err == nil {
+			if _, _, err := p.Connect(deadline(t), &key, &Request{Authority: "a:1"}); err == nil {
 				t.Error("the tunnel was opened")
 			}
 			select {

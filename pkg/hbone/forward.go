@@ -161,7 +161,7 @@ func (s *Stream) Hold(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		s.readable.Wait()
+		s.readable.Wait(&s.rmu)
 	}
 	return nil
 }

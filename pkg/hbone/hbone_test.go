@@ -319,7 +319,7 @@ func TestPool(t *testing.T) {
 	all.Add(30)
 	for range 30 {
 		wg.Go(func() {
-			s, _, err := p.Connect(deadline(t), PoolKey{Source: "a"}, &Request{Authority: "a:1"})
+			s, _, err := p.Connect(deadline(t), &PoolKey{Source: "a"}, &Request{Authority: "a:1"})
 			all.Done()
 			if err != nil {
 				t.Error(err)

@@ -261,8 +261,8 @@ func (l Live) Leave() {
 		streams = append(streams, s)
 		s.sendErr, s.localEnded, s.remoteEnded = ErrMoved, true, true
 		s.sendable.Broadcast()
-		if s.cancel != nil {
-			s.cancel(ErrMoved)
+		if s.life != nil {
+			s.life.End(ErrMoved)
 		}
 	}
 	clear(c.streams)

@@ -125,24 +125,26 @@ func (u unreachable) Unwrap() error        { return u.error }
 func (u unreachable) Is(target error) bool { return target == ErrUnreachable }
 
 // Connect opens a tunnel over a pooled or new connection. A request that the peer certainly did not process
-// is tried once more on another connection. Without a connection the error is an [ErrUnreachable].
-func (p *Pool) Connect(ctx context.Context, key PoolKey, r *Request) (*Stream, *Response, error) {
-	var refused *pooled
-	for attempt := 0; ; attempt++ {
-		pc, err := p.pick(ctx, key, r.Patience, refused)
-		if err != nil {
-			return nil, nil, err
-		}
-		s, resp, err := pc.cc.connect(ctx, r, true)
-		if err == nil || attempt >= 1 || !errors.Is(err, ErrNotSent) || ctx.Err() != nil {
-			return s, resp, err
-		}
-		refused = pc
+// is tried once more on another connection. Without a connection the error is an [ErrUnreachable]. The key is only read; by value it would
+// be on the stack of everybody who waits in here.
+func (p *Pool) Connect(ctx context.Context, key *PoolKey, r *Request) (*Stream, *Response, error) {
+	first, err := p.pick(ctx, key, r.Patience, nil)
+	if err != nil {
+		return nil, nil, err
 	}
+	s, resp, err := first.cc.connect(ctx, r, true)
+	if err == nil || !errors.Is(err, ErrNotSent) || ctx.Err() != nil {
+		return s, resp, err
+	}
+	second, err := p.pick(ctx, key, r.Patience, first)
+	if err != nil {
+		return nil, nil, err
+	}
+	return second.cc.connect(ctx, r, true)
 }
 
 // pick claims a connection with room for one more stream, and other than one, dialling if there is none.
-func (p *Pool) pick(ctx context.Context, key PoolKey, patience time.Duration, except *pooled) (*pooled, error) {
+func (p *Pool) pick(ctx context.Context, key *PoolKey, patience time.Duration, except *pooled) (*pooled, error) {
 	var impatient <-chan time.Time
 	for {
 		p.mu.Lock()
@@ -150,14 +152,14 @@ func (p *Pool) pick(ctx context.Context, key PoolKey, patience time.Duration, ex
 			p.mu.Unlock()
 			return nil, ErrPoolClosed
 		}
-		h := p.hosts[key]
+		h := p.hosts[*key]
 		if h == nil {
 			h = &host{}
-			p.hosts[key] = h
+			p.hosts[*key] = h
 		}
 		if pc, busy := p.best(h, except); pc != nil {
 			if busy {
-				p.spare(key, h) //nolint:contextcheck // shared by all who come later, so it lives as long as the pool
+				p.spare(*key, h) //nolint:contextcheck // shared by all who come later, so it lives as long as the pool
 			}
 			pc.cc.claim()
 			p.mu.Unlock()
@@ -165,7 +167,7 @@ func (p *Pool) pick(ctx context.Context, key PoolKey, patience time.Duration, ex
 		}
 		d := h.dialing
 		if d == nil {
-			d = p.startDial(key, h) //nolint:contextcheck // shared by all who wait, so it lives as long as the pool
+			d = p.startDial(*key, h) //nolint:contextcheck // shared by all who wait, so it lives as long as the pool
 		}
 		p.mu.Unlock()
 		if patience > 0 && impatient == nil {

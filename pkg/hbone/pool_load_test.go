@@ -68,7 +68,7 @@ func newLoadBed(t *testing.T, cfg PoolConfig) *loadBed {
 
 func (b *loadBed) open(t *testing.T) *Stream {
 	t.Helper()
-	s, _, err := b.pool.Connect(deadline(t), b.key, &Request{Authority: "a:1"})
+	s, _, err := b.pool.Connect(deadline(t), &b.key, &Request{Authority: "a:1"})
 	if err != nil {
 		t.Fatal(err)
 	}

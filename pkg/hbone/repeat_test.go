@@ -137,7 +137,7 @@ func TestPoolTellsThatAPeerIsUnreachable(t *testing.T) {
 	broken := errors.New("connection refused")
 	p := NewPool(func(context.Context, PoolKey) (net.Conn, error) { return nil, broken }, PoolConfig{})
 	defer p.Close()
-	_, _, err := p.Connect(deadline(t), PoolKey{}, &Request{Authority: "10.0.0.1:80"})
+	_, _, err := p.Connect(deadline(t), &PoolKey{}, &Request{Authority: "10.0.0.1:80"})
 	if !errors.Is(err, ErrUnreachable) || !errors.Is(err, broken) || errors.Is(err, ErrImpatient) {
 		t.Error(err)
 	}
@@ -164,12 +164,12 @@ func TestPoolPatience(t *testing.T) {
 	}, PoolConfig{DialTimeout: time.Minute})
 	defer p.Close()
 	key := PoolKey{Dest: netip.MustParseAddrPort("10.0.0.1:15008")}
-	_, _, err := p.Connect(deadline(t), key, &Request{Authority: "10.0.0.1:80", Patience: time.Millisecond})
+	_, _, err := p.Connect(deadline(t), &key, &Request{Authority: "10.0.0.1:80", Patience: time.Millisecond})
 	if !errors.Is(err, ErrImpatient) || !errors.Is(err, ErrUnreachable) {
 		t.Fatal(err)
 	}
 	close(release)
-	s, _, err := p.Connect(deadline(t), key, &Request{Authority: "10.0.0.1:80"})
+	s, _, err := p.Connect(deadline(t), &key, &Request{Authority: "10.0.0.1:80"})
 	if err != nil || dials.Load() != 1 {
 		t.Fatalf("%d dials: %v", dials.Load(), err)
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
 	"github.com/isthmus-mesh/isthmus/pkg/tlsrec"
 )
 
@@ -73,24 +74,23 @@ func (r *Resumed) start() {
 // Serve is [ServeConn] for a connection of a server that goes on; each stream that was open is given to carry, on a goroutine of its
 // own, and closed when that returns.
 func (r *Resumed) Serve(ctx context.Context, h Handler, cfg ServerConfig, carry func(context.Context, *Stream)) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	life := netx.NewLife(ctx)
+	defer life.End(nil)
 	c := r.c
 	c.charge(cfg.Budget)
-	s := &server{c: c, ctx: ctx, handler: h}
+	s := &server{c: c, life: life, handler: h}
 	c.role = s
 	defer s.handlers.Wait()
-	stop := context.AfterFunc(ctx, func() { c.fail(context.Cause(ctx)) })
+	stop := life.AfterFunc(func() { c.fail(netx.Cause(life)) }) //nolint:contextcheck // life is made from ctx
 	defer stop()
 	c.mu.Lock()
 	for _, st := range r.streams {
-		streamCtx, end := context.WithCancelCause(ctx)
-		st.cancel = end
+		st.life = netx.NewLife(life) //nolint:contextcheck // life is made from ctx
 		s.running++
-		s.handlers.Go(func() {
-			carry(streamCtx, st)
+		s.handlers.Go(func() { //nolint:contextcheck // life is made from ctx
+			carry(st.life, st)
 			st.Close()
-			end(context.Canceled)
+			st.life.End(nil)
 			c.mu.Lock()
 			s.running--
 			c.mu.Unlock()
@@ -98,11 +98,11 @@ func (r *Resumed) Serve(ctx context.Context, h Handler, cfg ServerConfig, carry 
 	}
 	c.mu.Unlock()
 	r.start()
-	return s.run(cancel, cfg)
+	return s.run(cfg)
 }
 
 // run reads until the connection ends.
-func (s *server) run(cancel context.CancelFunc, cfg ServerConfig) error {
+func (s *server) run(cfg ServerConfig) error {
 	c := s.c
 	if cfg.Drain != nil {
 		go s.drainOn(cfg.Drain)
@@ -111,7 +111,7 @@ func (s *server) run(cancel context.CancelFunc, cfg ServerConfig) error {
 		cfg.Started(Live{c})
 	}
 	err := c.readLoop()
-	cancel()
+	s.life.End(nil)
 	if errors.Is(err, io.EOF) || errors.Is(err, errDrained) || errors.Is(err, ErrMoved) {
 		return nil
 	}

@@ -48,7 +48,7 @@ type ServerConfig struct {
 // server is the role of a connection that answers CONNECTs.
 type server struct {
 	c        *conn
-	ctx      context.Context //nolint:containedctx // parent of the handlers' contexts, for the connection's life
+	life     *netx.Life // parent of the handlers' contexts
 	handler  Handler
 	handlers netx.Workers
 	running  int // handlers; guarded by conn.mu
@@ -57,21 +57,21 @@ type server struct {
 // ServeConn serves HBONE on conn, whose TLS handshake is done, until the connection ends; it closes conn.
 // All handlers have returned when it returns. The error is nil after a graceful end.
 func ServeConn(ctx context.Context, conn net.Conn, h Handler, cfg ServerConfig) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	life := netx.NewLife(ctx)
+	defer life.End(nil)
 	c := newConn(conn, false, cfg.Log)
 	c.charge(cfg.Budget)
-	s := &server{c: c, ctx: ctx, handler: h}
+	s := &server{c: c, life: life, handler: h}
 	c.role = s
 	defer s.handlers.Wait()
-	stop := context.AfterFunc(ctx, func() { c.fail(context.Cause(ctx)) })
+	stop := life.AfterFunc(func() { c.fail(netx.Cause(life)) }) //nolint:contextcheck // life is made from ctx
 	defer stop()
 	c.start()
 	if err := readPreface(conn); err != nil {
 		c.die(err)
 		return fmt.Errorf("HBONE from %s: %w", conn.RemoteAddr(), err)
 	}
-	return s.run(cancel, cfg)
+	return s.run(cfg)
 }
 
 func readPreface(conn net.Conn) error {
@@ -224,22 +224,22 @@ func parseRequest(fields []h2.HeaderField) (*Request, int) {
 // open starts the handler of a new stream.
 func (s *server) open(id uint32, req *Request, ended bool) {
 	c := s.c
-	ctx, cancel := context.WithCancelCause(s.ctx)
+	life := netx.NewLife(s.life)
 	c.mu.Lock()
 	if c.err != nil {
 		c.mu.Unlock()
-		cancel(c.err)
+		life.End(c.err)
 		return
 	}
 	st := newStream(c, id)
-	st.cancel = cancel
+	st.life = life
 	st.remoteEnded, st.eof = ended, ended
 	c.streams[id] = st
 	s.running++
 	c.mu.Unlock()
 	s.handlers.Go(func() {
 		w := &responder{Stream: st}
-		s.handler.ServeCONNECT(ctx, req, w)
+		s.handler.ServeCONNECT(life, req, w)
 		s.handled(w)
 	})
 }
@@ -251,7 +251,7 @@ func (s *server) handled(w *responder) {
 		w.Refuse(503, nil)
 	}
 	st.Close()
-	st.cancel(context.Canceled)
+	st.life.End(nil)
 	s.c.mu.Lock()
 	s.running--
 	s.c.mu.Unlock()

@@ -1,7 +1,6 @@
 package hbone
 
 import (
-	"context"
 	"net"
 	"sync"
 	"time"
@@ -13,14 +12,14 @@ import (
 // Stream is an HBONE tunnel: a net.Conn with half close. Reads and writes may run concurrently.
 type Stream struct {
 	// immutable
-	c      *conn
-	id     uint32
-	cancel context.CancelCauseFunc // server: ends the handler's context
+	c    *conn
+	id   uint32
+	life *netx.Life // server: the handler's context
 
 	// guarded by conn.mu
 	send         h2.SendWindow
 	recv         h2.RecvWindow
-	sendable     sync.Cond
+	sendable     cond
 	sendErr      error
 	localEnded   bool // END_STREAM or RST_STREAM queued
 	remoteEnded  bool
@@ -34,7 +33,7 @@ type Stream struct {
 	reading sync.Mutex // serialises Read
 
 	rmu         sync.Mutex // guards the rest; never taken while conn.mu is held
-	readable    sync.Cond
+	readable    cond
 	queue       netx.Queue
 	waiting     []byte // buffer of a Read in progress, filled straight by the reader
 	got         int    // how much of waiting was filled
@@ -47,10 +46,7 @@ type Stream struct {
 }
 
 func newStream(c *conn, id uint32) *Stream {
-	s := &Stream{c: c, id: id, send: h2.NewSendWindow(c.peer.InitialWindowSize), recv: h2.NewRecvWindow(streamWindow)}
-	s.sendable.L = &c.mu
-	s.readable.L = &s.rmu
-	return s
+	return &Stream{c: c, id: id, send: h2.NewSendWindow(c.peer.InitialWindowSize), recv: h2.NewRecvWindow(streamWindow)}
 }
 
 // LocalAddr returns the local address of the connection that carries the stream.
@@ -71,8 +67,8 @@ func (s *Stream) abortLocked(err error) {
 		s.c.unblock()
 	}
 	s.answerLocked()
-	if s.cancel != nil {
-		s.cancel(err)
+	if s.life != nil {
+		s.life.End(err)
 	}
 }
 
@@ -152,7 +148,7 @@ func (s *Stream) SetWriteDeadline(t time.Time) error {
 }
 
 // setDeadline arms one of the deadlines; called with mu, which guards timer and expired, held.
-func (s *Stream) setDeadline(t time.Time, mu *sync.Mutex, timer **time.Timer, expired *bool, wake *sync.Cond) {
+func (s *Stream) setDeadline(t time.Time, mu *sync.Mutex, timer **time.Timer, expired *bool, wake *cond) {
 	s.stopTimer(timer)
 	*expired = false
 	if t.IsZero() {
@@ -176,7 +172,7 @@ func (s *Stream) setDeadline(t time.Time, mu *sync.Mutex, timer **time.Timer, ex
 	*timer = mine
 }
 
-func (s *Stream) wakeExpired(wake *sync.Cond) {
+func (s *Stream) wakeExpired(wake *cond) {
 	wake.Broadcast()
 	if wake == &s.sendable {
 		s.c.turn.Broadcast()

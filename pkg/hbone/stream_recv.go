@@ -134,7 +134,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 			return n, nil
 		}
 		s.waiting, s.got = p, 0
-		s.readable.Wait()
+		s.readable.Wait(&s.rmu)
 		s.waiting = nil
 		if s.got > 0 {
 			n := s.got
@@ -164,7 +164,7 @@ func (s *Stream) WriteTo(w io.Writer) (int64, error) {
 	for {
 		s.rmu.Lock()
 		for s.queue.Len() == 0 && s.readErrLocked() == nil {
-			s.readable.Wait()
+			s.readable.Wait(&s.rmu)
 		}
 		if err := s.readErrLocked(); err != nil {
 			s.rmu.Unlock()

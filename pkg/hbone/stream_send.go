@@ -106,7 +106,7 @@ func (s *Stream) windowLocked(want int, parks bool) (int, error) {
 			if s.leaveBlocked(); parks {
 				return 0, errStopped
 			}
-			s.sendable.Wait()
+			s.sendable.Wait(&s.c.mu)
 			continue
 		}
 		mine, shared := s.send.Available(), c.send.Available()

@@ -39,7 +39,7 @@ func isthmusClient(own *certs.Workload, s setup, records hbone.Transport) func(n
 			var stream *hbone.Stream
 			var count netx.Counters
 			if err == nil {
-				stream, _, err = pool.Connect(ctx, key, &hbone.Request{Authority: authority, Early: buf[:n], Lent: true, App: conn, Received: &count.Received})
+				stream, _, err = pool.Connect(ctx, &key, &hbone.Request{Authority: authority, Early: buf[:n], Lent: true, App: conn, Received: &count.Received})
 			}
 			if err != nil {
 				conn.Close()

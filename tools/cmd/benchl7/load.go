@@ -151,7 +151,7 @@ func connectHBONE(conns int) func(context.Context, *testbed, *proxy) (*session, 
 		key := hbone.PoolKey{Source: b.client.ID.String(), Dest: p.address, ExpectedSANs: account("proxy").String()}
 		authority := netip.AddrPortFrom(netip.MustParseAddr(vip), servicePort).String()
 		for i := range conns {
-			stream, _, err := pool.Connect(ctx, key, &hbone.Request{Authority: authority})
+			stream, _, err := pool.Connect(ctx, &key, &hbone.Request{Authority: authority})
 			if err != nil {
 				s.close()
 				return nil, err

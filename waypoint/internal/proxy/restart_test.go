@@ -44,7 +44,7 @@ func (b *bed) meshClient(h2 bool) (*meshClient, *http.Client) {
 			now := *m.endpoints.Load()
 			var last error
 			for range now {
-				s, _, err := m.pool.Connect(ctx, hbone.PoolKey{Dest: now[m.next.Add(1)%uint64(len(now))]}, &hbone.Request{Authority: vip})
+				s, _, err := m.pool.Connect(ctx, &hbone.PoolKey{Dest: now[m.next.Add(1)%uint64(len(now))]}, &hbone.Request{Authority: vip})
 				if err == nil {
 					return s, nil
 				}

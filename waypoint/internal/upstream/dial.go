@@ -161,7 +161,7 @@ func (h *Host) tunnel(ctx context.Context, e *l7.Endpoint) (link, error) {
 	if t.Identity == "" {
 		key.ExpectedSANs = anyPeerOf + t.Cluster.Name
 	}
-	stream, _, err := m.tunnels.Connect(ctx, key, &hbone.Request{Authority: t.Authority})
+	stream, _, err := m.tunnels.Connect(ctx, &key, &hbone.Request{Authority: t.Authority})
 	if err != nil {
 		return link{}, fmt.Errorf("tunnel to %s: %w", h.describe(), err)
 	}

@@ -230,39 +230,44 @@ func (a *Adoption) apps() map[*hbone.Stream]appEnd {
 
 // carryOn relays a connection from where it stood.
 func (i *Instance) carryOn(ctx context.Context, c *carried, downstream, upstream netx.Stream) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer downstream.Close()
-	defer upstream.Close()
-	state, local, err := i.local.Workload(ctx)
+	if o := i.reopen(ctx, c, downstream, upstream); o != nil {
+		i.carry(o)
+	} else {
+		netx.Abort(upstream)
+		netx.Abort(downstream)
+	}
+	downstream.Close()
+}
+
+// reopen makes a connection known here; nil is one that is not to go on.
+func (i *Instance) reopen(ctx context.Context, c *carried, downstream, upstream netx.Stream) *open {
+	life := netx.NewLife(ctx)
+	state, local, err := i.local.Workload(life) //nolint:contextcheck // life is made from ctx
 	if err != nil {
 		i.logEarly(directionOutbound, c.src, c.dst, err)
-		netx.Abort(downstream)
-		netx.Abort(upstream)
-		return
+		life.End(nil)
+		return nil
 	}
 	t, err := c.traffic(state)
 	r := i.begin(t)
 	r.adopt(c)
 	o := &open{
-		inbound: !c.outbound, cancel: cancel, record: r, check: c.check(t), gate: netx.NewGate(c.sent, c.received),
+		inbound: !c.outbound, life: life, record: r, check: c.check(t), gate: netx.NewGate(c.sent, c.received),
 		info: ConnInfo{Src: c.src, OriginalDst: c.originalDst, ActualDst: c.actualDst, Protocol: protocolName(c.secure)},
 	}
 	o.connected(downstream, upstream)
 	// Registered before the policies are asked: whoever changes them later sees this connection.
 	i.registry.add(o)
-	defer i.registry.remove(o)
 	if err == nil && o.inbound && !state.PoliciesFor(local).Check(o.check).Allowed {
 		err = errPolicyChange
 	}
 	if err != nil {
 		o.gate.Abandon()
-		netx.Abort(downstream)
-		netx.Abort(upstream)
 		r.end(err)
-		return
+		i.leave(o)
+		return nil
 	}
-	i.finish(r, relay(ctx, downstream, upstream, &r.bytes, o.gate))
+	return o
 }
 
 // finish ends the record of a connection, unless it goes on elsewhere.

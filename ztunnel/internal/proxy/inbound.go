@@ -91,10 +91,19 @@ func (h *tunnelHandler) ServeCONNECT(ctx context.Context, request *hbone.Request
 		i.shed(budget.Connections, directionInbound, h.peer, errShare)
 		return
 	}
-	defer i.account.Leave()
-	if in := h.arrive(ctx, request, w); in != nil {
-		i.carryInbound(ctx, in, func(verdict error) (netx.Stream, error) { return h.answer(w, in.traffic.destination, verdict) })
+	if o := h.open(ctx, request, w); o != nil {
+		i.carry(o)
 	}
+	i.account.Leave()
+}
+
+// open opens what a CONNECT asks for; nil, when it is nothing, has been answered and logged.
+func (h *tunnelHandler) open(ctx context.Context, request *hbone.Request, w hbone.ResponseWriter) *open {
+	in := h.arrive(ctx, request, w)
+	if in == nil {
+		return nil
+	}
+	return h.instance.openInbound(ctx, in, func(verdict error) (netx.Stream, error) { return h.answer(w, in.traffic.destination, verdict) })
 }
 
 // arrive decides what a CONNECT asks for; nil, when it is nothing, has been answered and logged.
@@ -150,9 +159,17 @@ func (h *tunnelHandler) answer(w hbone.ResponseWriter, local *l4.Workload, verdi
 
 // servePlaintext carries one redirected connection from outside that uses no tunnel: it has no identity.
 func (i *Instance) servePlaintext(ctx context.Context, conn *net.TCPConn) {
-	if in := i.arrivePlaintext(ctx, conn); in != nil {
-		i.carryInbound(ctx, in, func(verdict error) (netx.Stream, error) { return conn, verdict })
+	if o := i.openPlaintext(ctx, conn); o != nil {
+		i.carry(o)
 	}
+}
+
+func (i *Instance) openPlaintext(ctx context.Context, conn *net.TCPConn) *open {
+	in := i.arrivePlaintext(ctx, conn)
+	if in == nil {
+		return nil
+	}
+	return i.openInbound(ctx, in, func(verdict error) (netx.Stream, error) { return conn, verdict })
 }
 
 // arrivePlaintext decides where a connection goes; nil, when it goes nowhere, has been logged.
@@ -192,36 +209,40 @@ type arrival struct {
 	check       authz.Conn
 }
 
-// carryInbound asks the policies, connects the application and only then accepts. Answer is called once with the
-// outcome; it returns the peer's side when that is nil. As with serveOutbound, little is on the stack while the relay waits.
-func (i *Instance) carryInbound(ctx context.Context, in *arrival, answer func(error) (netx.Stream, error)) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+// openInbound asks the policies, connects the application and only then accepts; nil is a connection that has ended. Answer is called once
+// with the outcome; it returns the peer's side when that is nil.
+func (i *Instance) openInbound(ctx context.Context, in *arrival, answer func(error) (netx.Stream, error)) *open {
 	// Registered before the policies are asked: whoever changes them later sees this connection.
-	o := i.registerInbound(in, cancel)
-	r := o.record
-	defer i.registry.remove(o)
-	app, err := i.admit(ctx, in)
+	o := i.registerInbound(in, netx.NewLife(ctx))
+	if err := i.connectInbound(o, in, answer); err != nil {
+		o.record.end(err)
+		i.leave(o)
+		return nil
+	}
+	return o
+}
+
+// connectInbound brings the two ends together.
+func (i *Instance) connectInbound(o *open, in *arrival, answer func(error) (netx.Stream, error)) error {
+	app, err := i.admit(o.life, in)
 	if err != nil {
 		_, _ = answer(err) // tells the peer; the connection ends here in any case
-		r.end(err)
-		return
+		return err
 	}
-	defer app.Close()
 	peer, err := answer(nil)
 	if err != nil {
-		r.end(err)
-		return
+		app.Close()
+		return err
 	}
-	r.opened()
+	o.record.opened()
 	o.connected(peer, app)
-	i.finish(r, relay(ctx, peer, app, &r.bytes, o.gate))
+	return nil
 }
 
 // registerInbound makes a connection known before it is admitted.
-func (i *Instance) registerInbound(in *arrival, cancel context.CancelCauseFunc) *open {
+func (i *Instance) registerInbound(in *arrival, life *netx.Life) *open {
 	o := &open{
-		inbound: true, cancel: cancel, record: i.begin(in.traffic), check: in.check, gate: netx.NewGate(netx.Way{}, netx.Way{}),
+		inbound: true, life: life, record: i.begin(in.traffic), check: in.check, gate: netx.NewGate(netx.Way{}, netx.Way{}),
 		info: ConnInfo{Src: in.traffic.src, OriginalDst: in.originalDst, ActualDst: in.target, Protocol: protocolName(in.traffic.secure)},
 	}
 	i.registry.add(o)

@@ -144,12 +144,12 @@ func (i *Instance) accept(l net.Listener, serve func(context.Context, *net.TCPCo
 			if !i.admitted(l, conn) {
 				continue
 			}
-			i.conns.Go(func() {
-				defer i.account.Leave()
-				defer conn.Close()
+			i.conns.Go(func() { // little on the stack: see carry
 				if tcp, ok := conn.(*net.TCPConn); ok {
 					serve(i.ctx, tcp)
 				}
+				conn.Close()
+				i.account.Leave()
 			})
 			continue
 		}
@@ -187,7 +187,7 @@ func (i *Instance) watchPolicies() {
 		policies := state.PoliciesFor(now)
 		for _, o := range i.registry.snapshot() {
 			if o.inbound && !policies.Check(o.check).Allowed {
-				o.cancel(errPolicyChange)
+				o.life.End(errPolicyChange)
 			}
 		}
 	}

@@ -50,19 +50,17 @@ func (o *opening) connect(ctx context.Context) (netx.Stream, error) {
 		limit += o.instance.deps.Config.HandshakeTimeout
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	defer func() {
-		if o.early != nil {
-			netx.Pool.Put(o.early)
-		}
-	}()
 	o.again.until = time.Now().Add(o.instance.deps.Config.RepeatWindow)
-	for {
-		upstream, err := o.attempt(ctx)
-		if err == nil || !o.next(ctx, err) {
-			return upstream, err
-		}
+	// One that goes through a tunnel is in here until the application speaks again, so its stack is small; see carry.
+	upstream, err := o.attempt(ctx)
+	for err != nil && o.next(ctx, err) {
+		upstream, err = o.attempt(ctx)
 	}
+	cancel()
+	if o.early != nil {
+		netx.Pool.Put(o.early)
+	}
+	return upstream, err
 }
 
 // attempt opens the upstream side of the present route. What the application has sent by then goes with it.
@@ -74,8 +72,13 @@ func (o *opening) attempt(ctx context.Context) (netx.Stream, error) {
 	if err != nil {
 		return nil, err
 	}
+	stream, _, err := o.instance.pool.Connect(ctx, key, request) // returns when the application has more to say
+	return o.attempted(stream, request, err)
+}
+
+// attempted is what came of a CONNECT.
+func (o *opening) attempted(stream *hbone.Stream, request *hbone.Request, err error) (netx.Stream, error) {
 	sent := len(o.early)
-	stream, _, err := o.instance.pool.Connect(ctx, *key, request) // returns when the application has more to say
 	o.early = request.Early
 	if err != nil {
 		return nil, explainTunnel(o.route.Target, err)

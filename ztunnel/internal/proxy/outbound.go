@@ -12,11 +12,14 @@ import (
 	"github.com/isthmus-mesh/isthmus/ztunnel/l4"
 )
 
-// serveOutbound carries one redirected connection of the pod. A connection waits for its application most of its life: what was needed
-// only to open it is in functions that have returned by then, so that its stack is small.
+// serveOutbound carries one redirected connection of the pod.
 func (i *Instance) serveOutbound(ctx context.Context, conn *net.TCPConn) {
-	if o := i.decideOutbound(ctx, conn); o != nil {
-		i.carryOutbound(ctx, o)
+	opening := i.decideOutbound(ctx, conn)
+	if opening == nil {
+		return
+	}
+	if o := i.openOutbound(ctx, opening); o != nil {
+		i.carry(o)
 	}
 }
 
@@ -70,30 +73,27 @@ func (i *Instance) route(ctx context.Context, state *l4.State, c l4.Conn) (l4.Ro
 	return route, err
 }
 
-func (i *Instance) carryOutbound(ctx context.Context, opening *opening) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	o := i.registerOutbound(opening, cancel)
-	defer i.registry.remove(o)
-	r := o.record
-	upstream, err := opening.connect(ctx)
+// openOutbound opens the way that was decided; nil is a connection that has ended.
+func (i *Instance) openOutbound(ctx context.Context, opening *opening) *open {
+	o := i.registerOutbound(opening, netx.NewLife(ctx))
+	upstream, err := opening.connect(o.life) //nolint:contextcheck // o.life is made from ctx
 	if opening.again.count > 0 {
 		i.updateOutbound(o, opening)
 	}
 	if err != nil {
-		r.end(err)
-		return
+		o.record.end(err)
+		i.leave(o)
+		return nil
 	}
-	defer upstream.Close()
-	r.opened()
+	o.record.opened()
 	o.connected(opening.app, upstream)
-	i.finish(r, relay(ctx, opening.app, upstream, &r.bytes, o.gate))
+	return o
 }
 
 // registerOutbound makes a connection known before it is opened.
-func (i *Instance) registerOutbound(opening *opening, cancel context.CancelCauseFunc) *open {
+func (i *Instance) registerOutbound(opening *opening, life *netx.Life) *open {
 	r := i.begin(opening.traffic())
-	o := &open{cancel: cancel, record: r, gate: netx.NewGate(netx.Way{}, netx.Way{}), info: opening.info()}
+	o := &open{life: life, record: r, gate: netx.NewGate(netx.Way{}, netx.Way{}), info: opening.info()}
 	i.registry.add(o)
 	opening.bytes = &r.bytes
 	return o

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"cmp"
-	"context"
 	"net/netip"
 	"slices"
 	"sync"
@@ -25,7 +24,7 @@ type open struct {
 	// immutable
 	inbound bool
 	check   authz.Conn // inbound only: what policies are asked
-	cancel  context.CancelCauseFunc
+	life    *netx.Life
 	record  *record // its bytes are reported while the connection lives
 	gate    *netx.Gate
 
