@@ -50,7 +50,7 @@ func (r *Registry) backendTLSStatuses() coll.Collection[Status] {
 
 // waypointOf is the key of the waypoint that serves a service; empty for none.
 func (r *Registry) waypointOf(f coll.Fetch, s *gateway.Service) string {
-	found := r.service(f, s.Hostname, s.Namespace)
+	found := r.service(f, s.Hostname, client{namespace: s.Namespace})
 	if found == nil {
 		return ""
 	}
