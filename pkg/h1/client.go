@@ -298,6 +298,9 @@ func (c *client) Tunnel() (httpmsg.Stream, error) {
 	return &tunnel{Conn: c.nc, in: &c.in}, nil
 }
 
+// Cancel implements [httpmsg.ClientStream]: it ends the connection.
+func (c *client) Cancel() { c.fail(net.ErrClosed) }
+
 // Close implements [httpmsg.ClientStream]. The connection stays if both messages are whole.
 func (c *client) Close() {
 	c.mu.Lock()

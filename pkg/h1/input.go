@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/netx"
@@ -24,6 +25,8 @@ type input struct {
 	idle, slow time.Duration // limits of the wait for a head, and for its end
 	deadline   time.Time     // in force on nc
 	strict     bool          // it holds for a body, too
+
+	interrupted atomic.Bool // reading has ended before its time; for any goroutine
 }
 
 const (
@@ -189,7 +192,16 @@ func (in *input) read(p []byte) (int, error) {
 			return 0, err
 		}
 		in.arm(0, true)
+		if in.interrupted.Load() { // its deadline may just have been lifted
+			return 0, os.ErrDeadlineExceeded
+		}
 	}
+}
+
+// interrupt makes reading fail for good, also for who waits.
+func (in *input) interrupt() {
+	in.interrupted.Store(true)
+	in.nc.SetReadDeadline(past())
 }
 
 // take moves up to limit bytes of the body into p.

@@ -189,7 +189,8 @@ func (s *server) refuse(err error) error {
 	}
 	b = append(b, "connection: close\r\n\r\n"...)
 	s.out.buf = append(b, text...)
-	_ = s.out.flush() // err is the news
+	s.nc.SetWriteDeadline(time.Now().Add(lingerTime)) // a client that takes nothing is not waited for
+	_ = s.out.flush()                                 // err is the news
 	s.mu.Unlock()
 	s.linger()
 	return err
@@ -208,6 +209,10 @@ func (s *server) settle() (again bool, err error) {
 		return false, nil // the client went away
 	case !responded || !done:
 		s.Reset(0)
+		return false, nil
+	}
+	if s.in.interrupted.Load() {
+		s.linger()
 		return false, nil
 	}
 	if !s.body.Ended() {

@@ -4,10 +4,12 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -528,5 +530,37 @@ func TestUnfinishedRequest(t *testing.T) {
 		if got, err := io.ReadAll(c); err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 200 ") {
 			t.Errorf("%q %v", got, err)
 		}
+	}
+}
+
+// TestInterrupt ends the wait for a body that does not come; the answer is still sent, and is the last.
+func TestInterrupt(t *testing.T) {
+	result := make(chan error, 1)
+	addr := listen(t, func(_ context.Context, s httpmsg.ServerStream) {
+		waiting := make(chan struct{})
+		go func() {
+			<-waiting
+			s.Interrupt()
+		}()
+		_, err := s.Read(make([]byte, 2))
+		close(waiting)
+		if err == nil {
+			_, err = s.Read(make([]byte, 2))
+		}
+		result <- err
+		_ = s.Respond(&httpmsg.Head{Status: 408, ContentLength: 0}, true)
+	}, h1.ServerConfig{HeaderTimeout: time.Hour}) // a deadline that is lifted for the body
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_, _ = io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nab")
+	r, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil || r.StatusCode != 408 || !r.Close {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if err := <-result; !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error(err)
 	}
 }

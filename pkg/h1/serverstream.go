@@ -130,7 +130,7 @@ func (s *server) frame(b []byte, h *httpmsg.Head, end bool) ([]byte, bodyKind, i
 
 // connection writes what the response says about the connection.
 func (s *server) connection(b []byte, h *httpmsg.Head) []byte {
-	if s.draining() || s.req.Expects && !s.informed {
+	if s.draining() || s.req.Expects && !s.informed || s.in.interrupted.Load() {
 		s.close = true
 	}
 	switch {
@@ -203,6 +203,9 @@ func (s *server) Tunnel() (httpmsg.Stream, error) {
 	s.in.arm(0, true)
 	return &tunnel{Conn: s.nc, in: &s.in}, nil
 }
+
+// Interrupt implements [httpmsg.ServerStream]. The connection ends with the exchange.
+func (s *server) Interrupt() { s.in.interrupt() }
 
 // Reset implements [httpmsg.ServerStream].
 func (s *server) Reset(uint32) {

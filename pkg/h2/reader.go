@@ -49,6 +49,9 @@ type Reader struct {
 	// OnIdle, if set, is called when the source's read deadline passed; true goes on reading with the
 	// small buffer (OnIdle has cleared the deadline), false fails with the timeout.
 	OnIdle func() bool
+	// OnBlock, if set, is called with true when a header block has begun of which not all was read yet, and with false at the end of
+	// such a block.
+	OnBlock func(waits bool)
 
 	reuse  func() // see OnReuse; may be nil
 	src    io.Reader
@@ -74,6 +77,7 @@ type Reader struct {
 	blockHead  FrameHeader
 	dependency uint32 // of the block being joined
 	conts      int
+	waits      bool // OnBlock was called with true
 	settled    bool // the first frame, which must be SETTINGS, was seen
 	at         position
 }
@@ -262,6 +266,10 @@ func (r *Reader) headers(h FrameHeader) (f Frame, done bool, err error) {
 	n, pad := int(h.Length), 0
 	if h.Type == FrameHeaders {
 		r.blockHead, r.conts, r.block = h, 0, r.block[:0]
+		if r.OnBlock != nil && (!h.Flags.Has(FlagEndHeaders) || r.Buffered() < int(h.Length)) {
+			r.waits = true
+			r.OnBlock(true)
+		}
 		if h.Flags.Has(FlagPadded) {
 			if pad, err = r.padLength(h); err != nil {
 				return f, false, err
@@ -293,6 +301,10 @@ func (r *Reader) headers(h FrameHeader) (f Frame, done bool, err error) {
 	r.skip = pad
 	if !h.Flags.Has(FlagEndHeaders) {
 		return f, false, nil
+	}
+	if r.waits {
+		r.waits = false
+		r.OnBlock(false)
 	}
 	f = Frame{FrameHeader: r.blockHead, Payload: r.block, First: true, Last: true, Dependency: r.dependency}
 	r.blockHead = FrameHeader{}

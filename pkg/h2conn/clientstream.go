@@ -83,5 +83,8 @@ func (s *clientStream) Tunnel() (httpmsg.Stream, error) {
 	return &tunnel{s: &s.stream}, nil
 }
 
+// Cancel implements [httpmsg.ClientStream].
+func (s *clientStream) Cancel() { s.cancelWith(h2.Cancel) }
+
 // Close implements [httpmsg.ClientStream].
 func (s *clientStream) Close() { s.closeWith(h2.Cancel) }

@@ -13,6 +13,11 @@ type ServerConfig struct {
 	MaxConcurrentStreams uint32
 	// IdleTimeout ends a connection that carries no stream for so long; 0 is none.
 	IdleTimeout time.Duration
+	// HeaderTimeout bounds the time between the beginning of a header block and its end; 0 is none. The connection ends then: nothing
+	// else can come before the rest of the block.
+	HeaderTimeout time.Duration
+	// Refused, if set, is told of a request that did not come in time, with the status that says so.
+	Refused func(status int, reason string)
 	// AnyPath takes a :path that is no path of a URI: one with bytes that are not ASCII, or without a leading slash where the scheme is no HTTP. Such requests are
 	// reset otherwise.
 	AnyPath bool
@@ -41,6 +46,9 @@ type Options struct {
 	// KeepaliveInterval is after how much silence a PING is sent; default 0 is never. Without anything from the peer for
 	// KeepaliveTimeout (default 20 s) more, the connection fails.
 	KeepaliveInterval, KeepaliveTimeout time.Duration
+	// WriteTimeout ends a connection whose peer does not read: a single write, of some 64 KiB at the most, lasts for so long. It is
+	// looked at as rarely, so that twice the time may pass. Default 5 min.
+	WriteTimeout time.Duration
 	// Log receives protocol errors of peers at debug level; nil discards.
 	Log *slog.Logger
 }
@@ -60,6 +68,9 @@ func (o *Options) defaults() {
 	}
 	if o.KeepaliveTimeout == 0 {
 		o.KeepaliveTimeout = 20 * time.Second
+	}
+	if o.WriteTimeout == 0 {
+		o.WriteTimeout = 5 * time.Minute
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

@@ -27,6 +27,8 @@ var (
 	errDrained     = errors.New("connection drained")
 	errIdle        = errors.New("connection idle")
 	errPingTimeout = errors.New("peer does not answer PING")
+	errStalled     = errors.New("peer does not read")
+	errSlowHeaders = errors.New("header block did not come in time")
 )
 
 // conn is one HTTP/2 connection in either role. One goroutine reads (readLoop); writers combine: whoever finds the connection free
@@ -73,8 +75,9 @@ type conn struct {
 	buffered int64 // received, not yet consumed
 	deferred int64 // of buffered: not yet given back to recv
 
-	ping pinger
-	idle *time.Timer
+	ping  pinger
+	stall stall
+	idle  *time.Timer
 }
 
 // role is what differs between client and server.
@@ -144,6 +147,7 @@ func (c *conn) fail(err error) {
 	close(c.done)
 	c.noMoreLocked()
 	c.ping.stop()
+	c.stall.stop()
 	if c.idle != nil {
 		c.idle.Stop()
 	}

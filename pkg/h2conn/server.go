@@ -20,9 +20,10 @@ type server struct {
 	ctx      context.Context //nolint:containedctx // the handlers', for the connection's life
 	handler  httpmsg.Handler
 	handlers sync.WaitGroup
-	running  uint32 // handlers; guarded by conn.mu
-	lastCall bool   // the GOAWAY with the last id was sent; guarded by conn.mu
-	final    uint32 // that id
+	running  uint32      // handlers; guarded by conn.mu
+	lastCall bool        // the GOAWAY with the last id was sent; guarded by conn.mu
+	final    uint32      // that id
+	late     *time.Timer // for the end of a header block; of the reader
 }
 
 // Serve answers the requests of a connection until it ends; it closes conn. All handlers have returned when it returns. The error
@@ -40,6 +41,9 @@ func Serve(ctx context.Context, conn net.Conn, h httpmsg.Handler, cfg ServerConf
 	c := newConn(conn, false, cfg.MaxConcurrentStreams, cfg.Options)
 	s := &server{c: c, cfg: cfg, ctx: ctx, handler: h}
 	c.role = s
+	if cfg.HeaderTimeout > 0 {
+		c.rd.OnBlock = s.onBlock
+	}
 	defer s.handlers.Wait()
 	stop := context.AfterFunc(ctx, func() { c.fail(context.Cause(ctx)) })
 	defer stop()
@@ -57,6 +61,9 @@ func Serve(ctx context.Context, conn net.Conn, h httpmsg.Handler, cfg ServerConf
 		go s.drainOn(cfg.Drain)
 	}
 	err := c.readLoop()
+	if s.late != nil {
+		s.late.Stop()
+	}
 	cancel()
 	return s.result(err)
 }
@@ -113,6 +120,38 @@ func (s *server) sendLastCall() {
 	c.out = h2.AppendGoAway(c.out, c.lastID, h2.NoError, "")
 	c.flushAsync()
 	s.left()
+}
+
+// onBlock runs on the reader when the end of a header block is waited for, and when it came.
+func (s *server) onBlock(waits bool) {
+	switch {
+	case !waits:
+		s.late.Stop()
+	case s.late == nil:
+		s.late = time.AfterFunc(s.cfg.HeaderTimeout, s.onLate)
+	default:
+		s.late.Reset(s.cfg.HeaderTimeout)
+	}
+}
+
+// onLate is the tick of the timer for a header block.
+func (s *server) onLate() {
+	c := s.c
+	c.mu.Lock()
+	over := c.err != nil
+	if !over {
+		c.reserve(128)
+		c.out = h2.AppendGoAway(c.out, c.lastID, h2.EnhanceYourCalm, errSlowHeaders.Error())
+		c.noMoreLocked()
+	}
+	c.mu.Unlock()
+	if over {
+		return
+	}
+	if s.cfg.Refused != nil {
+		s.cfg.Refused(408, errSlowHeaders.Error())
+	}
+	c.hangUp(errSlowHeaders)
 }
 
 // onIdle is the idle timer's tick.

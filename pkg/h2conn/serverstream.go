@@ -155,7 +155,7 @@ func (s *serverStream) Tunnel() (httpmsg.Stream, error) {
 }
 
 // Reset implements [httpmsg.ServerStream].
-func (s *serverStream) Reset(code uint32) { s.closeWith(h2.ErrCode(code)) }
+func (s *serverStream) Reset(code uint32) { s.cancelWith(h2.ErrCode(code)) }
 
 // end is the end of the exchange, after its handler returned.
 func (s *serverStream) end() {

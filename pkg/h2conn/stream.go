@@ -111,19 +111,44 @@ func (s *stream) Gone() <-chan struct{} {
 	return s.gone
 }
 
-// closeWith ends what is left of the exchange with RST_STREAM. Reading what arrived ends, too.
+// closeWith ends what is left of the exchange with RST_STREAM. Reading what arrived ends, too. It is the owner's: it may wait for the
+// connection.
 func (s *stream) closeWith(code h2.ErrCode) {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	if s.resetLocked(code) {
+		s.c.flush()
+	}
+}
+
+// cancelWith is closeWith for other goroutines, which must not wait. The stream stays its owner's.
+func (s *stream) cancelWith(code h2.ErrCode) {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	if s.resetLocked(code) {
+		s.c.flushAsync()
+	}
+}
+
+// resetLocked queues RST_STREAM, unless the exchange has ended, and reports whether it did.
+func (s *stream) resetLocked(code h2.ErrCode) (queued bool) {
 	c := s.c
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.streams[s.id] == s {
+	if queued = c.streams[s.id] == s; queued {
 		c.reserve(64)
 		c.out = h2.AppendRSTStream(c.out, s.id, code)
 		s.abortLocked(net.ErrClosed)
 		c.removeLocked(s, true)
-		c.flush()
 	}
 	s.endReceiveLocked()
+	return queued
+}
+
+// Interrupt implements [httpmsg.ServerStream].
+func (s *stream) Interrupt() {
+	s.rmu.Lock()
+	defer s.rmu.Unlock()
+	s.readExpired = true
+	s.readable.Broadcast()
 }
 
 // Trailer implements [httpmsg.Incoming].

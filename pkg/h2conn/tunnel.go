@@ -53,7 +53,7 @@ func (t *tunnel) Close() error {
 }
 
 // Reset aborts both directions, as a TCP reset would.
-func (t *tunnel) Reset() { t.s.closeWith(h2.ConnectError) }
+func (t *tunnel) Reset() { t.s.cancelWith(h2.ConnectError) }
 
 // LocalAddr implements net.Conn: that of the connection.
 func (t *tunnel) LocalAddr() net.Addr { return t.s.c.nc.LocalAddr() }

@@ -67,6 +67,7 @@ func (c *conn) drain() {
 		}
 		buf := c.out
 		c.out, c.tail = nil, tailFrame{}
+		c.beginWrite()
 		c.mu.Unlock()
 		_, err := c.nc.Write(buf)
 		netx.Pool.Put(buf)

@@ -100,7 +100,11 @@ type ServerStream interface {
 	Respond(h *Head, end bool) error
 	// Tunnel is the raw connection after an upgrade or a CONNECT was accepted.
 	Tunnel() (Stream, error)
-	// Reset aborts the exchange: RST_STREAM with that code, or closes an HTTP/1 connection.
+	// Interrupt makes Read fail with os.ErrDeadlineExceeded from now on, also one that is waiting: a response can still be sent. Any
+	// goroutine may call it, until the handler returns.
+	Interrupt()
+	// Reset aborts the exchange: RST_STREAM with that code, or closes an HTTP/1 connection. Whatever waits for the stream fails. Any
+	// goroutine may call it, until the handler returns; it does not wait for the client.
 	Reset(code uint32)
 	// Gone is closed when the client reset the stream or went away.
 	Gone() <-chan struct{}
@@ -118,7 +122,11 @@ type ClientStream interface {
 	Response(ctx context.Context, inform func(*Head)) (*Head, error)
 	// Tunnel is the raw connection after the peer accepted an upgrade or a CONNECT.
 	Tunnel() (Stream, error)
-	// Close gives up what is still open of the exchange, and gives back its memory. It must be called once.
+	// Cancel gives the exchange up: whatever waits for the stream fails. Any goroutine may call it, and again, until Close; it does not
+	// wait for the peer, and is no Close.
+	Cancel()
+	// Close gives up what is still open of the exchange, and gives back its memory. It must be called once, by the one goroutine to
+	// which the stream belongs: after it nobody may use the stream, which may serve another request.
 	Close()
 }
 
