@@ -67,7 +67,7 @@ func (x *exchange) reset() {
 	clear(x.choice.Tried)
 	x.choice = upstream.Choice{Tried: tried}
 	x.c, x.s, x.snap, x.binding, x.head, x.cluster, x.host = nil, nil, nil, nil, nil, nil, nil
-	x.decision, x.record, x.info, x.stream = l7.Decision{}, Record{}, l7.ResponseInfo{}, upstream.Stream{}
+	x.decision, x.record, x.info = l7.Decision{}, Record{}, l7.ResponseInfo{}
 	x.asked = nil
 	x.attempt, x.retrying, x.responded, x.held = 0, false, false, false
 	x.requests, x.responses = grpcCounter{}, grpcCounter{}
@@ -90,6 +90,9 @@ func (x *exchange) run(ctx context.Context, c *httpConn, s httpmsg.ServerStream)
 		x.record.Details = "connection_not_admitted"
 	} else {
 		x.snap.cfg.Decide(&x.decision, x.binding.chain, &x.req, now, x.srv.deps.Rand)
+		if x.decision.IdleTimeout > 0 {
+			x.guard.idleAfter(x.decision.IdleTimeout)
+		}
 		if x.decision.Ask == nil || x.consult(now) { //nolint:contextcheck // the guard is the context
 			x.record.Flags |= x.decision.Flags
 			x.carry(now) //nolint:contextcheck // the guard is the context
@@ -131,9 +134,6 @@ func (x *exchange) carry(now time.Time) {
 	if limit := x.binding.chain.HTTP.RequestTimeout; limit > 0 && !x.s.Ended() {
 		x.guard.set(deadlineRequest, now.Add(limit))
 	}
-	if d.IdleTimeout > 0 {
-		x.guard.idleAfter(d.IdleTimeout)
-	}
 	if x.cluster = x.snap.clusters[d.ClusterName]; x.cluster == nil {
 		x.reply(replyNoCluster)
 		return
@@ -173,6 +173,7 @@ func (x *exchange) reply(r *l7.Reply) {
 	}
 	x.record.Status, x.record.Response, x.record.ContentLength = x.local.Status, &x.local.Header, x.local.ContentLength
 	x.responded = true
+	x.guard.replies()
 	x.announce()
 	bare := body == "" || x.head.Method == "HEAD"
 	err := x.s.Respond(&x.local, bare)
@@ -183,8 +184,20 @@ func (x *exchange) reply(r *l7.Reply) {
 		x.record.BytesSent = uint64(len(body))
 	}
 	if err != nil {
-		x.lost()
+		x.untaken()
 	}
+}
+
+// untaken ends a reply that could not be written.
+func (x *exchange) untaken() {
+	if x.guard.aborted() != causeIdle {
+		x.lost()
+		return
+	}
+	x.c.stats.idleTimeout.Add(1)
+	x.record.Flags |= l7.FlagStreamIdleTimeout
+	x.record.Details = l7.ReplyStreamIdleTimeout.Details
+	x.cut()
 }
 
 // cut ends a response that can't be completed, such that the client notices.
@@ -215,9 +228,17 @@ func (x *exchange) abandon() {
 		x.reply(l7.ReplyUpstreamTimeout)
 	case causeIdle:
 		x.c.stats.idleTimeout.Add(1)
-		x.reply(l7.ReplyStreamIdleTimeout)
+		if x.received() {
+			x.reply(l7.ReplyStreamIdleTimeoutComplete)
+		} else {
+			x.reply(l7.ReplyStreamIdleTimeout)
+		}
 	case causeMaxDuration:
-		x.reply(l7.ReplyMaxDuration)
+		if x.received() {
+			x.reply(l7.ReplyMaxDurationComplete)
+		} else {
+			x.reply(l7.ReplyMaxDuration)
+		}
 	case causeRequestTimeout:
 		x.reply(l7.ReplyRequestTimeout)
 	case causeNone, causePerTry, causePerTryIdle, causeGone:
@@ -227,6 +248,9 @@ func (x *exchange) abandon() {
 		x.lost()
 	}
 }
+
+// received is whether all of the request came.
+func (x *exchange) received() bool { return x.body.complete() || x.s.Ended() }
 
 // end completes the record and hands it over.
 func (x *exchange) end() {

@@ -155,7 +155,9 @@ func (x *exchange) answer() (again bool) {
 // passOn passes an interim response on. A 100 is the codecs' own affair.
 func (x *exchange) passOn(h *httpmsg.Head) {
 	if h.Status == 103 {
+		x.guard.waitFor(waitsRoom)
 		_ = x.s.Inform(h) // if the client is gone, the response tells
+		x.guard.waitFor(waitsNot)
 	}
 }
 

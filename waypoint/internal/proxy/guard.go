@@ -45,9 +45,10 @@ type guard struct {
 	at      [deadlines]time.Time
 	armed   time.Time // when the timer fires; zero when it doesn't
 	idle    time.Duration
-	perTry  time.Duration   // the idle time of an attempt
-	moved   time.Time       // when something was moved last
-	client  leaver          // asked once the exchange takes long
+	perTry  time.Duration // the idle time of an attempt
+	moved   time.Time     // when something was moved last
+	client  client
+	waits   waits           // what the handler waits for of the client
 	over    chan struct{}   // ends the watch; nil while nobody watches
 	whole   cause           // of the exchange
 	attempt cause           // of the attempt under way
@@ -55,8 +56,25 @@ type guard struct {
 	cancel  func()          // aborts the attempt's stream; nil between attempts
 }
 
-// leaver tells when the client goes away.
-type leaver interface{ Gone() <-chan struct{} }
+// client is what the guard does with a client: it asks whether it is still there, and wakes the handler that waits for it.
+type client interface {
+	Gone() <-chan struct{}
+	Interrupt()
+	Reset(code uint32)
+}
+
+// waits is what a handler may wait for of its client. An exchange that is given up meanwhile would go on for ever otherwise, with all
+// that it holds: ending the attempt wakes nobody who does not wait for that.
+type waits uint8
+
+const (
+	waitsNot  waits = iota
+	waitsBody       // the request: reading is interrupted, and a reply tells why
+	waitsRoom       // that a response is taken: the stream is reset
+)
+
+// replyTimeout is how long a client may take to take a reply of ours where streams may idle for ever.
+const replyTimeout = time.Minute
 
 func newGuard() *guard {
 	g := &guard{ctx: &attemptContext{}}
@@ -66,7 +84,7 @@ func newGuard() *guard {
 }
 
 // begin guards an exchange from now on.
-func (g *guard) begin(ctx context.Context, client leaver, now time.Time) {
+func (g *guard) begin(ctx context.Context, client client, now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.active, g.moved, g.client = true, now, client
@@ -89,7 +107,7 @@ func (g *guard) end() {
 	g.ctx.base = nil
 	g.at = [deadlines]time.Time{}
 	g.armed, g.idle, g.perTry, g.client, g.over, g.cancel = time.Time{}, 0, 0, nil, nil, nil
-	g.whole, g.attempt = causeNone, causeNone
+	g.whole, g.attempt, g.waits = causeNone, causeNone, waitsNot
 }
 
 // set makes a deadline; the zero time takes it back.
@@ -232,6 +250,38 @@ func (g *guard) abortLocked(why cause) {
 		g.cancel()
 		g.cancel = nil
 	}
+	g.wakeLocked()
+}
+
+// wakeLocked ends the handler's wait for the client of an exchange that is given up.
+func (g *guard) wakeLocked() {
+	switch {
+	case g.whole == causeNone || g.client == nil:
+	case g.waits == waitsBody:
+		g.client.Interrupt()
+	case g.waits == waitsRoom:
+		g.client.Reset(codeInternal)
+	}
+}
+
+// waitFor says what the handler is about to wait for. If the exchange is given up already, it need not.
+func (g *guard) waitFor(w waits) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.waits = w
+	g.wakeLocked()
+}
+
+// replies says that a reply of ours is about to be sent, whatever the exchange was given up for before. It has the idle time anew.
+func (g *guard) replies() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.waits, g.whole, g.perTry = waitsRoom, causeNone, 0
+	g.at = [deadlines]time.Time{}
+	if g.idle == 0 {
+		g.idle = replyTimeout
+	}
+	g.armIdleLocked(g.idle)
 }
 
 // next begins another attempt, unless the exchange is given up.

@@ -104,9 +104,11 @@ func (d *downstream) serveHTTP(ctx context.Context, chain *l7.Chain, conn netx.S
 		defer d.socket.OnSoft(c.leave)()
 		err = h2conn.Serve(ctx, conn, handler, h2conn.ServerConfig{
 			Drain: c.drain, MaxConcurrentStreams: m.HTTP2.MaxStreams, IdleTimeout: m.IdleTimeout, Go: s.handlers.Go, AnyPath: l.AnyPath,
+			HeaderTimeout: m.RequestHeadersTimeout, Refused: func(status int, reason string) { c.refused(httpmsg.HTTP2, status, reason) },
 			Options: h2conn.Options{
 				MaxHeaderBytes: m.MaxHeaderBytes, MaxHeaders: m.MaxHeaders, StreamWindow: m.HTTP2.StreamWindow, ConnWindow: m.HTTP2.ConnWindow,
-				KeepaliveInterval: m.HTTP2.KeepaliveInterval, KeepaliveTimeout: m.HTTP2.KeepaliveTimeout, Log: s.deps.Log,
+				KeepaliveInterval: m.HTTP2.KeepaliveInterval, KeepaliveTimeout: m.HTTP2.KeepaliveTimeout,
+				WriteTimeout: m.StreamIdleTimeout, Log: s.deps.Log,
 			},
 		})
 	} else {
@@ -115,7 +117,7 @@ func (d *downstream) serveHTTP(ctx context.Context, chain *l7.Chain, conn netx.S
 		err = h1.Serve(ctx, conn, handler, h1.ServerConfig{
 			Drain: c.drain, MaxHeaderBytes: m.MaxHeaderBytes, MaxHeaders: m.MaxHeaders, IdleTimeout: m.IdleTimeout,
 			HeaderTimeout: m.RequestHeadersTimeout, RefuseHTTP10: !m.AcceptHTTP10, Unfold: l.Unfold, ServerName: m.ServerName, Log: s.deps.Log,
-			Refused: c.refused,
+			Refused: func(status int, reason string) { c.refused(httpmsg.HTTP11, status, reason) },
 		})
 	}
 	if err != nil {
@@ -177,12 +179,12 @@ func (c *httpConn) drainWith(b *binding) (*binding, *snapshot) {
 }
 
 // refused accounts for what came in the place of a request and was none.
-func (c *httpConn) refused(status int, reason string) {
+func (c *httpConn) refused(version httpmsg.Version, status int, reason string) {
 	b := c.bound.Load()
 	now := c.srv.deps.Clock()
 	r := &Record{
 		Kind: KindRequest, Start: now, Listener: c.listener, Chain: b.chain, Conn: &c.conn, Tunnel: c.tunnel, Source: c.source,
-		ConnectionID: c.conn.ID, Protocol: httpmsg.HTTP11, Status: status, GRPCStatus: -1, ContentLength: -1,
+		ConnectionID: c.conn.ID, Protocol: version, Status: status, GRPCStatus: -1, ContentLength: -1,
 		Flags: l7.FlagDownstreamProtocolError, Details: "http1.codec_error", Termination: reason,
 	}
 	if status == 408 {

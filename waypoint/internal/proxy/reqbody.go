@@ -134,7 +134,7 @@ func (b *requestBody) attach(to *upstream.Stream) {
 		length := b.x.head.ContentLength
 		if length > 0 && length <= inlineBody && !b.x.head.Expects {
 			b.mu.Unlock()
-			b.pump(false)
+			b.pumpHere(int(length))
 			b.mu.Lock()
 			return
 		}
@@ -179,6 +179,18 @@ func (b *requestBody) detach(abort func()) {
 	}
 	for b.writing {
 		b.changed.Wait()
+	}
+}
+
+// pumpHere moves a small body on the handler's own goroutine. What is not there yet may never come.
+func (b *requestBody) pumpHere(length int) {
+	here := b.x.s.Buffered() >= length
+	if !here {
+		b.x.guard.waitFor(waitsBody)
+	}
+	b.pump(false)
+	if !here {
+		b.x.guard.waitFor(waitsNot)
 	}
 }
 
@@ -286,10 +298,17 @@ func (b *requestBody) finish() {
 	if b.x.head.Version == httpmsg.HTTP2 || !b.x.responded {
 		linger = 0
 	}
-	s := b.x.s
-	timer := time.AfterFunc(linger, func() { s.Reset(codeNo) })
+	s, over := b.x.s, false // over is guarded by mu: a timer that comes too late finds another exchange, or another stream
+	timer := time.AfterFunc(linger, func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if !over {
+			s.Reset(codeNo)
+		}
+	})
 	for b.pumping {
 		b.changed.Wait()
 	}
+	over = true
 	timer.Stop()
 }

@@ -20,6 +20,7 @@ func (x *exchange) respond(head *httpmsg.Head) {
 	x.record.Status, x.record.Response, x.record.Details = head.Status, &head.Header, "via_upstream"
 	x.record.ContentLength = head.ContentLength
 	x.responded = true
+	x.guard.waitFor(waitsRoom)
 	if head.Status == 101 || x.head.Method == "CONNECT" && head.Status >= 200 && head.Status < 300 {
 		x.tunnel(head)
 		return

@@ -35,6 +35,7 @@ func (x *exchange) join(up netx.Stream) {
 		x.lost()
 		return
 	}
+	x.guard.waitFor(waitsNot)                                       // whoever gives up ends the relay
 	x.guard.set(deadlineTimeout, x.record.Start.AddDate(100, 0, 0)) // a tunnel is not a response that is late
 	ctx, stop := context.WithCancelCause(x.guard.waiting())
 	defer stop(nil)
@@ -106,6 +107,7 @@ func (x *exchange) connectTCP() {
 	x.decision.ApplyResponse(&x.req, &x.local, &x.info)
 	x.record.Status, x.record.Response, x.record.Details = 200, &x.local.Header, "via_upstream"
 	x.responded = true
+	x.guard.waitFor(waitsRoom)
 	if err := x.s.Respond(&x.local, false); err != nil {
 		up.Close()
 		x.lostOrAborted()

@@ -92,10 +92,20 @@ func (h *Host) Address() string { return h.address }
 // Endpoint describes the host.
 func (h *Host) Endpoint() *l7.Endpoint { return h.root.endpoint.Load() }
 
-// Stream is an open request. Its zero value is filled by [Host.Open]; Close must be called once then.
+// Stream is an open request. Its zero value is filled by [Host.Open]; Close must be called once then, by the goroutine to which the
+// stream belongs. After Close it can be filled again.
 type Stream struct {
 	httpmsg.ClientStream
 	conn *conn
+
+	mu   sync.Mutex // guards open
+	open bool       // Cancel has something to cancel
+}
+
+func (s *Stream) begin(stream httpmsg.ClientStream, on *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ClientStream, s.conn, s.open = stream, on, true
 }
 
 // Local is our end of the connection.
@@ -116,19 +126,24 @@ func (s *Stream) Broken(err error) *Error {
 	return e
 }
 
-// Cancel aborts the request from any goroutine, until Close: whatever waits for the stream fails. Close is still to be called.
+// Cancel aborts the request: whatever waits for the stream fails. Close is still to be called, and is the owner's alone. Any goroutine
+// may call Cancel, at any time: after Close it has no effect, as what the stream was made of may serve somebody else by then.
 func (s *Stream) Cancel() {
-	if s.conn.multiplex {
-		s.ClientStream.Close() // of HTTP/2 streams this may be called at any time, and again
-	} else {
-		_ = s.conn.cc.Close() // whoever uses it sees the error
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open {
+		s.ClientStream.Cancel()
 	}
 }
 
 // Close ends the request and gives the connection back.
 func (s *Stream) Close() {
+	s.mu.Lock()
+	s.open = false
+	s.mu.Unlock()
 	s.ClientStream.Close()
 	c := s.conn
+	s.ClientStream, s.conn = nil, nil
 	h := c.host
 	h.load.End()
 	h.cluster.gauges.requests.give()
@@ -182,7 +197,7 @@ func (h *Host) openOn(ctx context.Context, conf *l7.Cluster, head *httpmsg.Head,
 		conn.requests.Add(1)
 		stream, err := conn.cc.Open(ctx, head, end)
 		if err == nil {
-			s.ClientStream, s.conn = stream, conn
+			s.begin(stream, conn)
 			return nil
 		}
 		h.release(conn)

@@ -139,6 +139,43 @@ func TestConnectionsAreReused(t *testing.T) {
 	}
 }
 
+// TestCancelIsNotClose cancels requests that have ended, as a timer does that fires late: what they were made of serves others by then.
+func TestCancelIsNotClose(t *testing.T) {
+	for _, protocol := range []l7.UpstreamHTTP{l7.UpstreamHTTP1, l7.UpstreamHTTP2} {
+		a := newApp(t, hello)
+		m := newManager(t)
+		host := m.Update(config(cluster("c", protocol), a.address))["c"].Pick(&Choice{Rand: global{}})
+		var late [4]Stream
+		for i := range 40 * len(late) {
+			s := &late[i%len(late)]
+			s.Cancel() // of the request that it was before, or of none
+			head := &httpmsg.Head{Method: "GET", Scheme: "http", Authority: "app", Path: "/"}
+			if err := host.Open(t.Context(), head, true, httpmsg.HTTP11, s); err != nil {
+				t.Fatal(err)
+			}
+			var cancels sync.WaitGroup
+			for j := range late {
+				if j != i%len(late) {
+					cancels.Go(late[j].Cancel)
+				}
+			}
+			response, err := s.Response(t.Context(), nil)
+			if err == nil {
+				_, err = io.ReadAll(s)
+			}
+			if err != nil || response.Status != 200 {
+				t.Fatalf("protocol %v, request %d: %v", protocol, i, err)
+			}
+			cancels.Go(s.Cancel) // while it ends
+			s.Close()
+			cancels.Wait()
+		}
+		if n := m.State()[0].Stats.RqActive; n != 0 {
+			t.Errorf("%d requests are open", n)
+		}
+	}
+}
+
 func TestConnectFailures(t *testing.T) {
 	nobody := tcp.Nobody(t)
 	for _, version := range []l7.UpstreamHTTP{l7.UpstreamHTTP1, l7.UpstreamHTTP2} {
