@@ -17,8 +17,6 @@ const maxInterim = 64
 type client struct {
 	c     *conn
 	ended chan struct{} // readLoop returned
-
-	spares spares[*clientStream] // guarded by conn.mu
 }
 
 // NewClient starts HTTP/2 on conn, which it owns from now on.
@@ -50,8 +48,10 @@ func (k *client) Open(ctx context.Context, h *httpmsg.Head, end bool) (httpmsg.C
 			return nil, fmt.Errorf("%w: %w", httpmsg.ErrNotSent, context.Cause(ctx))
 		}
 	}
-	s, err := k.open(h, end)
-	if err != nil {
+	s := &clientStream{noBody: h.Method == "CONNECT" || h.Upgrade != ""}
+	s.heads = replies{head: h.Method == "HEAD", tunnel: s.noBody, upgrade: h.Upgrade}
+	s.replies = &s.heads
+	if err := k.open(s, h, end && !s.noBody); err != nil {
 		return nil, fmt.Errorf("open stream to %s: %w: %w", k.c.nc.RemoteAddr(), httpmsg.ErrNotSent, err)
 	}
 	return s, nil
@@ -64,28 +64,20 @@ var (
 )
 
 // open allocates the id and queues the HEADERS under one lock: ids must rise on the wire.
-func (k *client) open(h *httpmsg.Head, end bool) (*clientStream, error) {
+func (k *client) open(s *clientStream, h *httpmsg.Head, end bool) error {
 	c := k.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case c.err != nil:
-		return nil, c.err
+		return c.err
 	case c.goAway:
-		return nil, errGoingAway
+		return errGoingAway
 	case k.freeLocked() == 0:
-		return nil, errFull
+		return errFull
 	case h.Upgrade != "" && !c.peer.EnableConnect:
-		return nil, errNoUpgrades
+		return errNoUpgrades
 	}
-	s := k.spares.take()
-	if s == nil {
-		s = &clientStream{role: k}
-	}
-	s.noBody = h.Method == "CONNECT" || h.Upgrade != ""
-	s.heads.head, s.heads.tunnel, s.heads.upgrade = h.Method == "HEAD", s.noBody, h.Upgrade
-	s.replies = &s.heads
-	end = end && !s.noBody
 	if c.lastID == 0 {
 		c.lastID = 1
 	} else {
@@ -105,10 +97,8 @@ func (k *client) open(h *httpmsg.Head, end bool) (*clientStream, error) {
 	} else if s.noBody || len(c.out) >= holdLimit {
 		c.flush()
 	}
-	return s, nil
+	return nil
 }
-
-func (k *client) settle() { k.spares.settle() }
 
 // freeLocked is how many more streams may be opened.
 func (k *client) freeLocked() int {

@@ -37,14 +37,11 @@ func exchange(ctx context.Context, k httpmsg.ClientConn, h *httpmsg.Head, body [
 	}()
 	got, err := s.Response(ctx, nil)
 	if err != nil {
-		s.Cancel()
+		s.Close()
 		return nil, nil, nil, errors.Join(err, <-sent)
 	}
-	own := *got // got is the stream's
-	own.Header = httpmsg.Header{}
-	own.Header.CopyFrom(&got.Header)
 	all, err := io.ReadAll(s)
-	return &own, all, s.Trailer(), errors.Join(err, <-sent)
+	return got, all, s.Trailer(), errors.Join(err, <-sent)
 }
 
 func TestClientWithNetHTTP(t *testing.T) {
