@@ -13,6 +13,8 @@ import (
 	"github.com/vishvananda/netlink"
 	vns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
 )
 
 // ID tells two namespaces apart, whatever path they were opened by.
@@ -109,26 +111,21 @@ func enter(f *os.File, fn func() error) error {
 // DoWithProc is Do for what writes to /proc/sys, which is read-only in containers: fn runs on a thread with mounts of its own,
 // where it is not. The thread is thrown away.
 func DoWithProc(f *os.File, fn func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		done <- func() error {
-			if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
-				return fmt.Errorf("leave the mounts of the container: %w", err)
-			}
-			if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-				return fmt.Errorf("make own mounts private: %w", err)
-			}
-			if err := unix.Mount("", "/proc/sys", "", unix.MS_REMOUNT|unix.MS_BIND, ""); err != nil {
-				return fmt.Errorf("make /proc/sys writable: %w", err)
-			}
-			if err := control(f, func(fd int) error { return unix.Setns(fd, unix.CLONE_NEWNET) }); err != nil {
-				return fmt.Errorf("enter network namespace %s: %w", f.Name(), err)
-			}
-			return fn()
-		}()
-	}()
-	return <-done
+	return netx.OnThread(func() error {
+		if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+			return fmt.Errorf("leave the mounts of the container: %w", err)
+		}
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			return fmt.Errorf("make own mounts private: %w", err)
+		}
+		if err := unix.Mount("", "/proc/sys", "", unix.MS_REMOUNT|unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("make /proc/sys writable: %w", err)
+		}
+		if err := control(f, func(fd int) error { return unix.Setns(fd, unix.CLONE_NEWNET) }); err != nil {
+			return fmt.Errorf("enter network namespace %s: %w", f.Name(), err)
+		}
+		return fn()
+	})
 }
 
 // OfProcess opens the namespace of a process, below the procfs proc.

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -28,31 +27,25 @@ const Timeout = 20 * time.Second
 // New returns a fresh namespace with loopback up.
 func New(t testing.TB) *os.File {
 	t.Helper()
-	type result struct {
-		file *os.File
-		err  error
-	}
-	done := make(chan result)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+	var file *os.File
+	err := netx.OnThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			done <- result{err: err}
-			return
+			return err
 		}
-		f, err := os.Open("/proc/thread-self/ns/net")
-		done <- result{f, err}
-	}()
-	r := <-done
-	if r.err != nil {
-		t.Fatalf("make network namespace (the test needs root): %v", r.err)
+		var err error
+		file, err = os.Open("/proc/thread-self/ns/net")
+		return err
+	})
+	if err != nil {
+		t.Fatalf("make network namespace (the test needs root): %v", err)
 	}
-	t.Cleanup(func() { r.file.Close() })
-	h := handle(t, r.file)
+	t.Cleanup(func() { file.Close() })
+	h := handle(t, file)
 	defer h.Close()
 	lo, err := h.LinkByName("lo")
 	check(t, err)
 	check(t, h.LinkSetUp(lo))
-	return r.file
+	return file
 }
 
 func handle(t testing.TB, ns *os.File) *netlink.Handle {

@@ -8,9 +8,10 @@ package ns
 import (
 	"fmt"
 	"os"
-	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
 )
 
 // Set is the namespaces that a function or a process joins. What is nil is left as it is.
@@ -21,7 +22,7 @@ type Set struct {
 // Do runs fn on a thread that has joined the namespaces of s. The thread is thrown away afterwards, so nothing that fn
 // does to it can reach another goroutine. Processes that fn starts inherit the namespaces.
 func (s Set) Do(fn func() error) error {
-	return onThread(func() error {
+	return netx.OnThread(func() error {
 		if err := s.join(); err != nil {
 			return err
 		}
@@ -63,7 +64,7 @@ func NewNet(pin string) (*os.File, error) {
 		return nil, fmt.Errorf("create the pin of a network namespace: %w", err)
 	}
 	var file *os.File
-	err := onThread(func() error {
+	err := netx.OnThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("create a network namespace: %w", err)
 		}
@@ -96,7 +97,7 @@ func Unpin(pin string) error {
 // outside, and what is mounted outside later on shared mounts is seen inside.
 func NewMount(build func() error) (*os.File, error) {
 	var file *os.File
-	err := onThread(func() error {
+	err := netx.OnThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 			return fmt.Errorf("create a mount namespace: %w", err)
 		}
@@ -116,7 +117,7 @@ func NewMount(build func() error) (*os.File, error) {
 // NewUTS makes a UTS namespace with the given hostname.
 func NewUTS(hostname string) (*os.File, error) {
 	var file *os.File
-	err := onThread(func() error {
+	err := netx.OnThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWUTS); err != nil {
 			return fmt.Errorf("create a uts namespace: %w", err)
 		}
@@ -128,15 +129,4 @@ func NewUTS(hostname string) (*os.File, error) {
 		return err
 	})
 	return file, err
-}
-
-// onThread runs fn on a thread of its own, which ends with fn: a goroutine that returns while locked takes its thread
-// with it.
-func onThread(fn func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		done <- fn()
-	}()
-	return <-done
 }

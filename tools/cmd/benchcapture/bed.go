@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 
 	"github.com/vishvananda/netlink"
 	vns "github.com/vishvananda/netns"
@@ -16,6 +15,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/cni/redirect/nft"
 	"github.com/isthmus-mesh/isthmus/cni/redirect/plan"
 	skl "github.com/isthmus-mesh/isthmus/cni/redirect/sklookup"
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
 )
 
 // Names of the beds.
@@ -122,22 +122,16 @@ func newBed(name string, backend redirect.Backend) (*bed, error) {
 
 // newNetns makes a network namespace that goes with its last descriptor.
 func newNetns() (*os.File, error) {
-	type result struct {
-		file *os.File
-		err  error
-	}
-	done := make(chan result)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+	var file *os.File
+	err := netx.OnThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			done <- result{nil, err}
-			return
+			return err
 		}
-		file, err := os.Open("/proc/thread-self/ns/net")
-		done <- result{file, err}
-	}()
-	r := <-done
-	return r.file, r.err
+		var err error
+		file, err = os.Open("/proc/thread-self/ns/net")
+		return err
+	})
+	return file, err
 }
 
 // link joins pod and peer.

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/isthmus-mesh/isthmus/cni/redirect/plan"
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
 )
 
 // end is where connections start and what they go to.
@@ -20,16 +21,12 @@ type end struct {
 
 // inside runs fn on a thread in a network namespace, which ends with it.
 func inside(ns *os.File, fn func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
+	return netx.OnThread(func() error {
 		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("enter a network namespace: %w", err)
-			return
+			return fmt.Errorf("enter a network namespace: %w", err)
 		}
-		done <- fn()
-	}()
-	return <-done
+		return fn()
+	})
 }
 
 // pin keeps the calling thread on one processor, the same for all: what one end starts in the kernel is then paid for here.
