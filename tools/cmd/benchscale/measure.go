@@ -97,6 +97,7 @@ func measure(ctx context.Context, o options, b *bed) (*measurement, error) {
 	stages := []int{min(o.like, o.clients), o.clients}
 	f := newFleet(o.clients, len(stages)*(warmUps+o.lone+o.churn))
 	defer f.close()
+	defer func() { b.mesh.changed += f.made }()
 	for _, clients := range slices.Compact(stages) {
 		s := &serving{clients: clients, added: clients - len(f.clients)}
 		if err := s.measure(ctx, o, f, p, b.mesh); err != nil {

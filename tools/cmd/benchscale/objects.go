@@ -28,6 +28,8 @@ const (
 type mesh struct {
 	layout
 	client kubernetes.Interface
+	// changed is how many pods have been changed, for an earlier layout: they have versions that changes may give again.
+	changed int
 }
 
 func newMesh(config *rest.Config) (*mesh, error) {
@@ -191,9 +193,10 @@ func (m *mesh) slice(ctx context.Context, service, first int) error {
 	return err
 }
 
-// change makes one pod another version of its service, which ztunnels are told by this name.
+// change makes one pod, the n-th since the layout was made, another version of its service, which ztunnels are told by this name.
 func (m *mesh) change(ctx context.Context, n int, version string) error {
-	// Spread over services, no pod twice.
+	// Spread over services, no pod twice: one that has the version already would not change.
+	n += m.changed
 	service, index := n%m.services, n/m.services%m.pods
 	patch := fmt.Sprintf(`{"metadata":{"labels":{"version":%q}}}`, version)
 	_, err := m.client.CoreV1().Pods(namespaceOf(service)).Patch(ctx, podName(service, index), types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{})
