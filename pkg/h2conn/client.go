@@ -17,6 +17,8 @@ const maxInterim = 64
 type client struct {
 	c     *conn
 	ended chan struct{} // readLoop returned
+
+	spares spares[*clientStream] // guarded by conn.mu
 }
 
 // NewClient starts HTTP/2 on conn, which it owns from now on.
@@ -48,10 +50,8 @@ func (k *client) Open(ctx context.Context, h *httpmsg.Head, end bool) (httpmsg.C
 			return nil, fmt.Errorf("%w: %w", httpmsg.ErrNotSent, context.Cause(ctx))
 		}
 	}
-	s := &clientStream{noBody: h.Method == "CONNECT" || h.Upgrade != ""}
-	s.heads = replies{head: h.Method == "HEAD", tunnel: s.noBody, upgrade: h.Upgrade}
-	s.replies = &s.heads
-	if err := k.open(s, h, end && !s.noBody); err != nil {
+	s, err := k.open(h, end)
+	if err != nil {
 		return nil, fmt.Errorf("open stream to %s: %w: %w", k.c.nc.RemoteAddr(), httpmsg.ErrNotSent, err)
 	}
 	return s, nil
@@ -64,20 +64,28 @@ var (
 )
 
 // open allocates the id and queues the HEADERS under one lock: ids must rise on the wire.
-func (k *client) open(s *clientStream, h *httpmsg.Head, end bool) error {
+func (k *client) open(h *httpmsg.Head, end bool) (*clientStream, error) {
 	c := k.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case c.err != nil:
-		return c.err
+		return nil, c.err
 	case c.goAway:
-		return errGoingAway
+		return nil, errGoingAway
 	case k.freeLocked() == 0:
-		return errFull
+		return nil, errFull
 	case h.Upgrade != "" && !c.peer.EnableConnect:
-		return errNoUpgrades
+		return nil, errNoUpgrades
 	}
+	s := k.spares.take()
+	if s == nil {
+		s = &clientStream{role: k}
+	}
+	s.noBody = h.Method == "CONNECT" || h.Upgrade != ""
+	s.heads.head, s.heads.tunnel, s.heads.upgrade = h.Method == "HEAD", s.noBody, h.Upgrade
+	s.replies = &s.heads
+	end = end && !s.noBody
 	if c.lastID == 0 {
 		c.lastID = 1
 	} else {
@@ -97,8 +105,10 @@ func (k *client) open(s *clientStream, h *httpmsg.Head, end bool) error {
 	} else if s.noBody || len(c.out) >= holdLimit {
 		c.flush()
 	}
-	return nil
+	return s, nil
 }
+
+func (k *client) settle() { k.spares.settle() }
 
 // freeLocked is how many more streams may be opened.
 func (k *client) freeLocked() int {

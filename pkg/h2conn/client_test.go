@@ -37,11 +37,14 @@ func exchange(ctx context.Context, k httpmsg.ClientConn, h *httpmsg.Head, body [
 	}()
 	got, err := s.Response(ctx, nil)
 	if err != nil {
-		s.Close()
+		s.Cancel()
 		return nil, nil, nil, errors.Join(err, <-sent)
 	}
+	own := *got // got is the stream's
+	own.Header = httpmsg.Header{}
+	own.Header.CopyFrom(&got.Header)
 	all, err := io.ReadAll(s)
-	return got, all, s.Trailer(), errors.Join(err, <-sent)
+	return &own, all, s.Trailer(), errors.Join(err, <-sent)
 }
 
 func TestClientWithNetHTTP(t *testing.T) {

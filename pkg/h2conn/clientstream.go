@@ -11,6 +11,7 @@ import (
 // clientStream is one request on the client's side.
 type clientStream struct {
 	stream
+	role   *client // immutable
 	heads  replies
 	noBody bool // CONNECT or upgrade: what is written belongs to the tunnel
 }
@@ -79,7 +80,7 @@ func (s *clientStream) Tunnel() (httpmsg.Stream, error) {
 	if !s.tunnel {
 		return nil, errNoTunnel
 	}
-	s.tunnel = false
+	s.tunnel, s.lent = false, true
 	return &tunnel{s: &s.stream}, nil
 }
 
@@ -87,4 +88,18 @@ func (s *clientStream) Tunnel() (httpmsg.Stream, error) {
 func (s *clientStream) Cancel() { s.cancelWith(h2.Cancel) }
 
 // Close implements [httpmsg.ClientStream].
-func (s *clientStream) Close() { s.closeWith(h2.Cancel) }
+func (s *clientStream) Close() {
+	s.closeWith(h2.Cancel)
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !s.over && !s.lent {
+		s.over = true
+		s.role.spares.part(c, s)
+	}
+}
+
+// forget implements recycled.
+func (s *clientStream) forget() {
+	*s = clientStream{role: s.role, heads: replies{last: httpmsg.Head{Header: emptied(s.heads.last.Header)}}}
+}

@@ -51,6 +51,7 @@ type conn struct {
 	resets  h2.Budget
 
 	reads     atomic.Uint64 // frames read; keepalive compares it between ticks
+	parted    atomic.Bool   // a stream waits for the reader to be between frames
 	completed atomic.Int32  // messages sent since the last RST_STREAM: what makes resets forgivable
 
 	mu sync.Mutex // guards all below, and what streams say it guards; a stream's rmu may be taken while it is held
@@ -88,6 +89,8 @@ type role interface {
 	goneAway(lastID uint32)
 	// left is called with conn.mu held when a stream left the connection.
 	left()
+	// settle is called by the reader between frames, with conn.mu held: see spares.
+	settle()
 }
 
 func newConn(nc net.Conn, client bool, limit uint32, opt Options) *conn {
@@ -217,6 +220,7 @@ func (c *conn) readLoop() error {
 	var err error
 	for err == nil {
 		var f h2.Frame
+		c.settle()
 		f, err = c.rd.Next()
 		if err == nil {
 			c.reads.Add(1)

@@ -38,23 +38,21 @@ func TestGRPC(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		var once sync.Once
-		defer once.Do(up.Close)
-		done := make(chan struct{})
-		defer close(done)
-		go func() {
+		defer up.Close() // after everybody else is done with it
+		gone, over := s.Gone(), make(chan struct{})
+		var others sync.WaitGroup
+		defer others.Wait()
+		defer close(over)
+		others.Go(func() {
 			select {
-			case <-s.Gone():
+			case <-gone:
 				cancelled <- struct{}{}
-				once.Do(up.Close)
-			case <-done:
+				up.Cancel()
+			case <-over:
 			}
-		}()
-		sent := make(chan struct{})
-		go func() {
-			defer close(sent)
-			_ = pump(up, s)
-		}()
+		})
+		others.Go(func() { _ = pump(up, s) })
+		defer s.Interrupt() // the pump may wait for the client
 		h, err := up.Response(ctx, nil)
 		if err != nil {
 			return
@@ -63,7 +61,6 @@ func TestGRPC(t *testing.T) {
 		if !up.Ended() {
 			_ = pump(s, up)
 		}
-		<-sent
 	}, h2conn.ServerConfig{})
 	cc, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {

@@ -20,10 +20,11 @@ type server struct {
 	ctx      context.Context //nolint:containedctx // the handlers', for the connection's life
 	handler  httpmsg.Handler
 	handlers sync.WaitGroup
-	running  uint32      // handlers; guarded by conn.mu
-	lastCall bool        // the GOAWAY with the last id was sent; guarded by conn.mu
-	final    uint32      // that id
-	late     *time.Timer // for the end of a header block; of the reader
+	running  uint32                // handlers; guarded by conn.mu
+	lastCall bool                  // the GOAWAY with the last id was sent; guarded by conn.mu
+	final    uint32                // that id
+	spares   spares[*serverStream] // guarded by conn.mu
+	late     *time.Timer           // for the end of a header block; of the reader
 }
 
 // Serve answers the requests of a connection until it ends; it closes conn. All handlers have returned when it returns. The error
@@ -233,7 +234,7 @@ func (s *server) request(f h2.Frame, fields []h2.HeaderField, bad error) error {
 	case bad != nil:
 		return bad
 	}
-	st := &serverStream{}
+	st := s.blank()
 	if why := parseRequest(fields, &st.req, f.EndStream(), s.cfg.AnyPath); why != "" {
 		return h2.StreamError{StreamID: id, Code: h2.ProtocolError, Reason: string(why)}
 	}
@@ -280,15 +281,35 @@ func (s *server) open(st *serverStream, id uint32, ended bool) {
 	s.running++
 	c.mu.Unlock()
 	s.handlers.Add(1)
-	s.cfg.Go(func() {
-		defer s.handlers.Done()
-		s.handler(s.ctx, st)
-		st.end()
-		c.mu.Lock()
-		s.running--
-		c.mu.Unlock()
-	})
+	s.cfg.Go(st.run)
 }
+
+// blank is a stream for another request.
+func (s *server) blank() *serverStream {
+	s.c.mu.Lock()
+	st := s.spares.take()
+	s.c.mu.Unlock()
+	if st == nil {
+		st = &serverStream{}
+		st.run = func() { s.handle(st) }
+	}
+	return st
+}
+
+// handle has a request answered.
+func (s *server) handle(st *serverStream) {
+	defer s.handlers.Done()
+	s.handler(s.ctx, st)
+	st.end()
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.running--
+	if !st.lent {
+		s.spares.part(s.c, st)
+	}
+}
+
+func (s *server) settle() { s.spares.settle() }
 
 // onTrailer ends the body of a message. It runs on the reader; ended says that the peer ended the stream before.
 func (s *stream) onTrailer(f h2.Frame, fields []h2.HeaderField, bad error, ended bool) error {

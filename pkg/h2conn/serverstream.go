@@ -19,6 +19,7 @@ var (
 // serverStream is one request and its answer.
 type serverStream struct {
 	stream
+	run       func() // handles the request; immutable
 	req       httpmsg.Head
 	tunnelled bool // the request asks for a tunnel: its body is empty until it is one
 	informed  bool // a 100 was sent; guarded by conn.mu
@@ -150,7 +151,7 @@ func (s *serverStream) Tunnel() (httpmsg.Stream, error) {
 	if !s.tunnel {
 		return nil, errNoTunnel
 	}
-	s.tunnel = false
+	s.tunnel, s.lent = false, true
 	return &tunnel{s: &s.stream}, nil
 }
 
@@ -166,6 +167,11 @@ func (s *serverStream) end() {
 	}
 	s.c.mu.Unlock()
 	s.closeWith(code)
+}
+
+// forget implements recycled.
+func (s *serverStream) forget() {
+	*s = serverStream{run: s.run, req: httpmsg.Head{Header: emptied(s.req.Header)}}
 }
 
 func isReset(err error) bool {

@@ -28,6 +28,8 @@ type stream struct {
 	remoteEnded  bool
 	answered     bool // final response HEADERS sent (server) or received (client)
 	tunnel       bool // a CONNECT or an upgrade was accepted
+	lent         bool // a tunnel was made of it, which may outlive the exchange
+	over         bool // its owner has parted with it; of clients
 	writeExpired bool
 	gone         chan struct{} // lazily made; closed when the stream was aborted
 	aborted      bool

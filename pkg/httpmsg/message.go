@@ -87,7 +87,7 @@ var ErrNotSent = errors.New("request was not processed")
 var ErrReset = errors.New("stream reset")
 
 // ServerStream is one request on the server's side, and the way to answer it. It belongs to one goroutine, but reading and
-// writing may be two.
+// writing may be two. Once the handler has returned nobody may use it: it may serve another request.
 type ServerStream interface {
 	Incoming
 	Outgoing
@@ -106,7 +106,8 @@ type ServerStream interface {
 	// Reset aborts the exchange: RST_STREAM with that code, or closes an HTTP/1 connection. Whatever waits for the stream fails. Any
 	// goroutine may call it, until the handler returns; it does not wait for the client.
 	Reset(code uint32)
-	// Gone is closed when the client reset the stream or went away.
+	// Gone is closed when the client reset the stream or went away. The channel may be waited for by any goroutine, and for any time:
+	// it is never closed for what becomes of another request.
 	Gone() <-chan struct{}
 }
 

@@ -92,8 +92,8 @@ func (h *Host) Address() string { return h.address }
 // Endpoint describes the host.
 func (h *Host) Endpoint() *l7.Endpoint { return h.root.endpoint.Load() }
 
-// Stream is an open request. Its zero value is filled by [Host.Open]; Close must be called once then, by the goroutine to which the
-// stream belongs. After Close it can be filled again.
+// Stream is an open request. Its zero value is filled by [Host.Open]; Close must be called then, by the goroutine to which the stream
+// belongs. After Close it can be filled again.
 type Stream struct {
 	httpmsg.ClientStream
 	conn *conn
@@ -136,11 +136,15 @@ func (s *Stream) Cancel() {
 	}
 }
 
-// Close ends the request and gives the connection back.
+// Close ends the request and gives the connection back. Only the first call has an effect.
 func (s *Stream) Close() {
 	s.mu.Lock()
+	open := s.open
 	s.open = false
 	s.mu.Unlock()
+	if !open {
+		return
+	}
 	s.ClientStream.Close()
 	c := s.conn
 	s.ClientStream, s.conn = nil, nil
