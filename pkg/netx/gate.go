@@ -29,6 +29,11 @@ type Gate struct {
 	holds   holder        // the tunnel, if it is one
 	left    chan struct{} // closed by Leave; nil until somebody waits for that
 
+	source  *net.TCPConn // what is read by the one goroutine of a relay that may sleep, else nil
+	drowsy  bool         // that goroutine is asked to let the relay sleep
+	sleeper *relay       // while it sleeps
+	roused  bool         // it is to wake as soon as it need not stand still
+
 	sent, received Lane
 }
 
@@ -132,9 +137,12 @@ func (g *Gate) Thaw() {
 		g.mu.Unlock()
 		return
 	}
-	g.phase = flowing
+	g.phase, g.drowsy = flowing, false
 	for _, c := range g.sockets {
 		_ = c.SetDeadline(time.Time{}) // it may be closed by now
+	}
+	if g.roused {
+		g.wakeLocked()
 	}
 	holds := g.holds
 	g.changed.Broadcast()
@@ -154,6 +162,7 @@ func (g *Gate) Leave() {
 	if g.phase = left; g.left != nil {
 		close(g.left)
 	}
+	g.wakeLocked() // to see it end
 	g.changed.Broadcast()
 }
 
@@ -164,18 +173,23 @@ func (g *Gate) Moved() bool {
 	return g.phase == left
 }
 
-// start opens the gate for a relay between two streams, of which directions have goroutines.
-func (g *Gate) start(running int, holds holder, streams ...Stream) {
+// start opens the gate for a relay between sockets, or between a tunnel, which may be nil, and a socket; running directions have
+// goroutines.
+func (g *Gate) start(running int, tunnel Stream, ends ...Stream) {
 	if g == nil {
 		return
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.started, g.running, g.holds = true, running, holds
-	for _, s := range streams {
+	g.started, g.running = true, running
+	g.holds, _ = tunnel.(holder)
+	for _, s := range ends {
 		if tcp, ok := s.(*net.TCPConn); ok {
 			g.sockets = append(g.sockets, tcp)
 		}
+	}
+	if _, reads := tunnel.(copier); reads {
+		g.source = g.sockets[0]
 	}
 	g.changed.Broadcast()
 }
@@ -276,13 +290,14 @@ func (l *Lane) Stopping() bool {
 	return l.gate.phase != flowing
 }
 
-// Park stands still, with what was read and not written, until the relay goes on, which is nil, or has left, which is ErrMoved.
+// Park stands still, with what was read and not written, until the relay goes on, which is nil, or has left, which is ErrMoved. An
+// error is for the relay: whoever copies returns it as it is.
 func (l *Lane) Park(rest []byte) error {
 	g := l.gate
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.phase == flowing {
-		return nil
+		return g.tiredLocked(rest)
 	}
 	l.way.Rest = rest
 	g.running--

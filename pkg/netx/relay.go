@@ -96,40 +96,39 @@ func newRelay(ctx context.Context, downstream, upstream Stream, c *Counters, gat
 
 // run relays. Most of its life it waits in copy for one of the ends to speak, so the functions on the way there keep little on the stack.
 func (r *relay) run() error {
-	if r.begin() {
-		r.copy(r.downstream, r.upstream, true, &r.bytes.Received, r.received)
-	} else {
-		r.copy(r.upstream, r.downstream, false, &r.bytes.Sent, r.sent)
-	}
+	r.begin()
+	r.ended(r.fromUpstream, r.copy(r.fromUpstream))
 	err := r.finish()
 	r.gate.Abandon()
 	return err
 }
 
-// begin starts one direction in the background: what a stream can do without a goroutine. It reports whether the other, which is left,
-// comes from upstream.
-func (r *relay) begin() (fromUpstream bool) {
+// begin starts one direction in the background: what a stream can do without a goroutine. The other is left.
+func (r *relay) begin() {
 	if fwd, tcp, ok := forwardable(r.upstream, r.downstream); ok {
-		r.gate.start(1, holding(r.upstream), r.downstream)
+		r.gate.start(1, r.upstream, r.downstream)
 		fwd.ForwardTo(tcp, &r.bytes.Received, func(err error) { r.forwarded(true, tcp, err, r.received) })
-		return false
+		return
 	}
 	if fwd, tcp, ok := forwardable(r.downstream, r.upstream); ok {
-		r.gate.start(1, holding(r.downstream), r.upstream)
+		r.fromUpstream = true
+		r.gate.start(1, r.downstream, r.upstream)
 		fwd.ForwardTo(tcp, &r.bytes.Sent, func(err error) { r.forwarded(false, tcp, err, r.sent) })
-		return true
+		return
 	}
 	r.gate.start(2, nil, r.downstream, r.upstream)
 	go func() {
-		r.copy(r.downstream, r.upstream, true, &r.bytes.Received, r.received)
+		r.ended(true, r.copy(true))
 		r.backEnded()
 	}()
-	return false
 }
 
 // copy is one direction.
-func (r *relay) copy(dst, src Stream, fromUpstream bool, count *atomic.Uint64, lane *Lane) {
-	r.ended(fromUpstream, oneWay(dst, src, count, lane))
+func (r *relay) copy(fromUpstream bool) error {
+	if fromUpstream {
+		return oneWay(r.downstream, r.upstream, &r.bytes.Received, r.received)
+	}
+	return oneWay(r.upstream, r.downstream, &r.bytes.Sent, r.sent)
 }
 
 // finish waits for the direction in the background, and returns the outcome.
@@ -149,11 +148,6 @@ func (r *relay) finish() error {
 	return r.err
 }
 
-func holding(s Stream) holder {
-	h, _ := s.(holder)
-	return h
-}
-
 func forwardable(from, to Stream) (forwarder, *net.TCPConn, bool) {
 	fwd, ok := from.(forwarder)
 	tcp, isTCP := to.(*net.TCPConn)
@@ -166,6 +160,8 @@ type relay struct {
 	gate                 *Gate // may be nil
 	sent, received       *Lane
 	stop                 func() bool // ends the watch over the context
+	fromUpstream         bool        // where the direction that is not in the background reads; settled by begin
+	bed                  *bed        // of one that may sleep, else nil
 
 	mu   sync.Mutex    // guards the rest
 	err  error         // first failure
@@ -231,6 +227,7 @@ func (r *relay) fail(err error) {
 		// Not here: a forwarder may call from the goroutine that reads the tunnel.
 		go func() {
 			if r.gate.settle() {
+				r.gate.wake() // to see it end
 				Abort(r.downstream)
 				Abort(r.upstream)
 			}
@@ -283,7 +280,7 @@ func oneWay(dst, src Stream, count *atomic.Uint64, lane *Lane) error {
 	default:
 		err = pump(dst, src, count)
 	}
-	if errors.Is(err, ErrMoved) {
+	if errors.Is(err, ErrMoved) || errors.Is(err, errTired) {
 		return err
 	}
 	err = half(dst, err)

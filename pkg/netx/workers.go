@@ -33,6 +33,13 @@ func (w *Workers) Go(fn func()) {
 	go w.work(fn)
 }
 
+// Hold makes Wait wait for one Release more: for what goes on after a function has returned. It is called before Wait, or by a function
+// that runs.
+func (w *Workers) Hold() { w.wg.Add(1) }
+
+// Release is the end of what Hold began.
+func (w *Workers) Release() { w.wg.Done() }
+
 func (w *Workers) work(fn func()) {
 	var next chan func()
 	for ok := true; ok; fn, ok = <-next {

@@ -60,3 +60,18 @@ func TestWorkersIdle(t *testing.T) {
 	}
 	w.Wait()
 }
+
+// What is held is waited for, though no function runs.
+func TestWorkersWaitForWhatIsHeld(t *testing.T) {
+	var w Workers
+	w.Hold()
+	released := false
+	go func() {
+		released = true
+		w.Release()
+	}()
+	w.Wait()
+	if !released {
+		t.Error("it did not wait")
+	}
+}
