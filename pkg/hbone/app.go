@@ -18,10 +18,14 @@ type appSide struct {
 	raw  syscall.RawConn
 	sink *sink // for when the peer accepts
 
-	mu     sync.Mutex // guards the rest; nothing else is locked under it
-	parked bool
-	woken  bool
+	mu      sync.Mutex // guards the rest; nothing else is locked under it
+	parked  bool
+	woken   bool
+	limited bool // the socket has a deadline
 }
+
+// appPatience is for how long an application is waited for here: a relay may sleep, a tunnel that is being opened may not.
+const appPatience = netx.SleepAfter
 
 func newAppSide(conn *net.TCPConn, count *atomic.Uint64) (*appSide, error) {
 	raw, err := conn.SyscallConn()
@@ -33,8 +37,9 @@ func newAppSide(conn *net.TCPConn, count *atomic.Uint64) (*appSide, error) {
 	return a, nil
 }
 
-// park returns when the application has sent something, or has ended, or wake was called.
+// park returns when the application has sent something, or has ended, or wake was called, or after a while.
 func (a *appSide) park(ctx context.Context) {
+	a.limit()
 	stop := context.AfterFunc(ctx, a.wake)
 	looked := false
 	_ = a.raw.Read(func(fd uintptr) bool { // whoever reads or writes next meets the error
@@ -48,12 +53,22 @@ func (a *appSide) park(ctx context.Context) {
 	a.leave()
 }
 
-// leave ends parking: wake has no effect any more, and what it did is undone.
+// limit bounds how long it parks.
+func (a *appSide) limit() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.woken {
+		a.limited = true
+		a.conn.SetReadDeadline(time.Now().Add(appPatience))
+	}
+}
+
+// leave ends parking: wake has no effect any more, and what it and limit did is undone.
 func (a *appSide) leave() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.parked = false
-	if a.woken {
+	if a.woken || a.limited {
 		a.conn.SetReadDeadline(time.Time{})
 	}
 }

@@ -28,6 +28,8 @@ type mover struct {
 	t     *testing.T
 	lives [2]Live // client, server
 	cc    *ClientConn
+	// relays sleep as soon as they are quiet for a moment, or never
+	sleepers *netx.Sleepers
 
 	mu     sync.Mutex // guards the rest
 	relays [2]map[uint32]*relayed
@@ -45,7 +47,7 @@ type relayed struct {
 
 func newMover(t *testing.T) *mover {
 	t.Helper()
-	m := &mover{t: t, relays: [2]map[uint32]*relayed{{}, {}}, serve: make(chan Live, 8)}
+	m := &mover{t: t, relays: [2]map[uint32]*relayed{{}, {}}, serve: make(chan Live, 8), sleepers: sleepers(t, time.Millisecond)}
 	a, b := secured(t, carriage{client: Records, server: Records}) // whatever carries the other tests
 	m.wg.Go(func() {
 		_ = ServeConn(context.Background(), b, handlerFunc(m.accept), ServerConfig{Started: func(l Live) { m.serve <- l }})
@@ -62,6 +64,17 @@ func newMover(t *testing.T) *mover {
 	return m
 }
 
+// sleepers ends with the test, after what is cleaned up later.
+func sleepers(t testing.TB, after time.Duration) *netx.Sleepers {
+	t.Helper()
+	s, err := netx.NewSleepers(after)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
 // accept is the server's side of a stream.
 func (m *mover) accept(_ context.Context, _ *Request, w ResponseWriter) {
 	s, err := w.Accept(nil)
@@ -73,10 +86,11 @@ func (m *mover) accept(_ context.Context, _ *Request, w ResponseWriter) {
 		io.Copy(far, far)
 		far.CloseWrite()
 	})
-	_ = m.relay(1, &relayed{app: app, stream: s, gate: netx.NewGate(netx.Way{}, netx.Way{})})
+	m.relay(1, &relayed{app: app, stream: s, gate: netx.NewGate(netx.Way{}, netx.Way{})}, w.Detach())
 }
 
-func (m *mover) relay(side int, r *relayed) error {
+// relay calls done when the relay is over, which it may not be when relay returns.
+func (m *mover) relay(side int, r *relayed, done func()) {
 	r.done = make(chan error, 1)
 	m.mu.Lock()
 	m.relays[side][r.stream.ID()] = r
@@ -85,12 +99,19 @@ func (m *mover) relay(side int, r *relayed) error {
 	if side == 1 {
 		down, up = up, down
 	}
-	err := netx.RelayThrough(context.Background(), down, up, nil, r.gate)
-	if errors.Is(err, ErrMoved) {
-		r.app.Close()
-	}
-	r.done <- err
-	return err
+	m.sleepers.Relay(context.Background(), down, up, nil, r.gate, func(err error) {
+		if errors.Is(err, ErrMoved) {
+			r.app.Close()
+		}
+		r.done <- err
+		done()
+	})
+}
+
+// relayOn is relay beside the test.
+func (m *mover) relayOn(side int, r *relayed) {
+	m.wg.Add(1)
+	m.wg.Go(func() { m.relay(side, r, m.wg.Done) })
 }
 
 // open opens a stream and returns the application's end.
@@ -101,7 +122,7 @@ func (m *mover) open() *net.TCPConn {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	m.wg.Go(func() { _ = m.relay(0, &relayed{app: app, stream: s, gate: netx.NewGate(netx.Way{}, netx.Way{})}) })
+	m.relayOn(0, &relayed{app: app, stream: s, gate: netx.NewGate(netx.Way{}, netx.Way{})})
 	return far
 }
 
@@ -190,13 +211,13 @@ func (m *mover) move(side int) {
 		<-old.ended
 		m.cc = resumed.Start()
 		for _, r := range next {
-			m.wg.Go(func() { _ = m.relay(0, r) })
+			m.relayOn(0, r)
 		}
 		return
 	}
 	m.wg.Go(func() {
-		_ = resumed.Serve(context.Background(), handlerFunc(m.accept), ServerConfig{}, func(_ context.Context, s *Stream) {
-			_ = m.relay(1, next[s])
+		_ = resumed.Serve(context.Background(), handlerFunc(m.accept), ServerConfig{}, func(_ context.Context, s *Stream, done func()) {
+			m.relay(1, next[s], done)
 		})
 	})
 }

@@ -47,8 +47,8 @@ type Request struct {
 	Patience time.Duration
 
 	// App, if set, gets what the peer sends from the moment it accepts, and Received counts that. Then a client's Connect returns
-	// when the peer has answered and App has more to send, or either end has come to its end: the usual tunnel, whose application
-	// waits for an answer, is opened without waking anybody up for it. The stream must be forwarded to App and nowhere else.
+	// when the peer has answered and App has more to send, or either end has come to its end, or after some seconds: the usual tunnel,
+	// whose application waits for an answer, is opened without waking anybody up for it. The stream must be forwarded to App and nowhere else.
 	App      *net.TCPConn
 	Received *atomic.Uint64
 }

@@ -72,8 +72,8 @@ func (r *Resumed) start() {
 }
 
 // Serve is [ServeConn] for a connection of a server that goes on; each stream that was open is given to carry, on a goroutine of its
-// own, and closed when that returns.
-func (r *Resumed) Serve(ctx context.Context, h Handler, cfg ServerConfig, carry func(context.Context, *Stream)) error {
+// own, and closed when done is called, once.
+func (r *Resumed) Serve(ctx context.Context, h Handler, cfg ServerConfig, carry func(ctx context.Context, s *Stream, done func())) error {
 	life := netx.NewLife(ctx)
 	defer life.End(nil)
 	c := r.c
@@ -87,14 +87,9 @@ func (r *Resumed) Serve(ctx context.Context, h Handler, cfg ServerConfig, carry 
 	for _, st := range r.streams {
 		st.life = netx.NewLife(life) //nolint:contextcheck // life is made from ctx
 		s.running++
-		s.handlers.Go(func() { //nolint:contextcheck // life is made from ctx
-			carry(st.life, st)
-			st.Close()
-			st.life.End(nil)
-			c.mu.Lock()
-			s.running--
-			c.mu.Unlock()
-		})
+		w := &responder{Stream: st, server: s, done: true}
+		done := w.Detach()
+		s.handlers.Go(func() { carry(st.life, st, done) }) //nolint:contextcheck // life is made from ctx
 	}
 	c.mu.Unlock()
 	r.start()

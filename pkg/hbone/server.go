@@ -18,7 +18,7 @@ import (
 type Handler interface {
 	// ServeCONNECT runs on a goroutine of its own for each stream. It must call Accept or Refuse once; if it
 	// does neither, the stream is refused with 503. When it returns, an accepted stream that is still open is
-	// closed. ctx ends with the stream's reset, the connection, or the handler.
+	// closed, unless it was detached. ctx ends with the stream's reset, the connection, or the handler.
 	ServeCONNECT(ctx context.Context, r *Request, w ResponseWriter)
 }
 
@@ -28,6 +28,8 @@ type ResponseWriter interface {
 	Accept(h Header) (*Stream, error)
 	// Refuse answers with status and ends the stream.
 	Refuse(status int, h Header)
+	// Detach lets the stream, and the handler's context, outlast ServeCONNECT: they end when done is called, once, by whomever.
+	Detach() (done func())
 	// RemoteAddr and LocalAddr are those of the connection that carries the stream.
 	RemoteAddr() net.Addr
 	LocalAddr() net.Addr
@@ -55,7 +57,7 @@ type server struct {
 }
 
 // ServeConn serves HBONE on conn, whose TLS handshake is done, until the connection ends; it closes conn.
-// All handlers have returned when it returns. The error is nil after a graceful end.
+// All handlers have returned when it returns, and what they have detached is done. The error is nil after a graceful end.
 func ServeConn(ctx context.Context, conn net.Conn, h Handler, cfg ServerConfig) error {
 	life := netx.NewLife(ctx)
 	defer life.End(nil)
@@ -238,9 +240,11 @@ func (s *server) open(id uint32, req *Request, ended bool) {
 	s.running++
 	c.mu.Unlock()
 	s.handlers.Go(func() {
-		w := &responder{Stream: st}
+		w := &responder{Stream: st, server: s}
 		s.handler.ServeCONNECT(life, req, w)
-		s.handled(w)
+		if !w.detached {
+			s.handled(w)
+		}
 	})
 }
 
@@ -260,7 +264,22 @@ func (s *server) handled(w *responder) {
 // responder is the ResponseWriter of one stream; used by its handler only.
 type responder struct {
 	*Stream
-	done bool
+	server   *server
+	done     bool
+	detached bool
+}
+
+// Detach implements [ResponseWriter].
+func (w *responder) Detach() (done func()) {
+	w.detached = true
+	w.server.handlers.Hold()
+	return w.finish
+}
+
+// finish is the end of a stream that has outlasted its handler.
+func (w *responder) finish() {
+	w.server.handled(w)
+	w.server.handlers.Release()
 }
 
 var errAnswered = errors.New("hbone: request already answered")

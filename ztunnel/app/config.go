@@ -56,6 +56,8 @@ type Config struct {
 	MaxConnections  int
 	ResponseBaggage bool
 	LogDecisions    bool
+	// SleepAfter is for how long a tunnelled connection is quiet before it has no goroutine; 0 is [netx.SleepAfter].
+	SleepAfter time.Duration
 	// Transport makes the TLS records of tunnels.
 	Transport hbone.Transport
 

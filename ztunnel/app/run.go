@@ -95,6 +95,7 @@ type node struct {
 	registry  *prometheus.Registry
 	revoked   *crl.List // nil without a file
 	door      door
+	sleepers  *netx.Sleepers
 	servers   []*http.Server
 	quit      context.CancelFunc
 }
@@ -145,9 +146,12 @@ func (n *node) assemblePods(ctx context.Context) error {
 		return fmt.Errorf("register workload metrics: %w", err)
 	}
 	n.cfg.Log.Info("workloads share", "connections", limits.Connections, "buffer_bytes", limits.Buffers, "connections_per_workload", limits.PerWorkload)
+	if n.sleepers, err = netx.NewSleepers(n.cfg.SleepAfter); err != nil {
+		return err
+	}
 	deps := proxy.Deps{
-		Budget: shared,
-		Store:  n.store, Certs: n.certs, Resolver: hostResolver{net.DefaultResolver}, Metrics: traffic,
+		Budget: shared, Sleepers: n.sleepers,
+		Store: n.store, Certs: n.certs, Resolver: hostResolver{net.DefaultResolver}, Metrics: traffic,
 		AccessLog: telemetry.Scoped(n.cfg.Log, "access"), Log: telemetry.Scoped(n.cfg.Log, "proxy"),
 		Config: proxy.Config{
 			Node: n.cfg.NodeName, IPv6: n.cfg.IPv6, ResponseBaggage: n.cfg.ResponseBaggage, LogDecisions: n.cfg.LogDecisions,
@@ -277,6 +281,7 @@ func (n *node) drain(ctx context.Context) {
 }
 
 func (n *node) close() {
+	n.sleepers.Close()
 	n.certs.Close()
 	n.issuer.Close()
 }

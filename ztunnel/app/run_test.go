@@ -218,6 +218,7 @@ func (b *bed) startNode(name, socket string, env ...string) *process {
 		b.t.Fatal(err)
 	}
 	cfg.AdminAddr, cfg.MetricsAddr, cfg.ReadinessAddr = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
+	cfg.SleepAfter = 10 * time.Millisecond // so that all that is tested is of connections that may sleep
 	cfg.CertificatePatience = cmp.Or(b.patience, cfg.CertificatePatience)
 	cfg.Log, cfg.Levels = telemetry.NewLogger(b.log, telemetry.Options{Level: slog.LevelDebug})
 	started := make(chan app.Addresses, 1)

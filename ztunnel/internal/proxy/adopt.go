@@ -162,10 +162,8 @@ func (a *Adoption) Go() {
 	switch a.p.form {
 	case movePlain:
 		i.account.Enter()
-		i.conns.Go(func() {
-			defer i.account.Leave()
-			i.carryOn(i.ctx, &a.p.conns[0], a.sockets[0], a.sockets[1])
-		})
+		i.conns.Hold()
+		i.conns.Go(func() { i.carryOn(i.ctx, &a.p.conns[0], a.sockets[0], a.sockets[1], i.release) })
 	case moveServer:
 		i.account.Enter()
 		i.conns.Go(a.serve)
@@ -185,11 +183,10 @@ func (a *Adoption) serve() {
 	handler := &tunnelHandler{instance: i, peer: peer, local: local, id: id}
 	apps := a.apps()
 	defer i.servers.remove(a.resumed.Live())
-	err := a.resumed.Serve(i.ctx, handler, i.serverConfig(), func(ctx context.Context, s *hbone.Stream) {
+	err := a.resumed.Serve(i.ctx, handler, i.serverConfig(), func(ctx context.Context, s *hbone.Stream, done func()) {
 		end := apps[s]
 		i.account.Enter()
-		defer i.account.Leave()
-		i.carryOn(ctx, end.conn, s, end.app)
+		i.carryOn(ctx, end.conn, s, end.app, done)
 	})
 	if err != nil {
 		i.deps.Log.Debug("tunnel connection ended", "peer", peer, "error", err)
@@ -208,10 +205,8 @@ func (a *Adoption) dialled() {
 	}
 	for s, end := range a.apps() {
 		i.account.Enter()
-		i.conns.Go(func() {
-			defer i.account.Leave()
-			i.carryOn(i.ctx, end.conn, end.app, s)
-		})
+		i.conns.Hold()
+		i.conns.Go(func() { i.carryOn(i.ctx, end.conn, end.app, s, i.release) })
 	}
 }
 
@@ -228,15 +223,18 @@ func (a *Adoption) apps() map[*hbone.Stream]appEnd {
 	return ends
 }
 
-// carryOn relays a connection from where it stood.
-func (i *Instance) carryOn(ctx context.Context, c *carried, downstream, upstream netx.Stream) {
-	if o := i.reopen(ctx, c, downstream, upstream); o != nil {
-		i.carry(o)
-	} else {
+// carryOn relays a connection, which has its place in the account, from where it stood. Done is called at its end.
+func (i *Instance) carryOn(ctx context.Context, c *carried, downstream, upstream netx.Stream, done func()) {
+	o := i.reopen(ctx, c, downstream, upstream)
+	if o == nil {
 		netx.Abort(upstream)
 		netx.Abort(downstream)
+		i.account.Leave()
+		done()
+		return
 	}
-	downstream.Close()
+	o.done = done
+	i.carry(o)
 }
 
 // reopen makes a connection known here; nil is one that is not to go on.

@@ -98,7 +98,9 @@ type Deps struct {
 	// Revocation is asked about the other end of each tunnel.
 	Revocation Revocation
 	// Budget is what the workloads of the node share; nil is without limits.
-	Budget    *budget.Node
+	Budget *budget.Node
+	// Sleepers are the connections that are idle for long; nil lets none sleep. It outlives the instances.
+	Sleepers  *netx.Sleepers
 	Metrics   *Metrics
 	AccessLog *slog.Logger // scope "access"
 	Log       *slog.Logger

@@ -16,20 +16,20 @@ import (
 	"github.com/isthmus-mesh/isthmus/ztunnel/l4"
 )
 
-// serveTunnels terminates one HBONE connection of a peer.
-func (i *Instance) serveTunnels(ctx context.Context, conn *net.TCPConn) {
+// serveTunnels terminates one HBONE connection of a peer; it has ended when it returns.
+func (i *Instance) serveTunnels(ctx context.Context, conn *net.TCPConn) (carried bool) {
 	peer, local := addrPort(conn.RemoteAddr()), addrPort(conn.LocalAddr())
 	secured, state, err := i.handshake(ctx, conn)
 	if err != nil {
 		i.refused(err)
 		i.logEarly(directionInbound, peer, local, err)
-		return
+		return false
 	}
 	defer secured.Close()
 	id, ok := certs.PeerID(state)
 	if !ok {
 		i.logEarly(directionInbound, peer, local, fail(flagTLS, "peer has no SPIFFE identity"))
-		return
+		return false
 	}
 	handler := &tunnelHandler{instance: i, peer: peer, local: local, id: id}
 	var live hbone.Live
@@ -43,6 +43,7 @@ func (i *Instance) serveTunnels(ctx context.Context, conn *net.TCPConn) {
 		i.deps.Log.Debug("tunnel connection ended", "peer", peer, "error", err)
 		i.cut(directionInbound, peer, err)
 	}
+	return false
 }
 
 // serverConfig is how connections of peers are served.
@@ -91,10 +92,13 @@ func (h *tunnelHandler) ServeCONNECT(ctx context.Context, request *hbone.Request
 		i.shed(budget.Connections, directionInbound, h.peer, errShare)
 		return
 	}
-	if o := h.open(ctx, request, w); o != nil {
-		i.carry(o)
+	o := h.open(ctx, request, w)
+	if o == nil {
+		i.account.Leave()
+		return
 	}
-	i.account.Leave()
+	o.done = w.Detach()
+	i.carry(o)
 }
 
 // open opens what a CONNECT asks for; nil, when it is nothing, has been answered and logged.
@@ -157,11 +161,16 @@ func (h *tunnelHandler) answer(w hbone.ResponseWriter, local *l4.Workload, verdi
 	return nil, verdict
 }
 
-// servePlaintext carries one redirected connection from outside that uses no tunnel: it has no identity.
-func (i *Instance) servePlaintext(ctx context.Context, conn *net.TCPConn) {
-	if o := i.openPlaintext(ctx, conn); o != nil {
-		i.carry(o)
+// servePlaintext carries one redirected connection from outside that uses no tunnel: it has no identity. False says that it has ended
+// before.
+func (i *Instance) servePlaintext(ctx context.Context, conn *net.TCPConn) (carried bool) {
+	o := i.openPlaintext(ctx, conn)
+	if o == nil {
+		return false
 	}
+	o.done = i.release
+	i.carry(o)
+	return true
 }
 
 func (i *Instance) openPlaintext(ctx context.Context, conn *net.TCPConn) *open {

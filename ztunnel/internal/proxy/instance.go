@@ -57,7 +57,8 @@ type Instance struct {
 	accepts   sync.WaitGroup // accept loops and adoptions; they add to conns
 	entry     sync.Mutex     // guards shut
 	shut      bool           // nothing comes in any more
-	conns     netx.Workers   // connections
+	conns     netx.Workers   // goroutines of connections, and connections, which may sleep
+	release   func()         // immutable: conns.Release
 	watchers  sync.WaitGroup // goroutines that end with ctx
 }
 
@@ -73,6 +74,7 @@ func newInstance(deps Deps, pod Pod) *Instance {
 		account:    deps.Budget.Open(budget.Name{Namespace: pod.Info.Namespace, Pod: pod.Info.Name}),
 	}
 	i.ctx, i.abort = context.WithCancelCause(context.Background())
+	i.release = i.conns.Release
 	pool := deps.Config.Pool
 	pool.Budget = i.account
 	pool.Ended = func(key hbone.PoolKey, err error) { i.cut(directionOutbound, key.Dest, err) }
@@ -134,8 +136,9 @@ func (i *Instance) serve() {
 	i.watchers.Go(i.watchRevocations)
 }
 
-// accept serves each connection on a goroutine of its own until the listener is closed.
-func (i *Instance) accept(l net.Listener, serve func(context.Context, *net.TCPConn)) {
+// accept serves each connection on a goroutine of its own until the listener is closed. What serve carries, of which it tells, ends
+// with over.
+func (i *Instance) accept(l net.Listener, serve func(context.Context, *net.TCPConn) (carried bool)) {
 	pause := 5 * time.Millisecond
 	for {
 		conn, err := l.Accept()
@@ -144,12 +147,13 @@ func (i *Instance) accept(l net.Listener, serve func(context.Context, *net.TCPCo
 			if !i.admitted(l, conn) {
 				continue
 			}
+			i.conns.Hold()
 			i.conns.Go(func() { // little on the stack: see carry
-				if tcp, ok := conn.(*net.TCPConn); ok {
-					serve(i.ctx, tcp)
+				if tcp, ok := conn.(*net.TCPConn); !ok || !serve(i.ctx, tcp) {
+					conn.Close()
+					i.account.Leave()
+					i.conns.Release()
 				}
-				conn.Close()
-				i.account.Leave()
 			})
 			continue
 		}

@@ -52,6 +52,7 @@ func TestARefusedHandoverKeepsServing(t *testing.T) {
 	}
 	offers := 0
 	for _, p := range b.proxies {
+		b.asleep(t, conn)
 		moved := p.HandOver(t.Context(), successor(func([]byte, []int) error {
 			offers++
 			return errors.New("no")

@@ -12,15 +12,19 @@ import (
 	"github.com/isthmus-mesh/isthmus/ztunnel/l4"
 )
 
-// serveOutbound carries one redirected connection of the pod.
-func (i *Instance) serveOutbound(ctx context.Context, conn *net.TCPConn) {
+// serveOutbound carries one redirected connection of the pod; false says that it has ended before.
+func (i *Instance) serveOutbound(ctx context.Context, conn *net.TCPConn) (carried bool) {
 	opening := i.decideOutbound(ctx, conn)
 	if opening == nil {
-		return
+		return false
 	}
-	if o := i.openOutbound(ctx, opening); o != nil {
-		i.carry(o)
+	o := i.openOutbound(ctx, opening)
+	if o == nil {
+		return false
 	}
+	o.done = i.release
+	i.carry(o)
+	return true
 }
 
 // decideOutbound decides where a connection goes; nil, when it goes nowhere, has been logged.

@@ -30,6 +30,8 @@ type open struct {
 
 	info ConnInfo // guarded by registry.mu once it is in there
 
+	done func() // called at the end of what is carried; set before that, by whoever has the connection carried
+
 	mu                   sync.Mutex  // guards the rest
 	downstream, upstream netx.Stream // nil until both are there
 }

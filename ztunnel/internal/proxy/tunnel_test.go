@@ -46,6 +46,7 @@ type bed struct {
 	revoked        *revocations
 	ca             *testkit.CA
 	shared         *budget.Node
+	sleepers       *netx.Sleepers
 	metrics        *prometheus.Registry // of the server's proxy
 }
 
@@ -55,6 +56,10 @@ func bareBed(t *testing.T) *bed {
 	b := &bed{pair: podtest.NewPair(t), log: &podtest.Log{}, store: l4.NewStore()}
 	b.client, b.server = podtest.Open(t, b.pair.Client, 0), podtest.Open(t, b.pair.Server, 0)
 	var err error
+	if b.sleepers, err = netx.NewSleepers(time.Millisecond); err != nil { // whatever is tested may sleep
+		t.Fatal(err)
+	}
+	t.Cleanup(b.sleepers.Close)
 	if b.ca, err = testkit.NewCA(); err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +99,7 @@ func newBedWith(t *testing.T, limits budget.Limits, configure func(*Config)) *be
 func (b *bed) start(t *testing.T, name, path string, registry *prometheus.Registry, deps Deps) {
 	t.Helper()
 	log, _ := telemetry.NewLogger(b.log, telemetry.Options{Level: slog.LevelDebug})
-	deps.Store, deps.Certs, deps.AccessLog, deps.Log = b.store, b.certs, telemetry.Scoped(log, "access"), log
+	deps.Store, deps.Certs, deps.AccessLog, deps.Log, deps.Sleepers = b.store, b.certs, telemetry.Scoped(log, "access"), log, b.sleepers
 	var err error
 	if deps.Metrics, err = NewMetrics(registry); err != nil {
 		t.Fatal(err)
@@ -195,6 +200,7 @@ func TestPolicyRefusesAndClosesLiveConnections(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	b.asleep(t, conn)
 	b.policy(t, &security.Authorization{
 		Name: "deny-client", Namespace: "shop", Scope: security.Scope_NAMESPACE, Action: security.Action_DENY,
 		Rules: []*security.Rule{{Clauses: []*security.Clause{{Matches: []*security.Match{{ServiceAccounts: []*security.ServiceAccountMatch{
@@ -379,6 +385,7 @@ func TestRevokedPeersAreCutOffAndRefused(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			b.asleep(t, conn)
 			b.revoked.revoke("spiffe://cluster.local/ns/shop/sa/" + who)
 			if n, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Errorf("the open connection was not closed: %d, %v", n, err)
