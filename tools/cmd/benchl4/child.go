@@ -12,8 +12,10 @@ import (
 	"runtime/pprof"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/hbone"
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
 	"github.com/isthmus-mesh/isthmus/tools/bench"
 )
 
@@ -68,7 +70,15 @@ func runChild(args []string, in io.Reader, out io.Writer) error {
 		return answerDirect(s, lines, out)
 	}
 	ended := make(chan error, 1)
-	serve, err := server(args[0], args[1], s)
+	after := netx.SleepAfter
+	if args[1] == awake {
+		after = 24 * time.Hour
+	}
+	sleepers, err := netx.NewSleepers(after)
+	if err != nil {
+		return err
+	}
+	serve, err := server(args[0], args[1], s, sleepers)
 	if err != nil {
 		return err
 	}
@@ -80,7 +90,11 @@ func runChild(args []string, in io.Reader, out io.Writer) error {
 			return err
 		default:
 		}
-		measured(lines.Text(), out)
+		if lines.Text() == "asleep" {
+			fmt.Fprintln(out, sleepers.Asleep())
+		} else {
+			measured(lines.Text(), out)
+		}
 	}
 	return lines.Err()
 }
@@ -96,7 +110,7 @@ func measured(what string, out io.Writer) {
 }
 
 // server is what a role does with its listener.
-func server(role, tunnel string, s setup) (func(net.Listener) error, error) {
+func server(role, tunnel string, s setup, sleepers *netx.Sleepers) (func(net.Listener) error, error) {
 	if role == roleApp {
 		return serveApp, nil
 	}
@@ -105,14 +119,14 @@ func server(role, tunnel string, s setup) (func(net.Listener) error, error) {
 		return nil, err
 	}
 	switch tunnel + " " + role {
-	case isthmus + " " + roleClient:
-		return isthmusClient(own, s, hbone.Records), nil
-	case isthmus + " " + roleServer:
-		return isthmusServer(own, s, hbone.Records), nil
+	case isthmus + " " + roleClient, awake + " " + roleClient:
+		return isthmusClient(own, s, hbone.Records, sleepers), nil
+	case isthmus + " " + roleServer, awake + " " + roleServer:
+		return isthmusServer(own, s, hbone.Records, sleepers), nil
 	case standard + " " + roleClient:
-		return isthmusClient(own, s, hbone.Standard), nil
+		return isthmusClient(own, s, hbone.Standard, sleepers), nil
 	case standard + " " + roleServer:
-		return isthmusServer(own, s, hbone.Standard), nil
+		return isthmusServer(own, s, hbone.Standard, sleepers), nil
 	case splice + " " + roleClient, splice + " " + roleServer:
 		return splicing(s), nil
 	case direct + " " + roleServer:

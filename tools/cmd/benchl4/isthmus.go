@@ -11,7 +11,7 @@ import (
 )
 
 // isthmusClient tunnels each connection through the pool, as the node proxy does, without policies and telemetry.
-func isthmusClient(own *certs.Workload, s setup, records hbone.Transport) func(net.Listener) error {
+func isthmusClient(own *certs.Workload, s setup, records hbone.Transport, sleepers *netx.Sleepers) func(net.Listener) error {
 	pool := hbone.NewPool(func(ctx context.Context, key hbone.PoolKey) (net.Conn, error) {
 		var d net.Dialer
 		conn, err := d.DialContext(ctx, "tcp", key.Dest.String())
@@ -45,7 +45,7 @@ func isthmusClient(own *certs.Workload, s setup, records hbone.Transport) func(n
 				conn.Close()
 				return
 			}
-			_ = netx.Relay(ctx, conn, stream, &count) // the load sees it fail
+			sleepers.Relay(ctx, conn, stream, &count, nil, func(error) {}) // the load sees it fail
 		})
 	}
 }
@@ -54,14 +54,14 @@ func isthmusClient(own *certs.Workload, s setup, records hbone.Transport) func(n
 const authority = "10.0.0.1:8080"
 
 // isthmusServer ends tunnels and connects each stream to the app.
-func isthmusServer(own *certs.Workload, s setup, records hbone.Transport) func(net.Listener) error {
+func isthmusServer(own *certs.Workload, s setup, records hbone.Transport, sleepers *netx.Sleepers) func(net.Listener) error {
 	config := certs.HBONEServerConfig(func() (*certs.Workload, error) { return own, nil })
 	return func(l net.Listener) error {
 		app, err := netip.ParseAddrPort(s.Next)
 		if err != nil {
 			return err
 		}
-		handler := appHandler{netx.HostNS(netx.Options{}), app}
+		handler := appHandler{netx.HostNS(netx.Options{}), app, sleepers}
 		return accept(l, spawn, func(conn *net.TCPConn) {
 			defer conn.Close()
 			secured, err := records.Server(context.Background(), conn, config)
@@ -74,8 +74,9 @@ func isthmusServer(own *certs.Workload, s setup, records hbone.Transport) func(n
 }
 
 type appHandler struct {
-	host *netx.NS
-	app  netip.AddrPort
+	host     *netx.NS
+	app      netip.AddrPort
+	sleepers *netx.Sleepers
 }
 
 // ServeCONNECT implements hbone.Handler.
@@ -90,5 +91,6 @@ func (h appHandler) ServeCONNECT(ctx context.Context, _ *hbone.Request, w hbone.
 		app.Close()
 		return
 	}
-	_ = netx.Relay(ctx, stream, app.(*net.TCPConn), nil) // both ends see it fail
+	done := w.Detach()
+	h.sleepers.Relay(ctx, stream, app.(*net.TCPConn), nil, nil, func(error) { done() }) // both ends see it fail
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
 )
 
 // What a connection asks the server at the end of the tunnel for, in its first byte; a count of 8 bytes follows.
@@ -237,7 +239,11 @@ func oneShot(ctx context.Context, dial dialer) error {
 // memory that an idle connection costs, in bytes.
 type memory struct{ client, server float64 }
 
-// measureIdle opens n connections, uses each once, leaves them alone, and returns by how much the proxies have grown.
+// sleepTime bounds the wait until all connections sleep.
+const sleepTime = 24 * netx.SleepAfter
+
+// measureIdle opens n connections, uses each once, leaves them alone, until they sleep if they ever do, and returns by how much the proxies
+// have grown.
 func measureIdle(ctx context.Context, t *tunnel, n int) (m memory, err error) {
 	clientBefore, serverBefore, err := t.memory()
 	if err != nil {
@@ -266,8 +272,34 @@ func measureIdle(ctx context.Context, t *tunnel, n int) (m memory, err error) {
 	if err := g.Wait(); err != nil {
 		return m, err
 	}
+	if t.kind != awake {
+		if err := t.sleeps(ctx, n); err != nil {
+			return m, err
+		}
+	}
 	client, server, err := t.memory()
 	m.client = float64(client-clientBefore) / float64(n)
 	m.server = float64(server-serverBefore) / float64(n)
 	return m, err
+}
+
+// sleeps returns when both proxies let n connections sleep.
+func (t *tunnel) sleeps(ctx context.Context, n int) error {
+	ctx, cancel := context.WithTimeout(ctx, sleepTime)
+	defer cancel()
+	for {
+		client, err := t.client.ask("asleep")
+		server, err2 := t.server.ask("asleep")
+		if err = errors.Join(err, err2); err != nil {
+			return err
+		}
+		if min(client, server) >= int64(n) {
+			return nil
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("%d and %d of %d connections sleep", client, server, n)
+		}
+	}
 }

@@ -36,7 +36,7 @@ func TestRunReports(t *testing.T) {
 	}
 	for _, name := range []string{
 		"hbone-bulk-1", "hbone-bulk-64", "hbone-bulk-1-xnet", "hbone-bulk-64-xnet", "hbone-rtt-1", "hbone-rtt-64", "hbone-stream-setup",
-		"hbone-stream-setup-xnet", "l4-idle-memory", "upgrade-dropped",
+		"hbone-stream-setup-xnet", "l4-idle-memory", "l4-idle-memory-awake", "upgrade-dropped",
 	} {
 		if !regexp.MustCompile(`(?m)^ratio ` + name + ` -?\d+\.\d+ <= [\d.]+ (ok|short)$`).MatchString(out.String()) {
 			t.Errorf("no ratio %s in\n%s", name, out.String())

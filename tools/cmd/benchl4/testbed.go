@@ -19,7 +19,8 @@ import (
 // The tunnels that are compared.
 const (
 	isthmus  = "isthmus"
-	standard = "crypto-tls" // isthmus with crypto/tls's records
+	awake    = "isthmus-awake" // none of whose connections ever sleeps
+	standard = "crypto-tls"    // isthmus with crypto/tls's records
 	xnet     = "xnet"
 	direct   = "direct" // TLS from end to end
 	splice   = "splice" // two proxies without TLS
@@ -63,7 +64,7 @@ func newTestbed(ctx context.Context, o options) (b *testbed, err error) {
 		}
 		return filepath.Join(o.profiles, kind+"-"+role+".pprof")
 	}
-	for _, kind := range []string{isthmus, standard, xnet, direct, splice} {
+	for _, kind := range []string{isthmus, awake, standard, xnet, direct, splice} {
 		t := &tunnel{kind: kind}
 		b.tunnels[kind] = t
 		if t.server, err = startChild(ctx, roleServer, kind, setup{Identity: far, Next: b.app.addr, Profile: profile(kind, roleServer)}); err != nil {

@@ -31,6 +31,8 @@ const (
 	readyTime = 60 * time.Second
 	// drainTime is for what is not handed over. The bed's connections outlive it: they are dropped then, and counted. A hand-over must be done by then, too.
 	drainTime = 2 * time.Minute
+	// sleepAfter is short, so that what is idle sleeps when it is handed over.
+	sleepAfter = 100 * time.Millisecond
 )
 
 // setup is what a child reads from its standard input.
@@ -55,7 +57,7 @@ func RunChild(in io.Reader, out, log io.Writer) error {
 		XDS: upstream, CA: upstream, TokenFile: s.Token, SecretTTL: time.Hour, ZDSSocket: s.Socket, PacketMark: proxyMark,
 		KeepaliveEnabled: true, KeepaliveTime: 180 * time.Second, KeepaliveInterval: 180 * time.Second, KeepaliveRetries: 9,
 		PoolMaxStreams: 100, PoolIdleTimeout: 5 * time.Minute, Transport: hbone.Records, Handover: true, HandoverVersions: s.Versions,
-		DrainTimeout: cmp.Or(s.Drain, drainTime), CertificatePatience: 3 * time.Second, AdminAddr: "127.0.0.1:0", MetricsAddr: "127.0.0.1:0", ReadinessAddr: "127.0.0.1:0",
+		DrainTimeout: cmp.Or(s.Drain, drainTime), CertificatePatience: 3 * time.Second, SleepAfter: sleepAfter, AdminAddr: "127.0.0.1:0", MetricsAddr: "127.0.0.1:0", ReadinessAddr: "127.0.0.1:0",
 	}
 	cfg.Log, cfg.Levels = telemetry.NewLogger(log, telemetry.Options{Level: slog.LevelWarn})
 	if err := cfg.Levels.Set("warn,handover=info"); err != nil {
