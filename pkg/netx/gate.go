@@ -277,7 +277,7 @@ func (l *Lane) TakeRest() []byte {
 	return rest
 }
 
-// Interrupted reports whether err, of reading or writing, only says that the relay is to stop: nobody else sets deadlines.
+// Interrupted reports whether err, of reading or writing, only says that the relay is to stop or to sleep: nobody else sets deadlines.
 func (l *Lane) Interrupted(err error) bool { return l != nil && errors.Is(err, os.ErrDeadlineExceeded) }
 
 // Stopping reports whether one who copies is to park.
