@@ -108,6 +108,9 @@ type LB struct {
 	SlowStartMin        float64
 	// HashHostname is use_hostname_for_hashing.
 	HashHostname bool
+	// SessionHealth says for each [Health] whether a host that a session asks for is taken with it, where outlier detection has not
+	// ejected it.
+	SessionHealth [Draining + 1]bool
 }
 
 // Breakers are the limits of a cluster.

@@ -104,6 +104,7 @@ func (c *Cluster) balancing(p *clusterv3.Cluster) error {
 		Choices: 2, PanicThreshold: 50, MinRing: 1024, MaxRing: 8 << 20, Table: 65537, SlowStartAggression: 1, SlowStartMin: 10,
 		LocalityWeighted: common.GetLocalityWeightedLbConfig() != nil, HashHostname: common.GetConsistentHashingLbConfig().GetUseHostnameForHashing(),
 	}
+	c.LB.sessionHealth(common.GetOverrideHostStatus())
 	if t := common.GetHealthyPanicThreshold(); t != nil {
 		c.LB.PanicThreshold = t.GetValue()
 	}
@@ -149,6 +150,16 @@ func (c *Cluster) balancing(p *clusterv3.Cluster) error {
 		}
 	}
 	return nil
+}
+
+// sessionHealth is of hosts that are healthy or degraded, unless the set says otherwise.
+func (l *LB) sessionHealth(p *corev3.HealthStatusSet) {
+	if p == nil {
+		l.SessionHealth[Healthy], l.SessionHealth[Degraded] = true, true
+	}
+	for _, s := range p.GetStatuses() {
+		l.SessionHealth[healthOf(s)] = true
+	}
 }
 
 func (c *Cluster) protocols(p *clusterv3.Cluster) error {

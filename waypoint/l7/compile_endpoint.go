@@ -40,14 +40,7 @@ func compileEndpointsChecked(p *endpointv3.ClusterLoadAssignment, names bool) (*
 
 func compileEndpoint(p *endpointv3.LbEndpoint, names bool) (*Endpoint, error) {
 	e := &Endpoint{Weight: max(1, uint32Or(p.GetLoadBalancingWeight(), 1)), Hostname: p.GetEndpoint().GetHostname()}
-	switch p.GetHealthStatus() {
-	case corev3.HealthStatus_UNHEALTHY, corev3.HealthStatus_TIMEOUT:
-		e.Health = Unhealthy
-	case corev3.HealthStatus_DRAINING:
-		e.Health = Draining
-	case corev3.HealthStatus_DEGRADED:
-		e.Health = Degraded
-	}
+	e.Health = healthOf(p.GetHealthStatus())
 	md := p.GetMetadata().GetFilterMetadata()
 	e.Identity = text(md[meshMetadata].GetFields(), "identity")
 	e.Workload = text(md["istio"].GetFields(), "workload")
@@ -69,6 +62,18 @@ func compileEndpoint(p *endpointv3.LbEndpoint, names bool) (*Endpoint, error) {
 		return e, err
 	}
 	return nil, strict.Errorf("endpoint.address", "is required")
+}
+
+func healthOf(s corev3.HealthStatus) Health {
+	switch s {
+	case corev3.HealthStatus_UNHEALTHY, corev3.HealthStatus_TIMEOUT:
+		return Unhealthy
+	case corev3.HealthStatus_DRAINING:
+		return Draining
+	case corev3.HealthStatus_DEGRADED:
+		return Degraded
+	}
+	return Healthy
 }
 
 // addressIn reads an address and port of the metadata; what is missing is not valid.

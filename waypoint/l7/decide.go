@@ -231,6 +231,12 @@ func (d *Decision) one(f *filter, o *override, r *Request, rnd Rand) *Reply {
 		d.external(f, r)
 	case f.limit != nil:
 		return d.limit(f, o, r, rnd)
+	case f.session != nil:
+		s := f.session
+		if o != nil && o.session != nil {
+			s = o.session
+		}
+		d.keepSession(s, r)
 	case f.mutation != nil:
 		f.mutation.request.Apply(&r.Head.Header, &r.Info)
 	case f.state != nil:

@@ -40,6 +40,8 @@ type Decision struct {
 	// Hash is valid when HashOK.
 	Hash   uint64
 	HashOK bool
+	// Session is the host that the request's session has; the zero value leaves the choice free.
+	Session SessionHost
 	// Mirrors that were drawn for this request.
 	Mirrors []Mirror
 	// Upgrade is whether the request's upgrade, or CONNECT, is to be forwarded as such. ConnectTCP: a CONNECT whose bytes go to the host.
@@ -105,6 +107,7 @@ type responseState struct {
 	limited     *limiter           // that refused the request
 	retryAfter  int64              // in seconds, of limited
 	shown       []*ratelimit.Shown // limits that the response tells of
+	session     *session           // that the response tells the host of
 }
 
 // ResponseInfo is what is known when a response from upstream comes.
@@ -114,5 +117,8 @@ type ResponseInfo struct {
 	ServiceTime time.Duration
 	Attempts    uint32
 	Host        *Endpoint
+	// HostAddress names the host that was chosen as access logs do: "10.0.0.1:8080", "envoy://connect_originate/10.0.0.1:8080"; empty
+	// when there was none.
+	HostAddress string
 	Now         time.Time
 }

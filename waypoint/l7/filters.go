@@ -11,6 +11,7 @@ import (
 	rbacfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	setstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/set_filter_state/v3"
+	sessionv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/stateful_session/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -34,6 +35,7 @@ type filter struct {
 	external *extauthz.Filter
 	mutation *mutation
 	limit    *limiter
+	session  *session
 }
 
 // override is what a route, a virtual host or a weighted cluster says of a filter.
@@ -46,6 +48,7 @@ type override struct {
 	cors              *corsPolicy
 	fault             *fault
 	limit             *limiter
+	session           *session
 }
 
 // compileFilters compiles http_filters; the router must be the last one.
@@ -100,6 +103,8 @@ func compileFilter(a *anypb.Any) (f filter, ok bool, err error) {
 		f.state, err = compileState(m)
 	case *localv3.LocalRateLimit:
 		f.limit, err = compileLimiter(m)
+	case *sessionv3.StatefulSession:
+		f.session, err = compileSession(m)
 	case *grpcstatsv3.FilterConfig:
 		return f, false, nil // counts only
 	default:
@@ -153,6 +158,11 @@ func (o *override) compile(a *anypb.Any) error {
 		o.fault, err = compileFault(m)
 	case *localv3.LocalRateLimit:
 		o.limit, err = compileLimiter(m)
+	case *sessionv3.StatefulSessionPerRoute:
+		if o.disabled = m.GetDisabled(); !o.disabled {
+			o.session, err = compileSession(m.GetStatefulSession())
+			err = strict.At(err, "stateful_session")
+		}
 	default:
 		return strict.Errorf("", "type %s is not supported here", m.ProtoReflect().Descriptor().FullName())
 	}

@@ -60,6 +60,9 @@ func (d *Decision) responseHeaders(r *Request, h *httpmsg.Header) {
 
 // finishResponse is what the connection manager does to every response.
 func (d *Decision) finishResponse(r *Request, h *httpmsg.Header, info *ResponseInfo) {
+	if d.resp.session != nil && info.HostAddress != "" && info.HostAddress != d.Session.Address {
+		d.resp.session.tell(h, info)
+	}
 	if d.resp.cors != nil {
 		d.resp.cors.respond(h, d.resp.origin)
 	}

@@ -166,7 +166,7 @@ func (x *exchange) reply(r *l7.Reply) {
 		x.cut()
 		return
 	}
-	x.info = l7.ResponseInfo{Attempts: x.attempt, Now: x.srv.deps.Clock()}
+	x.info = l7.ResponseInfo{Attempts: x.attempt, HostAddress: x.record.UpstreamHost, Now: x.srv.deps.Clock()}
 	body := x.decision.LocalReply(&x.req, r, &x.info, &x.local)
 	if x.local.ContentLength == 0 && (x.head.Version == httpmsg.HTTP2 || x.head.Method == "HEAD") {
 		x.local.ContentLength = -1 // the end of the stream says it, or there never is a body

@@ -16,6 +16,7 @@ func (x *exchange) forward() {
 	d := &x.decision
 	tunnels := x.head.Upgrade != "" || x.head.Method == "CONNECT"
 	x.choice.Rand, x.choice.Hash, x.choice.HashOK, x.choice.Conn = x.srv.deps.Rand, d.Hash, d.HashOK, &x.c.conn
+	x.choice.Session = d.Session
 	if d.Retry != nil {
 		x.choice.Attempts = int(d.Retry.HostAttempts)
 	}
@@ -64,9 +65,10 @@ func (x *exchange) try(tunnels bool) (again bool) {
 	x.host = x.cluster.Pick(&x.choice)
 	if x.host == nil {
 		x.endRetry()
-		x.reply(l7.ReplyNoHealthyUpstream)
+		x.reply(x.noHost())
 		return false
 	}
+	x.choice.Session = l7.SessionHost{} // another attempt goes anywhere
 	if d.Retry != nil && d.Retry.PreviousHosts {
 		x.choice.Tried = append(x.choice.Tried, x.host)
 	}
@@ -100,6 +102,17 @@ func (x *exchange) try(tunnels bool) (again bool) {
 		x.stream.Close()
 	}
 	return again
+}
+
+// noHost is the answer when no host may be taken. A session whose only host is gone may have one of its own.
+func (x *exchange) noHost() *l7.Reply {
+	s := &x.choice.Session
+	if !s.Strict || s.Status == l7.ReplyNoHealthyUpstream.Status || x.cluster.Knows(s.Address) {
+		return l7.ReplyNoHealthyUpstream
+	}
+	reply := *l7.ReplyNoHealthyUpstream
+	reply.Status = s.Status
+	return &reply
 }
 
 // sendable is the head as it goes upstream: a client that waits for a 100 gets it from us, and its body is sent at once.

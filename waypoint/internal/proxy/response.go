@@ -15,7 +15,7 @@ import (
 func (x *exchange) respond(head *httpmsg.Head) {
 	now := x.srv.deps.Clock()
 	x.record.TimeToFirstByte = now.Sub(x.record.Start)
-	x.info = l7.ResponseInfo{Upstream: head.Status != 101, ServiceTime: now.Sub(x.sentAt(now)), Attempts: x.attempt, Host: x.record.Endpoint, Now: now}
+	x.info = l7.ResponseInfo{Upstream: head.Status != 101, ServiceTime: now.Sub(x.sentAt(now)), Attempts: x.attempt, Host: x.record.Endpoint, HostAddress: x.record.UpstreamHost, Now: now}
 	x.decision.ApplyResponse(&x.req, head, &x.info)
 	x.record.Status, x.record.Response, x.record.Details = head.Status, &head.Header, "via_upstream"
 	x.record.ContentLength = head.ContentLength

@@ -81,7 +81,7 @@ func (x *exchange) connectTCP() {
 	x.guard.next()
 	x.attempt = 1
 	if x.host = x.cluster.Pick(&x.choice); x.host == nil {
-		x.reply(l7.ReplyNoHealthyUpstream)
+		x.reply(x.noHost())
 		return
 	}
 	x.record.Endpoint, x.record.UpstreamHost = x.host.Endpoint(), x.host.Address()
@@ -102,7 +102,7 @@ func (x *exchange) connectTCP() {
 		up = halfless{nc}
 	}
 	now := x.srv.deps.Clock()
-	x.info = l7.ResponseInfo{Attempts: 1, Now: now}
+	x.info = l7.ResponseInfo{Attempts: 1, HostAddress: x.record.UpstreamHost, Now: now}
 	x.local = httpmsg.Head{Version: x.head.Version, Status: 200, ContentLength: -1}
 	x.decision.ApplyResponse(&x.req, &x.local, &x.info)
 	x.record.Status, x.record.Response, x.record.Details = 200, &x.local.Header, "via_upstream"

@@ -178,6 +178,8 @@ type Choice struct {
 	// Tried are the hosts of the attempts before, to be avoided; at most Attempts choices are thrown away for that.
 	Tried    []*Host
 	Attempts int
+	// Session is the host to be taken if it is there and may be; where it is strict, no other one is.
+	Session l7.SessionHost
 
 	request lb.Request // here, as it would be allocated for each choice
 }
@@ -187,6 +189,16 @@ func (c *Cluster) Pick(ch *Choice) *Host {
 	v := c.view.Load()
 	if v.conf.Discovery == l7.DiscoveryOriginalDst || v.onConn != nil {
 		return c.destination(v, ch.Conn)
+	}
+	if ch.Session.Address != "" {
+		h := v.session(ch.Session.Address)
+		if h == nil && ch.Session.Strict {
+			c.stats.rqNoneHealthy.Add(1)
+			return nil
+		}
+		if h != nil {
+			return c.pass(v, h, ch.Conn)
+		}
 	}
 	r := &ch.request
 	*r = lb.Request{Rand: ch.Rand, Hash: ch.Hash, HasHash: ch.HashOK}
@@ -206,11 +218,34 @@ func (c *Cluster) Pick(ch *Choice) *Host {
 		if attempt < mostChoices && h.spared(v.conf, ch.Rand) {
 			continue
 		}
-		if v.tells {
-			h = c.told(h, ch.Conn)
-		}
-		return h
+		return c.pass(v, h, ch.Conn)
 	}
+}
+
+// pass is the part of a host that serves the client, where the cluster tells of its clients.
+func (c *Cluster) pass(v *view, h *Host, conn *l7.Conn) *Host {
+	if v.tells {
+		return c.told(h, conn)
+	}
+	return h
+}
+
+// session finds a host by its address; nil when it is not there, or in no health for it.
+func (v *view) session(address string) *Host {
+	for _, h := range v.hosts {
+		if h.address == address {
+			if h.outlier.ejected.Load() || !v.conf.LB.SessionHealth[h.Endpoint().Health] {
+				return nil
+			}
+			return h
+		}
+	}
+	return nil
+}
+
+// Knows is whether a host of the address is there, in whatever health.
+func (c *Cluster) Knows(address string) bool {
+	return slices.ContainsFunc(c.view.Load().hosts, func(h *Host) bool { return h.address == address })
 }
 
 // mostChoices are how many hosts are drawn where some of them are spared: they have just begun, or just come back.

@@ -42,6 +42,18 @@ func filterFields(name protoreflect.FullName) string {
 		return "object_key factory_key format_string read_only shared_with_upstream skip_if_empty"
 	case "envoy.extensions.filters.http.cors.v3.CorsPolicy":
 		return "allow_origin_string_match allow_methods allow_headers expose_headers max_age allow_credentials filter_enabled shadow_enabled allow_private_network_access forward_not_matching_preflights"
+	case "envoy.extensions.filters.http.stateful_session.v3.StatefulSession":
+		return "session_state strict stat_prefix! status_on_strict_destination_not_found"
+	case "envoy.extensions.filters.http.stateful_session.v3.StatefulSessionPerRoute":
+		return "disabled stateful_session"
+	case "envoy.extensions.http.stateful_session.cookie.v3.CookieBasedSessionState":
+		return "cookie"
+	case "envoy.extensions.http.stateful_session.header.v3.HeaderBasedSessionState":
+		return "name"
+	case "envoy.type.http.v3.Cookie":
+		return "name ttl path attributes"
+	case "envoy.type.http.v3.CookieAttribute":
+		return "name value"
 	case "envoy.extensions.filters.http.fault.v3.HTTPFault":
 		return "delay abort upstream_cluster headers disable_downstream_cluster_stats!"
 	case "envoy.extensions.filters.common.fault.v3.FaultDelay":

@@ -53,7 +53,9 @@ func clusterFields(name protoreflect.FullName) string {
 	case "envoy.config.cluster.v3.Cluster.MaglevLbConfig":
 		return "table_size"
 	case "envoy.config.cluster.v3.Cluster.CommonLbConfig":
-		return "healthy_panic_threshold locality_weighted_lb_config zone_aware_lb_config! update_merge_window! ignore_new_hosts_until_first_hc consistent_hashing_lb_config"
+		return "healthy_panic_threshold locality_weighted_lb_config zone_aware_lb_config! update_merge_window! ignore_new_hosts_until_first_hc consistent_hashing_lb_config override_host_status"
+	case "envoy.config.core.v3.HealthStatusSet":
+		return "statuses"
 	case "envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig":
 		return "use_hostname_for_hashing"
 	case "envoy.config.cluster.v3.CircuitBreakers":
