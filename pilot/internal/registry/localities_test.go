@@ -121,6 +121,105 @@ func TestEndpointsByPlace(t *testing.T) {
 	}
 }
 
+func localService() string {
+	return `apiVersion: v1
+kind: Service
+metadata: {name: reviews, namespace: shop, labels: {istio.io/use-waypoint: wp}}
+spec: {clusterIP: 10.96.0.1, selector: {app: reviews}, internalTrafficPolicy: Local, ports: [{name: http, port: 9080}]}
+---
+`
+}
+
+// A service whose traffic stays on the node: proxies of one waypoint know the endpoints of their own node each, and are told of changes
+// there only.
+func TestEndpointsOfOwnNode(t *testing.T) {
+	w := newWorld(t, zones(), localService())
+	scopes := w.r.Scopes()
+	a, b := shopScope+"@r/a//node-a", shopScope+"@r/b//node-b"
+	elsewhere := shopScope + "@r/a//node-c"
+	for _, s := range []string{shopScope, a, b, elsewhere} {
+		scopes.Open(s)
+	}
+	expect := func(what, inA, inB string) {
+		t.Helper()
+		for scope, want := range map[string]string{a: inA, b: inB, elsewhere: "", shopScope: ""} {
+			if got := w.priorities(scope); got != want {
+				t.Errorf("%s: %s has %q, want %q", what, scope, got, want)
+			}
+		}
+	}
+	const name = " eds inbound-vip|9080|http|reviews.shop.svc.cluster.local"
+	expect("one on each node", "0a HEALTHY", "0b HEALTHY")
+	w.took()
+	w.apply(placedPod("reviews-a2", "reviews", "node-a", "True", 3))
+	w.expect(a + name)
+	expect("one more", "0a HEALTHY, 0a HEALTHY", "0b HEALTHY")
+	w.remove(placedPod("reviews-a2", "reviews", "node-a", "True", 3))
+	w.apply(placedPod("reviews-a", "reviews", "node-a", "False", 1))
+	expect("it is not ready, and nobody takes its place", "", "0b HEALTHY")
+	w.took()
+	w.apply(serviceYAML("shop", "reviews", "10.96.0.1", "istio.io/use-waypoint: wp"))
+	if got := w.priorities(a); got != "0b HEALTHY" {
+		t.Errorf("traffic may leave the node: %q", got)
+	}
+}
+
+// What looks the same from everywhere is encoded once, be there services that do not.
+func TestOnlyOwnNodeIsRelative(t *testing.T) {
+	ratings := serviceYAML("shop", "ratings", "10.96.0.2", "istio.io/use-waypoint: wp")
+	w := newWorld(t, zones(), localService(), ratings, placedPod("ratings-a", "ratings", "node-a", "True", 21))
+	a := shopScope + "@r/a//node-a"
+	w.r.Scopes().Open(shopScope)
+	w.r.Scopes().Open(a)
+	const same, other = "eds inbound-vip|9080|http|ratings.shop.svc.cluster.local", "eds inbound-vip|9080|http|reviews.shop.svc.cluster.local"
+	if w.has[a][same] == "" || w.has[a][same] != w.has[shopScope][same] {
+		t.Error("ratings look otherwise from node-a")
+	}
+	if w.has[a][other] == w.has[shopScope][other] {
+		t.Error("reviews look the same from node-a and from nowhere")
+	}
+}
+
+// reachedWaypoint is the waypoint of shop with an address.
+const reachedWaypoint = `apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: wp, namespace: shop}
+spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
+status: {addresses: [{type: IPAddress, value: 10.96.0.9}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: wp, namespace: shop}
+spec: {clusterIP: 10.96.0.9, selector: {app: wp}, ports: [{name: mesh, port: 15008}]}
+---
+`
+
+// A gateway that sends to a service by way of its waypoint leaves it to the waypoint to keep to its node.
+func TestOnlyOwnNodeThroughWaypoint(t *testing.T) {
+	service := strings.Replace(localService(), "labels: {", `labels: {istio.io/ingress-use-waypoint: "true", `, 1)
+	waypoint := reachedWaypoint + `apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: shop}
+spec: {selector: {istio: edge}, servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ["*"]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: edge, namespace: shop}
+spec: {hosts: ["*"], gateways: [edge], http: [{route: [{destination: {host: reviews, port: {number: 9080}}}]}]}
+`
+	w := newWorld(t, zones(), service, waypoint)
+	const edge = "router/shop/istio=edge@r/z//node-9"
+	w.r.Scopes().Open(edge)
+	const name = "eds outbound|9080||reviews.shop.svc.cluster.local"
+	var cla endpointv3.ClusterLoadAssignment
+	if err := proto.Unmarshal([]byte(w.has[edge][name]), &cla); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(cla.GetEndpoints()); n != 1 {
+		t.Errorf("%d localities behind the waypoint, of %v", n, w.names(edge))
+	}
+}
+
 // Endpoints come before the clusters that have them, and go after those.
 func TestOrderOfPlacedEndpoints(t *testing.T) {
 	w := newWorld(t, zones())

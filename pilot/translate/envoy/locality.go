@@ -52,11 +52,16 @@ func (w *Whereabouts) label(name string) string {
 type Localities struct {
 	setting  *networkingapi.LocalityLoadBalancerSetting
 	failover bool // some endpoints are preferred, and there is something that notices when they fail
+	// within are labels of places: endpoints at others than the proxy's are not used at all, whatever else holds.
+	within []string
 }
 
 // Localities finds what holds for a service: what its DestinationRule says, else what the service itself prefers, else what the mesh says.
 func (m Mesh) Localities(policy *networkingapi.TrafficPolicy, prefers *workload.LoadBalancing) Localities {
 	out := Localities{setting: m.Config.GetLocalityLbSetting(), failover: policy.GetOutlierDetection() != nil}
+	if prefers.GetMode() == workload.LoadBalancing_STRICT {
+		out.within = scopeLabels(prefers.GetRoutingPreference())
+	}
 	if own := policy.GetLoadBalancer().GetLocalityLbSetting(); own != nil {
 		out.setting = own
 	} else if scopes := prefers.GetRoutingPreference(); len(scopes) > 0 && prefers.GetMode() == workload.LoadBalancing_FAILOVER {
@@ -66,7 +71,7 @@ func (m Mesh) Localities(policy *networkingapi.TrafficPolicy, prefers *workload.
 		out.setting = &networkingapi.LocalityLoadBalancerSetting{} // is enabled
 	}
 	if e := out.setting.GetEnabled(); e != nil && !e.GetValue() {
-		return Localities{}
+		return Localities{within: out.within}
 	}
 	return out
 }
@@ -99,28 +104,53 @@ func (l Localities) Weighted() bool { return l.setting != nil }
 
 // Relative is whether proxies at different places see the endpoints differently.
 func (l Localities) Relative() bool {
-	return l.setting != nil && (l.failover || len(l.setting.GetDistribute()) > 0)
+	return len(l.within) > 0 || l.setting != nil && (l.failover || len(l.setting.GetDistribute()) > 0)
 }
 
 // Failover is whether some endpoints are used only when others fail. Those that are not ready should be known then: how many there are
 // decides how much the others are asked to carry.
-func (l Localities) Failover() bool { return l.Relative() && len(l.setting.GetDistribute()) == 0 }
+func (l Localities) Failover() bool {
+	return l.setting != nil && l.failover && len(l.setting.GetDistribute()) == 0
+}
 
 // Assignment is the endpoints of a cluster as a proxy sees them from where it is. The order of endpoints does not matter.
 func (l Localities) Assignment(cluster string, endpoints []Endpoint, from *Whereabouts) *endpointv3.ClusterLoadAssignment {
+	endpoints = l.reachable(endpoints, from)
 	if l.Failover() {
 		return assignment(cluster, endpoints, func(e *Endpoint) int { return l.priority(from, e) })
 	}
 	out := Assignment(cluster, endpoints)
-	if l.Relative() {
+	if len(l.setting.GetDistribute()) > 0 {
 		l.distribute(out, from.Locality)
 	}
 	return out
 }
 
+// reachable leaves out the endpoints that are not where the proxy is, if they have to be. A place that is not known is none that two
+// have in common. Endpoints behind a waypoint stay: it is the waypoint that chooses among them then.
+func (l Localities) reachable(endpoints []Endpoint, from *Whereabouts) []Endpoint {
+	if len(l.within) == 0 {
+		return endpoints
+	}
+	var out []Endpoint
+	for i := range endpoints {
+		e := &endpoints[i]
+		at := e.whereabouts()
+		shares := func(label string) bool { return from.label(label) != "" && from.label(label) == at.label(label) }
+		if e.Waypoint.IsValid() || !slices.ContainsFunc(l.within, func(label string) bool { return !shares(label) }) {
+			out = append(out, *e)
+		}
+	}
+	return out
+}
+
+func (e *Endpoint) whereabouts() Whereabouts {
+	return Whereabouts{Locality: e.Locality, Node: e.Node, Network: e.Network, Cluster: e.Cluster, Labels: e.Labels}
+}
+
 // priority is 0 for the endpoints that are preferred; there may be gaps.
 func (l Localities) priority(from *Whereabouts, e *Endpoint) int {
-	at := Whereabouts{Locality: e.Locality, Node: e.Node, Network: e.Network, Cluster: e.Cluster, Labels: e.Labels}
+	at := e.whereabouts()
 	byLabels := 0
 	labels := l.setting.GetFailoverPriority()
 	for i, label := range labels {

@@ -2,6 +2,7 @@ package envoy
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -58,6 +59,7 @@ func TestLocalities(t *testing.T) {
 	share := func(from string, to map[string]uint32) []*networkingapi.LocalityLoadBalancerSetting_Distribute {
 		return []*networkingapi.LocalityLoadBalancerSetting_Distribute{{From: from, To: to}}
 	}
+	ownNode := &workload.LoadBalancing{Mode: workload.LoadBalancing_STRICT, RoutingPreference: []workload.LoadBalancing_Scope{workload.LoadBalancing_NODE}}
 	plain := []string{"P0 w1 //: 6", "P0 w1 r1/z1/s1: 1", "P0 w1 r1/z1/s2: 2", "P0 w3 r1/z2/s1: 3", "P0 w1 r2/z1/s1: 4", "P0 w1 r3/z1/s1: 5"}
 	for _, test := range []struct {
 		name    string
@@ -106,10 +108,17 @@ func TestLocalities(t *testing.T) {
 			}},
 			want: []string{"P0 w3 r1/z2/s1: 3", "P1 w1 r1/z1/s1: 1", "P1 w1 r1/z1/s2: 2", "P2 w1 //: 6", "P2 w1 r2/z1/s1: 4", "P3 w1 r3/z1/s1: 5"},
 		},
+		{name: "only the own node", from: Whereabouts{Locality: where("r1/z2"), Node: "n3"}, prefers: ownNode, want: []string{"P0 w3 r1/z2/s1: 3"}},
+		{name: "only the own node, where none is", from: Whereabouts{Locality: where("r1/z2"), Node: "n9"}, prefers: ownNode},
+		{name: "only the own node, which is not known", prefers: ownNode},
 		{
-			name: "a strict preference is for the nodes", from: Whereabouts{Locality: where("r1/z2"), Node: "n3"},
-			prefers: &workload.LoadBalancing{Mode: workload.LoadBalancing_STRICT, RoutingPreference: []workload.LoadBalancing_Scope{workload.LoadBalancing_NODE}},
-			want:    plain,
+			name: "only the own node, with localities off", from: Whereabouts{Node: "n2"}, prefers: ownNode, outlier: detects,
+			setting: &networkingapi.LocalityLoadBalancerSetting{Enabled: off}, want: []string{"P0 w1 r1/z1/s2: 2"},
+		},
+		{name: "only the own node, and failover", from: Whereabouts{Node: "n1"}, prefers: ownNode, outlier: detects, want: []string{"P0 w1 r1/z1/s1: 1"}},
+		{
+			name: "only the own node, which gets no share", from: Whereabouts{Locality: where("r1/z1/s1"), Node: "n1"}, prefers: ownNode,
+			setting: &networkingapi.LocalityLoadBalancerSetting{Distribute: share("r1/*", map[string]uint32{"r2": 100})},
 		},
 		{
 			name: "shares", from: Whereabouts{Locality: where("r1/z1/s1")},
@@ -138,6 +147,19 @@ func TestLocalities(t *testing.T) {
 				t.Error("proxies at other places would get the same")
 			}
 		})
+	}
+}
+
+// Who goes by way of a waypoint leaves it to that to choose among the endpoints of its own node.
+func TestOnlyOwnNodeBehindWaypoint(t *testing.T) {
+	prefers := &workload.LoadBalancing{Mode: workload.LoadBalancing_STRICT, RoutingPreference: []workload.LoadBalancing_Scope{workload.LoadBalancing_NODE}}
+	endpoints := []Endpoint{{Address: "10.96.0.1", Port: 80, HBONE: true, Waypoint: netip.MustParseAddrPort("10.0.0.9:15008")}, {Address: "10.0.0.2", Port: 80, Node: "n2"}}
+	got := Mesh{}.Localities(nil, prefers).Assignment("c", endpoints, &Whereabouts{Node: "n1"})
+	if len(got.GetEndpoints()) != 1 || len(got.GetEndpoints()[0].GetLbEndpoints()) != 1 || got.GetEndpoints()[0].GetLbEndpoints()[0].GetMetadata() == nil {
+		t.Errorf("%v", got)
+	}
+	if len(endpoints) != 2 || endpoints[1].Node != "n2" {
+		t.Errorf("endpoints of the caller are changed: %v", endpoints)
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/base64"
 	"fmt"
 	"maps"
 	"net/http"
@@ -87,6 +88,34 @@ var uuid = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-
 // hashCookie is the value of a cookie that an engine has made to find the same host again.
 var hashCookie = regexp.MustCompile(`="?[0-9a-f]{16}"?`)
 
+var (
+	encoded     = regexp.MustCompile(`[A-Za-z0-9+/]{12,}=*`)
+	hostAddress = regexp.MustCompile(`(envoy://[a-z_]+/)?[0-9.]+:[0-9]+`)
+)
+
+// session tells what a session's cookie or header says, but for the host, which each engine draws, and the time, which each counts in its
+// own way.
+func session(v string) string {
+	return encoded.ReplaceAllStringFunc(v, func(text string) string {
+		b, err := base64.StdEncoding.DecodeString(text)
+		at := hostAddress.FindSubmatchIndex(b)
+		if err != nil || at == nil {
+			return text
+		}
+		out := "(host"
+		if at[2] >= 0 {
+			out += " behind " + string(b[at[2]:at[3]])
+		}
+		if at[0] > 0 {
+			out += " in a message"
+		}
+		if at[1] < len(b) {
+			out += " with a time"
+		}
+		return out + ")"
+	})
+}
+
 // value replaces what is different each time by what kind it is of.
 func value(name, v string) string {
 	switch {
@@ -98,7 +127,9 @@ func value(name, v string) string {
 	case strings.HasPrefix(name, "x-b3-") || name == "traceparent" || name == "b3":
 		return traceIDs(v)
 	case name == "cookie" || name == "set-cookie":
-		return hashCookie.ReplaceAllString(v, "=(hash)")
+		return session(hashCookie.ReplaceAllString(v, "=(hash)"))
+	case name == "x-session":
+		return session(v)
 	case name == "connection":
 		return strings.ToLower(v)
 	case name == "x-envoy-upstream-service-time" && v != "":

@@ -207,7 +207,7 @@ func (f *fixture) add(t table, samples string) error {
 	f.logs = f.logs || t.Logs
 	f.random = max(f.random, t.Random)
 	f.proxied = orDefault(t.Proxied, f.proxied)
-	if len(t.Localities)+len(t.Unready) > 0 {
+	if len(t.Localities)+len(t.Unready)+len(t.Nodes) > 0 {
 		f.world = t.variation
 	}
 	if t.WaypointAnnotations != nil {

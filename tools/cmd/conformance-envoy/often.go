@@ -50,7 +50,7 @@ func (b *testbed) sendOften(ctx context.Context, p *proxy, r request) (*result, 
 	return &out, nil
 }
 
-// withCookie is the request with the cookie that an answer has set.
+// withCookie is the request with the cookie that an answer has set, or the header of that name.
 func (r request) withCookie(answer *result) request {
 	headers := maps.Clone(r.Headers)
 	if headers == nil {
@@ -61,6 +61,9 @@ func (r request) withCookie(answer *result) request {
 		if c.Name == r.Cookie {
 			headers["cookie"] = c.Name + "=" + c.Value
 		}
+	}
+	if v := answer.header.Get(r.Cookie); v != "" {
+		headers[r.Cookie] = v
 	}
 	r.Headers = headers
 	return r

@@ -35,6 +35,8 @@ type service struct {
 	ports           []servicePort
 	labels          map[string]string
 	annotations     map[string]string
+	// local services keep traffic on the node.
+	local bool
 }
 
 type servicePort struct {
@@ -149,6 +151,10 @@ func services() []service {
 		name: "nearby", selector: "httpbin", ports: http(8000, 8080), annotations: map[string]string{"networking.istio.io/traffic-distribution": "PreferClose"},
 	})
 	all = append(all, service{name: "authz", ports: append(http(8000, 8000), servicePort{port: 9000, target: 9000, name: "grpc"})})
+	all = append(all, service{name: "sticky", selector: "httpbin", ports: http(8000, 8080), labels: map[string]string{"istio.io/persistent-session": "sid"}})
+	all = append(all, service{name: "sticky-header", selector: "httpbin", ports: http(8000, 8080), labels: map[string]string{"istio.io/persistent-session-header": "x-session"}})
+	all = append(all, service{name: "local", selector: "httpbin", local: true, ports: http(8000, 8080)})
+	all = append(all, service{name: "local-tcp", selector: "tcp-echo", local: true, ports: []servicePort{{port: 9000, target: 9000, name: "tcp"}}})
 	for i := range all {
 		s := &all[i]
 		s.vip = netip.AddrFrom4([4]byte{10, 96, 0, byte(i + 10)})
@@ -170,10 +176,15 @@ type variation struct {
 	Localities map[string]string `json:"localities"`
 	// Unready are pods that run, and are not ready.
 	Unready []string `json:"unready"`
+	// Nodes of pods that are elsewhere than the proxies.
+	Nodes map[string]string `json:"nodes"`
 }
 
-// proxyLocality is where all proxies run.
-const proxyLocality = "region1/zone1/sub1"
+// proxyLocality and proxyNode are where all proxies run.
+const (
+	proxyLocality = "region1/zone1/sub1"
+	proxyNode     = "node-1"
+)
 
 // worldYAML are the manifests that every fixture adds to. The waypoint is for service, workload or all, and has annotations.
 func worldYAML(waypointFor string, annotations map[string]string, v variation) string {
@@ -224,8 +235,12 @@ func (s service) yaml() string {
 	if s.version != "" {
 		selector["version"] = s.version
 	}
-	return fmt.Sprintf("apiVersion: v1\nkind: Service\nmetadata: {name: %s, namespace: %s, labels: %s, annotations: %s}\nspec: {clusterIP: %s, selector: %s, ports: [%s]}\n",
-		s.name, s.namespace, flow(s.labels), flow(s.annotations), s.vip, flow(selector), strings.Join(ports, ", "))
+	policy := "Cluster"
+	if s.local {
+		policy = "Local"
+	}
+	return fmt.Sprintf("apiVersion: v1\nkind: Service\nmetadata: {name: %s, namespace: %s, labels: %s, annotations: %s}\nspec: {clusterIP: %s, internalTrafficPolicy: %s, selector: %s, ports: [%s]}\n",
+		s.name, s.namespace, flow(s.labels), flow(s.annotations), s.vip, policy, flow(selector), strings.Join(ports, ", "))
 }
 
 func (w workload) yaml(v variation) string {
@@ -248,9 +263,9 @@ func (w workload) yaml(v variation) string {
 	return fmt.Sprintf(`apiVersion: v1
 kind: Pod
 metadata: {name: %s, namespace: %s, uid: %s, labels: %s, annotations: %s}
-spec: {nodeName: node-1, serviceAccountName: %s, containers: [{name: c, image: i}]}
+spec: {nodeName: %s, serviceAccountName: %s, containers: [{name: c, image: i}]}
 status: {phase: Running, podIP: %s, podIPs: [{ip: %s}], conditions: [{type: Ready, status: %q}]}
-`, w.name, w.namespace, w.name, flow(labels), flow(annotations), w.account, w.ip, w.ip, ready)
+`, w.name, w.namespace, w.name, flow(labels), flow(annotations), orDefault(v.Nodes[w.name], proxyNode), w.account, w.ip, w.ip, ready)
 }
 
 // flow writes a map as YAML in one line.
