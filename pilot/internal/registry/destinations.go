@@ -148,6 +148,7 @@ func (r *Registry) deriveClusters(destinations coll.Collection[destination]) col
 			Port: d.port, Protocol: envoy.ProtocolOf(t.service.Proto.Ports[t.at].AppProtocol), Subset: d.subset,
 			Policy: t.policy(), Resolution: t.resolution, Proxyless: d.proxy.kind == proxylessScope,
 			SubjectAltNames: t.service.Proto.SubjectAltNames, Prefers: t.service.Proto.LoadBalancing, BackendTLS: r.backendTLS(f, t),
+			Drains: t.service.Session != ambient.Session{},
 		}
 		if t.resolution == envoy.ByEndpoints && !c.Proxyless {
 			c.PeerIdentities = r.sidecarIdentities(f, t)
@@ -195,9 +196,11 @@ func (r *Registry) endpointsOf(f coll.Fetch, t target) []envoy.Endpoint {
 	mesh := r.meshFor(f)
 	all := t.service.Proto.GetLoadBalancing().GetHealthPolicy() == workload.LoadBalancing_ALLOW_ALL
 	unready := !all && r.unready(f, t)
+	drains := t.service.Session != ambient.Session{} && t.proxy.kind != proxylessScope
 	var out []envoy.Endpoint
 	for _, kept := range coll.FetchIndex(f, r.routing.workloadsByService, t.service.Key()) {
-		if kept.unhealthy && !all && (!unready || kept.leaving) || !hasLabels(kept.labels, t.subset.GetLabels()) {
+		draining := drains && kept.leaving && kept.unhealthy && !all
+		if kept.unhealthy && !all && !draining && (!unready || kept.leaving) || !hasLabels(kept.labels, t.subset.GetLabels()) {
 			continue
 		}
 		w := kept.decode()
@@ -207,7 +210,7 @@ func (r *Registry) endpointsOf(f coll.Fetch, t target) []envoy.Endpoint {
 			continue
 		}
 		e := envoy.Endpoint{
-			Address: address, Port: port, Weight: w.Proto.GetCapacity().GetValue(), Workload: describe(w.Proto), Unhealthy: kept.unhealthy && !all,
+			Address: address, Port: port, Weight: w.Proto.GetCapacity().GetValue(), Workload: describe(w.Proto), Unhealthy: kept.unhealthy && !all, Draining: draining,
 			Node: w.Proto.Node, Network: w.Proto.Network, Cluster: w.Proto.ClusterId, Labels: kept.labels,
 			Locality: envoy.Locality{Region: w.Proto.GetLocality().GetRegion(), Zone: w.Proto.GetLocality().GetZone(), Subzone: w.Proto.GetLocality().GetSubzone()},
 		}

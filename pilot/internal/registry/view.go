@@ -90,7 +90,12 @@ func falseFirst(a, b bool) int {
 
 // Service implements gateway.View.
 func (v view) Service(host, fromNamespace string) *gateway.Service {
-	return routedService(v.service(host, fromNamespace))
+	s := v.service(host, fromNamespace)
+	out := routedService(s)
+	if out != nil && v.by.kind == routerScope && s.Proto.GetIngressUseWaypoint() {
+		out.Session = ambient.Session{} // the waypoint knows the endpoints, and keeps the session
+	}
+	return out
 }
 
 // service finds what an object of a namespace means by a host, if the proxy that it is for sees that, too.
@@ -106,7 +111,7 @@ func routedService(s *ambient.Service) *gateway.Service {
 	if s == nil {
 		return nil
 	}
-	out := &gateway.Service{Hostname: s.Proto.Hostname, Namespace: s.Proto.Namespace, Name: s.Proto.Name, Entry: s.Entry != ""}
+	out := &gateway.Service{Hostname: s.Proto.Hostname, Namespace: s.Proto.Namespace, Name: s.Proto.Name, Entry: s.Entry != "", Session: s.Session}
 	for i := range s.Proto.Ports {
 		out.Ports = append(out.Ports, routedPort(s, i))
 	}

@@ -18,6 +18,8 @@ const (
 	labelWaypointFor          = "istio.io/waypoint-for"
 	labelIngressUseWaypoint   = "istio.io/ingress-use-waypoint"
 	labelFailureMode          = "istio.io/waypoint-failure-mode"
+	labelSessionCookie        = "istio.io/persistent-session"
+	labelSessionHeader        = "istio.io/persistent-session-header"
 	labelGatewayName          = "gateway.networking.k8s.io/gateway-name"
 	labelManaged              = "gateway.istio.io/managed"
 	labelTLSMode              = "security.istio.io/tlsMode"

@@ -21,6 +21,8 @@ type Service struct {
 	Binding Binding
 	// Entry is the namespace/name of the ServiceEntry it comes from; empty for a Kubernetes Service.
 	Entry string
+	// Session is how sessions persist, by the service's own word.
+	Session Session
 }
 
 // ServicePort names a port.
@@ -36,7 +38,7 @@ func (s *Service) Key() string { return s.Proto.Namespace + "/" + s.Proto.Hostna
 // Equal compares by content.
 func (s *Service) Equal(o *Service) bool {
 	return proto.Equal(s.Proto, o.Proto) && mapsEqual(s.Selector, o.Selector) && slices.Equal(s.Ports, o.Ports) &&
-		s.Entry == o.Entry && s.Binding.Waypoint == o.Binding.Waypoint && s.Binding.Reason == o.Binding.Reason
+		s.Entry == o.Entry && s.Session == o.Session && s.Binding.Waypoint == o.Binding.Waypoint && s.Binding.Reason == o.Binding.Reason
 }
 
 func mapsEqual(a, b map[string]string) bool {
@@ -48,7 +50,7 @@ func KubernetesService(mesh Mesh, svc *corev1.Service, ns *corev1.Namespace, way
 	if svc.Spec.Type == corev1.ServiceTypeExternalName {
 		return nil
 	}
-	s := &Service{Selector: svc.Spec.Selector, Binding: Bind(svc.Labels, svc.Namespace, ns, trafficService, waypoints)}
+	s := &Service{Selector: svc.Spec.Selector, Binding: Bind(svc.Labels, svc.Namespace, ns, trafficService, waypoints), Session: SessionOf(svc.Labels)}
 	s.Proto = &workload.Service{
 		Name:               svc.Name,
 		Namespace:          svc.Namespace,
@@ -187,6 +189,7 @@ func EntryServices(mesh Mesh, se *networkingv1.ServiceEntry, ns *corev1.Namespac
 			Selector: se.Spec.GetWorkloadSelector().GetLabels(),
 			Binding:  binding,
 			Entry:    se.Namespace + "/" + se.Name,
+			Session:  SessionOf(se.Labels),
 			Proto: &workload.Service{
 				Name:               se.Name,
 				Namespace:          se.Namespace,

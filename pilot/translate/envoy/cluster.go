@@ -70,6 +70,8 @@ type Cluster struct {
 	Prefers *workload.LoadBalancing
 	// PeerIdentities are those of the endpoints that take mutual TLS of the mesh; without any it is one of the mesh's.
 	PeerIdentities []string
+	// Drains is that sessions stay with endpoints that are about to go.
+	Drains bool
 	// BackendTLS is what a BackendTLSPolicy says of the port; nil for nothing, and where the DestinationRule speaks of TLS.
 	BackendTLS *gateway.BackendTLS
 }

@@ -26,8 +26,10 @@ type Endpoint struct {
 	Identity string
 	// Unhealthy endpoints are known but not used unless all are.
 	Unhealthy bool
-	Weight    uint32
-	Locality  Locality
+	// Draining endpoints are about to go, and serve the sessions that they have.
+	Draining bool
+	Weight   uint32
+	Locality Locality
 	// Workload describes it in telemetry: name;namespace;canonical name;canonical revision;cluster.
 	Workload string
 	// Node, Network, Cluster and Labels are what a proxy may prefer an endpoint by; see [Localities].
@@ -85,7 +87,10 @@ func assignment(cluster string, endpoints []Endpoint, priority func(*Endpoint) i
 func (e Endpoint) resource(weight uint32) *endpointv3.LbEndpoint {
 	target := net.JoinHostPort(e.Address, number(e.Port))
 	out := &endpointv3.LbEndpoint{LoadBalancingWeight: u32(weight), HealthStatus: corev3.HealthStatus_HEALTHY}
-	if e.Unhealthy {
+	switch {
+	case e.Draining:
+		out.HealthStatus = corev3.HealthStatus_DRAINING
+	case e.Unhealthy:
 		out.HealthStatus = corev3.HealthStatus_UNHEALTHY
 	}
 	address := socketAddress(e.Address, e.Port)

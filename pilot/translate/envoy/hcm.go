@@ -7,9 +7,12 @@ import (
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	sessionv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/stateful_session/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/isthmus-mesh/isthmus/pilot/translate/route"
 )
 
 const (
@@ -35,6 +38,7 @@ func requestFilters(policies []*hcmv3.HttpFilter) []*hcmv3.HttpFilter {
 	return append(out,
 		httpFilter("envoy.filters.http.cors", &corsv3.Cors{}),
 		httpFilter("envoy.filters.http.fault", &faultv3.HTTPFault{}),
+		httpFilter(route.SessionFilter, &sessionv3.StatefulSession{}), // sessions are kept where routes say so
 		routerFilter())
 }
 

@@ -70,6 +70,7 @@ func (c Cluster) applyPolicy(out *clusterv3.Cluster) {
 	c.applyBalancer(out, c.Policy.GetLoadBalancer())
 	applyOutlier(out, c.Policy.GetOutlierDetection())
 	c.applyLocalities(out)
+	c.applyDraining(out)
 	applyRetryBudget(out, c.Policy.GetRetryBudget())
 	if options := c.httpOptions(pool); options != nil && !c.Proxyless {
 		out.TypedExtensionProtocolOptions = map[string]*anypb.Any{httpOptions: pack(options)}
@@ -321,6 +322,19 @@ func enforced(n *wrapperspb.UInt32Value) uint32 {
 		return 0
 	}
 	return 100
+}
+
+// applyDraining has sessions stay with endpoints that drain, which get nothing else: not even when most of them do.
+func (c Cluster) applyDraining(out *clusterv3.Cluster) {
+	if !c.Drains || out.GetType() != clusterv3.Cluster_EDS {
+		return
+	}
+	out.CommonLbConfig.OverrideHostStatus = &corev3.HealthStatusSet{Statuses: []corev3.HealthStatus{
+		corev3.HealthStatus_UNKNOWN, corev3.HealthStatus_HEALTHY, corev3.HealthStatus_DEGRADED, corev3.HealthStatus_DRAINING,
+	}}
+	if out.CommonLbConfig.HealthyPanicThreshold == nil {
+		out.CommonLbConfig.HealthyPanicThreshold = &typev3.Percent{}
+	}
 }
 
 // defaultMinRetries are those that a budget allows however few requests there are, unless it says otherwise.

@@ -20,9 +20,7 @@ const unknownCluster = "UnknownService"
 func (t *translation) apiRoutes(o routeObject, clients string) []route.Route {
 	var out []route.Route
 	for _, r := range t.rules(o) {
-		if r.sticky {
-			t.problem(o.origin(), r.path.Child("sessionPersistence"), "session persistence is not supported")
-		}
+		r.session = t.routeSession(o, r)
 		out = append(out, t.rule(o, r, clients)...)
 	}
 	return out
@@ -77,6 +75,7 @@ func (t *translation) partRoute(o routeObject, r rule, p part, m route.Match) ro
 			forward.Rewrite = rewriteFor(p.does.rewrite.Path, m.Path)
 		}
 		forward.Rewrite.Authority = p.does.authority
+		forward.Session = sessionAt(r.session, m.Path)
 		forward.Mirrors = p.does.mirrors
 		out.Forward = &forward
 	default:
@@ -133,6 +132,7 @@ func (t *translation) split(base *route.Forward, backends []backend) *route.Forw
 		out.Hash = addHash(out.Hash, t.hash(b.to))
 		out.Targets = append(out.Targets, route.Target{
 			Cluster: b.to.cluster, Weight: b.weight, Host: b.does.authority, Request: b.does.request, Response: b.does.response,
+			Session: serviceSession(t.view.Service(b.to.host, t.namespace)),
 		})
 	}
 	return &out

@@ -70,7 +70,9 @@ type rule struct {
 	backends []gatewayv1.HTTPBackendRef
 	timeouts *gatewayv1.HTTPRouteTimeouts
 	retry    *gatewayv1.HTTPRouteRetry
-	sticky   bool
+	// persistence is what is asked for, session what becomes of it: without the path, which each match has its own.
+	persistence *gatewayv1.SessionPersistence
+	session     *route.Session
 }
 
 // rules translates the matches of all rules; a match that cannot be expressed is left out.
@@ -86,12 +88,12 @@ func (t *translation) rules(o routeObject) []rule {
 		out = append(out, r)
 	}
 	for i, in := range o.http {
-		r := rule{filters: in.Filters, backends: in.BackendRefs, timeouts: in.Timeouts, retry: in.Retry, sticky: in.SessionPersistence != nil}
+		r := rule{filters: in.Filters, backends: in.BackendRefs, timeouts: in.Timeouts, retry: in.Retry, persistence: in.SessionPersistence}
 		r.matches = t.httpMatches(o, at.Index(i), in.Matches)
 		add(i, in.Name, r)
 	}
 	for i, in := range o.grpc {
-		r := rule{filters: httpFilters(in.Filters), sticky: in.SessionPersistence != nil}
+		r := rule{filters: httpFilters(in.Filters), persistence: in.SessionPersistence}
 		for _, b := range in.BackendRefs {
 			r.backends = append(r.backends, gatewayv1.HTTPBackendRef{BackendRef: b.BackendRef, Filters: httpFilters(b.Filters)})
 		}

@@ -5,6 +5,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/isthmus-mesh/isthmus/pilot/translate/ambient"
 	"github.com/isthmus-mesh/isthmus/pilot/translate/credential"
 )
 
@@ -39,6 +40,8 @@ type Service struct {
 	// Entry is true for a host of a ServiceEntry; Name is then the ServiceEntry's.
 	Entry bool
 	Ports []Port
+	// Session is how sessions persist, by the service's own word.
+	Session ambient.Session
 }
 
 // View is what a translation may look up. Every method may be called often; each call is a dependency of the result.

@@ -121,7 +121,7 @@ func (t *translation) forward(h *httpPiece) (*route.Forward, *destinationTarget)
 		if !ok {
 			return nil, nil
 		}
-		target := route.Target{Cluster: to.cluster}
+		target := route.Target{Cluster: to.cluster, Session: serviceSession(t.view.Service(to.host, h.namespace))}
 		if d.Weight < 0 {
 			t.problem(h.reporter, path.Child("weight"), "the weight is negative, and counts as 0")
 		} else {

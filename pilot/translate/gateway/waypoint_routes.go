@@ -72,7 +72,7 @@ func (t *translation) defaultRoute(in WaypointInput) route.Route {
 		Name:      "default",
 		Decorator: route.Operation(in.Service.Hostname, strconv.FormatUint(uint64(in.Port.Number), 10), route.Path{}),
 		Forward: &route.Forward{
-			Targets: []route.Target{{Cluster: t.cluster(to.host, to.port, "")}},
+			Targets: []route.Target{{Cluster: t.cluster(to.host, to.port, ""), Session: serviceSession(in.Service)}},
 			Retry:   t.retry(route.Origin{}, field.NewPath("defaultHttpRetryPolicy"), nil),
 			Hash:    addHash(nil, t.hash(to)),
 		},

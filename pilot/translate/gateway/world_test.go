@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/isthmus-mesh/isthmus/pilot/translate/ambient"
 	"github.com/isthmus-mesh/isthmus/pilot/translate/credential"
 	"github.com/isthmus-mesh/isthmus/pkg/kube"
 )
@@ -66,7 +67,7 @@ func (w *world) add(object kube.Object) {
 	key := object.GetNamespace() + "/" + object.GetName()
 	switch o := object.(type) {
 	case *corev1.Service:
-		s := &Service{Hostname: Mesh{}.ServiceHost(o.Name, o.Namespace), Namespace: o.Namespace, Name: o.Name}
+		s := &Service{Hostname: Mesh{}.ServiceHost(o.Name, o.Namespace), Namespace: o.Namespace, Name: o.Name, Session: ambient.SessionOf(o.Labels)}
 		for _, p := range o.Spec.Ports {
 			target := uint32(p.TargetPort.IntValue())
 			if target == 0 {
@@ -78,7 +79,7 @@ func (w *world) add(object kube.Object) {
 	case *networkingv1.ServiceEntry:
 		w.entries[key] = o
 		for _, h := range o.Spec.Hosts {
-			s := &Service{Hostname: h, Namespace: o.Namespace, Name: o.Name, Entry: true}
+			s := &Service{Hostname: h, Namespace: o.Namespace, Name: o.Name, Entry: true, Session: ambient.SessionOf(o.Labels)}
 			for _, p := range o.Spec.Ports {
 				s.Ports = append(s.Ports, Port{Number: p.Number, TargetPort: p.Number, Name: p.Name, Protocol: HTTP})
 			}

@@ -110,6 +110,9 @@ func (r *Route) finish(out *routev3.Route) error {
 	if r.CORS != nil {
 		filters[CORSFilter] = r.CORS.envoy()
 	}
+	if s := r.Forward.session(); s != nil {
+		filters[SessionFilter] = s.envoy()
+	}
 	for name, m := range filters {
 		if v, ok := m.(interface{ ValidateAll() error }); ok {
 			if err := v.ValidateAll(); err != nil {

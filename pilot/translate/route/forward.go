@@ -6,6 +6,7 @@ import (
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
@@ -60,6 +61,9 @@ func (f *Forward) targets(action *routev3.RouteAction, out *routev3.Route) {
 		}
 		if t.Host != "" {
 			c.HostRewriteSpecifier = &routev3.WeightedCluster_ClusterWeight_HostRewriteLiteral{HostRewriteLiteral: t.Host}
+		}
+		if t.Session != nil && f.Session == nil {
+			c.TypedPerFilterConfig = map[string]*anypb.Any{SessionFilter: mustAny(t.Session.envoy())}
 		}
 		split.Clusters = append(split.Clusters, c)
 	}

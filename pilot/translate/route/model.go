@@ -121,6 +121,8 @@ type Forward struct {
 	Mirrors []Mirror
 	Rewrite Rewrite
 	Hash    []Hash
+	// Session is of all targets; nil leaves it to each of them.
+	Session *Session
 	// MissingIs500 answers 500, not 503, when a target's cluster does not exist.
 	MissingIs500 bool
 }
@@ -133,6 +135,8 @@ type Target struct {
 	Host     string
 	Request  HeaderOps
 	Response HeaderOps
+	// Session is of those requests that go to this target; nil for none.
+	Session *Session
 }
 
 // Rewrite changes the request's path and authority on its way. At most one of the three for paths is set.
@@ -185,6 +189,20 @@ type HashCookie struct {
 	Name, Path string
 	TTL        *time.Duration
 	Attributes []Header
+}
+
+// Session keeps the requests of a client at the host that answered the first one, by a cookie or a header that names the host. Exactly
+// one of Header and Cookie is set.
+type Session struct {
+	Header string
+	Cookie SessionCookie
+}
+
+// SessionCookie is a cookie that names a host. It is for requests to the path and what is below it.
+type SessionCookie struct {
+	Name, Path string
+	// TTL in whole seconds; 0 lasts as long as the client likes.
+	TTL time.Duration
 }
 
 // Redirect answers with a Location. At most one of Path, Prefix and Regex is set.

@@ -78,7 +78,7 @@ func TestChecks(t *testing.T) {
 }
 
 func TestWeightsKeepWithin32Bits(t *testing.T) {
-	targets := []Target{{"a", math.MaxUint32, "", HeaderOps{}, HeaderOps{}}, {"b", math.MaxUint32, "", HeaderOps{}, HeaderOps{}}, {Cluster: "c", Weight: 1}, {Cluster: "d"}}
+	targets := []Target{{Cluster: "a", Weight: math.MaxUint32}, {Cluster: "b", Weight: math.MaxUint32}, {Cluster: "c", Weight: 1}, {Cluster: "d"}}
 	out := weighted(targets)
 	var sum uint64
 	for _, o := range out {
