@@ -264,6 +264,9 @@ func (s *station) decided(h *Hop, chain *l7.Chain, conn *l7.Conn, o *outcome) pa
 		return h.end(*v)
 	}
 	s.weights(h, d)
+	if by := d.SessionBy(); by != "" {
+		h.add("session", "stays with the endpoint that answers first, by "+by+": who does not send that back gets any", nil)
+	}
 	return s.cluster(h, d.ClusterName, d.Cluster, d.Endpoints, conn)
 }
 
@@ -377,6 +380,7 @@ func (s *station) cluster(h *Hop, name string, c *l7.Cluster, endpoints *l7.Endp
 	}
 	h.add("endpoints", strings.Join(names, ", "), nil)
 	s.priorities(h, name, endpoints)
+	s.ownNode(h, name)
 	for i, e := range mayBe(endpoints) {
 		if i == draws {
 			s.w.notes = addOnce(s.w.notes, fmt.Sprintf("cluster %s has %d endpoints; the first %d were looked at", name, len(endpoints.List), draws))

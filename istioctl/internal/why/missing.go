@@ -39,8 +39,19 @@ func (w *walk) noPort(s *ambient.Service) Verdict {
 		about(w.m.serviceRef(s, "spec.ports"))
 }
 
-// empty explains why nothing is behind a service's port, or behind a subset of it.
-func (w *walk) empty(s *ambient.Service, subset *networkingapi.Subset, subsetName string) Verdict {
+// vantage is the node from which endpoints are chosen, and whose it is.
+type vantage struct{ whose, node string }
+
+// atClient is where ztunnel, or the node itself, chooses for the client. A client outside of the cluster has no node.
+func (w *walk) atClient() vantage {
+	if w.from.workload == nil {
+		return vantage{}
+	}
+	return vantage{"the client's", w.from.workload.Node}
+}
+
+// empty explains why nothing is behind a service's port, or behind a subset of it, for who chooses at a node.
+func (w *walk) empty(s *ambient.Service, subset *networkingapi.Subset, subsetName string, at vantage) Verdict {
 	port := uint32(0)
 	if w.to != nil {
 		port = uint32(w.to.port)
@@ -85,7 +96,7 @@ func (w *walk) empty(s *ambient.Service, subset *networkingapi.Subset, subsetNam
 				port, s.Key(), s.Ports[i].TargetName).about(w.m.serviceRef(s, w.portField(s, i)+".targetPort"), w.m.World.Of(pods[0], "spec.containers"))
 		}
 	}
-	if v := w.onlyLocal(s, pods); v != nil {
+	if v := w.onlyLocal(s, pods, at); v != nil {
 		return *v
 	}
 	v := broken("istioctl ztunnel-config workload shows what proxies know of the pods", "service %s has %d pods, but none may be used", s.Key(), len(pods)).
@@ -94,21 +105,31 @@ func (w *walk) empty(s *ambient.Service, subset *networkingapi.Subset, subsetNam
 	return v
 }
 
-// onlyLocal explains a service whose pods are on other nodes than the client, where it may use those of its own only.
-func (w *walk) onlyLocal(s *ambient.Service, pods []*corev1.Pod) *Verdict {
+// keepsToNode is whether only endpoints of the own node of who chooses may be used.
+func (w *walk) keepsToNode(s *ambient.Service) bool {
 	svc := object[*corev1.Service](w.m, "Service", s.Proto.Namespace, s.Proto.Name)
-	if svc == nil || svc.Spec.InternalTrafficPolicy == nil || *svc.Spec.InternalTrafficPolicy != corev1.ServiceInternalTrafficPolicyLocal || w.from.workload == nil {
+	return s.Entry == "" && svc != nil && svc.Spec.InternalTrafficPolicy != nil && *svc.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal
+}
+
+// onlyLocal explains a service whose pods are on other nodes than the one whose pods may be used.
+func (w *walk) onlyLocal(s *ambient.Service, pods []*corev1.Pod, at vantage) *Verdict {
+	if at.whose == "" || !w.keepsToNode(s) {
 		return nil
 	}
 	var nodes []string
+	unready := ""
 	for _, p := range pods {
-		if p.Spec.NodeName == w.from.workload.Node {
+		switch {
+		case p.Spec.NodeName != at.node:
+			nodes = addOnce(nodes, p.Spec.NodeName)
+		case ready(p) && p.DeletionTimestamp == nil:
 			return nil
+		default:
+			unready = " that is ready"
 		}
-		nodes = addOnce(nodes, p.Spec.NodeName)
 	}
 	v := broken("set internalTrafficPolicy to Cluster, or run a pod of the service on every node (DaemonSet)",
-		"service %s has internalTrafficPolicy: Local, and no pod on the client's node %s; its pods are on %s", s.Key(), orNone(w.from.workload.Node, w.from.workload.Node == ""), strings.Join(nodes, ", ")).
+		"service %s has internalTrafficPolicy: Local, and no pod%s on %s node %s; its other pods are on %s", s.Key(), unready, at.whose, orNone(at.node, at.node == ""), strings.Join(nodes, ", ")).
 		about(w.m.serviceRef(s, "spec.internalTrafficPolicy"))
 	return &v
 }

@@ -161,7 +161,7 @@ func (w *walk) addresses(h *Hop) ([]netip.Addr, *Verdict) {
 		h.add("address", "the service has none of its own (headless): DNS answers those of its pods", nil)
 		return out, nil
 	}
-	v := w.empty(s, nil, "")
+	v := w.empty(s, nil, "", w.atClient())
 	if s.Entry != "" && len(s.Proto.Addresses) == 0 {
 		v = broken("give it spec.addresses, or a resolution other than NONE and hosts without a wildcard, so that one is allocated",
 			"ServiceEntry %s has no address for %s, so that nothing leads ztunnel to it", s.Entry, s.Proto.Hostname).
@@ -271,7 +271,7 @@ func (w *walk) refusal(h *Hop, err error) Verdict {
 		v := broken("look at the pods of the waypoint: istioctl waypoint status", "waypoint %s has no pod that is ready, and ztunnel does not go round it", waypoint)
 		return w.aboutWaypoint(v, waypoint)
 	case errors.Is(err, l4.ErrNoHealthyUpstream) && s != nil:
-		return w.empty(s, nil, "")
+		return w.empty(s, nil, "", w.atClient())
 	case errors.Is(err, l4.ErrLoop):
 		return denied("use another port", "%v", err)
 	}

@@ -54,7 +54,7 @@ func (w *walk) plaintext() path {
 		branches = append(branches, branch{1, w.toPod(next, c.Workload, netip.AddrPortFrom(c.Workload.Addresses[0], c.Port))})
 	}
 	if len(branches) == 0 {
-		return h.end(w.empty(s, nil, ""))
+		return h.end(w.empty(s, nil, "", w.atClient()))
 	}
 	return worst(branches)
 }

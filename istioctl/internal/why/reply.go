@@ -442,7 +442,7 @@ func (s *station) emptyCluster(name string) Verdict {
 	}
 	before := w.to
 	w.to = &destination{service: w.m.lookup(c.host, s.proxy.Namespace), port: uint16(c.port)}
-	v := w.empty(svc, subset, c.subset)
+	v := w.empty(svc, subset, c.subset, s.vantage())
 	if d := s.distributed(c); d != nil && v.unexplained {
 		v = *d
 	}

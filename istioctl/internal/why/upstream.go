@@ -9,6 +9,7 @@ import (
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/isthmus-mesh/isthmus/pilot/simulate"
 	"github.com/isthmus-mesh/isthmus/pkg/api/workload"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7"
 )
@@ -211,6 +212,23 @@ func (s *station) priorities(h *Hop, name string, endpoints *l7.Endpoints) {
 		return "loadBalancer.localityLbSetting", p.GetLoadBalancer().GetLocalityLbSetting() != nil
 	}, nil)
 	h.add("localities", "first "+strings.Join(out, ", then ")+": those that come later are used when the others fail", ref)
+}
+
+// vantage is where the proxy chooses among endpoints.
+func (s *station) vantage() vantage {
+	if s.self == nil {
+		return vantage{}
+	}
+	return vantage{s.name + "'s", s.self.Node}
+}
+
+// ownNode tells that only endpoints of the proxy's node are looked at, where the service wants it so.
+func (s *station) ownNode(h *Hop, name string) {
+	svc := s.w.m.service(s.w.m.lookup(parseCluster(name).host, s.proxy.Namespace))
+	if svc == nil || s.self == nil || s.proxy.Kind == simulate.Router && svc.Proto.GetIngressUseWaypoint() || !s.w.keepsToNode(svc) {
+		return
+	}
+	h.add("node", "only endpoints on the proxy's own node, "+s.self.Node+", as internalTrafficPolicy: Local says", s.w.m.serviceRef(svc, "spec.internalTrafficPolicy"))
 }
 
 // mayBe are the endpoints that a connection may go to: of several priorities, those of the first with one that is healthy.
