@@ -33,7 +33,7 @@ type ManagerConfig struct {
 	Log *slog.Logger
 }
 
-// Manager keeps one valid certificate for each identity that was asked for: it renews at half of the lifetime, and when
+// Manager keeps one valid certificate for each identity that was asked for: it renews when half of it is over, and when
 // the CA fails it tries again with growing pauses while the old certificate serves until it expires. An expired
 // certificate is never handed out.
 type Manager struct {
@@ -136,7 +136,7 @@ func (m *Manager) maintain(ctx context.Context, id spiffe.ID, e *entry) {
 			m.log.Warn("certificate not issued", "identity", id.String(), "error", err, "retry", pause.String())
 		} else {
 			backoff = firstBackoff
-			pause = max(time.Until(issued.NotBefore().Add(issued.NotAfter().Sub(issued.NotBefore())/2)), time.Second)
+			pause = renewal(issued, time.Now())
 		}
 		m.mu.Lock()
 		e.failure = err
@@ -148,6 +148,17 @@ func (m *Manager) maintain(ctx context.Context, id spiffe.ID, e *entry) {
 		m.mu.Unlock()
 		wait(ctx, pause)
 	}
+}
+
+// renewal is how long after now a certificate that was issued just now is renewed: at half of the time that is left of it, not of the
+// time for which it is valid. A CA lets that begin some minutes in the past, as clocks differ; of a short-lived certificate, its half
+// would be over already.
+func renewal(issued *Workload, now time.Time) time.Duration {
+	begin, end := issued.NotBefore(), issued.NotAfter()
+	if begin.Before(now) {
+		begin = now
+	}
+	return max(end.Sub(now)-end.Sub(begin)/2, time.Second)
 }
 
 func (m *Manager) issue(ctx context.Context, id spiffe.ID) (*Workload, error) {

@@ -20,6 +20,7 @@ import (
 type clockIssuer struct {
 	calls    atomic.Int32
 	lifetime time.Duration
+	backdate time.Duration
 	failing  atomic.Bool
 }
 
@@ -29,7 +30,7 @@ func (c *clockIssuer) Issue(_ context.Context, id spiffe.ID) (*certs.Workload, e
 	if c.failing.Load() {
 		return nil, errors.New("the CA is away")
 	}
-	leaf := &x509.Certificate{NotBefore: time.Now(), NotAfter: time.Now().Add(c.lifetime)}
+	leaf := &x509.Certificate{NotBefore: time.Now().Add(-c.backdate), NotAfter: time.Now().Add(c.lifetime)}
 	return &certs.Workload{ID: id, Certificate: tls.Certificate{Leaf: leaf, Certificate: [][]byte{nil}}}, nil
 }
 
@@ -62,6 +63,25 @@ func TestManagerRenewsAtHalfLife(t *testing.T) {
 		time.Sleep(48 * time.Hour)
 		if n := issuer.calls.Load(); n != 2 || len(m.Snapshot()) != 0 {
 			t.Errorf("a forgotten identity was renewed: %d", n)
+		}
+	})
+}
+
+// TestManagerRenewsShortLivedCertificates: CAs let a certificate begin in the past, which may be longer ago than its end is ahead.
+func TestManagerRenewsShortLivedCertificates(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		issuer := &clockIssuer{lifetime: time.Minute, backdate: 2 * time.Minute}
+		m := certs.NewManager(issuer, certs.ManagerConfig{})
+		defer m.Close()
+		for range 600 {
+			if _, err := m.Get(t.Context(), alice); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		// One in half a minute, and the second that each takes.
+		if n := issuer.calls.Load(); n < 19 || n > 21 {
+			t.Errorf("%d requests in ten minutes, want 20", n)
 		}
 	})
 }
