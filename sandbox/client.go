@@ -42,6 +42,12 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 // StateDir is where the sandbox keeps its state.
 func (c *Client) StateDir() string { return c.stateDir }
 
+// Supervisor is the process that holds the sandbox: all that runs in it descends from that.
+func (c *Client) Supervisor() (pid int, err error) {
+	p, err := readProcess(c.stateDir)
+	return p.PID, err
+}
+
 // do sends a request, and decodes the answer into out unless that is nil.
 func (c *Client) do(ctx context.Context, method, path string, query url.Values, body []byte, out any) error {
 	response, err := c.send(ctx, method, path, query, body)
