@@ -119,6 +119,11 @@ tidy-check: ## fail when a module file is not tidy
 bench: envoy ## measure, as ratios against a peer or a limit in the same run
 	@short=0; for b in benchl4 benchcapture benchwds benchxds benchl7; do go run ./tools/cmd/$$b || short=1; done; exit $$short
 
+.PHONY: soak
+soak: deps build ## the mesh under load for SOAKTIME (1h each: l4, l7) while everything changes: what is lost, what grows; SOAK="-only l4" is one
+	go build -trimpath -o $(OUT)/soak ./tools/cmd/soak
+	$(OUT)/soak -bin $(BIN) -time $(or $(SOAKTIME),1h) $(SOAK)
+
 .PHONY: bench-scale
 bench-scale: ## measure the control plane beside a real API server with 10 000 and 50 000 pods, against recorded figures
 	go run ./tools/cmd/kindnode binaries -only etcd,kube-apiserver -out $(OUT)/k8s/bin

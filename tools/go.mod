@@ -35,6 +35,7 @@ require (
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/cilium/ebpf v0.22.0 // indirect
+	github.com/containernetworking/cni v1.3.1 // indirect
 	github.com/davecgh/go-spew v1.1.2-0.20180830191138-d8f796af33cc // indirect
 	github.com/docker/cli v29.7.2+incompatible // indirect
 	github.com/docker/docker-credential-helpers v0.9.3 // indirect
@@ -86,6 +87,8 @@ require (
 	github.com/spf13/cobra v1.10.2 // indirect
 	github.com/spf13/pflag v1.0.10 // indirect
 	github.com/x448/float16 v0.8.4 // indirect
+	go.opentelemetry.io/otel v1.45.0 // indirect
+	go.opentelemetry.io/otel/trace v1.45.0 // indirect
 	go.opentelemetry.io/proto/otlp v1.11.0 // indirect
 	go.yaml.in/yaml/v2 v2.4.4 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
@@ -114,6 +117,7 @@ require (
 	github.com/isthmus-mesh/isthmus/pilot v0.0.0
 	github.com/isthmus-mesh/isthmus/pkg v0.0.0
 	github.com/isthmus-mesh/isthmus/pkg/kube v0.0.0
+	github.com/isthmus-mesh/isthmus/sandbox v0.0.0
 	github.com/isthmus-mesh/isthmus/waypoint v0.0.0
 	github.com/isthmus-mesh/isthmus/ztunnel v0.0.0
 	github.com/vishvananda/netlink v1.3.1
@@ -128,5 +132,7 @@ replace github.com/isthmus-mesh/isthmus/pilot => ../pilot
 replace github.com/isthmus-mesh/isthmus/waypoint => ../waypoint
 
 replace github.com/isthmus-mesh/isthmus/cni => ../cni
+
+replace github.com/isthmus-mesh/isthmus/sandbox => ../sandbox
 
 replace github.com/isthmus-mesh/isthmus/ztunnel => ../ztunnel

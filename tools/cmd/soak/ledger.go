@@ -1,0 +1,116 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// kept is how many losses are told in full.
+	kept = 20
+	// echoes is how long after its end a change still counts as under way.
+	echoes = 5 * time.Second
+)
+
+// ledger has what was sent, what was lost, and what changed meanwhile. Safe for concurrent use.
+type ledger struct {
+	begin time.Time
+	tell  io.Writer // nil: nobody is told before the end
+
+	messages, bytes, connections atomic.Int64
+
+	mu     sync.Mutex // guards the rest
+	lost   int
+	losses []loss
+	under  map[string]time.Time // changes that are under way, since when
+	ended  map[string]time.Time // when they last ended
+	count  map[string]int       // how often they were made
+}
+
+// loss is something that was sent and did not arrive, or not as it was sent.
+type loss struct {
+	at     time.Duration // since the load began
+	what   string        // what was lost, and how far it came
+	err    error
+	during []string
+}
+
+func (l loss) String() string {
+	return fmt.Sprintf("%8.2fs  %s: %v  [%s]", l.at.Seconds(), l.what, l.err, strings.Join(l.during, ", "))
+}
+
+func newLedger(tell io.Writer) *ledger {
+	return &ledger{begin: time.Now(), tell: tell, under: map[string]time.Time{}, ended: map[string]time.Time{}, count: map[string]int{}}
+}
+
+// carried takes note of a message that came back as it was sent.
+func (l *ledger) carried(size int) {
+	l.messages.Add(1)
+	l.bytes.Add(int64(size))
+}
+
+// lose takes note of a loss, and of what is changing.
+func (l *ledger) lose(what string, err error) {
+	now := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lost++
+	one := loss{at: now.Sub(l.begin), what: what, err: err, during: l.changing(now)}
+	if len(l.losses) < kept {
+		l.losses = append(l.losses, one)
+	}
+	if l.tell != nil {
+		fmt.Fprintln(l.tell, "lost", one)
+	}
+}
+
+func (l *ledger) changing(now time.Time) (out []string) {
+	for _, name := range slices.Sorted(maps.Keys(l.under)) {
+		out = append(out, fmt.Sprintf("%s for %.1fs", name, now.Sub(l.under[name]).Seconds()))
+	}
+	for _, name := range slices.Sorted(maps.Keys(l.ended)) {
+		if ago := now.Sub(l.ended[name]); ago < echoes && l.under[name].IsZero() {
+			out = append(out, fmt.Sprintf("%s %.1fs ago", name, ago.Seconds()))
+		}
+	}
+	return out
+}
+
+// change takes note of a change that make makes.
+func (l *ledger) change(name string, make func() error) error {
+	l.mu.Lock()
+	l.under[name] = time.Now()
+	l.count[name]++
+	if l.tell != nil {
+		fmt.Fprintf(l.tell, "%8.2fs  %s, number %d\n", time.Since(l.begin).Seconds(), name, l.count[name])
+	}
+	l.mu.Unlock()
+	defer func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.under, name)
+		l.ended[name] = time.Now()
+	}()
+	return make()
+}
+
+// total is how much was lost, and the losses that are told in full, by time.
+func (l *ledger) total() (int, []loss) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.lost, slices.SortedFunc(slices.Values(l.losses), func(a, b loss) int { return cmp.Compare(a.at, b.at) })
+}
+
+// changes are how often each was made.
+func (l *ledger) changes() map[string]int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.count)
+}
