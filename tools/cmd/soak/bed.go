@@ -16,6 +16,7 @@ import (
 )
 
 const (
+	nodeCount     = 2
 	meshNamespace = "istio-system"
 	namespace     = "soak"
 	// patience is how long anything may take before it counts as lost, on a machine that does much else.
@@ -29,7 +30,7 @@ const (
 	filesPerConnection, otherFiles = 5, 2000
 )
 
-func nodes() [2]string { return [2]string{"node-1", "node-2"} }
+func nodes() [nodeCount]string { return [2]string{"node-1", "node-2"} }
 
 // bed is a sandbox of two nodes with the mesh, whose control plane is reached by a relay of ours.
 type bed struct {
@@ -48,7 +49,7 @@ func newBed(ctx context.Context, o options, part string, log *slog.Logger) (b *b
 	if err := allowFiles(uint64(o.connections*filesPerConnection + otherFiles)); err != nil {
 		return nil, err
 	}
-	b.box, err = sandbox.Up(ctx, sandbox.Options{Name: o.name + "-" + part, Nodes: len(nodes()), BinDir: o.bin, Log: log})
+	b.box, err = sandbox.Up(ctx, sandbox.Options{Name: o.name + "-" + part, Nodes: nodeCount, BinDir: o.bin, Log: log})
 	if err != nil {
 		return nil, err
 	}

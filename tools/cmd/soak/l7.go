@@ -354,12 +354,10 @@ func (w *layer7) gate(c *caller) func(ctx context.Context, n int) error {
 		if err := w.apply(ctx, fmt.Sprintf(l7Gate, principals("probe"))); err != nil {
 			return err
 		}
-		if err := within(ctx, patience, "the probe is refused", answers(ctx, http.StatusForbidden)); err != nil {
-			return err
-		}
+		refused := within(ctx, patience, "the probe is refused", answers(ctx, http.StatusForbidden))
 		if err := w.box.DeleteObject(ctx, "AuthorizationPolicy", namespace, "gate"); err != nil {
-			return err
+			return errors.Join(refused, err)
 		}
-		return within(ctx, patience, "the probe is let in", answers(ctx, http.StatusOK))
+		return errors.Join(refused, within(ctx, patience, "the probe is let in", answers(ctx, http.StatusOK)))
 	}
 }

@@ -25,6 +25,8 @@ type ledger struct {
 	tell  io.Writer // nil: nobody is told before the end
 
 	messages, bytes, connections atomic.Int64
+	// again are requests that were sent once more as a server closed their connection, idle until then, before they arrived.
+	again atomic.Int64
 
 	mu     sync.Mutex // guards the rest
 	lost   int

@@ -113,6 +113,9 @@ func (b *bed) report(out io.Writer, j judged, v verdict) (bool, error) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "soak %s\t%s under load\t\t\t\t\t\n", b.name, v.loaded.Round(time.Second))
 	fmt.Fprintf(w, "came back as sent\t%d messages\t%.1f MiB\t%d connections\t\t\t\n", v.ledger.messages.Load(), float64(v.ledger.bytes.Load())/(1<<20), v.ledger.connections.Load())
+	if n := v.ledger.again.Load(); n > 0 {
+		fmt.Fprintf(w, "sent on a connection that was being closed, and again\t%d\t\t\t\t\t\n", n)
+	}
 	changes := v.ledger.changes()
 	for _, name := range slices.Sorted(maps.Keys(changes)) {
 		fmt.Fprintf(w, "%s\t%d times\t\t\t\t\t\n", name, changes[name])

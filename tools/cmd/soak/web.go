@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/netip"
 	"os"
 	"strings"
@@ -166,6 +167,8 @@ const perConnection = 100
 func (c *caller) ask(ctx context.Context) (http.Header, error) {
 	n := c.n
 	c.n++
+	tries := 0
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { tries++ }})
 	body := message(nil, c.id, n, sizeOf(c.id, n))
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+c.host+c.path, bytes.NewReader(body))
 	if err != nil {
@@ -176,6 +179,7 @@ func (c *caller) ask(ctx context.Context) (http.Header, error) {
 	// said by this header, to package http; that it had not arrived is checked where requests arrive.
 	r.Header.Set("Idempotency-Key", fmt.Sprintf("%d-%d", c.id, n))
 	response, err := c.client.Do(r)
+	c.ledger().again.Add(int64(max(tries-1, 0)))
 	if err != nil {
 		return nil, fmt.Errorf("request %d of client %d: %w", n, c.id, err)
 	}
