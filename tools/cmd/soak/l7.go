@@ -51,10 +51,16 @@ spec:
       containers: [{name: app, image: sleep, readinessProbe: {tcpSocket: {port: %d}, periodSeconds: 1}}]
 `
 
+// behindManifest is a service and its waypoint, which keeps idle connections to endpoints for seconds, so that one can see what is left.
 const behindManifest = `apiVersion: v1
 kind: Service
 metadata: {name: %[1]s, namespace: soak, labels: {istio.io/use-waypoint: waypoint-%[1]s}}
 spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: %[1]s, namespace: soak}
+spec: {host: %[1]s, trafficPolicy: {connectionPool: {http: {idleTimeout: 3s}}}}
 ---
 apiVersion: v1
 kind: ConfigMap

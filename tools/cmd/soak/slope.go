@@ -37,6 +37,15 @@ func median(v []float64) float64 {
 	return sorted[len(sorted)/2]
 }
 
+// medianOf samples, which must be one at least.
+func medianOf(samples []sample, of func(sample) float64) float64 {
+	var all []float64
+	for _, s := range samples {
+		all = append(all, of(s))
+	}
+	return median(all)
+}
+
 // warm are the samples after warm-up: the first quarter of a process's life.
 func warm(samples []sample) []sample { return samples[len(samples)/4:] }
 

@@ -17,10 +17,11 @@ import (
 const (
 	// judgeable is how long a run must be for slopes to say something.
 	judgeable = 5 * time.Minute
-	// memoryGrowth, in bytes, or a share of what is resident if that is more, is how much a process may grow in an hour; filesGrowth and
-	// its share likewise for descriptors.
-	memoryGrowth, memoryShare = 16 << 20, 0.1
-	filesGrowth, filesShare   = 16, 0.01
+	// memoryGrowth, in bytes, and filesGrowth are how much a process may grow in an hour. In less time, it may differ by as much as a steady
+	// load makes it: by memorySway and filesSway, or a share of what it has if that is more.
+	memoryGrowth, filesGrowth = 16 << 20, 16
+	memorySway, filesSway     = 8 << 20, 24
+	memoryShare, filesShare   = 0.1, 0.05
 	// filesLeft and goroutinesLeft is how many more than before may be left after the load: for connections to the control plane, which
 	// come and go by themselves.
 	filesLeft, goroutinesLeft = 4, 16
@@ -140,33 +141,35 @@ func (b *bed) report(out io.Writer, j judged, v verdict) (bool, error) {
 	return ok, nil
 }
 
-// processes prints how they have fared, and returns the worst growth of the long-lived ones, by what is allowed.
+// processes prints how those have fared that lived long, and returns the worst growth of the steady ones, by what is allowed.
 func (v verdict) processes(w io.Writer, j judged) (worst sample) {
 	fmt.Fprintln(w, "process\tlived\tMiB after warm-up\tat the end\tper hour\tfiles\tper hour")
+	others, largest := 0, 0.0
 	for _, p := range v.watch.seen() {
 		s := warm(p.samples)
-		memory, ok := growth(s, func(s sample) float64 { return s.resident })
-		files, _ := growth(s, func(s sample) float64 { return s.files })
-		if !ok {
+		memory, ok := growth(s, residentOf)
+		files, _ := growth(s, filesOf)
+		if !ok || span(p.samples) < v.loaded/4 {
+			others, largest = others+1, max(largest, medianOf(s, residentOf))
 			continue
 		}
 		first, last := s[0], s[len(s)-1]
 		fmt.Fprintf(w, "%s\t%s\t%.1f\t%.1f\t%+.1f\t%.0f … %.0f\t%+.1f\n", p, span(p.samples).Round(time.Second), first.resident/(1<<20), last.resident/(1<<20),
 			memory/(1<<20), first.files, last.files, files)
-		if slices.Contains(j.steady, p.program) && span(p.samples) >= v.loaded/4 {
-			of := func(get func(sample) float64) float64 {
-				var all []float64
-				for _, one := range s {
-					all = append(all, get(one))
-				}
-				return median(all)
-			}
-			worst.resident = max(worst.resident, memory/max(memoryGrowth, memoryShare*of(func(s sample) float64 { return s.resident })))
-			worst.files = max(worst.files, files/max(filesGrowth, filesShare*of(func(s sample) float64 { return s.files })))
+		if slices.Contains(j.steady, p.program) {
+			hours := span(s).Hours()
+			worst.resident = max(worst.resident, memory*hours/max(memoryGrowth*hours, memorySway, memoryShare*medianOf(s, residentOf)))
+			worst.files = max(worst.files, files*hours/max(filesGrowth*hours, filesSway, filesShare*medianOf(s, filesOf)))
 		}
+	}
+	if others > 0 {
+		fmt.Fprintf(w, "%d others, shorter\t\t%.1f at most\t\t\t\t\n", others, largest/(1<<20))
 	}
 	return worst
 }
+
+func residentOf(s sample) float64 { return s.resident }
+func filesOf(s sample) float64    { return s.files }
 
 // issued counts the certificates that the control plane has issued, over its replacements.
 type issued struct {
