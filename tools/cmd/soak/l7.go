@@ -16,6 +16,8 @@ import (
 const (
 	// callers make requests at the same time.
 	callers = 24
+	// endpoints are there before the load and after it.
+	endpoints = 3
 	// inARow is how many answers in a row show that a change is in force, wherever a request goes.
 	inARow      = 10
 	routeHeader = "X-Soak-Route"
@@ -42,7 +44,7 @@ const webManifest = `apiVersion: apps/v1
 kind: Deployment
 metadata: {name: web, namespace: soak}
 spec:
-  replicas: 3
+  replicas: %d
   selector: {matchLabels: {app: web}}
   template:
     metadata: {labels: {app: web}}
@@ -153,7 +155,7 @@ func soakL7(ctx context.Context, b *bed, out io.Writer) (bool, error) {
 }
 
 func (w *layer7) prepare(ctx context.Context) (err error) {
-	text := fmt.Sprintf(webManifest, int(webGrace.Seconds()), webPort)
+	text := fmt.Sprintf(webManifest, endpoints, int(webGrace.Seconds()), webPort)
 	for i, service := range services() {
 		text += "---\n" + fmt.Sprintf(behindManifest, service, 2-i, w.options.ttl) + fmt.Sprintf(routeManifest, service, 0) +
 			fmt.Sprintf(l7Policy, service, principals("client", "probe"), 0)
@@ -287,12 +289,16 @@ func (w *layer7) load(ctx context.Context, l *ledger, rate float64) error {
 	)...)
 	enough()
 	busy.Wait()
-	return ctx.Err()
+	return w.scaleTo(ctx, endpoints) // as before: what a pod has open would count as left
 }
 
-// scale changes how many endpoints there are, from three to five, and waits until they are.
+// scale changes how many endpoints there are.
 func (w *layer7) scale(ctx context.Context, n int) error {
-	want := []int{3, 5, 3, 4}[n%4]
+	return w.scaleTo(ctx, endpoints+[]int{0, 2, 0, 1}[n%4])
+}
+
+// scaleTo returns when there are as many endpoints as wanted.
+func (w *layer7) scaleTo(ctx context.Context, want int) error {
 	if err := w.box.Scale(ctx, namespace, "web", want); err != nil {
 		return err
 	}
