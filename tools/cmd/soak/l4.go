@@ -77,7 +77,7 @@ func soakL4(ctx context.Context, b *bed, out io.Writer) (bool, error) {
 		return false, err
 	}
 	return b.judge(ctx, out, judged{
-		pods: pods, steady: []string{"pilot-discovery", "ztunnel", "install-cni"}, identities: 5, load: w.load,
+		pods: pods, steady: []string{"pilot-discovery", "ztunnel", "install-cni"}, identities: 5, filesLeft: 6, goroutinesLeft: 32, load: w.load,
 	})
 }
 

@@ -131,15 +131,16 @@ func soakL7(ctx context.Context, b *bed, out io.Writer) (bool, error) {
 	if err := w.prepare(ctx); err != nil {
 		return false, err
 	}
+	// Also where the rate is given: what there is before the load includes tunnels from each waypoint to each endpoint.
+	took, err := w.saturate(ctx)
+	if err != nil {
+		return false, err
+	}
 	rate := b.options.rate
 	if rate == 0 {
-		took, err := w.saturate(ctx)
-		if err != nil {
-			return false, err
-		}
 		rate = took * b.options.share
-		fmt.Fprintf(out, "the bed takes %.0f requests per second; load: %.0f\n", took, rate)
 	}
+	fmt.Fprintf(out, "the bed takes %.0f requests per second; load: %.0f\n", took, rate)
 	pods, err := b.proxyPods(ctx, meshNamespace, "ztunnel-")
 	if err != nil {
 		return false, err
@@ -150,6 +151,7 @@ func soakL7(ctx context.Context, b *bed, out io.Writer) (bool, error) {
 	}
 	return b.judge(ctx, out, judged{
 		pods: append(pods, waypoints...), steady: []string{"pilot-discovery", "ztunnel", "waypoint", "install-cni"}, identities: 4,
+		filesLeft: 24, goroutinesLeft: 96,
 		load: func(ctx context.Context, l *ledger) error { return w.load(ctx, l, rate) },
 	})
 }

@@ -44,7 +44,7 @@ func built(t *testing.T) string {
 func TestShortSoak(t *testing.T) {
 	o := options{
 		bin: built(t), name: fmt.Sprintf("soak-%d", os.Getpid()), time: 12 * time.Second, connections: 200, period: 4 * time.Second,
-		rate: 40, ttl: 10 * time.Second, pace: 2,
+		rate: 40, settle: 2 * time.Second, ttl: 10 * time.Second, pace: 2,
 	}
 	for _, part := range []string{"l4", "l7"} {
 		t.Run(part, func(t *testing.T) {
