@@ -5,11 +5,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/encoding/protojson"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/isthmus-mesh/isthmus/pilot/internal/deploy"
 	"github.com/isthmus-mesh/isthmus/pilot/internal/ipalloc"
@@ -134,12 +137,29 @@ func (p *plane) newDeploy() (err error) {
 	}
 	c.deploy, err = deploy.New(deploy.Config{
 		REST: p.cfg.Kubernetes, Namespace: p.cfg.Namespace, Revision: p.cfg.Revision, Domain: p.cfg.Domain, Values: p.gatewayValues,
-		Log: telemetry.Scoped(p.cfg.Log, "deploy"),
+		Listeners: func(gw types.NamespacedName) []gatewayv1.Listener { return p.registry.AddedListeners(gw.String()) },
+		Log:       telemetry.Scoped(p.cfg.Log, "deploy"),
 	})
 	if err == nil {
-		c.led = append(c.led, led{c.elector.PerRevision(leader.GatewayDeployment), c.deploy.Run})
+		c.led = append(c.led, led{c.elector.PerRevision(leader.GatewayDeployment), p.deployGateways})
 	}
 	return err
+}
+
+// deployGateways waits for the registry: Services would lose the ports of ListenerSets that are not known yet.
+func (p *plane) deployGateways(ctx context.Context) error {
+	if err := p.registry.WaitSynced(ctx); err != nil {
+		return nil //nolint:nilerr // only the end of ctx ends the waiting
+	}
+	defer p.registry.FollowAddedListeners(func(gateways []string) {
+		keys := make([]types.NamespacedName, 0, len(gateways))
+		for _, key := range gateways {
+			namespace, name, _ := strings.Cut(key, "/")
+			keys = append(keys, types.NamespacedName{Namespace: namespace, Name: name})
+		}
+		p.controllers.deploy.ListenersChanged(keys...)
+	})()
+	return p.controllers.deploy.Run(ctx)
 }
 
 // gatewayValues are what the mesh configuration says of proxies that are deployed.

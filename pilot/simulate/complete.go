@@ -12,6 +12,7 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/isthmus-mesh/isthmus/pilot/translate/deploy"
+	"github.com/isthmus-mesh/isthmus/pilot/translate/gateway"
 	"github.com/isthmus-mesh/isthmus/pkg/kube"
 )
 
@@ -173,12 +174,18 @@ func untold(gw *gatewayv1.Gateway) bool {
 
 // gateways deploys those that a control plane would.
 func (x *completion) gateways() {
+	among := gateway.ListenerSetsAmong{Namespaces: x.namespaces}
+	for _, o := range x.out.Objects {
+		if set, ok := o.(*gatewayv1.ListenerSet); ok {
+			among.Sets = append(among.Sets, set)
+		}
+	}
 	for _, o := range slices.Clone(x.out.Objects) {
 		gw, ok := o.(*gatewayv1.Gateway)
 		if !ok || !deploy.Deploys(x.controller(gw)) || !deploy.Managed(gw) || !untold(gw) {
 			continue
 		}
-		made, err := deploy.Render(deploy.Request{Gateway: gw, Controller: x.controller(gw)})
+		made, err := deploy.Render(deploy.Request{Gateway: gw, Listeners: gateway.SetListeners(among, gw), Controller: x.controller(gw)})
 		if err != nil {
 			x.note("Gateway %s/%s is not deployed: %v", gw.Namespace, gw.Name, err)
 			continue

@@ -117,6 +117,7 @@ func kubernetesKinds() []kind {
 		{gvk: gvk(groupDiscovery, "v1", "EndpointSlice"), empty: func() Object { return &discoveryv1.EndpointSlice{} }},
 		class,
 		gateway("Gateway", func() Object { return &gatewayv1.Gateway{} }, "v1beta1"),
+		gateway("ListenerSet", func() Object { return &gatewayv1.ListenerSet{} }),
 		gateway("HTTPRoute", func() Object { return &gatewayv1.HTTPRoute{} }, "v1beta1"),
 		gateway("GRPCRoute", func() Object { return &gatewayv1.GRPCRoute{} }, "v1alpha2"),
 		gateway("TLSRoute", func() Object { return &gatewayv1.TLSRoute{} }, "v1alpha2", "v1alpha3"),

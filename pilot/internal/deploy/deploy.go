@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/workqueue"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/isthmus-mesh/isthmus/pilot/translate/deploy"
 )
@@ -35,7 +36,9 @@ type Config struct {
 	// Values are what the mesh configuration says (trust domain, network, default proxy configuration …). What the ConfigMap
 	// istio-sidecar-injector[-revision] says is put over it.
 	Values func() deploy.Values
-	Log    *slog.Logger
+	// Listeners are those that the ListenerSets of a Gateway add to it; nil for none.
+	Listeners func(types.NamespacedName) []gatewayv1.Listener
+	Log       *slog.Logger
 }
 
 // workers reconcile at the same time, each another Gateway.
@@ -49,6 +52,7 @@ type Controller struct {
 	metadata metadata.Interface
 
 	revalue chan struct{} // holds one token: Config.Values says something else
+	relist  relist
 }
 
 // New returns a controller that has not done anything yet.
@@ -59,7 +63,10 @@ func New(cfg Config) (*Controller, error) {
 	if cfg.Domain == "" {
 		cfg.Domain = "cluster.local"
 	}
-	c := &Controller{cfg: cfg, revalue: make(chan struct{}, 1)}
+	if cfg.Listeners == nil {
+		cfg.Listeners = func(types.NamespacedName) []gatewayv1.Listener { return nil }
+	}
+	c := &Controller{cfg: cfg, revalue: make(chan struct{}, 1), relist: newRelist()}
 	var err error
 	if c.client, err = kubernetes.NewForConfig(cfg.REST); err != nil {
 		return nil, fmt.Errorf("deploy gateways: %w", err)
@@ -82,6 +89,9 @@ func (c *Controller) ValuesChanged() {
 	default:
 	}
 }
+
+// ListenersChanged has Gateways rendered anew, since Config.Listeners says something else of them.
+func (c *Controller) ListenersChanged(gateways ...types.NamespacedName) { c.relist.add(gateways) }
 
 // Run works until ctx ends: while this instance is the leader. It may be called again afterwards. Where the Gateway API is not
 // installed it waits until it is.
@@ -115,6 +125,10 @@ func (c *Controller) Run(ctx context.Context) error {
 				return
 			case <-c.revalue:
 				r.enqueueAll()
+			case <-c.relist.ready:
+				for _, key := range c.relist.take() {
+					r.queue.Add(key)
+				}
 			}
 		}
 	})

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,16 +33,25 @@ import (
 
 // bed is a controller that runs against a real API server.
 type bed struct {
-	t *testing.T
-	c *Controller
+	t     *testing.T
+	c     *Controller
+	added *sync.Map // listeners of ListenerSets, by the Gateway's name
+}
+
+func (b *bed) listeners(gw types.NamespacedName) []gatewayv1.Listener {
+	found, _ := b.added.Load(gw)
+	list, _ := found.([]gatewayv1.Listener)
+	return list
 }
 
 // newBed starts a controller; it ends with the test.
 func newBed(t *testing.T, s *apiserver.Server, revision string) *bed {
 	t.Helper()
+	b := &bed{t: t, added: &sync.Map{}}
 	c, err := New(Config{
 		REST: s.REST(), Namespace: "istio-system", Revision: revision, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
-		Values: func() deploy.Values { return deploy.Values{TrustDomain: "td.example.org"} },
+		Values:    func() deploy.Values { return deploy.Values{TrustDomain: "td.example.org"} },
+		Listeners: b.listeners,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -55,7 +65,8 @@ func newBed(t *testing.T, s *apiserver.Server, revision string) *bed {
 			t.Error(err)
 		}
 	})
-	return &bed{t, c}
+	b.c = c
+	return b
 }
 
 func (b *bed) until(what string, ok func() error) {
@@ -312,6 +323,39 @@ func TestParameters(t *testing.T) {
 
 // Gateways of another revision, of other controllers, and those that somebody else deploys are left alone, and so are objects of
 // the same names.
+// TestListenersOfListenerSets: the Service follows them, without the Gateway having changed.
+func TestListenersOfListenerSets(t *testing.T) {
+	b := newBed(t, kubetest.New(t), "default")
+	b.namespace("istio-system", nil)
+	b.namespace("sets", nil)
+	key := types.NamespacedName{Namespace: "sets", Name: "edge"}
+	ports := func(want string) {
+		t.Helper()
+		b.until("ports "+want, func() error {
+			s, err := b.c.client.CoreV1().Services(key.Namespace).Get(t.Context(), "edge-istio", metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			var got []string
+			for _, p := range s.Spec.Ports {
+				got = append(got, fmt.Sprint(p.Port))
+			}
+			if strings.Join(got, " ") != want {
+				return fmt.Errorf("%v", got)
+			}
+			return nil
+		})
+	}
+	b.apply(`{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: edge, namespace: sets}, spec: {gatewayClassName: istio, listeners: [{name: http, port: 80, protocol: HTTP}]}}`)
+	ports("15021 80")
+	b.added.Store(key, []gatewayv1.Listener{{Name: "more", Port: 8080, Protocol: gatewayv1.HTTPProtocolType}})
+	b.c.ListenersChanged(key)
+	ports("15021 80 8080")
+	b.added.Delete(key)
+	b.c.ListenersChanged(key)
+	ports("15021 80")
+}
+
 func TestOtherRevisionIgnored(t *testing.T) {
 	s := kubetest.New(t)
 	b := newBed(t, s, "canary")

@@ -112,7 +112,10 @@ func (r *run) render(ctx context.Context, gw *gatewayv1.Gateway, controller gate
 	if err != nil {
 		return deploy.Objects{}, err
 	}
-	objects, err := deploy.Render(deploy.Request{Gateway: gw, Controller: controller, Values: values, Parameters: parameters})
+	objects, err := deploy.Render(deploy.Request{
+		Gateway: gw, Listeners: r.cfg.Listeners(types.NamespacedName{Namespace: gw.Namespace, Name: gw.Name}),
+		Controller: controller, Values: values, Parameters: parameters,
+	})
 	if err != nil {
 		return deploy.Objects{}, refused{err}
 	}

@@ -66,16 +66,17 @@ func (r *Registry) routesOfPort(f coll.Fetch, s servedPort) func() []policy.Rout
 	}
 }
 
-// routesOfGateway are those that name a Gateway as their parent.
+// routesOfGateway are those that name a Gateway as their parent, or one of its ListenerSets.
 func (r *Registry) routesOfGateway(f coll.Fetch, p proxy) func() []policy.RouteRef {
 	return func() (out []policy.RouteRef) {
 		if p.gw == nil {
 			return nil
 		}
-		for _, o := range coll.FetchIndex(f, r.routing.byGateway.http, objectKey(p.gw)) {
+		routes := r.servedRoutes(f, p.gw)
+		for _, o := range routes.HTTP {
 			out = append(out, policy.RouteRef{Kind: "HTTPRoute", Namespace: o.Namespace, Name: o.Name})
 		}
-		for _, o := range coll.FetchIndex(f, r.routing.byGateway.grpc, objectKey(p.gw)) {
+		for _, o := range routes.GRPC {
 			out = append(out, policy.RouteRef{Kind: "GRPCRoute", Namespace: o.Namespace, Name: o.Name})
 		}
 		return out
@@ -148,9 +149,9 @@ func (r *Registry) findRoute(f coll.Fetch, namespace string, ref policyapi.Targe
 	if ref.SectionName != "" && !slices.ContainsFunc(rules, named) {
 		return fmt.Sprintf("has no rule named %q: see the names of spec.rules", ref.SectionName), ""
 	}
-	for _, gw := range parentGateways(parents, namespace) {
-		if _, ok := coll.FetchOne(f, r.gateways, gw); ok {
-			return "", gw
+	for _, ref := range parents {
+		if gw := r.gatewayOfParent(f, ref, namespace); gw != nil {
+			return "", objectKey(gw)
 		}
 	}
 	for _, host := range gateway.ParentServices(r.view(f), r.routeMesh(f), parents, namespace) {

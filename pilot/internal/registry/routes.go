@@ -158,7 +158,7 @@ func (r *Registry) deriveGateways() {
 			in.VirtualServices = appendNew(in.VirtualServices, coll.FetchIndex(f, r.routing.byGateway.virtualServices, objectKey(gw)))
 		}
 		if p.gw != nil {
-			routes := r.routesOf(f, p.gw)
+			routes := r.servedRoutes(f, p.gw)
 			in.HTTPRoutes, in.GRPCRoutes, in.TLSRoutes, in.TCPRoutes = routes.HTTP, routes.GRPC, routes.TLS, routes.TCP
 		}
 		servers, configs, problems := gateway.GatewayConfig(r.viewOf(f, p), in)

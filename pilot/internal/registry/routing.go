@@ -21,6 +21,7 @@ type routing struct {
 	virtualServices *coll.Static[*networkingv1.VirtualService]
 	rules           *coll.Static[*networkingv1.DestinationRule]
 	classic         *coll.Static[*networkingv1.Gateway]
+	listenerSets    *coll.Static[*gatewayv1.ListenerSet]
 	httpRoutes      *coll.Static[*gatewayv1.HTTPRoute]
 	grpcRoutes      *coll.Static[*gatewayv1.GRPCRoute]
 	tlsRoutes       *coll.Static[*gatewayv1.TLSRoute]
@@ -31,6 +32,9 @@ type routing struct {
 	telemetries     *coll.Static[*telemetryv1.Telemetry]
 	unsupported     []unsupportedKind
 	keySets         *coll.Static[KeySet]
+
+	// added are the listeners of ListenerSets.
+	added coll.Collection[addedListeners]
 
 	// attached are routes of the Gateway API with the services they name.
 	attachedHTTP coll.Collection[attached[*gatewayv1.HTTPRoute]]
@@ -47,8 +51,10 @@ type routing struct {
 		tls             coll.Index[attached[*gatewayv1.TLSRoute], string]
 		tcp             coll.Index[attached[*gatewayv1.TCPRoute], string]
 	}
+	// byGateway finds what names a Gateway, or a ListenerSet of one: routes by parentKey, the others by namespace/name.
 	byGateway struct {
 		virtualServices coll.Index[*networkingv1.VirtualService, string] // classic ones
+		listenerSets    coll.Index[*gatewayv1.ListenerSet, string]
 		http            coll.Index[*gatewayv1.HTTPRoute, string]
 		grpc            coll.Index[*gatewayv1.GRPCRoute, string]
 		tls             coll.Index[*gatewayv1.TLSRoute, string]
@@ -91,6 +97,7 @@ func (r *Registry) newRouting() {
 		virtualServices: source[*networkingv1.VirtualService](r, groupNetworking, "VirtualService"),
 		rules:           source[*networkingv1.DestinationRule](r, groupNetworking, "DestinationRule"),
 		classic:         source[*networkingv1.Gateway](r, groupNetworking, "Gateway"),
+		listenerSets:    source[*gatewayv1.ListenerSet](r, groupGateway, gateway.KindListenerSet),
 		httpRoutes:      source[*gatewayv1.HTTPRoute](r, groupGateway, "HTTPRoute"),
 		grpcRoutes:      source[*gatewayv1.GRPCRoute](r, groupGateway, "GRPCRoute"),
 		tlsRoutes:       source[*gatewayv1.TLSRoute](r, groupGateway, "TLSRoute"),
@@ -142,6 +149,7 @@ func (r *Registry) deriveRouting() {
 		}
 		return keys
 	})
+	x.byGateway.listenerSets = coll.NewIndex(x.listenerSets, listenerSetParents)
 	x.byGateway.http = coll.NewIndex(x.httpRoutes, func(o *gatewayv1.HTTPRoute) []string { return parentGateways(o.Spec.ParentRefs, o.Namespace) })
 	x.byGateway.grpc = coll.NewIndex(x.grpcRoutes, func(o *gatewayv1.GRPCRoute) []string { return parentGateways(o.Spec.ParentRefs, o.Namespace) })
 	x.byGateway.tls = coll.NewIndex(x.tlsRoutes, func(o *gatewayv1.TLSRoute) []string { return parentGateways(o.Spec.ParentRefs, o.Namespace) })
@@ -174,6 +182,7 @@ func (r *Registry) deriveRouting() {
 	})
 	r.deriveRateLimits()
 	r.deriveAttached()
+	r.deriveAddedListeners()
 }
 
 func namespaceIf(namespace string, yes bool) []string {
@@ -206,15 +215,6 @@ func attachments[T interface {
 		hosts := gateway.ParentServices(r.view(f), r.routeMesh(f), parents(o), o.GetNamespace())
 		return attached[T]{objectKey(o), o, hosts}, len(hosts) > 0
 	}, coll.WithEqual(sameAttached[T]))
-}
-
-// routesOf are those whose parent is the Gateway.
-func (r *Registry) routesOf(f coll.Fetch, gw *gatewayv1.Gateway) gateway.Routes {
-	x, key := &r.routing.byGateway, objectKey(gw)
-	return gateway.Routes{
-		HTTP: coll.FetchIndex(f, x.http, key), GRPC: coll.FetchIndex(f, x.grpc, key),
-		TLS: coll.FetchIndex(f, x.tls, key), TCP: coll.FetchIndex(f, x.tcp, key),
-	}
 }
 
 func sameAttached[T comparable](a, b attached[T]) bool {
@@ -264,19 +264,4 @@ func hostKeys(host, domain string) []string {
 		rest = after
 	}
 	return append(out, "*")
-}
-
-// parentGateways are the keys of the Gateways that a route names.
-func parentGateways(refs []gatewayv1.ParentReference, namespace string) (keys []string) {
-	for _, ref := range refs {
-		if ref.Kind != nil && *ref.Kind != "Gateway" || ref.Group != nil && *ref.Group != groupGateway {
-			continue
-		}
-		ns := namespace
-		if ref.Namespace != nil {
-			ns = string(*ref.Namespace)
-		}
-		keys = append(keys, ns+"/"+string(ref.Name))
-	}
-	return keys
 }

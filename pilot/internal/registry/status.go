@@ -229,11 +229,14 @@ func (r *Registry) routingStatuses() []coll.Collection[Status] {
 		return newStatus(groupGateway, "v1", "TCPRoute", o, gateway.TCPRouteStatus(r.view(f), r.routeMesh(f), o))
 	})
 	gateways := statusOf("gateways", r.gateways, func(f coll.Fetch, o *gatewayv1.Gateway) (Status, bool) {
-		s := gateway.GatewayStatus(r.view(f), o, r.gatewayState(f, o), r.routesOf(f, o))
+		s := gateway.GatewayStatus(r.view(f), o, r.gatewayState(f, o), r.routesOf(f, "Gateway", o))
 		if s == nil {
 			return Status{}, false
 		}
 		return newStatus(groupGateway, "v1", "Gateway", o, s)
+	})
+	sets := statusOf("listenerSets", x.listenerSets, func(f coll.Fetch, o *gatewayv1.ListenerSet) (Status, bool) {
+		return r.listenerSetStatus(f, o)
 	})
 	classes := statusOf("classes", r.classes, func(_ coll.Fetch, o *gatewayv1.GatewayClass) (Status, bool) {
 		s := gateway.GatewayClassStatus(o)
@@ -246,7 +249,7 @@ func (r *Registry) routingStatuses() []coll.Collection[Status] {
 		return fromConditions(groupNetworking, "v1", "DestinationRule", o, ruleConditions(o))
 	})
 	out := []coll.Collection[Status]{
-		virtualServices, classic, http, grpc, tls, tcp, gateways, classes, rules, r.backendTLSStatuses(), r.telemetryStatuses(), r.rateLimitStatuses(),
+		virtualServices, classic, http, grpc, tls, tcp, gateways, sets, classes, rules, r.backendTLSStatuses(), r.telemetryStatuses(), r.rateLimitStatuses(),
 	}
 	for _, u := range x.unsupported {
 		out = append(out, u.statuses())

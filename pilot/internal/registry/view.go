@@ -168,6 +168,17 @@ func (v view) Gateway(namespace, name string) *gatewayv1.Gateway {
 	return o
 }
 
+// ListenerSet implements gateway.View.
+func (v view) ListenerSet(namespace, name string) *gatewayv1.ListenerSet {
+	o, _ := coll.FetchOne(v.f, v.r.routing.listenerSets, namespace+"/"+name)
+	return o
+}
+
+// ListenerSets implements gateway.View.
+func (v view) ListenerSets(gatewayNamespace, gatewayName string) []*gatewayv1.ListenerSet {
+	return coll.FetchIndex(v.f, v.r.routing.byGateway.listenerSets, gatewayNamespace+"/"+gatewayName)
+}
+
 // GatewayClass implements gateway.View.
 func (v view) GatewayClass(name string) *gatewayv1.GatewayClass {
 	o, _ := coll.FetchOne(v.f, v.r.classes, name)

@@ -29,7 +29,7 @@ func kinds() (out []schema.GroupVersionKind) {
 		{groupTelemetry, "v1", []string{"Telemetry"}},
 		{policyapi.Group, policyapi.Version, []string{policyapi.KindRateLimitPolicy}},
 		{groupExtensions, "v1alpha1", []string{"WasmPlugin"}},
-		{groupGateway, "v1", []string{"GatewayClass", "Gateway", "HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute", "BackendTLSPolicy"}},
+		{groupGateway, "v1", []string{"GatewayClass", "Gateway", "ListenerSet", "HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute", "BackendTLSPolicy"}},
 	} {
 		for _, kind := range k.kinds {
 			out = append(out, schema.GroupVersionKind{Group: k.group, Version: k.version, Kind: kind})

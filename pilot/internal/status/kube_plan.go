@@ -38,6 +38,10 @@ func plan(group string, live, wanted map[string]any, owns bool, now time.Time) (
 			changed = changed || !same(live[key], value)
 		}
 	}
+	for _, key := range optional() {
+		_, there := next[key]
+		changed = changed || owns && !there && !emptyList(live[key])
+	}
 	conditions, differ := mergedConditions(group, live, next, owns, at)
 	if len(conditions) > 0 {
 		next["conditions"] = conditions
@@ -54,9 +58,12 @@ func plan(group string, live, wanted map[string]any, owns bool, now time.Time) (
 	return next, changed
 }
 
+// optional are the fields that a status of ours may lose while it keeps others: what is not applied any more goes.
+func optional() []string { return []string{"listeners", "attachedListenerSets"} }
+
 // leaves tells whether a status has anything that we may have written.
 func leaves(live map[string]any) bool {
-	for _, key := range []string{"conditions", "listeners", "supportedFeatures", "observedGeneration"} {
+	for _, key := range append(optional(), "conditions", "supportedFeatures", "observedGeneration") {
 		if value := live[key]; !emptyList(value) {
 			return true
 		}

@@ -29,6 +29,15 @@ func TestPlan(t *testing.T) {
 			wanted: `{conditions: [{type: istio.io/WaypointBound, status: "True", reason: B, lastTransitionTime: null}]}`,
 			want:   `{conditions: [{type: istio.io/WaypointBound, status: "True", reason: B, lastTransitionTime: ` + t1 + `}]}`,
 		},
+		"a count that is nothing any more goes": {
+			group: groupGateway, owns: true, live: `{attachedListenerSets: 1, conditions: [{type: Accepted, status: "True", lastTransitionTime: ` + t1 + `}]}`,
+			wanted: `{conditions: [{type: Accepted, status: "True", lastTransitionTime: null}]}`,
+			want:   `{conditions: [{type: Accepted, status: "True", lastTransitionTime: ` + t1 + `}]}`,
+		},
+		"one that is somebody else's stays": {
+			group: groupGateway, live: `{attachedListenerSets: 1, conditions: [{type: Accepted, status: "True", lastTransitionTime: ` + t1 + `}]}`,
+			wanted: `{conditions: [{type: Accepted, status: "True", lastTransitionTime: null}]}`,
+		},
 		"conditions of others are left to the API server where it merges them": {
 			live:   `{conditions: [{type: Other, status: "True"}]}`,
 			wanted: `{conditions: [{type: istio.io/WaypointBound, status: "True"}]}`,

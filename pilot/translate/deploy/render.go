@@ -43,7 +43,9 @@ const maxName = 63
 
 // Request is what Render needs to know.
 type Request struct {
-	Gateway    *gatewayv1.Gateway
+	Gateway *gatewayv1.Gateway
+	// Listeners are those that ListenerSets add to the Gateway's own: see gateway.SetListeners.
+	Listeners  []gatewayv1.Listener
 	Controller gatewayv1.GatewayController
 	Values     Values
 	// Parameters are the data of the ConfigMap that spec.infrastructure.parametersRef names. They come on top of Values.Classes.
@@ -98,7 +100,7 @@ func Render(in Request) (Objects, error) {
 	if !ok {
 		return Objects{}, fmt.Errorf("controller %q deploys nothing", in.Controller)
 	}
-	r := renderer{gw: in.Gateway, class: c, values: in.Values.withDefaults(), names: NamesOf(in.Gateway, in.Controller)}
+	r := renderer{gw: in.Gateway, added: in.Listeners, class: c, values: in.Values.withDefaults(), names: NamesOf(in.Gateway, in.Controller)}
 	if err := r.checkNames(); err != nil {
 		return Objects{}, err
 	}
@@ -116,6 +118,7 @@ func Render(in Request) (Objects, error) {
 // renderer has what the objects of one Gateway share.
 type renderer struct {
 	gw                  *gatewayv1.Gateway
+	added               []gatewayv1.Listener
 	class               class
 	values              Values
 	names               Names

@@ -3,6 +3,7 @@ package deploy_test
 import (
 	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -126,6 +127,32 @@ func TestRenderRefuses(t *testing.T) {
 		if _, err := (deploy.Values{}).WithChart([]byte(text)); err == nil || !strings.Contains(err.Error(), "values of the chart") {
 			t.Errorf("%s: %v", text, err)
 		}
+	}
+}
+
+// Whatever a ListenerSet calls its listeners, the ports of the Gateway's own keep their names, and every name is there once.
+func TestPortsOfListenerSets(t *testing.T) {
+	gw := deploytest.Gateway(t, deploytest.Ingress)
+	added := []gatewayv1.Listener{
+		{Name: "again", Port: 80, Protocol: gatewayv1.HTTPProtocolType},
+		{Name: "http", Port: 8080, Protocol: gatewayv1.HTTPProtocolType},
+		{Name: "port-8082", Port: 8081, Protocol: gatewayv1.HTTPProtocolType},
+		{Name: "status-port", Port: 8082, Protocol: gatewayv1.HTTPSProtocolType},
+		{Name: "A.b", Port: 9000, Protocol: gatewayv1.TCPProtocolType},
+		{Name: "udp", Port: 9001, Protocol: gatewayv1.UDPProtocolType},
+		{Name: "metrics", Port: 15021, Protocol: gatewayv1.HTTPProtocolType},
+	}
+	objects, err := deploy.Render(deploy.Request{Gateway: gw, Listeners: added, Controller: deploy.ControllerGateway})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, p := range objects.Service.Spec.Ports {
+		got = append(got, fmt.Sprintf("%s=%d/%s", p.Name, p.Port, *p.AppProtocol))
+	}
+	const want = "status-port=15021/tcp http=80/http secure-web=443/https port-8080=8080/http port-8082=8081/http port-8082-2=8082/https a-b=9000/tcp"
+	if strings.Join(got, " ") != want {
+		t.Errorf("got  %s\nwant %s", strings.Join(got, " "), want)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -35,7 +36,7 @@ func (r *renderer) service() (*corev1.Service, error) {
 		s.Spec.LoadBalancerIP = r.gw.Spec.Addresses[0].Value
 	}
 	var err error
-	s.Spec.Ports, err = servicePorts(r.gw)
+	s.Spec.Ports, err = servicePorts(r.gw, r.added)
 	return s, err
 }
 
@@ -48,30 +49,32 @@ func (r *renderer) serviceType() corev1.ServiceType {
 	return corev1.ServiceType(kind)
 }
 
-// servicePorts are one for each port that listeners have, after the one of the proxy's status.
-func servicePorts(gw *gatewayv1.Gateway) (out []corev1.ServicePort, err error) {
-	names := map[string]bool{}
+// servicePorts are one for each port that listeners have, after the one of the proxy's status. Listeners that others have added come last,
+// and change nothing of the Gateway's own ports.
+func servicePorts(gw *gatewayv1.Gateway, added []gatewayv1.Listener) (out []corev1.ServicePort, err error) {
+	names, seen := map[string]bool{}, map[int32]bool{}
 	add := func(name, protocol string, port int32) {
 		if names[name] {
 			name = fmt.Sprintf("port-%d", port)
 		}
-		names[name] = true
+		for n := 2; names[name]; n++ {
+			name = fmt.Sprintf("port-%d-%d", port, n)
+		}
+		names[name], seen[port] = true, true
 		out = append(out, corev1.ServicePort{
 			Name: name, Port: port, TargetPort: intstr.FromInt32(port), Protocol: corev1.ProtocolTCP, AppProtocol: &protocol,
 		})
 	}
 	add(statusPortName, "tcp", statusPort)
-	seen := map[int32]bool{}
 	for i, l := range gw.Spec.Listeners {
-		port := int32(l.Port)
-		if l.Protocol == gatewayv1.UDPProtocolType || seen[port] {
-			continue
+		if l.Protocol != gatewayv1.UDPProtocolType && l.Port == statusPort {
+			return nil, fmt.Errorf("spec.listeners[%d].port: %d is the gateway's own port for its status: choose another", i, l.Port)
 		}
-		if port == statusPort {
-			return nil, fmt.Errorf("spec.listeners[%d].port: %d is the gateway's own port for its status: choose another", i, port)
+	}
+	for _, l := range slices.Concat(gw.Spec.Listeners, added) {
+		if port := int32(l.Port); l.Protocol != gatewayv1.UDPProtocolType && !seen[port] {
+			add(portName(l), strings.ToLower(string(l.Protocol)), port)
 		}
-		seen[port] = true
-		add(portName(l), strings.ToLower(string(l.Protocol)), port)
 	}
 	return out, nil
 }

@@ -88,10 +88,10 @@ func (t *translation) connectionTargets(o routeObject) []TCPTarget {
 	return append(out, refused...)
 }
 
-// attached reports whether a route is bound to a listener of the Gateway.
+// attached reports whether a route is bound to a listener of the Gateway, or of one of its ListenerSets.
 func (g *gatewayBuild) attached(o routeObject, l *listener) bool {
 	return slices.ContainsFunc(o.parents, func(ref parentReference) bool {
-		return refersTo(ref, o.meta.Namespace, g.in.K8s) && slices.Contains(attach(g.view, g.in.K8s, o, ref).listeners, l.api)
+		return l.of.namedBy(ref, o.meta.Namespace) && slices.Contains(attach(g.view, l.of, o, ref).listeners, l.api)
 	})
 }
 

@@ -17,9 +17,8 @@ import (
 // listener is a server of a classic Gateway, or a listener of the Gateway API.
 type listener struct {
 	// gateway is the namespace/name of a classic Gateway, by which VirtualServices name it; empty for the Gateway API.
-	gateway   string
-	namespace string
-	hosts     []serverHost
+	gateway string
+	hosts   []serverHost
 	// number is the port as written, bound the one that the pods listen on.
 	number, bound uint32
 	bind          string
@@ -28,9 +27,11 @@ type listener struct {
 	terminated *networkingapi.ServerTLSSettings
 	redirect   bool
 	routeName  string
-	api        *gatewayv1.Listener
-	origin     route.Origin
-	path       *field.Path
+	// api is the listener as the Gateway API has it, of whom.
+	api    *gatewayv1.Listener
+	of     *routeParent
+	origin route.Origin
+	path   *field.Path
 }
 
 // serverHost is namespace/host of a classic server.
@@ -52,8 +53,8 @@ func (t *translation) listeners(in GatewayInput) []*listener {
 		}
 	}
 	if in.K8s != nil {
-		for i := range in.K8s.Spec.Listeners {
-			if l := apiListener(t.view, in.K8s, i); l != nil {
+		for _, m := range mergedListeners(t.view, in.K8s) {
+			if l := apiListener(t.view, in.K8s, m); l != nil {
 				out = append(out, l)
 			}
 		}
@@ -95,7 +96,7 @@ func (t *translation) classicListener(gw *networkingv1.Gateway, i int, s *networ
 	origin := route.Origin{Group: groupNetworking, Version: "v1", Kind: kindGateway, Namespace: gw.Namespace, Name: gw.Name}
 	path := field.NewPath("spec", "servers").Index(i)
 	l := &listener{
-		gateway: gw.Namespace + "/" + gw.Name, namespace: gw.Namespace, number: s.GetPort().GetNumber(), bind: s.GetBind(),
+		gateway: gw.Namespace + "/" + gw.Name, number: s.GetPort().GetNumber(), bind: s.GetBind(),
 		redirect: s.GetTls().GetHttpsRedirect(), origin: origin, path: path,
 	}
 	if l.number == 0 || l.number > 65535 {
@@ -154,19 +155,17 @@ func (t *translation) classicProtocol(l *listener, gw *networkingv1.Gateway, s *
 	return t.classicTLS(l, s)
 }
 
-// apiListener reads a listener of the Gateway API; nil for protocols that are not a gateway's, for HBONE, and where TLS is to end and
-// cannot.
-func apiListener(v View, gw *gatewayv1.Gateway, i int) *listener {
-	in := &gw.Spec.Listeners[i]
+// apiListener reads a listener of the Gateway API; nil for one that is refused, for HBONE, and where TLS is to end and cannot.
+func apiListener(v View, gw *gatewayv1.Gateway, in mergedListener) *listener {
 	l := &listener{
-		namespace: gw.Namespace, number: uint32(in.Port), api: in, path: field.NewPath("spec", "listeners").Index(i),
-		origin: route.Origin{Group: groupGateway, Version: "v1", Kind: kindGateway, Namespace: gw.Namespace, Name: gw.Name},
+		number: uint32(in.Port), api: in.Listener, of: in.of, path: field.NewPath("spec", "listeners").Index(in.index),
+		origin: route.Origin{Group: groupGateway, Version: "v1", Kind: in.of.kind, Namespace: in.of.namespace, Name: in.of.name},
 	}
 	host := "*"
 	if in.Hostname != nil && *in.Hostname != "" {
 		host = string(*in.Hostname)
 	}
-	if !validHost(host) || l.number == 0 || l.number > 65535 {
+	if len(in.refused) > 0 || l.number == 0 || l.number > 65535 {
 		return nil
 	}
 	l.hosts = []serverHost{{namespace: "*", host: host}}
@@ -175,7 +174,7 @@ func apiListener(v View, gw *gatewayv1.Gateway, i int) *listener {
 		l.protocol = HTTP
 	case gatewayv1.HTTPSProtocolType:
 		l.protocol = HTTP
-		l.routeName = "https." + strconv.FormatUint(uint64(l.number), 10) + "." + string(in.Name) + "." + gw.Name + "." + gw.Namespace
+		l.routeName = "https." + strconv.FormatUint(uint64(l.number), 10) + "." + in.routeName()
 	case gatewayv1.TLSProtocolType:
 		l.protocol = TLS
 	case gatewayv1.TCPProtocolType:
@@ -183,10 +182,18 @@ func apiListener(v View, gw *gatewayv1.Gateway, i int) *listener {
 	default:
 		return nil
 	}
-	if terminates(in) {
+	if terminates(in.Listener) {
 		if l.terminated = newListenerTLS(v, gw, in).served(); l.terminated == nil {
 			return nil
 		}
 	}
 	return l
+}
+
+// routeName tells listeners apart. Nothing has a slash in its name, so that a ListenerSet's are never called as those of a Gateway.
+func (m *mergedListener) routeName() string {
+	if m.of.isSet() {
+		return m.of.namespace + "/" + m.of.name + "/" + string(m.Name)
+	}
+	return string(m.Name) + "." + m.of.name + "." + m.of.namespace
 }

@@ -90,8 +90,9 @@ type listenerTLS struct {
 	clients gatewayv1.ListenerConditionReason
 }
 
-// newListenerTLS follows the references of a listener that ends TLS, as far as the objects that they name need not be read.
-func newListenerTLS(v View, gw *gatewayv1.Gateway, l *gatewayv1.Listener) *listenerTLS {
+// newListenerTLS follows the references of a listener that ends TLS, as far as the objects that they name need not be read. Who has the
+// listener refers to its certificates: what a Gateway is granted is not granted to its ListenerSets, nor the other way round.
+func newListenerTLS(v View, gw *gatewayv1.Gateway, l mergedListener) *listenerTLS {
 	out := &listenerTLS{settings: &networkingapi.ServerTLSSettings{Mode: networkingapi.ServerTLSSettings_SIMPLE}}
 	if l.Protocol == gatewayv1.HTTPSProtocolType && l.TLS != nil && l.TLS.Mode != nil && *l.TLS.Mode == gatewayv1.TLSModePassthrough {
 		out.refuse(gatewayv1.ListenerReasonUnsupportedValue, "tls.mode: Passthrough is for listeners of protocol TLS")
@@ -102,7 +103,7 @@ func newListenerTLS(v View, gw *gatewayv1.Gateway, l *gatewayv1.Listener) *liste
 		return out
 	}
 	for i, ref := range l.TLS.CertificateRefs {
-		group, kind, namespace := "", string(credential.Secret), gw.Namespace
+		group, kind, namespace := "", string(credential.Secret), l.of.namespace
 		if ref.Group != nil {
 			group = string(*ref.Group)
 		}
@@ -116,14 +117,14 @@ func newListenerTLS(v View, gw *gatewayv1.Gateway, l *gatewayv1.Listener) *liste
 		switch {
 		case group != "" || kind != string(credential.Secret):
 			out.refuse(gatewayv1.ListenerReasonInvalidCertificateRef, at+"a certificate is in a Secret, not in a "+kind)
-		case namespace != gw.Namespace && !granted(v, namespace, groupGateway, kindGateway, gw.Namespace, "", kind, string(ref.Name)):
+		case namespace != l.of.namespace && !granted(v, namespace, groupGateway, l.of.kind, l.of.namespace, "", kind, string(ref.Name)):
 			out.refuse(gatewayv1.ListenerReasonRefNotPermitted, at+"no ReferenceGrant of namespace "+namespace+" allows this")
 		default:
 			out.settings.CredentialNames = append(out.settings.CredentialNames, credential.GatewayName(credential.Secret, namespace, string(ref.Name)))
 		}
 	}
-	out.mode(l)
-	out.frontend(v, gw, l)
+	out.mode(l.Listener)
+	out.frontend(v, gw, l.Port)
 	return out
 }
 
@@ -159,14 +160,14 @@ func (t *listenerTLS) mode(l *gatewayv1.Listener) {
 	}
 }
 
-// frontend reads how the Gateway verifies clients.
-func (t *listenerTLS) frontend(v View, gw *gatewayv1.Gateway, l *gatewayv1.Listener) {
+// frontend reads how the Gateway verifies the clients of a port, whose listeners there ever are.
+func (t *listenerTLS) frontend(v View, gw *gatewayv1.Gateway, port gatewayv1.PortNumber) {
 	if gw.Spec.TLS == nil || gw.Spec.TLS.Frontend == nil {
 		return
 	}
 	validation := gw.Spec.TLS.Frontend.Default.Validation
 	for _, p := range gw.Spec.TLS.Frontend.PerPort {
-		if p.Port == l.Port {
+		if p.Port == port {
 			validation = p.TLS.Validation
 		}
 	}
@@ -222,15 +223,15 @@ func (t *listenerTLS) missing(v View, gw *gatewayv1.Gateway) (out []string, reas
 	return out, reason
 }
 
-// GatewayCredentials are the credentials that the listeners of a Gateway name, and may; none for a class that is not ours.
+// GatewayCredentials are the credentials that the listeners of a Gateway and of its ListenerSets name, and may; none for a class that is
+// not ours.
 func GatewayCredentials(v View, gw *gatewayv1.Gateway) []credential.Reference {
 	if controllerOf(v, gw) == "" {
 		return nil
 	}
 	var out []credential.Reference
-	for i := range gw.Spec.Listeners {
-		l := &gw.Spec.Listeners[i]
-		if !terminates(l) {
+	for _, l := range mergedListeners(v, gw) {
+		if !terminates(l.Listener) {
 			continue
 		}
 		certificates, authority := credential.Names(newListenerTLS(v, gw, l).settings)

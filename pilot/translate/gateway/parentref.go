@@ -14,6 +14,7 @@ type parentKind int
 const (
 	parentOther parentKind = iota
 	parentGateway
+	parentListenerSet
 	parentService
 )
 
@@ -32,6 +33,8 @@ func parentHosts(v View, mesh Mesh, ref gatewayv1.ParentReference, routeNamespac
 	switch {
 	case group == groupGateway && kind == kindGateway:
 		return parentGateway, nil
+	case group == groupGateway && kind == KindListenerSet:
+		return parentListenerSet, nil
 	case group == "" && kind == "Service":
 		return parentService, []string{mesh.ServiceHost(string(ref.Name), namespace)}
 	case group == groupNetworking && kind == "ServiceEntry":
@@ -53,7 +56,7 @@ func (t *translation) parentOf(in WaypointInput, o routeObject) bool {
 	})
 }
 
-// attachment is what came of a route that names a Gateway as its parent.
+// attachment is what came of a route that names a Gateway, or a ListenerSet, as its parent.
 type attachment struct {
 	// listeners that took it; none when it is not accepted.
 	listeners []*gatewayv1.Listener
@@ -61,16 +64,15 @@ type attachment struct {
 	message   string
 }
 
-// attach judges one parent reference to a Gateway.
-func attach(v View, gw *gatewayv1.Gateway, o routeObject, ref gatewayv1.ParentReference) attachment {
-	out := attachment{reason: gatewayv1.RouteReasonNoMatchingParent, message: "the Gateway has no such listener"}
-	for i := range gw.Spec.Listeners {
-		l := &gw.Spec.Listeners[i]
+// attach judges one reference to a parent: the listeners of a Gateway's ListenerSets are not its own.
+func attach(v View, to *routeParent, o routeObject, ref gatewayv1.ParentReference) attachment {
+	out := attachment{reason: gatewayv1.RouteReasonNoMatchingParent, message: "the " + to.kind + " has no such listener"}
+	for _, l := range to.listeners {
 		if ref.SectionName != nil && *ref.SectionName != "" && *ref.SectionName != l.Name || ref.Port != nil && *ref.Port != l.Port {
 			continue
 		}
 		switch {
-		case !allowsKind(l, o.kind) || !allowsNamespace(v, gw, l, o.meta.Namespace):
+		case !allowsKind(l, o.kind) || !allowsNamespace(v, to.namespace, l, o.meta.Namespace):
 			if out.reason == gatewayv1.RouteReasonNoMatchingParent {
 				out.reason, out.message = gatewayv1.RouteReasonNotAllowedByListeners, "no listener allows routes of this kind and namespace"
 			}
@@ -86,16 +88,6 @@ func attach(v View, gw *gatewayv1.Gateway, o routeObject, ref gatewayv1.ParentRe
 		out.reason, out.message = gatewayv1.RouteReasonAccepted, "the route is bound"
 	}
 	return out
-}
-
-// refersTo reports whether a reference names the Gateway.
-func refersTo(ref gatewayv1.ParentReference, routeNamespace string, gw *gatewayv1.Gateway) bool {
-	namespace := routeNamespace
-	if ref.Namespace != nil && *ref.Namespace != "" {
-		namespace = string(*ref.Namespace)
-	}
-	return (ref.Group == nil || *ref.Group == groupGateway) && (ref.Kind == nil || *ref.Kind == kindGateway) &&
-		string(ref.Name) == gw.Name && namespace == gw.Namespace
 }
 
 // listenerKinds are the kinds of routes that a listener can take.
@@ -124,7 +116,8 @@ func allowsKind(l *gatewayv1.Listener, kind string) bool {
 		})
 }
 
-func allowsNamespace(v View, gw *gatewayv1.Gateway, l *gatewayv1.Listener, namespace string) bool {
+// allowsNamespace reports whether a listener of an object of the namespace own takes routes of another one.
+func allowsNamespace(v View, own string, l *gatewayv1.Listener, namespace string) bool {
 	from := gatewayv1.NamespacesFromSame
 	var selector *metav1.LabelSelector
 	if l.AllowedRoutes != nil && l.AllowedRoutes.Namespaces != nil {
@@ -141,7 +134,7 @@ func allowsNamespace(v View, gw *gatewayv1.Gateway, l *gatewayv1.Listener, names
 		match, err := metav1.LabelSelectorAsSelector(selector)
 		return err == nil && ns != nil && match.Matches(labels.Set(ns.Labels))
 	case gatewayv1.NamespacesFromSame:
-		return namespace == gw.Namespace
+		return namespace == own
 	}
 	return false
 }

@@ -160,7 +160,7 @@ func ancestorsOf(v View, mesh Mesh, targets []*Service, state BackendTLSState) (
 	for _, o := range objects {
 		for _, ref := range o.parents {
 			kind, hosts := parentHosts(v, mesh, ref, o.meta.Namespace)
-			if kind == parentGateway {
+			if kind == parentGateway || kind == parentListenerSet {
 				add(attachedGateway(v, o, ref))
 			}
 			for _, host := range hosts {
@@ -176,17 +176,13 @@ func ancestorsOf(v View, mesh Mesh, targets []*Service, state BackendTLSState) (
 	return out
 }
 
-// attachedGateway is the key of a Gateway of ours that takes the route; empty for none.
+// attachedGateway is the key of a Gateway of ours that takes the route, be it by a ListenerSet; empty for none.
 func attachedGateway(v View, o routeObject, ref gatewayv1.ParentReference) string {
-	namespace := o.meta.Namespace
-	if ref.Namespace != nil && *ref.Namespace != "" {
-		namespace = string(*ref.Namespace)
-	}
-	gw := v.Gateway(namespace, string(ref.Name))
-	if gw == nil || controllerOf(v, gw) == "" || len(attach(v, gw, o, ref).listeners) == 0 {
+	gw, of, problem := parentAt(v, ref, o.meta.Namespace)
+	if gw == nil || problem != "" || len(attach(v, of, o, ref).listeners) == 0 {
 		return ""
 	}
-	return namespace + "/" + gw.Name
+	return gw.Namespace + "/" + gw.Name
 }
 
 func ancestor(group, kind, namespace, name string) gatewayv1.ParentReference {

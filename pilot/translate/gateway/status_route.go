@@ -73,16 +73,15 @@ func routeStatus(v View, mesh Mesh, o routeObject) gatewayv1.RouteStatus {
 func (t *translation) judgeParent(o routeObject, ref gatewayv1.ParentReference) (attachment, bool) {
 	kind, hosts := parentHosts(t.view, t.mesh, ref, o.meta.Namespace)
 	switch kind {
-	case parentGateway:
-		namespace := o.meta.Namespace
-		if ref.Namespace != nil && *ref.Namespace != "" {
-			namespace = string(*ref.Namespace)
-		}
-		gw := t.view.Gateway(namespace, string(ref.Name))
-		if gw == nil || controllerOf(t.view, gw) == "" {
+	case parentGateway, parentListenerSet:
+		gw, of, problem := parentAt(t.view, ref, o.meta.Namespace)
+		switch {
+		case gw == nil:
 			return attachment{}, false
+		case problem != "":
+			return attachment{reason: gatewayv1.RouteReasonNoMatchingParent, message: "the ListenerSet is part of no Gateway: " + problem}, true
 		}
-		return attach(t.view, gw, o, ref), true
+		return attach(t.view, of, o, ref), true
 	case parentService:
 		for _, host := range hosts {
 			if svc := t.view.Service(host, o.meta.Namespace); svc != nil && hasPort(svc, ref) {

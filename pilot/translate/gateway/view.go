@@ -2,7 +2,6 @@ package gateway
 
 import (
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
-	corev1 "k8s.io/api/core/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/isthmus-mesh/isthmus/pilot/translate/ambient"
@@ -54,11 +53,13 @@ type View interface {
 	VirtualService(namespace, name string) *networkingv1.VirtualService
 	// DestinationRule finds the rule that applies to the host, as clients of the namespace see it.
 	DestinationRule(host, fromNamespace string) *networkingv1.DestinationRule
-	Namespace(name string) *corev1.Namespace
 	// ReferenceGrants are those of a namespace.
 	ReferenceGrants(namespace string) []*gatewayv1.ReferenceGrant
 	// Gateway finds a Gateway of the Gateway API.
 	Gateway(namespace, name string) *gatewayv1.Gateway
+	// ListenerSet finds a ListenerSet.
+	ListenerSet(namespace, name string) *gatewayv1.ListenerSet
+	ListenerSetView
 	// Credential is nil when what a Gateway names is there and has what it is named for; else it says what is wrong.
 	Credential(ref credential.Reference) error
 	// GatewayClass finds a GatewayClass.

@@ -24,6 +24,7 @@ type world struct {
 	rules      map[string]*networkingv1.DestinationRule
 	classic    map[string]*networkingv1.Gateway
 	gateways   map[string]*gatewayv1.Gateway
+	sets       map[string]*gatewayv1.ListenerSet
 	classes    map[string]*gatewayv1.GatewayClass
 	https      map[string]*gatewayv1.HTTPRoute
 	grpcs      map[string]*gatewayv1.GRPCRoute
@@ -52,7 +53,7 @@ func newWorld() *world {
 	return &world{
 		services: map[string]*Service{}, entries: map[string]*networkingv1.ServiceEntry{}, virtual: map[string]*networkingv1.VirtualService{},
 		rules: map[string]*networkingv1.DestinationRule{}, classic: map[string]*networkingv1.Gateway{},
-		gateways: map[string]*gatewayv1.Gateway{}, classes: map[string]*gatewayv1.GatewayClass{},
+		gateways: map[string]*gatewayv1.Gateway{}, sets: map[string]*gatewayv1.ListenerSet{}, classes: map[string]*gatewayv1.GatewayClass{},
 		https: map[string]*gatewayv1.HTTPRoute{}, grpcs: map[string]*gatewayv1.GRPCRoute{},
 		tlss: map[string]*gatewayv1.TLSRoute{}, tcps: map[string]*gatewayv1.TCPRoute{},
 		backendTLS: map[string]*gatewayv1.BackendTLSPolicy{},
@@ -93,6 +94,8 @@ func (w *world) add(object kube.Object) {
 		w.classic[key] = o
 	case *gatewayv1.Gateway:
 		w.gateways[key] = o
+	case *gatewayv1.ListenerSet:
+		w.sets[key] = o
 	case *gatewayv1.GatewayClass:
 		w.classes[o.Name] = o
 	case *gatewayv1.HTTPRoute:
@@ -147,6 +150,14 @@ func (w *world) ReferenceGrants(namespace string) []*gatewayv1.ReferenceGrant {
 
 func (w *world) Gateway(namespace, name string) *gatewayv1.Gateway {
 	return w.gateways[namespace+"/"+name]
+}
+
+func (w *world) ListenerSet(namespace, name string) *gatewayv1.ListenerSet {
+	return w.sets[namespace+"/"+name]
+}
+
+func (w *world) ListenerSets(gatewayNamespace, gatewayName string) []*gatewayv1.ListenerSet {
+	return ListenerSetsAmong{Sets: sortedValues(w.sets)}.ListenerSets(gatewayNamespace, gatewayName)
 }
 
 func (w *world) Credential(ref credential.Reference) error {
@@ -244,12 +255,14 @@ func (w *world) statuses() map[string]any {
 	for key, r := range w.tcps {
 		out["TCPRoute "+key] = TCPRouteStatus(w, Mesh{}, r).Parents
 	}
+	address := gatewayv1.IPAddressType
+	state := GatewayState{Ready: true, Addresses: []gatewayv1.GatewayStatusAddress{{Type: &address, Value: "10.0.0.1"}}}
+	routes := Routes{HTTP: sortedValues(w.https), GRPC: sortedValues(w.grpcs), TLS: sortedValues(w.tlss), TCP: sortedValues(w.tcps)}
 	for key, gw := range w.gateways {
-		address := gatewayv1.IPAddressType
-		state := GatewayState{Ready: true, Addresses: []gatewayv1.GatewayStatusAddress{{Type: &address, Value: "10.0.0.1"}}}
-		out["Gateway "+key] = GatewayStatus(w, gw, state, Routes{
-			HTTP: sortedValues(w.https), GRPC: sortedValues(w.grpcs), TLS: sortedValues(w.tlss), TCP: sortedValues(w.tcps),
-		})
+		out["Gateway "+key] = GatewayStatus(w, gw, state, routes)
+	}
+	for key, set := range w.sets {
+		out["ListenerSet "+key] = ListenerSetStatus(w, set, state, routes)
 	}
 	for key, vs := range w.virtual {
 		out["VirtualService "+key] = VirtualServiceStatus(w, Mesh{}, vs, nil)

@@ -30,6 +30,7 @@ var everyKind = []string{
 	`{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: a, namespace: kinds, labels: {v: "{v}"}}, addressType: IPv4, endpoints: [{addresses: [10.0.0.1]}]}`,
 	`{apiVersion: gateway.networking.k8s.io/v1, kind: GatewayClass, metadata: {name: kinds, labels: {v: "{v}"}}, spec: {controllerName: a.b/c}}`,
 	`{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: a, namespace: kinds, labels: {v: "{v}"}}, spec: {gatewayClassName: kinds, listeners: [{name: a, port: 80, protocol: HTTP}]}}`,
+	`{apiVersion: gateway.networking.k8s.io/v1, kind: ListenerSet, metadata: {name: a, namespace: kinds, labels: {v: "{v}"}}, spec: {parentRef: {name: a}, listeners: [{name: b, port: 81, protocol: HTTP}]}}`,
 	`{apiVersion: gateway.networking.k8s.io/v1beta1, kind: HTTPRoute, metadata: {name: a, namespace: kinds, labels: {v: "{v}"}}, spec: {rules: [{backendRefs: [{name: a, port: 80}]}]}}`,
 	`{apiVersion: gateway.networking.k8s.io/v1, kind: GRPCRoute, metadata: {name: a, namespace: kinds, labels: {v: "{v}"}}, spec: {rules: [{backendRefs: [{name: a, port: 80}]}]}}`,
 	`{apiVersion: gateway.networking.k8s.io/v1beta1, kind: ReferenceGrant, metadata: {name: a, namespace: kinds, labels: {v: "{v}"}}, spec: {from: [{group: a.b, kind: C, namespace: d}], to: [{group: "", kind: Service}]}}`,

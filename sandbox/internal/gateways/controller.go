@@ -20,6 +20,7 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/isthmus-mesh/isthmus/pilot/translate/deploy"
+	"github.com/isthmus-mesh/isthmus/pilot/translate/gateway"
 	"github.com/isthmus-mesh/isthmus/sandbox/internal/manifest"
 	"github.com/isthmus-mesh/isthmus/sandbox/internal/merge"
 	"github.com/isthmus-mesh/isthmus/sandbox/internal/mesh"
@@ -107,13 +108,34 @@ func (c *Controller) gateway(u *unstructured.Unstructured) error {
 	var custom map[string]string
 	if custom, state.Problem = c.parameters(gw); state.Problem == nil {
 		var objects deploy.Objects
-		in := deploy.Request{Gateway: gw, Controller: controller, Values: mesh.ProxyValues(), Parameters: custom}
+		in := deploy.Request{
+			Gateway: gw, Listeners: gateway.SetListeners(c.listenerSets(), gw), Controller: controller, Values: mesh.ProxyValues(), Parameters: custom,
+		}
 		if objects, state.Problem = deploy.Render(in); state.Problem == nil {
 			state.Problem = c.deploy(gw, objects)
 			state.Service, state.Ready = c.look(gw, objects)
 		}
 	}
 	return errors.Join(state.Problem, c.writeStatus(u, gw, Status(gw, controller, state, c.now())))
+}
+
+// listenerSets are all that there are, and the namespaces by whose labels Gateways take them. What cannot be read is left out: the control
+// plane says so.
+func (c *Controller) listenerSets() gateway.ListenerSetsAmong {
+	out := gateway.ListenerSetsAmong{Namespaces: map[string]*corev1.Namespace{}}
+	for _, ns := range store.List[*corev1.Namespace](c.store) {
+		out.Namespaces[ns.Name] = ns
+	}
+	for _, u := range store.List[*unstructured.Unstructured](c.store) {
+		if gvk := u.GroupVersionKind(); gvk.Group != gatewayv1.GroupName || gvk.Kind != gateway.KindListenerSet {
+			continue
+		}
+		set := &gatewayv1.ListenerSet{}
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, set); err == nil {
+			out.Sets = append(out.Sets, set)
+		}
+	}
+	return out
 }
 
 // parameters reads the ConfigMap that customises a Gateway.

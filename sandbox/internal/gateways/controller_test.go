@@ -183,6 +183,38 @@ func TestIngressGateway(t *testing.T) {
 	}
 }
 
+// The Service of a Gateway has the ports of the ListenerSets that it takes, as long as it does.
+func TestListenerSetsAddPorts(t *testing.T) {
+	b := newBed(t)
+	ports := func(want string) {
+		t.Helper()
+		o, ok := b.store.Get(store.Key{Kind: "Service", Namespace: "default", Name: "bookinfo-gateway-istio"})
+		if !ok {
+			t.Fatal("no Service")
+		}
+		var got []string
+		for _, p := range o.(*corev1.Service).Spec.Ports {
+			got = append(got, fmt.Sprint(p.Port))
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("ports %v, want %s", got, want)
+		}
+	}
+	ingress := strings.Replace(deploytest.Ingress, "namespace: shop", "namespace: default", 1)
+	b.apply(`{apiVersion: gateway.networking.k8s.io/v1, kind: ListenerSet, metadata: {name: shop, namespace: team}, spec: {parentRef: {name: bookinfo-gateway, namespace: default}, listeners: [{name: a, port: 8080, protocol: HTTP}]}}`)
+	b.apply(ingress)
+	ports("15021 80 443")
+	b.apply(ingress + "  allowedListeners: {namespaces: {from: Selector, selector: {matchLabels: {team: \"yes\"}}}}\n")
+	ports("15021 80 443")
+	b.apply("{apiVersion: v1, kind: Namespace, metadata: {name: team, labels: {team: \"yes\"}}}")
+	ports("15021 80 443 8080")
+	if _, err := b.store.Delete(store.Key{Group: gatewayv1.GroupName, Kind: "ListenerSet", Namespace: "team", Name: "shop"}); err != nil {
+		t.Fatal(err)
+	}
+	b.settle()
+	ports("15021 80 443")
+}
+
 func TestGatewaysThatAreLeftAlone(t *testing.T) {
 	b := newBed(t)
 	for name, change := range map[string][2]string{
