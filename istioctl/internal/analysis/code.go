@@ -79,6 +79,7 @@ const (
 	MisplacedLabel            Code = "ISM0022"
 	TokensNotVerified         Code = "ISM0023"
 	KindNotServed             Code = "ISM0024"
+	ListenerSetNotAllowed     Code = "ISM0025"
 )
 
 // Entry is what is known of a code.
@@ -187,5 +188,6 @@ func ownCodes() []Entry {
 		{MisplacedLabel, "MisplacedLabel", Warning, "Label %s has no effect on a %s: put it on %s."},
 		{TokensNotVerified, "TokensNotVerified", Warning, "The policy looks at tokens (%s), but no RequestAuthentication verifies them for %s: no request has any. Create one with the same targetRefs."},
 		{KindNotServed, "KindNotServed", Warning, "%s has no effect in this mesh: %s."},
+		{ListenerSetNotAllowed, "ListenerSetNotAllowed", Warning, "Gateway %s does not take this ListenerSet, so that nobody serves its listeners: %s. Set spec.allowedListeners.namespaces of the Gateway."},
 	}
 }

@@ -11,6 +11,8 @@ import (
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	corev1 "k8s.io/api/core/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/isthmus-mesh/isthmus/pilot/translate/gateway"
 )
 
 const waypointClass = "istio-waypoint"
@@ -24,8 +26,7 @@ func (m *Mesh) exposure(p *printer, s *corev1.Service, pod *corev1.Pod) {
 		var its []route
 		for _, r := range m.routes {
 			if r.leads(s) && slices.ContainsFunc(r.parents, func(ref gatewayv1.ParentReference) bool {
-				namespace, name, ok := r.parent(ref, gatewayv1.GroupName, "Gateway")
-				return ok && namespace == g.Namespace && name == g.Name
+				return m.through(r, ref, g)
 			}) {
 				its = append(its, r)
 			}
@@ -34,7 +35,7 @@ func (m *Mesh) exposure(p *printer, s *corev1.Service, pod *corev1.Pod) {
 			continue
 		}
 		p.rule()
-		p.line(0, "Exposed on Gateway %s %s", g.Namespace+"/"+g.Name, strings.Join(gatewayURLs(g), " "))
+		p.line(0, "Exposed on Gateway %s %s", g.Namespace+"/"+g.Name, strings.Join(m.gatewayURLs(g), " "))
 		for _, r := range its {
 			p.line(0, "%s: %s%s", r.kind, displayed(r.namespace, r.name, s.Namespace), hosts(r.hosts))
 			r.describe(p, s.Namespace)
@@ -51,11 +52,30 @@ func hosts(all []string) string {
 	return " for " + strings.Join(all, ", ")
 }
 
-func gatewayURLs(g *gatewayv1.Gateway) []string {
+// through tells whether a parent of a route is the Gateway, or a ListenerSet that it takes.
+func (m *Mesh) through(r route, ref gatewayv1.ParentReference, g *gatewayv1.Gateway) bool {
+	if namespace, name, ok := r.parent(ref, gatewayv1.GroupName, "Gateway"); ok {
+		return namespace == g.Namespace && name == g.Name
+	}
+	namespace, name, ok := r.parent(ref, gatewayv1.GroupName, gateway.KindListenerSet)
+	among := m.listenerSets()
+	return ok && slices.ContainsFunc(among.ListenerSets(g.Namespace, g.Name), func(set *gatewayv1.ListenerSet) bool {
+		return set.Namespace == namespace && set.Name == name && gateway.ListenerSetAllowed(among, g, set) == ""
+	})
+}
+
+func (m *Mesh) listenerSets() gateway.ListenerSetsAmong {
+	return gateway.ListenerSetsAmong{Namespaces: m.namespaces, Sets: m.sets}
+}
+
+// gatewayURLs are those of a Gateway's own listeners, and of those that ListenerSets add.
+func (m *Mesh) gatewayURLs(g *gatewayv1.Gateway) []string {
 	var out []string
-	for _, l := range g.Spec.Listeners {
+	for _, l := range slices.Concat(g.Spec.Listeners, gateway.SetListeners(m.listenerSets(), g)) {
 		for _, a := range g.Status.Addresses {
-			out = append(out, url(string(l.Protocol), a.Value, int32(l.Port)))
+			if u := url(string(l.Protocol), a.Value, int32(l.Port)); !slices.Contains(out, u) {
+				out = append(out, u)
+			}
 		}
 	}
 	if len(out) == 0 {

@@ -45,6 +45,7 @@ type Mesh struct {
 	rules      []*networkingv1.DestinationRule
 	classic    []*networkingv1.Gateway
 	gateways   []*gatewayv1.Gateway
+	sets       []*gatewayv1.ListenerSet
 	routes     []route
 	peers      []*securityv1.PeerAuthentication
 	policies   []*securityv1.AuthorizationPolicy
@@ -74,6 +75,8 @@ func New(settings simulate.Settings, objects []kube.Object) (*Mesh, error) {
 			m.classic = append(m.classic, o)
 		case *gatewayv1.Gateway:
 			m.gateways = append(m.gateways, o)
+		case *gatewayv1.ListenerSet:
+			m.sets = append(m.sets, o)
 		case *gatewayv1.HTTPRoute:
 			m.routes = append(m.routes, httpRoute(o))
 		case *gatewayv1.GRPCRoute:

@@ -316,16 +316,11 @@ func gatewayQuestions(scope *scope, models []*why.Model) (out []why.Question) {
 	for _, m := range models {
 		m.EachHTTPRoute(func(r *gatewayv1.HTTPRoute) {
 			for _, ref := range r.Spec.ParentRefs {
-				if ref.Kind != nil && *ref.Kind != "Gateway" {
+				key, ok := m.GatewayOf(ref, r.Namespace)
+				if !ok || !scope.gateway(key) {
 					continue
 				}
-				ns := r.Namespace
-				if ref.Namespace != nil {
-					ns = string(*ref.Namespace)
-				}
-				if !scope.gateway(ns + "/" + string(ref.Name)) {
-					continue
-				}
+				ns, name, _ := strings.Cut(key, "/")
 				hosts := r.Spec.Hostnames
 				if len(hosts) == 0 {
 					hosts = []gatewayv1.Hostname{"example.com"}
@@ -333,7 +328,7 @@ func gatewayQuestions(scope *scope, models []*why.Model) (out []why.Question) {
 				for _, s := range append([]shape{{method: "GET", path: "/"}}, routeShapes(r)...) {
 					for _, h := range hosts {
 						q := why.Question{
-							From: "outside", To: "gateway/" + string(ref.Name) + "." + ns, Method: cmp.Or(s.method, "GET"), Path: cmp.Or(s.path, "/"),
+							From: "outside", To: "gateway/" + name + "." + ns, Method: cmp.Or(s.method, "GET"), Path: cmp.Or(s.path, "/"),
 							Headers: append([]string{"Host: " + strings.Replace(string(h), "*", "any", 1)}, s.headers...), Namespace: ns,
 						}
 						if k := fmt.Sprint(q); !seen[k] {

@@ -92,19 +92,15 @@ func (r apiRoute) parentField(same func(gatewayv1.ParentReference) bool) string 
 	return field
 }
 
-// gateways are those of its parents that are Gateways.
-func (r apiRoute) gateways() (out []string) {
-	for _, ref := range r.parents {
-		if ref.Kind != nil && *ref.Kind != "Gateway" {
-			continue
-		}
-		ns := r.GetNamespace()
-		if ref.Namespace != nil {
-			ns = string(*ref.Namespace)
-		}
-		out = append(out, ns+"/"+string(ref.Name))
-	}
-	return out
+// isParent is whether a parent of a route is the Gateway of the proxy, or a ListenerSet of it.
+func (s *station) isParent(r apiRoute, p gatewayv1.ParentReference) bool {
+	key, ok := s.w.m.GatewayOf(p, r.GetNamespace())
+	return ok && key == s.proxy.Namespace+"/"+s.proxy.Gateway
+}
+
+// boundTo is whether the Gateway of the proxy, or a ListenerSet of it, is a parent of a route.
+func (s *station) boundTo(r apiRoute) bool {
+	return slices.ContainsFunc(r.parents, func(p gatewayv1.ParentReference) bool { return s.isParent(r, p) })
 }
 
 // connectionRef is the backend of a route for connections that a cluster stands for, and the route that the chain comes from.
@@ -190,10 +186,10 @@ func (s *station) weightlessRoute(kind, ns, name string) bool {
 func (s *station) connectionMisses(v Verdict, sni string, tls bool) Verdict {
 	w := s.w
 	for _, r := range w.m.routes() {
-		if !r.forConnections() || !slices.Contains(r.gateways(), s.proxy.Namespace+"/"+s.proxy.Gateway) {
+		if !r.forConnections() || !s.boundTo(r) {
 			continue
 		}
-		at := r.parentField(func(p gatewayv1.ParentReference) bool { return string(p.Name) == s.proxy.Gateway && !isService(p) })
+		at := r.parentField(func(p gatewayv1.ParentReference) bool { return s.isParent(r, p) })
 		switch f := w.m.faults(r.kind, r.GetNamespace(), r.GetName()); {
 		case len(f) > 0:
 			v.Cause += fmt.Sprintf("; %s: %s", r, describe(f))

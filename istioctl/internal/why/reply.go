@@ -238,7 +238,7 @@ func (s *station) noRoute(chain *l7.Chain, o *outcome) Verdict {
 		v := broken("let a route have the host, or ask for one that has a route (-H 'Host: …')",
 			"%s has no route for the host %q (404)", s.name, o.req.Head.Authority)
 		for _, r := range w.m.routes() {
-			if len(r.hostnames) > 0 && !r.forConnections() && slices.Contains(r.gateways(), s.proxy.Namespace+"/"+s.proxy.Gateway) {
+			if len(r.hostnames) > 0 && !r.forConnections() && s.boundTo(r) {
 				v = v.about(w.m.World.Of(r, "spec.hostnames"))
 			}
 		}
@@ -271,18 +271,19 @@ func (s *station) noRoute(chain *l7.Chain, o *outcome) Verdict {
 func (s *station) orGateway(v Verdict) Verdict {
 	w := s.w
 	for _, r := range w.m.routes() {
-		if r.forConnections() || !slices.Contains(r.gateways(), s.proxy.Namespace+"/"+s.proxy.Gateway) {
+		if r.forConnections() || !s.boundTo(r) {
 			continue
 		}
 		if f := w.m.faults(r.kind, r.GetNamespace(), r.GetName()); len(f) > 0 {
 			v.Cause += fmt.Sprintf("; %s: %s", r, describe(f))
-			v = v.about(w.m.World.Of(r, cmp.Or(r.parentField(func(p gatewayv1.ParentReference) bool { return string(p.Name) == s.proxy.Gateway }), "spec")))
+			v = v.about(w.m.World.Of(r, cmp.Or(r.parentField(func(p gatewayv1.ParentReference) bool { return s.isParent(r, p) }), "spec")))
 			if slices.ContainsFunc(f, func(c condition) bool { return c.Reason == string(gatewayv1.RouteReasonNotAllowedByListeners) }) {
 				v.Remedy = "let the Gateway's listener take routes of namespace " + r.GetNamespace() + " (allowedRoutes.namespaces)"
 				v = v.about(w.m.World.Ref("Gateway", s.proxy.Namespace, s.proxy.Gateway, "spec.listeners[0]"))
 			}
 		}
 	}
+	v = s.listenerSetFaults(v)
 	if len(v.Refs) == 0 {
 		return s.aboutGateway(v)
 	}

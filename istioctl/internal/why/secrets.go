@@ -141,12 +141,14 @@ func (s *station) credentialRef(of credential.Reference) *Ref {
 	m := s.w.m
 	if gw := object[*gatewayv1.Gateway](m, "Gateway", s.proxy.Namespace, s.proxy.Gateway); gw != nil && s.proxy.Gateway != "" {
 		for i, l := range gw.Spec.Listeners {
-			if l.TLS == nil {
-				continue
+			if j := namesCertificate(l.TLS, gw.Namespace, of.Source); j >= 0 {
+				return m.World.Of(gw, certificateField(i, j))
 			}
-			for j, r := range l.TLS.CertificateRefs {
-				if string(r.Name) == of.Source.Name {
-					return m.World.Of(gw, fmt.Sprintf("spec.listeners[%d].tls.certificateRefs[%d].name", i, j))
+		}
+		for _, set := range m.listenerSets().ListenerSets(gw.Namespace, gw.Name) {
+			for i, l := range set.Spec.Listeners {
+				if j := namesCertificate(l.TLS, set.Namespace, of.Source); j >= 0 {
+					return m.World.Of(set, certificateField(i, j))
 				}
 			}
 		}
@@ -162,4 +164,22 @@ func (s *station) credentialRef(of credential.Reference) *Ref {
 		}
 	}
 	return nil
+}
+
+// namesCertificate is which reference of a listener names an object, as an object of the namespace means it; -1 for none.
+func namesCertificate(settings *gatewayv1.ListenerTLSConfig, own string, of credential.Source) int {
+	if settings == nil {
+		return -1
+	}
+	return slices.IndexFunc(settings.CertificateRefs, func(r gatewayv1.SecretObjectReference) bool {
+		namespace := own
+		if r.Namespace != nil {
+			namespace = string(*r.Namespace)
+		}
+		return string(r.Name) == of.Name && namespace == of.Namespace
+	})
+}
+
+func certificateField(listener, ref int) string {
+	return fmt.Sprintf("spec.listeners[%d].tls.certificateRefs[%d].name", listener, ref)
 }

@@ -174,7 +174,8 @@ func (w *walk) gatewayPort(gw *gatewayv1.Gateway) (port uint16, host string, err
 	}
 	var known []string
 	first := uint16(0)
-	for _, l := range gw.Spec.Listeners {
+	listeners := w.m.listenersOf(gw)
+	for _, l := range listeners {
 		if uint16(l.Port) == port {
 			return port, host, nil
 		}
@@ -187,8 +188,8 @@ func (w *walk) gatewayPort(gw *gatewayv1.Gateway) (port uint16, host string, err
 	if first != 0 {
 		return first, host, nil
 	}
-	if len(gw.Spec.Listeners) > 0 {
-		return uint16(gw.Spec.Listeners[0].Port), host, nil
+	if len(listeners) > 0 {
+		return uint16(listeners[0].Port), host, nil
 	}
 	return 0, "", fmt.Errorf("gateway %s/%s has no listener (ports %s)", gw.Namespace, gw.Name, strings.Join(known, ", "))
 }
@@ -252,7 +253,7 @@ func (w *walk) atGateway(p simulate.Proxy, self *l4.Workload, port uint16) path 
 	if f := w.m.faults("Gateway", p.Namespace, p.Gateway); len(f) > 0 {
 		v.Cause += ": " + describe(f)
 	}
-	v = s.protocolMisses(v, port)
+	v = s.listenerSetFaults(s.protocolMisses(v, port))
 	if v = s.connectionMisses(v, conn.SNI, conn.Hello); len(v.Refs) > 0 {
 		return h.end(v)
 	}

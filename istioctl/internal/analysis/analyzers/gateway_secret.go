@@ -9,7 +9,6 @@ import (
 	networkingapi "istio.io/api/networking/v1alpha3"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	corev1 "k8s.io/api/core/v1"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/isthmus-mesh/isthmus/istioctl/internal/analysis"
 )
@@ -40,8 +39,8 @@ func gatewaySecrets(s *analysis.Snapshot) (out analysis.Messages) {
 			}
 		}
 	}
-	for r, gw := range analysis.All[*gatewayv1.Gateway](s) {
-		for i, l := range gw.Spec.Listeners {
+	for h := range holders(s) {
+		for i, l := range h.listeners {
 			if l.TLS == nil {
 				continue
 			}
@@ -49,17 +48,14 @@ func gatewaySecrets(s *analysis.Snapshot) (out analysis.Messages) {
 				if ref.Kind != nil && *ref.Kind != "Secret" {
 					continue
 				}
-				namespace := gw.Namespace
-				if ref.Namespace != nil {
-					namespace = string(*ref.Namespace)
-				}
+				namespace := text(ref.Namespace, h.namespace)
 				field := at(at("spec.listeners", i)+".tls.certificateRefs", j) + ".name"
 				secret, _, ok := analysis.Find[*corev1.Secret](s, namespace, string(ref.Name))
 				switch {
 				case !ok:
-					out.Add(analysis.ReferencedResourceNotFound, r, field, "certificate", namespace+"/"+string(ref.Name))
+					out.Add(analysis.ReferencedResourceNotFound, h.r, field, "certificate", namespace+"/"+string(ref.Name))
 				case !validCredential(secret, now):
-					out.Add(analysis.InvalidGatewayCredential, r, field, gw.Name, gw.Namespace)
+					out.Add(analysis.InvalidGatewayCredential, h.r, field, h.name, h.namespace)
 				}
 			}
 		}

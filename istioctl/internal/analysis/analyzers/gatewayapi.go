@@ -8,6 +8,7 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/isthmus-mesh/isthmus/istioctl/internal/analysis"
+	"github.com/isthmus-mesh/isthmus/pilot/translate/gateway"
 	"github.com/isthmus-mesh/isthmus/pkg/kube"
 )
 
@@ -15,7 +16,7 @@ func gatewayAPIAnalyzers() []analysis.Analyzer {
 	return []analysis.Analyzer{
 		{
 			Name: "k8sgateway.ReferenceAnalyzer", Description: "Checks that what Gateways and routes of the Gateway API refer to is there, and allowed",
-			Codes: []analysis.Code{analysis.ReferencedResourceNotFound, analysis.IneffectivePolicy, analysis.BackendNotGranted},
+			Codes: []analysis.Code{analysis.ReferencedResourceNotFound, analysis.IneffectivePolicy, analysis.BackendNotGranted, analysis.ListenerSetNotAllowed},
 			Run:   apiReferences,
 		},
 		{
@@ -34,6 +35,7 @@ func apiReferences(s *analysis.Snapshot) (out analysis.Messages) {
 		}
 		waypointListeners(s, &out, r, gw)
 	}
+	listenerSets(s, &out)
 	for route := range apiRoutes(s) {
 		for i, p := range route.parents {
 			parent(s, &out, route, p, at("spec.parentRefs", i))
@@ -52,7 +54,7 @@ func parent(s *analysis.Snapshot, out *analysis.Messages, route apiRoute, p gate
 		out.Add(analysis.IneffectivePolicy, route.r, field, fmt.Sprintf("there is no kind %s in group %q, so the route is attached to nothing; set group: %q", kind, parentGroup(p), wanted))
 		return
 	}
-	if kind != "Gateway" {
+	if kind != "Gateway" && kind != gateway.KindListenerSet {
 		if h, ok := parentHost(s, p, route.namespace); ok && h == nil && s.Known(kind) {
 			out.Add(analysis.ReferencedResourceNotFound, route.r, field+".name", kind, full)
 		} else if ok && h != nil && p.Port != nil && h.Port(uint32(*p.Port)) == nil {
@@ -60,35 +62,35 @@ func parent(s *analysis.Snapshot, out *analysis.Messages, route apiRoute, p gate
 		}
 		return
 	}
-	gw, _, ok := analysis.Find[*gatewayv1.Gateway](s, namespace, string(p.Name))
+	h, ok := findHolder(s, kind, namespace, string(p.Name))
 	if !ok {
-		if s.Known("Gateway") {
-			out.Add(analysis.ReferencedResourceNotFound, route.r, field+".name", "Gateway", full)
+		if s.Known(kind) {
+			out.Add(analysis.ReferencedResourceNotFound, route.r, field+".name", kind, full)
 		}
 		return
 	}
 	var meant []gatewayv1.Listener
-	for _, l := range gw.Spec.Listeners {
+	for _, l := range h.listeners {
 		if (p.SectionName == nil || *p.SectionName == l.Name) && (p.Port == nil || *p.Port == l.Port) {
 			meant = append(meant, l)
 		}
 	}
 	if len(meant) == 0 {
-		out.Add(analysis.ReferencedResourceNotFound, route.r, field, "listener of Gateway "+full, text(p.SectionName, "any"))
+		out.Add(analysis.ReferencedResourceNotFound, route.r, field, "listener of "+h.String(), text(p.SectionName, "any"))
 		return
 	}
-	meant = slices.DeleteFunc(meant, func(l gatewayv1.Listener) bool { return !takes(s, gw, l, route.namespace) })
+	meant = slices.DeleteFunc(meant, func(l gatewayv1.Listener) bool { return !takes(s, h.namespace, l, route.namespace) })
 	if len(meant) == 0 {
-		out.Add(analysis.IneffectivePolicy, route.r, field, fmt.Sprintf("Gateway %s does not take routes of namespace %s; set allowedRoutes.namespaces of its listener", full, route.namespace))
+		out.Add(analysis.IneffectivePolicy, route.r, field, fmt.Sprintf("%s does not take routes of namespace %s; set allowedRoutes.namespaces of its listener", h, route.namespace))
 		return
 	}
 	meant = slices.DeleteFunc(meant, func(l gatewayv1.Listener) bool { return !carries(l, route) })
 	if len(meant) == 0 {
-		out.Add(analysis.IneffectivePolicy, route.r, field, fmt.Sprintf("no listener of Gateway %s that is meant has a protocol for a %s, or allows that kind", full, route.r.Kind))
+		out.Add(analysis.IneffectivePolicy, route.r, field, fmt.Sprintf("no listener of %s that is meant has a protocol for a %s, or allows that kind", h, route.r.Kind))
 		return
 	}
 	if !slices.ContainsFunc(meant, func(l gatewayv1.Listener) bool { return sharesHost(l, route.hostnames) }) {
-		out.Add(analysis.IneffectivePolicy, route.r, "spec.hostnames", fmt.Sprintf("none of the hostnames %v is one of a listener of Gateway %s", route.hostnames, full))
+		out.Add(analysis.IneffectivePolicy, route.r, "spec.hostnames", fmt.Sprintf("none of the hostnames %v is one of a listener of %s", route.hostnames, h))
 	}
 }
 
@@ -113,7 +115,7 @@ func waypointListeners(s *analysis.Snapshot, out *analysis.Messages, r *analysis
 
 // parentGroups are the groups of the kinds that may be parents. A parent without a group is of the Gateway API, whatever its kind.
 func parentGroups() map[string]string {
-	return map[string]string{"Gateway": gatewayv1.GroupName, "Service": "", "ServiceEntry": "networking.istio.io"}
+	return map[string]string{"Gateway": gatewayv1.GroupName, gateway.KindListenerSet: gatewayv1.GroupName, "Service": "", "ServiceEntry": "networking.istio.io"}
 }
 
 func parentGroup(p gatewayv1.ParentReference) string {

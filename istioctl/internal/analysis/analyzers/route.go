@@ -119,8 +119,8 @@ func (route apiRoute) services(s *analysis.Snapshot, each func(i int, p gatewayv
 	}
 }
 
-// takes tells whether a listener of a gateway takes routes of a namespace.
-func takes(s *analysis.Snapshot, gw *gatewayv1.Gateway, l gatewayv1.Listener, namespace string) bool {
+// takes tells whether a listener of an object of the namespace own takes routes of another one.
+func takes(s *analysis.Snapshot, own string, l gatewayv1.Listener, namespace string) bool {
 	from := gatewayv1.NamespacesFromSame
 	var selector *metav1.LabelSelector
 	if l.AllowedRoutes != nil && l.AllowedRoutes.Namespaces != nil && l.AllowedRoutes.Namespaces.From != nil {
@@ -135,7 +135,7 @@ func takes(s *analysis.Snapshot, gw *gatewayv1.Gateway, l gatewayv1.Listener, na
 		// Of a namespace that is not there nothing is known.
 		return !ok || err == nil && chosen.Matches(labels.Set(ns.Labels))
 	case gatewayv1.NamespacesFromSame:
-		return gw.Namespace == namespace
+		return own == namespace
 	}
 	return false
 }

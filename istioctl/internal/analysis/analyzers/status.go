@@ -56,6 +56,8 @@ func conditionsOf(r *analysis.Resource) []metav1.Condition {
 		return o.Status.Conditions
 	case *gatewayv1.Gateway:
 		return o.Status.Conditions
+	case *gatewayv1.ListenerSet:
+		return o.Status.Conditions
 	case *gatewayv1.GatewayClass:
 		return o.Status.Conditions
 	case *gatewayv1.HTTPRoute:

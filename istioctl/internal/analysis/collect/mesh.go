@@ -247,18 +247,26 @@ func Credentials(s *analysis.Snapshot) []Reference {
 			}
 		}
 	}
+	certificates := func(own string, settings *gatewayv1.ListenerTLSConfig) {
+		if settings == nil {
+			return
+		}
+		for _, ref := range settings.CertificateRefs {
+			namespace := own
+			if ref.Namespace != nil {
+				namespace = string(*ref.Namespace)
+			}
+			add(namespace, string(ref.Name))
+		}
+	}
 	for _, gw := range analysis.All[*gatewayv1.Gateway](s) {
 		for _, l := range gw.Spec.Listeners {
-			if l.TLS == nil {
-				continue
-			}
-			for _, ref := range l.TLS.CertificateRefs {
-				namespace := gw.Namespace
-				if ref.Namespace != nil {
-					namespace = string(*ref.Namespace)
-				}
-				add(namespace, string(ref.Name))
-			}
+			certificates(gw.Namespace, l.TLS)
+		}
+	}
+	for _, set := range analysis.All[*gatewayv1.ListenerSet](s) {
+		for _, l := range set.Spec.Listeners {
+			certificates(set.Namespace, l.TLS)
 		}
 	}
 	return out
