@@ -30,7 +30,6 @@ func unclaimed() map[features.FeatureName]string {
 		experimental = "its field is not in the standard channel of the Gateway API, which is what is installed"
 	)
 	return map[features.FeatureName]string{
-		features.SupportListenerSet:                                                "ListenerSets are not read: " + notYet,
 		features.SupportGatewayBackendClientCertificate:                            "a Gateway's own certificate for backends: " + notYet + "; a DestinationRule names one",
 		features.SupportGatewayStaticAddresses:                                     "a Gateway that names several addresses, or host names, says where somebody else has deployed it, as in Istio; one address is passed to the load balancer",
 		features.SupportGatewayHTTPSListenerDetectMisdirectedRequests:              "the server name of a connection is not compared with the host of each request on it, as in Istio: 404 rather than 421",
