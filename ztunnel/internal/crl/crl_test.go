@@ -18,9 +18,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/isthmus-mesh/isthmus/ztunnel/internal/podtest"
-
+	revocation "github.com/isthmus-mesh/isthmus/pkg/crl"
 	"github.com/isthmus-mesh/isthmus/ztunnel/internal/crl"
+	"github.com/isthmus-mesh/isthmus/ztunnel/internal/podtest"
 )
 
 type authority struct {
@@ -98,7 +98,7 @@ func TestRevocation(t *testing.T) {
 		return list.Check([]*x509.Certificate{ca.leaf(t, serial)}, []*x509.Certificate{ca.cert})
 	}
 	for serial, want := range map[int64]bool{7: true, 8: true, 9: false, 10: false} {
-		if got := errors.Is(check(serial), crl.ErrRevoked); got != want {
+		if got := errors.Is(check(serial), revocation.ErrRevoked); got != want {
 			t.Errorf("serial %d: revoked %t", serial, got)
 		}
 	}
@@ -117,26 +117,44 @@ func TestRevocation(t *testing.T) {
 	log.Wait(t, "the last good certificate revocation list stays in force")
 	write(ca.list(t, 10))
 	<-changed
-	if !errors.Is(check(10), crl.ErrRevoked) {
+	if !errors.Is(check(10), revocation.ErrRevoked) {
 		t.Error("after a broken file the next good one is not taken")
 	}
 }
 
-func TestParseSaysWhatIsWrong(t *testing.T) {
-	if lists, err := crl.Parse([]byte("  \n")); err != nil || lists != nil {
-		t.Errorf("nothing: %v, %v", lists, err)
+// TestFilesThatAreNotThereYet: a ConfigMap that is mounted comes with the first list. What is there must be one.
+func TestFilesThatAreNotThereYet(t *testing.T) {
+	ca := newAuthority(t, "ca")
+	file := filepath.Join(t.TempDir(), "ca-crl.pem")
+	var log podtest.Log
+	list, err := crl.Open(file, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, text := range []string{"garbage", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"} {
-		if _, err := crl.Parse([]byte(text)); err == nil {
-			t.Errorf("%q was taken", text)
-		}
+	log.Wait(t, "there is no certificate revocation list yet")
+	chain, roots := []*x509.Certificate{ca.leaf(t, 7)}, []*x509.Certificate{ca.cert}
+	if err := list.Check(chain, roots); err != nil {
+		t.Error(err)
 	}
-	if _, err := crl.Open("/nowhere/crl.pem", nil); err == nil || !strings.Contains(err.Error(), "/nowhere/crl.pem") {
+	ctx, cancel := context.WithCancel(t.Context())
+	var following sync.WaitGroup
+	following.Go(func() { list.Follow(ctx, 5*time.Millisecond) })
+	defer func() { cancel(); following.Wait() }()
+	changed := list.Changed()
+	if err := os.WriteFile(file+".new", ca.list(t, 7), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(file+".new", file); err != nil {
+		t.Fatal(err)
+	}
+	<-changed
+	if err := list.Check(chain, roots); !errors.Is(err, revocation.ErrRevoked) {
+		t.Errorf("after the first list: %v", err)
+	}
+	if err := os.WriteFile(file+".bad", []byte("garbage"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := crl.Open(file+".bad", nil); err == nil || !strings.Contains(err.Error(), "ca-crl.pem.bad") {
 		t.Errorf("%v", err)
 	}
-}
-
-func FuzzParse(f *testing.F) {
-	f.Add([]byte("-----BEGIN X509 CRL-----\nMAA=\n-----END X509 CRL-----\n"))
-	f.Fuzz(func(_ *testing.T, data []byte) { _, _ = crl.Parse(data) })
 }

@@ -116,7 +116,11 @@ func (a *Adoption) prepare(ctx context.Context, files []*os.File) error {
 			}
 		}
 	}
-	a.resumed, err = hbone.Resume(a.i.track(a.secured, a.own), a.p.tunnel, a.i.deps.Log)
+	reporter := reportSource
+	if a.p.form == moveServer {
+		reporter = reportDestination
+	}
+	a.resumed, err = hbone.Resume(a.i.track(a.secured, a.own, reporter), a.p.tunnel, a.i.deps.Log)
 	return err
 }
 

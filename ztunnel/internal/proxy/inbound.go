@@ -73,7 +73,7 @@ func (i *Instance) handshake(ctx context.Context, conn *net.TCPConn) (net.Conn, 
 	if err != nil {
 		return nil, none, fail(flagTLS, "TLS handshake: %w", err)
 	}
-	believed, err := i.believed(secured, own)
+	believed, err := i.believed(secured, own, reportDestination)
 	return believed, secured.ConnectionState(), err
 }
 

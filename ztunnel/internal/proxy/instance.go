@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -67,7 +66,7 @@ func newInstance(deps Deps, pod Pod) *Instance {
 		deps: deps, pod: pod, registry: newRegistry(), drain: make(chan struct{}),
 		local:      &Local{store: deps.Store, node: deps.Config.Node, info: pod.Info, timeout: deps.Config.LocalTimeout},
 		handshakes: make(chan struct{}, deps.Config.MaxHandshakes),
-		peers:      peers{set: map[hbone.Secured][]*x509.Certificate{}},
+		peers:      peers{set: map[hbone.Secured]peer{}},
 		servers:    tunnels{set: map[hbone.Live]struct{}{}},
 		shakers:    shakers{set: map[netip.Addr]int{}},
 		cuts:       cuts{set: map[cutKind]*telemetry.Sparing{}},

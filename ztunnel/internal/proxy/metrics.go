@@ -16,7 +16,7 @@ type Metrics struct {
 	opened, closed, failed, received, sent *prometheus.CounterVec
 	sockets                                *prometheus.GaugeVec
 	onDemand                               *prometheus.CounterVec
-	revoked                                prometheus.Counter
+	revoked                                *prometheus.CounterVec
 	peersCut                               *prometheus.CounterVec
 	shadow                                 *prometheus.CounterVec
 }
@@ -57,9 +57,7 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 		onDemand: counter("istio_on_demand_dns_total", "Lookups of workloads known by host name.", append(sideLabels("source"), "hostname")),
 	}
 	m.shadow = counter("istio_authz_shadow_total", "Connections that policies of a dry run match, and what they would have done.", []string{"policy", "decision"})
-	m.revoked = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "istio_crl_policy_rejections_total", Help: "Tunnels refused or closed because the peer's certificate is revoked.",
-	})
+	m.revoked = counter("istio_crl_policy_rejections_total", "Tunnels refused or closed because the peer's certificate is revoked.", []string{"reporter"})
 	m.peersCut = counter("istio_ztunnel_peers_cut_total", "Tunnel connections refused or ended because the peer broke a rule or a bound.", []string{"direction", "reason"})
 	for _, c := range []prometheus.Collector{m.peersCut, m.revoked, m.shadow, m.opened, m.closed, m.failed, m.received, m.sent, m.sockets, m.onDemand} {
 		if err := registerer.Register(c); err != nil {

@@ -34,7 +34,7 @@ func (i *Instance) dialPeer(ctx context.Context, key hbone.PoolKey) (net.Conn, e
 		conn.Close()
 		return nil, fail(flagTLS, "TLS handshake with %s, expecting %s: %w", key.Dest, key.ExpectedSANs, err)
 	}
-	believed, err := i.believed(secured, own)
+	believed, err := i.believed(secured, own, reportSource)
 	if err != nil {
 		return nil, err
 	}

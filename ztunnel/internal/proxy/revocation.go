@@ -17,21 +17,33 @@ type Revocation interface {
 	Changed() <-chan struct{}
 }
 
+// Who reports that a peer is refused, as Istio's metrics have it.
+const (
+	reportSource      = "source"
+	reportDestination = "destination"
+)
+
 // peers are the tunnel connections of one pod, by which their other ends can be asked about again.
 type peers struct {
 	mu  sync.Mutex // guards set
-	set map[hbone.Secured][]*x509.Certificate
+	set map[hbone.Secured]peer
+}
+
+// peer is by whom the other end of a tunnel is asked about, and on which side of it we are.
+type peer struct {
+	roots    []*x509.Certificate
+	reporter string
 }
 
 // believed checks the other end of a connection after its handshake, and remembers it until the connection is closed.
-func (i *Instance) believed(conn hbone.Secured, own *certs.Workload) (net.Conn, error) {
+func (i *Instance) believed(conn hbone.Secured, own *certs.Workload, reporter string) (net.Conn, error) {
 	if i.deps.Revocation == nil {
 		return conn, nil
 	}
 	// Remembered before it is asked about: whoever changes the lists meanwhile finds it.
-	tracked := i.track(conn, own)
+	tracked := i.track(conn, own, reporter)
 	if err := i.deps.Revocation.Check(conn.ConnectionState().PeerCertificates, own.RootCerts); err != nil {
-		i.deps.Metrics.revoked.Inc()
+		i.deps.Metrics.revoked.WithLabelValues(reporter).Inc()
 		tracked.Close()
 		return nil, fail(flagRevoked, "peer: %w", err)
 	}
@@ -39,12 +51,12 @@ func (i *Instance) believed(conn hbone.Secured, own *certs.Workload) (net.Conn, 
 }
 
 // track remembers a connection until it is closed.
-func (i *Instance) track(conn hbone.Secured, own *certs.Workload) net.Conn {
+func (i *Instance) track(conn hbone.Secured, own *certs.Workload, reporter string) net.Conn {
 	if i.deps.Revocation == nil {
 		return conn
 	}
 	i.peers.mu.Lock()
-	i.peers.set[conn] = own.RootCerts
+	i.peers.set[conn] = peer{own.RootCerts, reporter}
 	i.peers.mu.Unlock()
 	return &trackedConn{conn, &i.peers}
 }
@@ -92,15 +104,15 @@ func (i *Instance) watchRevocations() {
 func (i *Instance) closeRevoked() {
 	i.peers.mu.Lock()
 	var gone []hbone.Secured
-	for conn, roots := range i.peers.set {
-		if err := i.deps.Revocation.Check(conn.ConnectionState().PeerCertificates, roots); err != nil {
+	for conn, of := range i.peers.set {
+		if err := i.deps.Revocation.Check(conn.ConnectionState().PeerCertificates, of.roots); err != nil {
 			i.deps.Log.Warn("closing a tunnel", "peer", conn.RemoteAddr(), "error", err)
+			i.deps.Metrics.revoked.WithLabelValues(of.reporter).Inc()
 			gone = append(gone, conn)
 		}
 	}
 	i.peers.mu.Unlock()
 	for _, conn := range gone {
-		i.deps.Metrics.revoked.Inc()
 		conn.NetConn().Close() // without a farewell: whoever reads it forgets it
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -377,7 +378,7 @@ func (r *revocations) revoke(id string) {
 }
 
 func TestRevokedPeersAreCutOffAndRefused(t *testing.T) {
-	for _, who := range []string{"client", "server"} {
+	for who, reporter := range map[string]string{"client": reportDestination, "server": reportSource} {
 		t.Run(who, func(t *testing.T) {
 			b := newBed(t)
 			podtest.Greet(t, b.server, "0.0.0.0:"+appPort)
@@ -394,6 +395,13 @@ func TestRevokedPeersAreCutOffAndRefused(t *testing.T) {
 				t.Error("a new connection was made")
 			}
 			b.log.Wait(t, "certificate revoked")
+			counted := 0.0
+			for _, p := range b.proxies {
+				counted += testutil.ToFloat64(p.deps.Metrics.revoked.WithLabelValues(reporter))
+			}
+			if counted == 0 {
+				t.Errorf("no refusal is counted by the %s", reporter)
+			}
 			b.revoked.revoke("")
 			if _, _, err := b.dial(t); err != nil {
 				t.Errorf("when it is revoked no more: %v", err)
