@@ -170,7 +170,7 @@ type ClientTLS struct {
 	AutoSNI, AutoSANCheck   bool
 	Insecure                bool         // no validation at all
 	Trusted                 *Authorities // of the resource itself
-	CRLFile                 string
+	Revocation              Revocation
 	CAFile                  string // instead of Validation
 	CertFile, KeyFile       string // instead of Certificate
 }

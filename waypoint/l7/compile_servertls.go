@@ -19,24 +19,22 @@ func compileServerTLS(p *tlsv3.DownstreamTlsContext) (*ServerTLS, error) {
 		return nil, strict.At(err, "common_tls_context")
 	}
 	s := &ServerTLS{
-		Certificates: t.certificates, Files: t.files, Validation: t.validation, CAFile: t.caFile, CRLFile: t.crlFile, Validates: t.validates,
+		Certificates: t.certificates, Files: t.files, Validation: t.validation, CAFile: t.caFile, Revocation: t.revocation, Validates: t.validates,
 		RequireClient: p.GetRequireClientCertificate().GetValue(), ALPN: t.alpn, MinVersion: t.minimum, MaxVersion: t.maximum, PeerSANs: t.sans,
 	}
 	if len(s.Certificates)+len(s.Files) == 0 {
 		return nil, strict.Errorf("common_tls_context.tls_certificate_sds_secret_configs", "is required")
 	}
 	if t.caInline != "" {
-		if s.Trusted, err = ParseAuthorities([]byte(t.caInline), []byte(t.crlInline)); err != nil {
+		if s.Trusted, err = ParseAuthorities([]byte(t.caInline), nil); err != nil {
 			return nil, strict.Errorf("common_tls_context.validation_context", "%v", err)
 		}
-	} else if t.crlInline != "" {
-		return nil, strict.Errorf("common_tls_context.validation_context.crl", "must be in a file, or in a secret beside trusted_ca")
 	}
 	// What is asked of clients must be verified by somebody.
 	switch {
 	case s.Validates && s.Validation == "" && s.CAFile == "" && s.Trusted == nil:
 		return nil, strict.Errorf("common_tls_context.validation_context.trusted_ca", "must be a file, or a text")
-	case !s.Validates && (s.RequireClient || len(s.PeerSANs)+len(t.hashes)+len(t.spki) > 0 || t.crlFile != ""):
+	case !s.Validates && (s.RequireClient || len(s.PeerSANs)+len(t.hashes)+len(t.spki) > 0):
 		return nil, strict.Errorf("common_tls_context.validation_context", "needs trusted_ca, or a secret that has it, where clients are judged by their certificates")
 	}
 	if s.CipherSuites, err = cipherSuites(t.ciphers); err != nil {

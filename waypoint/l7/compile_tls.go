@@ -11,6 +11,7 @@ import (
 	rawv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
+	"github.com/isthmus-mesh/isthmus/pkg/crl"
 	"github.com/isthmus-mesh/isthmus/pkg/proxyproto"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7/match"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7/strict"
@@ -78,12 +79,39 @@ type tlsCommon struct {
 	ciphers          []string
 	sans             []SANMatcher
 	caFile, caInline string
-	crlFile          string
-	crlInline        string
+	revocation       Revocation
 	spki, hashes     []string
 	files            []CertificateFiles
 	validates        bool
 }
+
+// Revocation is where a validation context has lists of revoked certificates, for which authorities ever are in force. Those of an SDS
+// resource of its own go before.
+type Revocation struct {
+	// File has the lists, or Lists is what was in the resource itself; without either nothing is asked for.
+	File  string
+	Lists *crl.Lists
+	// LeafOnly is whether lists are needed for the certificates of peers only.
+	LeafOnly bool
+}
+
+func compileRevocation(v *tlsv3.CertificateValidationContext) (r Revocation, err error) {
+	r.LeafOnly = v.GetOnlyVerifyLeafCertCrl()
+	if r.File = v.GetCrl().GetFilename(); r.File != "" {
+		return r, nil
+	}
+	text, err := inside(v.GetCrl())
+	if err == nil && len(text) > 0 {
+		r.Lists, err = ParseRevoked(text)
+	}
+	if err != nil {
+		return r, strict.At(err, "crl")
+	}
+	return r, nil
+}
+
+// given is whether there are lists.
+func (r Revocation) given() bool { return r.File != "" || r.Lists != nil }
 
 func compileCommonTLS(p *tlsv3.CommonTlsContext) (tlsCommon, error) {
 	t := tlsCommon{
@@ -117,11 +145,14 @@ func compileCommonTLS(p *tlsv3.CommonTlsContext) (tlsCommon, error) {
 			t.caInline = string(ca.GetInlineBytes())
 		}
 	}
-	if crl := v.GetCrl(); crl != nil {
-		t.crlFile, t.crlInline = crl.GetFilename(), string(dataOf(crl))
-	}
 	t.spki, t.hashes = v.GetVerifyCertificateSpki(), v.GetVerifyCertificateHash()
 	var err error
+	if t.revocation, err = compileRevocation(v); err != nil {
+		return t, strict.At(err, field)
+	}
+	if t.revocation.given() && !t.validates {
+		return t, strict.At(strict.Errorf("crl", "needs trusted_ca, or a secret that has it"), field)
+	}
 	t.sans, err = compileSANs(v)
 	return t, strict.At(err, field)
 }
@@ -192,7 +223,7 @@ func compileClientTLS(p *tlsv3.UpstreamTlsContext) (*ClientTLS, error) {
 	c := &ClientTLS{
 		SNI: p.GetSni(), ALPN: t.alpn, Validation: t.validation, PeerSANs: t.sans,
 		MinVersion: t.minimum, MaxVersion: t.maximum, AutoSNI: p.GetAutoHostSni(), AutoSANCheck: p.GetAutoSniSanValidation(),
-		Insecure: !t.validates, CAFile: t.caFile, CRLFile: t.crlFile,
+		Insecure: !t.validates, CAFile: t.caFile, Revocation: t.revocation,
 	}
 	switch {
 	case len(t.certificates) > 1 || len(t.files) > 1:
@@ -203,12 +234,12 @@ func compileClientTLS(p *tlsv3.UpstreamTlsContext) (*ClientTLS, error) {
 		c.CertFile, c.KeyFile = t.files[0].Certificate, t.files[0].Key
 	}
 	if t.caInline != "" {
-		if c.Trusted, err = ParseAuthorities([]byte(t.caInline), []byte(t.crlInline)); err != nil {
+		if c.Trusted, err = ParseAuthorities([]byte(t.caInline), nil); err != nil {
 			return nil, strict.Errorf("common_tls_context.validation_context", "%v", err)
 		}
 	}
 	for field, given := range map[string]bool{
-		"crl": t.crlFile != "" && t.caFile == "" || t.crlInline != "" && t.caInline == "", "verify_certificate_spki": len(t.spki) > 0, "verify_certificate_hash": len(t.hashes) > 0,
+		"verify_certificate_spki": len(t.spki) > 0, "verify_certificate_hash": len(t.hashes) > 0,
 	} {
 		if given {
 			return nil, strict.Errorf("common_tls_context.validation_context."+field, "is not supported for clients")

@@ -88,14 +88,14 @@ type ServerTLS struct {
 	// presented.
 	Certificates []string
 	Files        []CertificateFiles
-	// Validation is the name of an SDS resource with the authorities of clients' certificates, CAFile and CRLFile are files with
-	// them; Trusted is what was in the resource itself. Validates is whether there is any of it: otherwise clients are not asked for
-	// certificates.
-	Validation, CAFile, CRLFile string
-	Trusted                     *Authorities
-	Validates                   bool
-	RequireClient               bool
-	ALPN                        []string
+	// Validation is the name of an SDS resource with the authorities of clients' certificates, CAFile is a file with them; Trusted is
+	// what was in the resource itself. Validates is whether there is any of it: otherwise clients are not asked for certificates.
+	Validation, CAFile string
+	Trusted            *Authorities
+	Revocation         Revocation
+	Validates          bool
+	RequireClient      bool
+	ALPN               []string
 	// MinVersion and MaxVersion are as in crypto/tls; 0 is the default.
 	MinVersion, MaxVersion uint16
 	// CipherSuites of TLS 1.2 and before; empty is the default.

@@ -1,14 +1,17 @@
 package l7
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
+	"github.com/isthmus-mesh/isthmus/pkg/crl"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7/strict"
 )
 
@@ -27,11 +30,24 @@ type Secret struct {
 	Authorities *Authorities
 }
 
-// Authorities are whose signatures under certificates of peers count, and what they have revoked.
+// Authorities are whose signatures under certificates of peers count, and what they have revoked. They are immutable.
 type Authorities struct {
-	Pool    *x509.CertPool
-	Certs   []*x509.Certificate
-	Revoked []*x509.RevocationList
+	Pool  *x509.CertPool
+	Certs []*x509.Certificate
+	// Revoked is nil where nobody asks for lists.
+	Revoked *crl.Lists
+	// LeafOnly is whether lists are needed for the certificates of peers only, not for those of the authorities above them.
+	LeafOnly bool
+
+	sum [sha256.Size]byte // of the certificates' text
+}
+
+// Same is whether both trust and refuse the same.
+func (a *Authorities) Same(b *Authorities) bool {
+	if a == b || a == nil || b == nil {
+		return a == b
+	}
+	return a.sum == b.sum && a.LeafOnly == b.LeafOnly && a.Revoked.Same(b.Revoked)
 }
 
 // CompileSecret makes a secret's table.
@@ -48,20 +64,24 @@ func CompileSecret(p *tlsv3.Secret) (*Secret, error) {
 		}
 		s.Certificate = &pair
 	case *tlsv3.Secret_ValidationContext:
-		var err error
-		s.Authorities, err = ParseAuthorities(dataOf(k.ValidationContext.GetTrustedCa()), dataOf(k.ValidationContext.GetCrl()))
+		v := k.ValidationContext
+		revoked, err := inside(v.GetCrl())
 		if err != nil {
+			return nil, strict.At(err, "validation_context.crl")
+		}
+		if s.Authorities, err = ParseAuthorities(dataOf(v.GetTrustedCa()), revoked); err != nil {
 			return nil, strict.Errorf("validation_context", "%v", err)
 		}
+		s.Authorities.LeafOnly = v.GetOnlyVerifyLeafCertCrl()
 	default:
 		return nil, strict.Errorf("type", "must be tls_certificate or validation_context")
 	}
 	return s, nil
 }
 
-// ParseAuthorities reads PEM.
+// ParseAuthorities reads PEM: certificates, and lists of what they have revoked, or nothing.
 func ParseAuthorities(trusted, revoked []byte) (*Authorities, error) {
-	a := &Authorities{Pool: x509.NewCertPool()}
+	a := &Authorities{Pool: x509.NewCertPool(), sum: sha256.Sum256(trusted)}
 	for rest := trusted; ; {
 		var block *pem.Block
 		if block, rest = pem.Decode(rest); block == nil {
@@ -77,18 +97,34 @@ func ParseAuthorities(trusted, revoked []byte) (*Authorities, error) {
 	if len(a.Certs) == 0 {
 		return nil, errors.New("trusted_ca has no certificate")
 	}
-	for rest := revoked; ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
+	if len(revoked) > 0 {
+		var err error
+		if a.Revoked, err = ParseRevoked(revoked); err != nil {
+			return nil, fmt.Errorf("crl: %w", err)
 		}
-		list, err := x509.ParseRevocationList(block.Bytes)
-		if err != nil {
-			return nil, errors.New("crl is something else than lists of revoked certificates")
-		}
-		a.Revoked = append(a.Revoked, list)
 	}
 	return a, nil
+}
+
+// ParseRevoked reads lists of revoked certificates. A text that has none is an error: whoever gives one wants certificates to be checked.
+func ParseRevoked(text []byte) (*crl.Lists, error) {
+	lists, err := crl.Parse(text)
+	switch {
+	case err != nil:
+		return nil, err
+	case lists.Len() == 0:
+		return nil, errors.New("there is no list of revoked certificates")
+	}
+	return lists, nil
+}
+
+// inside returns what must be in the resource itself, if it is given.
+func inside(d *corev3.DataSource) ([]byte, error) {
+	switch d.GetSpecifier().(type) {
+	case nil, *corev3.DataSource_InlineBytes, *corev3.DataSource_InlineString:
+		return dataOf(d), nil
+	}
+	return nil, strict.Errorf("", "must be in the resource itself")
 }
 
 func dataOf(d *corev3.DataSource) []byte {

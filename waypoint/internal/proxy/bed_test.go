@@ -133,6 +133,11 @@ func newBed(t *testing.T) *bed {
 
 func newBedWith(t *testing.T, limits Limits) *bed {
 	t.Helper()
+	return newBedOf(t, func(d *Deps) { d.Limits = limits })
+}
+
+func newBedOf(t *testing.T, change func(*Deps)) *bed {
+	t.Helper()
 	ca, err := testkit.NewCA()
 	if err != nil {
 		t.Fatal(err)
@@ -141,7 +146,9 @@ func newBedWith(t *testing.T, limits Limits) *bed {
 		t: t, ca: ca, records: &recorder{}, clusters: map[string][]*backend{}, protocol: upstreamHTTP1,
 		routes: `{"match":{"prefix":"/"},"name":"default","route":{"cluster":"` + service + `","timeout":"0s"}}`,
 	}
-	b.server = New(Deps{Certs: b.identity("waypoint"), Observer: b.records, Log: testLog(t), Limits: limits})
+	deps := Deps{Certs: b.identity("waypoint"), Observer: b.records, Log: testLog(t)}
+	change(&deps)
+	b.server = New(deps)
 	t.Cleanup(func() { b.server.Close() })
 	return b
 }

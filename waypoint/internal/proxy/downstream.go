@@ -14,6 +14,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/pkg/hbone"
 	"github.com/isthmus-mesh/isthmus/pkg/netx"
 	"github.com/isthmus-mesh/isthmus/waypoint/internal/listener"
+	"github.com/isthmus-mesh/isthmus/waypoint/internal/trust"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7"
 )
 
@@ -207,6 +208,10 @@ func (d *downstream) terminate(ctx context.Context, chain *l7.Chain, conn netx.S
 func (d *downstream) insecure(chain *l7.Chain, kind Kind, err error) {
 	s := d.srv
 	s.stats.handshakeErrors.Add(1)
+	if trust.Refused(err) {
+		s.stats.revoked.Add(1)
+		s.deps.Log.Warn("client refused: its certificate is revoked, or no list says that it is not", "client", d.conn.Source.String(), "listener", d.listener, "error", err)
+	}
 	r := d.record(kind, chain)
 	r.Flags, r.Details, r.Termination = l7.FlagDownstreamProtocolError, "tls_handshake", err.Error()
 	r.Duration = s.deps.Clock().Sub(d.start)

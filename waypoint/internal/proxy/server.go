@@ -69,6 +69,7 @@ func New(deps Deps) *Server {
 	deps = deps.withDefaults()
 	s := &Server{deps: deps, changed: make(chan struct{}), handshakes: make(chan struct{}, deps.Limits.MaxHandshakes)}
 	s.handlers.Idle = idleHandlers
+	s.terminators.files.Log = deps.Log
 	s.upstream = upstream.NewManager(upstream.Deps{Certs: deps.Certs, Network: deps.Network, Resolver: deps.Resolver, Log: deps.Log})
 	s.sockets = listener.New(listener.Config{Network: deps.Network, Log: deps.Log, IdleGrace: deps.Limits.DrainGrace, Serve: s.serveSocket})
 	s.current.Store(&snapshot{cfg: l7.NewConfig()})

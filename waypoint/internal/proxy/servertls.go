@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/certs"
+	"github.com/isthmus-mesh/isthmus/pkg/crl"
+	"github.com/isthmus-mesh/isthmus/waypoint/internal/trust"
 	"github.com/isthmus-mesh/isthmus/waypoint/internal/upstream"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7"
 )
@@ -32,31 +34,36 @@ func secureCiphers() []uint16 {
 // terminators keep what is needed to end the TLS of clients, by the chain's settings: as long as certificates and authorities are the
 // same, so is the configuration, and sessions can be resumed.
 type terminators struct {
+	files trust.Files
+
 	mu sync.Mutex // guards of
 	of map[*l7.ServerTLS]*terminator
 }
 
 // terminator ends TLS with one chain's settings.
 type terminator struct {
-	want *l7.ServerTLS
+	want  *l7.ServerTLS
+	files *trust.Files
 
 	mu     sync.Mutex // guards the rest
 	used   material
 	config *tls.Config
 	looked time.Time // at files
 	stamps []time.Time
-	files  material // what was read from files
+
+	presented []*tls.Certificate // what was read from files
 }
 
 // material is what certificates and authorities are in force. It is compared by identity.
 type material struct {
 	certificates []*tls.Certificate
 	authorities  *l7.Authorities
+	revoked      *crl.Lists // where the authorities have none with them
 	own          *certs.Workload
 }
 
 func (m material) equal(o material) bool {
-	return slices.Equal(m.certificates, o.certificates) && m.authorities == o.authorities && m.own == o.own
+	return slices.Equal(m.certificates, o.certificates) && m.authorities == o.authorities && m.revoked == o.revoked && m.own == o.own
 }
 
 // forget drops those whose chains are gone.
@@ -90,7 +97,7 @@ func (t *terminators) get(want *l7.ServerTLS) *terminator {
 	}
 	term := t.of[want]
 	if term == nil {
-		term = &terminator{want: want}
+		term = &terminator{want: want, files: &t.files}
 		t.of[want] = term
 	}
 	return term
@@ -149,13 +156,25 @@ func (t *terminator) materialLocked(now func() time.Time, secrets map[string]*l7
 	default:
 		m.authorities = secret.Authorities
 	}
-	if len(t.want.Files) > 0 || t.want.CAFile != "" {
+	if len(t.want.Files) > 0 {
 		if err := t.readLocked(now()); err != nil {
 			return m, err
 		}
-		m.certificates = append(m.certificates, t.files.certificates...)
+		m.certificates = append(m.certificates, t.presented...)
+	}
+	m.revoked = t.want.Revocation.Lists
+	if t.want.CAFile != "" || t.want.Revocation.File != "" {
+		read, err := t.files.Read(trust.Names{
+			Authorities: t.want.CAFile, Lists: t.want.Revocation.File, LeafOnly: t.want.Revocation.LeafOnly,
+		}, now())
+		if err != nil {
+			return m, err
+		}
 		if t.want.CAFile != "" {
-			m.authorities = t.files.authorities
+			m.authorities = read
+		}
+		if read.Revoked != nil {
+			m.revoked = read.Revoked
 		}
 	}
 	// One of several certificates is enough, as with Envoy's files that are not there yet.
@@ -170,13 +189,13 @@ func (t *terminator) readLocked(now time.Time) error {
 	if !t.looked.IsZero() && now.Sub(t.looked) < fileCheck {
 		return nil
 	}
-	names := []string{t.want.CAFile, t.want.CRLFile}
+	var names []string
 	for _, f := range t.want.Files {
 		names = append(names, f.Certificate, f.Key)
 	}
 	stamps := make([]time.Time, len(names))
 	for i, name := range names {
-		if info, err := os.Stat(name); name != "" && err == nil {
+		if info, err := os.Stat(name); err == nil {
 			stamps[i] = info.ModTime()
 		}
 	}
@@ -186,42 +205,26 @@ func (t *terminator) readLocked(now time.Time) error {
 	}
 	next, err := readFiles(t.want)
 	if err != nil {
-		if len(t.files.certificates) > 0 || t.files.authorities != nil {
+		if len(t.presented) > 0 {
 			t.looked = now
 			return nil
 		}
 		return err
 	}
-	t.files, t.stamps, t.looked = next, stamps, now
+	t.presented, t.stamps, t.looked = next, stamps, now
 	return nil
 }
 
-func readFiles(want *l7.ServerTLS) (material, error) {
-	var m material
+func readFiles(want *l7.ServerTLS) ([]*tls.Certificate, error) {
+	var out []*tls.Certificate
 	for _, f := range want.Files {
 		pair, err := tls.LoadX509KeyPair(f.Certificate, f.Key)
 		if err != nil {
-			return m, fmt.Errorf("certificate in %s: %w", f.Certificate, err)
+			return nil, fmt.Errorf("certificate in %s: %w", f.Certificate, err)
 		}
-		m.certificates = append(m.certificates, &pair)
+		out = append(out, &pair)
 	}
-	if want.CAFile == "" {
-		return m, nil
-	}
-	trusted, err := os.ReadFile(want.CAFile)
-	if err != nil {
-		return m, fmt.Errorf("authorities of clients: %w", err)
-	}
-	var revoked []byte
-	if want.CRLFile != "" {
-		if revoked, err = os.ReadFile(want.CRLFile); err != nil {
-			return m, fmt.Errorf("revoked certificates of clients: %w", err)
-		}
-	}
-	if m.authorities, err = l7.ParseAuthorities(trusted, revoked); err != nil {
-		return m, fmt.Errorf("authorities of clients in %s: %w", want.CAFile, err)
-	}
-	return m, nil
+	return out, nil
 }
 
 // configure makes the configuration of crypto/tls.
@@ -248,37 +251,27 @@ func (t *terminator) configure(m material, now func() time.Time) *tls.Config {
 	if want.RequireClient {
 		config.ClientAuth = tls.RequireAnyClientCert
 	}
-	roots, revoked := (*x509.CertPool)(nil), []*x509.RevocationList(nil)
-	if m.authorities != nil {
-		roots, revoked = m.authorities.Pool, m.authorities.Revoked
-	} else {
-		roots = m.own.Roots
+	authorities := m.authorities
+	if authorities == nil {
+		authorities = &l7.Authorities{Pool: m.own.Roots, Certs: m.own.RootCerts}
 	}
-	config.ClientCAs = roots
+	config.ClientCAs = authorities.Pool
+	peers := trust.Of(authorities, m.revoked, want.Revocation.LeafOnly)
 	config.VerifyConnection = func(state tls.ConnectionState) error {
 		if len(state.PeerCertificates) == 0 {
 			return nil // it was not required
 		}
-		return verifyClient(state.PeerCertificates, want, roots, revoked, now())
+		return verifyClient(state.PeerCertificates, want, peers, now())
 	}
 	return config
 }
 
 // verifyClient checks the certificates that a client has sent.
-func verifyClient(sent []*x509.Certificate, want *l7.ServerTLS, roots *x509.CertPool, revoked []*x509.RevocationList, now time.Time) error {
-	leaf, intermediates := sent[0], x509.NewCertPool()
-	for _, c := range sent[1:] {
-		intermediates.AddCert(c)
-	}
-	chains, err := leaf.Verify(x509.VerifyOptions{
-		Roots: roots, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	})
-	if err != nil {
+func verifyClient(sent []*x509.Certificate, want *l7.ServerTLS, peers trust.Peers, now time.Time) error {
+	if err := peers.Verify(sent, x509.ExtKeyUsageClientAuth, now); err != nil {
 		return fmt.Errorf("the client's certificate: %w", err)
 	}
-	if len(revoked) > 0 && !slices.ContainsFunc(chains, func(chain []*x509.Certificate) bool { return upstream.Unrevoked(chain, revoked, now) }) {
-		return errors.New("the client's certificate, or an authority over it, is revoked, or there is no list that says it is not")
-	}
+	leaf := sent[0]
 	if len(want.PinnedCertificates)+len(want.PinnedKeys) > 0 &&
 		!slices.Contains(want.PinnedCertificates, sha256.Sum256(leaf.Raw)) && !slices.Contains(want.PinnedKeys, sha256.Sum256(leaf.RawSubjectPublicKeyInfo)) {
 		return errors.New("the client's certificate is none of those that are pinned")

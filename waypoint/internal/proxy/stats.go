@@ -17,6 +17,8 @@ type Stats struct {
 	Connections, Tunnels int64
 	// HandshakeErrors, NoChain and TunnelsRefused count what was turned away.
 	HandshakeErrors, NoChain, TunnelsRefused uint64
+	// Revoked counts those of the handshakes that a list of revoked certificates ended, or the lack of one that counts.
+	Revoked uint64
 	// MirrorsSent and MirrorsDropped count mirrored requests; the latter were not sent because too many were open.
 	MirrorsSent, MirrorsDropped uint64
 }
@@ -33,6 +35,7 @@ type HTTPStats struct {
 type stats struct {
 	connections, tunnels                     atomic.Int64
 	handshakeErrors, noChain, tunnelsRefused atomic.Uint64
+	revoked                                  atomic.Uint64
 	http                                     sync.Map // prefix → *httpStats
 }
 
@@ -57,7 +60,7 @@ func (s *Server) Stats() Stats {
 	t := &s.stats
 	out := Stats{
 		Draining: s.draining.Load(), Connections: t.connections.Load(), Tunnels: t.tunnels.Load(),
-		HandshakeErrors: t.handshakeErrors.Load(), NoChain: t.noChain.Load(), TunnelsRefused: t.tunnelsRefused.Load(),
+		HandshakeErrors: t.handshakeErrors.Load(), Revoked: t.revoked.Load(), NoChain: t.noChain.Load(), TunnelsRefused: t.tunnelsRefused.Load(),
 		MirrorsSent: s.mirrors.sent.Load(), MirrorsDropped: s.mirrors.dropped.Load(),
 	}
 	t.http.Range(func(prefix, v any) bool {

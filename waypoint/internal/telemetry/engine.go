@@ -75,6 +75,7 @@ func Samples(e Engine, extra ...Sample) []Sample {
 		out = append(out, Sample{Scope: scope, Name: name, Value: float64(v), Counter: true})
 	}
 	counter("listener", "ssl_connection_error", stats.HandshakeErrors)
+	counter("listener", "ssl_certificate_revoked", stats.Revoked)
 	counter("listener", "no_filter_chain_match", stats.NoChain)
 	counter("server", "tunnels_refused", stats.TunnelsRefused)
 	counter("server", "mirrors_sent", stats.MirrorsSent)
@@ -118,6 +119,7 @@ func clusterSamples(c upstream.ClusterState) []Sample {
 	counter("upstream_rq_tx_reset", s.RqTxReset)
 	counter("upstream_cx_none_healthy", s.RqNoneHealthy)
 	counter("upstream_identity_refused", s.IdentityRefused)
+	counter("upstream_certificate_revoked", s.Revoked)
 	class("1xx", s.Rq1xx)
 	class("2xx", s.Rq2xx)
 	class("3xx", s.Rq3xx)

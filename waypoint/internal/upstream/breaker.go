@@ -29,6 +29,7 @@ type counters struct {
 	rqTimeout, rqPerTryTimeout, rqRetry, rqRetrySuccess               atomic.Uint64
 	rqRetryOverflow, rqRetryLimitExceeded, rqCancelled, rqRxReset     atomic.Uint64
 	rqTxReset, rqNoneHealthy, rqCompleted, identityRefused, ejections atomic.Uint64
+	revoked                                                           atomic.Uint64
 	byClass                                                           [6]atomic.Uint64 // 1xx at 1
 }
 

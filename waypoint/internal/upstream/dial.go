@@ -14,6 +14,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/pkg/hbone"
 	"github.com/isthmus-mesh/isthmus/pkg/httpmsg"
 	"github.com/isthmus-mesh/isthmus/pkg/netx"
+	"github.com/isthmus-mesh/isthmus/waypoint/internal/trust"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7"
 )
 
@@ -102,6 +103,9 @@ func (h *Host) dial(ctx context.Context, alpn string) (to link, err error) {
 	case errors.As(err, &wrong):
 		h.cluster.stats.identityRefused.Add(1)
 		h.cluster.manager.deps.Log.Warn("host refused: another identity answers at its address", "host", h.describe(), "error", err)
+	case trust.Refused(err):
+		h.cluster.stats.revoked.Add(1)
+		h.cluster.manager.deps.Log.Warn("host refused: its certificate is revoked, or no list says that it is not", "host", h.describe(), "error", err)
 	case ctx.Err() != nil: // the client gave up, or the request's time is over
 		failure = &Error{Reason: LocalReset, Unsent: true, Err: context.Cause(ctx)}
 	case failure.Reason == ConnectionTimeout:

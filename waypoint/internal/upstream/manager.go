@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/pkg/certs"
 	"github.com/isthmus-mesh/isthmus/pkg/hbone"
 	"github.com/isthmus-mesh/isthmus/pkg/netx"
+	"github.com/isthmus-mesh/isthmus/waypoint/internal/trust"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7"
 )
 
@@ -42,6 +44,7 @@ type Manager struct {
 	// immutable
 	deps    Deps
 	tunnels *hbone.Pool
+	files   trust.Files
 	ctx     context.Context //nolint:containedctx // bounds what runs in the background
 	stop    context.CancelFunc
 
@@ -55,7 +58,7 @@ type Manager struct {
 
 // NewManager returns a Manager without clusters. Close it.
 func NewManager(deps Deps) *Manager {
-	m := &Manager{deps: deps}
+	m := &Manager{deps: deps, files: trust.Files{Log: deps.Log}}
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	m.tunnels = hbone.NewPool(m.dialTunnel, hbone.PoolConfig{Log: deps.Log})
 	m.cfg.Store(l7.NewConfig())
@@ -130,6 +133,24 @@ func (m *Manager) Close() {
 
 // sameTransport is whether connections made under one configuration may serve under the other.
 func sameTransport(a, b *l7.Cluster) bool {
-	return a == b || a.HTTP == b.HTTP && a.HTTP2 == b.HTTP2 &&
-		reflect.DeepEqual(a.Socket, b.Socket) && reflect.DeepEqual(a.Sockets, b.Sockets)
+	return a == b || a.HTTP == b.HTTP && a.HTTP2 == b.HTTP2 && sameSocket(a.Socket, b.Socket) &&
+		slices.EqualFunc(a.Sockets, b.Sockets, func(x, y l7.SocketMatch) bool {
+			return x.Name == y.Name && maps.Equal(x.Match, y.Match) && sameSocket(x.Socket, y.Socket)
+		})
+}
+
+// sameSocket compares what is trusted by its text: there are locks in it, and parts that cannot be compared.
+func sameSocket(a, b l7.Socket) bool {
+	if a.Kind != b.Kind || a.Proxy != b.Proxy || (a.TLS == nil) != (b.TLS == nil) {
+		return false
+	}
+	if a.TLS == nil {
+		return true
+	}
+	x, y := *a.TLS, *b.TLS
+	if !x.Trusted.Same(y.Trusted) || !x.Revocation.Lists.Same(y.Revocation.Lists) {
+		return false
+	}
+	x.Trusted, y.Trusted, x.Revocation.Lists, y.Revocation.Lists = nil, nil, nil, nil
+	return reflect.DeepEqual(x, y)
 }

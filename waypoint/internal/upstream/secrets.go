@@ -1,11 +1,11 @@
 package upstream
 
 import (
-	"crypto/x509"
+	"errors"
 	"fmt"
-	"os"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/waypoint/internal/trust"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7"
 )
 
@@ -33,43 +33,23 @@ func (m *Manager) secrets(t *l7.ClientTLS) (l7.Secret, error) {
 	return out, nil
 }
 
-func readAuthorities(t *l7.ClientTLS) (*l7.Authorities, error) {
-	trusted, err := os.ReadFile(t.CAFile)
-	if err != nil {
-		return nil, fmt.Errorf("trusted authorities: %w", err)
-	}
-	var revoked []byte
-	if t.CRLFile != "" {
-		if revoked, err = os.ReadFile(t.CRLFile); err != nil {
-			return nil, fmt.Errorf("revoked certificates: %w", err)
+// trusted collects whose certificates count where a cluster verifies its servers.
+func (m *Manager) trusted(t *l7.ClientTLS, authorities *l7.Authorities) (trust.Peers, error) {
+	lists := t.Revocation.Lists
+	if t.CAFile != "" || t.Revocation.File != "" {
+		read, err := m.files.Read(trust.Names{Authorities: t.CAFile, Lists: t.Revocation.File, LeafOnly: t.Revocation.LeafOnly}, time.Now())
+		if err != nil {
+			return trust.Peers{}, err
+		}
+		if t.CAFile != "" {
+			authorities = read
+		}
+		if read.Revoked != nil {
+			lists = read.Revoked
 		}
 	}
-	out, err := l7.ParseAuthorities(trusted, revoked)
-	if err != nil {
-		return nil, fmt.Errorf("trusted authorities in %s: %w", t.CAFile, err)
+	if authorities == nil {
+		return trust.Peers{}, errors.New("nobody vouches for the server: the cluster names no authorities")
 	}
-	return out, nil
-}
-
-// Unrevoked reports whether there is a list for each certificate of a chain that says nothing of it. As with Envoy, who configures one
-// list needs one of each authority, and one that has not expired: what an older one revokes stays revoked.
-func Unrevoked(chain []*x509.Certificate, lists []*x509.RevocationList, now time.Time) bool {
-	for i, c := range chain[:len(chain)-1] {
-		issuer, found := chain[i+1], false
-		for _, list := range lists {
-			if list.CheckSignatureFrom(issuer) != nil {
-				continue
-			}
-			found = found || !now.Before(list.ThisUpdate) && (list.NextUpdate.IsZero() || now.Before(list.NextUpdate))
-			for _, r := range list.RevokedCertificateEntries {
-				if r.SerialNumber.Cmp(c.SerialNumber) == 0 {
-					return false
-				}
-			}
-		}
-		if !found {
-			return false
-		}
-	}
-	return true
+	return trust.Of(authorities, lists, t.Revocation.LeafOnly), nil
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/testkit"
+	"github.com/isthmus-mesh/isthmus/waypoint/internal/trust"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7"
 )
 
@@ -118,14 +119,38 @@ func TestRevokedServers(t *testing.T) {
 	}
 	m := &Manager{}
 	m.cfg.Store(l7.NewConfig())
-	want := &l7.ClientTLS{CAFile: roots, CRLFile: list}
+	want := &l7.ClientTLS{CAFile: roots, Revocation: l7.Revocation{File: list}}
 	if err := meet(t, m, want, &tls.Config{Certificates: []tls.Certificate{good}}); err != nil {
 		t.Errorf("not revoked: %v", err)
 	}
 	if err := meet(t, m, want, &tls.Config{Certificates: []tls.Certificate{revoked}}); err == nil || !strings.Contains(err.Error(), "revoked") {
 		t.Errorf("revoked: %v", err)
 	}
-	if err := meet(t, m, &l7.ClientTLS{CAFile: roots, CRLFile: filepath.Join(dir, "gone")}, &tls.Config{Certificates: []tls.Certificate{good}}); err == nil {
+	if err := meet(t, m, &l7.ClientTLS{CAFile: roots, Revocation: l7.Revocation{File: filepath.Join(dir, "gone")}}, &tls.Config{Certificates: []tls.Certificate{good}}); err == nil {
 		t.Error("a list that cannot be read is ignored")
+	}
+	// Lists are for authorities by SDS too, whose own go before.
+	trusted, err := l7.ParseAuthorities(ca.RootPEM(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := ca.Revoke(time.Now().Add(time.Hour), revoked.Leaf, good.Leaf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stricter, err := l7.ParseAuthorities(ca.RootPEM(), all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.cfg.Store(l7.NewConfig().With(l7.Update{Secrets: map[string]*l7.Secret{"ca": {Authorities: trusted}, "stricter": {Authorities: stricter}}}))
+	for _, tt := range []struct {
+		validation string
+		server     tls.Certificate
+		ok         bool
+	}{{"ca", good, true}, {"ca", revoked, false}, {"stricter", good, false}} {
+		err := meet(t, m, &l7.ClientTLS{Validation: tt.validation, Revocation: l7.Revocation{File: list}}, &tls.Config{Certificates: []tls.Certificate{tt.server}})
+		if (err == nil) != tt.ok || err != nil && !trust.Refused(err) {
+			t.Errorf("authorities %s: %v", tt.validation, err)
+		}
 	}
 }

@@ -17,7 +17,7 @@ type ClusterStats struct {
 	RqTimeout, RqPerTryTimeout, RqRetry, RqRetrySuccess, RqRetryOverflow                  uint64
 	RqRetryLimitExceeded, RqCancelled, RqRxReset, RqTxReset, RqNoneHealthy                uint64
 	Rq1xx, Rq2xx, Rq3xx, Rq4xx, Rq5xx, RqCompleted, CxRxBytes, CxTxBytes, IdentityRefused uint64
-	EjectionsTotal, EjectionsActive                                                       uint64
+	EjectionsTotal, EjectionsActive, Revoked                                              uint64
 	MembershipTotal, MembershipHealthy, MembershipDegraded                                int
 }
 
@@ -43,7 +43,7 @@ func (c *Cluster) state() ClusterState {
 		RqRetrySuccess: s.rqRetrySuccess.Load(), RqRetryOverflow: s.rqRetryOverflow.Load(),
 		RqRetryLimitExceeded: s.rqRetryLimitExceeded.Load(), RqCancelled: s.rqCancelled.Load(), RqRxReset: s.rqRxReset.Load(),
 		RqTxReset: s.rqTxReset.Load(), RqNoneHealthy: s.rqNoneHealthy.Load(), RqCompleted: s.rqCompleted.Load(),
-		IdentityRefused: s.identityRefused.Load(), EjectionsTotal: s.ejections.Load(),
+		IdentityRefused: s.identityRefused.Load(), Revoked: s.revoked.Load(), EjectionsTotal: s.ejections.Load(),
 		Rq1xx: s.byClass[1].Load(), Rq2xx: s.byClass[2].Load(), Rq3xx: s.byClass[3].Load(), Rq4xx: s.byClass[4].Load(), Rq5xx: s.byClass[5].Load(),
 	}}
 	counts := v.set.Counts()

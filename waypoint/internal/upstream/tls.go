@@ -15,6 +15,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/pkg/certs"
 	"github.com/isthmus-mesh/isthmus/pkg/hbone"
 	"github.com/isthmus-mesh/isthmus/pkg/netx"
+	"github.com/isthmus-mesh/isthmus/waypoint/internal/trust"
 	"github.com/isthmus-mesh/isthmus/waypoint/l7"
 )
 
@@ -177,8 +178,10 @@ func (m *Manager) clientTLS(ctx context.Context, t *l7.ClientTLS, alpn string, e
 	if config.ServerName == "" && t.AutoSNI {
 		config.ServerName = e.Hostname
 	}
-	var roots *x509.CertPool
-	var revoked []*x509.RevocationList
+	served, err := m.secrets(t)
+	if err != nil {
+		return nil, err
+	}
 	if t.Certificate == l7.OwnCertificate || t.Validation == l7.OwnRoots {
 		own, err := m.certificate(ctx)
 		if err != nil {
@@ -188,18 +191,11 @@ func (m *Manager) clientTLS(ctx context.Context, t *l7.ClientTLS, alpn string, e
 			config.Certificates = []tls.Certificate{own.Certificate}
 		}
 		if t.Validation == l7.OwnRoots {
-			roots = own.Roots
+			served.Authorities = &l7.Authorities{Pool: own.Roots, Certs: own.RootCerts}
 		}
-	}
-	served, err := m.secrets(t)
-	if err != nil {
-		return nil, err
 	}
 	if served.Certificate != nil {
 		config.Certificates = []tls.Certificate{*served.Certificate}
-	}
-	if served.Authorities != nil {
-		roots, revoked = served.Authorities.Pool, served.Authorities.Revoked
 	}
 	if t.CertFile != "" {
 		pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
@@ -208,37 +204,27 @@ func (m *Manager) clientTLS(ctx context.Context, t *l7.ClientTLS, alpn string, e
 		}
 		config.Certificates = []tls.Certificate{pair}
 	}
-	if t.CAFile != "" {
-		trusted, err := readAuthorities(t)
-		if err != nil {
-			return nil, err
-		}
-		roots, revoked = trusted.Pool, trusted.Revoked
-	}
 	// The chain and the names are verified below: they are matched as the cluster says, not by the server name.
 	config.InsecureSkipVerify = true //nolint:gosec // see VerifyConnection
-	if !t.Insecure {
-		config.VerifyConnection = func(state tls.ConnectionState) error { return verifyServer(state, t, roots, revoked) }
+	if t.Insecure {
+		return config, nil
 	}
+	peers, err := m.trusted(t, served.Authorities)
+	if err != nil {
+		return nil, err
+	}
+	config.VerifyConnection = func(state tls.ConnectionState) error { return verifyServer(state, t, peers) }
 	return config, nil
 }
 
 // verifyServer checks the chain, and one of the names of the certificate if any are asked for.
-func verifyServer(state tls.ConnectionState, t *l7.ClientTLS, roots *x509.CertPool, revoked []*x509.RevocationList) error {
+func verifyServer(state tls.ConnectionState, t *l7.ClientTLS, peers trust.Peers) error {
 	if len(state.PeerCertificates) == 0 {
 		return errors.New("the server sent no certificate")
 	}
 	leaf := state.PeerCertificates[0]
-	intermediates := x509.NewCertPool()
-	for _, cert := range state.PeerCertificates[1:] {
-		intermediates.AddCert(cert)
-	}
-	chains, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
-	if err != nil {
+	if err := peers.Verify(state.PeerCertificates, x509.ExtKeyUsageServerAuth, time.Now()); err != nil {
 		return fmt.Errorf("the server's certificate: %w", err)
-	}
-	if len(revoked) > 0 && !slices.ContainsFunc(chains, func(chain []*x509.Certificate) bool { return Unrevoked(chain, revoked, time.Now()) }) {
-		return errors.New("the server's certificate, or an authority over it, is revoked, or there is no list that says it is not")
 	}
 	if t.AutoSANCheck {
 		if err := leaf.VerifyHostname(state.ServerName); err != nil {

@@ -113,7 +113,7 @@ func endpointFields(name protoreflect.FullName) string {
 	case "envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig":
 		return "name sds_config!"
 	case "envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext":
-		return "trusted_ca match_typed_subject_alt_names match_subject_alt_names verify_certificate_spki verify_certificate_hash crl"
+		return "trusted_ca match_typed_subject_alt_names match_subject_alt_names verify_certificate_spki verify_certificate_hash crl only_verify_leaf_cert_crl"
 	case "envoy.extensions.transport_sockets.tls.v3.Secret":
 		return "name tls_certificate validation_context"
 	case "envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher":
