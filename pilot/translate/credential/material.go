@@ -9,6 +9,8 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+
+	"github.com/isthmus-mesh/isthmus/pkg/crl"
 )
 
 // pair are the keys of a Secret under which a certificate and its private key may be: of type tls, and of generic ones.
@@ -16,10 +18,11 @@ type pair struct{ certificate, key string }
 
 func pairs() []pair { return []pair{{"cert", "key"}, {"tls.crt", "tls.key"}} }
 
-// Keys of authorities, and of the lists of certificates that they have revoked.
-func authorityKeys() []string { return []string{"cacert", "ca.crt"} }
+// vouching are the keys under which certificates of authorities and the lists of those that they have revoked may be: of generic Secrets,
+// and of type tls.
+type vouching struct{ authority, revoked string }
 
-func revokedKeys() []string { return []string{"crl", "ca.crl"} }
+func vouchings() []vouching { return []vouching{{"cacert", "crl"}, {"ca.crt", "ca.crl"}} }
 
 // Certificate is the resource of a certificate and its key. Errors never have anything of the content.
 func Certificate(name string, data map[string][]byte) (*tlsv3.Secret, error) {
@@ -59,25 +62,28 @@ func Authority(name string, objects ...map[string][]byte) (*tlsv3.Secret, error)
 	return &tlsv3.Secret{Name: name, Type: &tlsv3.Secret_ValidationContext{ValidationContext: context}}, nil
 }
 
-// bundle are the certificates of an object, and the lists of those that are revoked, if it has any.
+// bundle are the certificates of an object, and the lists of those that are revoked, if it has any. A list under the key that goes with the
+// other form counts too: whoever put it there wants certificates to be checked.
 func bundle(data map[string][]byte) (roots, revoked []byte, err error) {
-	for _, k := range authorityKeys() {
-		if len(data[k]) == 0 {
+	for i, form := range vouchings() {
+		roots := data[form.authority]
+		if len(roots) == 0 {
 			continue
 		}
-		if err := certificates(data[k]); err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", k, err)
+		trusted, err := certificates(roots)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", form.authority, err)
 		}
-		for _, r := range revokedKeys() {
-			if len(data[r]) == 0 {
+		for _, key := range []string{form.revoked, vouchings()[1-i].revoked} {
+			if len(data[key]) == 0 {
 				continue
 			}
-			if err := revocations(data[r]); err != nil {
-				return nil, nil, fmt.Errorf("%s: %w", r, err)
+			if err := revocations(data[key], trusted); err != nil {
+				return nil, nil, fmt.Errorf("%s: %w", key, err)
 			}
-			return data[k], data[r], nil
+			return roots, data[key], nil
 		}
-		return data[k], nil, nil
+		return roots, nil, nil
 	}
 	return nil, nil, errors.New("it has no certificate of an authority: cacert or ca.crt")
 }
@@ -91,36 +97,36 @@ func appendLines(to, more []byte) []byte {
 }
 
 // certificates checks that there is nothing but certificates, at least one.
-func certificates(text []byte) error {
-	n := 0
-	for rest := text; ; n++ {
+func certificates(text []byte) (all []*x509.Certificate, err error) {
+	for rest := text; ; {
 		var block *pem.Block
 		if block, rest = pem.Decode(rest); block == nil {
 			break
 		}
-		if _, err := x509.ParseCertificate(block.Bytes); block.Type != "CERTIFICATE" || err != nil {
-			return errors.New("it has something else than certificates in PEM")
+		one, err := x509.ParseCertificate(block.Bytes)
+		if block.Type != "CERTIFICATE" || err != nil {
+			return nil, errors.New("it has something else than certificates in PEM")
 		}
+		all = append(all, one)
 	}
-	if n == 0 {
-		return errors.New("it has no certificate in PEM")
+	if len(all) == 0 {
+		return nil, errors.New("it has no certificate in PEM")
 	}
-	return nil
+	return all, nil
 }
 
-func revocations(text []byte) error {
-	n := 0
-	for rest := text; ; n++ {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		if _, err := x509.ParseRevocationList(block.Bytes); err != nil {
-			return errors.New("it has something else than lists of revoked certificates in PEM")
-		}
+// revocations checks lists as proxies do, which want them in PEM, and one of the authorities: without it they would refuse everybody. A list
+// that has expired is for them to judge.
+func revocations(text []byte, trusted []*x509.Certificate) error {
+	if block, _ := pem.Decode(text); block == nil {
+		return errors.New("it has no list of revoked certificates in PEM: convert it with openssl crl -inform DER -outform PEM")
 	}
-	if n == 0 {
-		return errors.New("it has no list of revoked certificates in PEM")
+	lists, err := crl.Parse(text)
+	if err != nil {
+		return fmt.Errorf("it has something else than lists of revoked certificates in PEM, or one that is not supported: %w", err)
+	}
+	if err := lists.Belongs(trusted); err != nil {
+		return fmt.Errorf("%w: put the lists of the authorities beside them", err)
 	}
 	return nil
 }
