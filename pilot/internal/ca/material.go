@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/certs"
+	"github.com/isthmus-mesh/isthmus/pkg/crl"
 )
 
 // material is what an authority signs with. It is immutable: a rotation or reload makes a new one.
@@ -112,18 +113,16 @@ func (m *material) same(other *material) bool {
 		strings.Join(m.intermediatePEM, "") == strings.Join(other.intermediatePEM, "")
 }
 
-// parseCRL checks a bundle of lists in PEM form and returns it as it is.
+// parseCRL checks a bundle of lists in PEM form, as those who get it do, and returns it as it is.
 func parseCRL(text []byte) ([]byte, error) {
-	rest := bytes.TrimSpace(text)
-	for len(rest) > 0 {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			return nil, errors.New("not in PEM form")
-		}
-		if _, err := x509.ParseRevocationList(block.Bytes); err != nil {
-			return nil, fmt.Errorf("not a list of revoked certificates: %w", err)
-		}
-		rest = bytes.TrimSpace(rest)
+	if len(bytes.TrimSpace(text)) == 0 {
+		return text, nil
+	}
+	if block, _ := pem.Decode(text); block == nil {
+		return nil, errors.New("not in PEM form")
+	}
+	if _, err := crl.Parse(text); err != nil {
+		return nil, err
 	}
 	return text, nil
 }
