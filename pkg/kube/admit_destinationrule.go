@@ -236,11 +236,24 @@ func (c *checker) localityPattern(field, pattern string) {
 	}
 }
 
+// clientCRL is about the file with lists of revoked certificates.
+func (c *checker) clientCRL(field string, t *networkingapi.ClientTLSSettings) {
+	verifies := t.GetMode() == networkingapi.ClientTLSSettings_SIMPLE || t.GetMode() == networkingapi.ClientTLSSettings_MUTUAL
+	switch {
+	case t.GetCaCrl() == "":
+	case verifies && t.GetCredentialName() != "":
+		c.bad(field+".caCrl", "cannot be combined with credentialName: put the list into the Secret, under ca.crl beside ca.crt, or crl beside cacert")
+	case !verifies || t.GetInsecureSkipVerify().GetValue():
+		c.warn(field+".caCrl", "has no effect: the server's certificate is not verified with authorities of its own, as in modes SIMPLE and MUTUAL")
+	}
+}
+
 func (c *checker) clientTLS(field string, t *networkingapi.ClientTLSSettings) {
 	if t == nil {
 		return
 	}
 	files := t.GetClientCertificate() != "" || t.GetPrivateKey() != ""
+	c.clientCRL(field, t)
 	switch t.GetMode() {
 	case networkingapi.ClientTLSSettings_MUTUAL:
 		switch {

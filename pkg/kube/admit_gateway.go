@@ -134,6 +134,13 @@ func (c *checker) serverCertificates(field string, t *networkingapi.ServerTLSSet
 	default:
 		c.bad(field+".mode", "%d is not a mode", t.GetMode())
 	}
+	switch mode := t.GetMode(); mode {
+	case networkingapi.ServerTLSSettings_MUTUAL, networkingapi.ServerTLSSettings_OPTIONAL_MUTUAL, networkingapi.ServerTLSSettings_ISTIO_MUTUAL:
+	default:
+		if t.GetCaCrl() != "" {
+			c.warn(field+".caCrl", "has no effect: clients are not asked for certificates in mode %s", mode)
+		}
+	}
 }
 
 func (c *checker) sidecar(spec *networkingapi.Sidecar) {

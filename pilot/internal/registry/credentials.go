@@ -74,9 +74,11 @@ type servedSecrets struct {
 	scope     string
 	complete  bool // nothing of it has to be looked up first
 	resources []scoped
-	objects   []credential.Source
-	reads     []Read
-	problems  []route.Problem
+	// broken are the names of those whose objects are there, and may be had, but are wrong: what was served of them before goes on.
+	broken   []string
+	objects  []credential.Source
+	reads    []Read
+	problems []route.Problem
 }
 
 // namedCredentials are the objects that an object of the Gateway API names, whoever is connected.
@@ -125,7 +127,7 @@ func (r *Registry) deriveCredentials() {
 }
 
 func sameSecrets(a, b servedSecrets) bool {
-	return a.complete == b.complete && slices.EqualFunc(a.resources, b.resources, sameScoped) && slices.Equal(a.objects, b.objects) &&
+	return a.complete == b.complete && slices.EqualFunc(a.resources, b.resources, sameScoped) && slices.Equal(a.broken, b.broken) && slices.Equal(a.objects, b.objects) &&
 		slices.Equal(a.reads, b.reads) && slices.Equal(a.problems, b.problems)
 }
 
@@ -183,11 +185,17 @@ func (r *Registry) serveSecret(f coll.Fetch, s secretScope, origin route.Origin,
 	}
 	out.objects = append(out.objects, sourcesOf(ref)...)
 	secret, source, err := r.secretOf(f, ref)
+	wrong := errors.Is(err, errBroken)
 	// What a BackendTLSPolicy names is for everybody who connects to its target: it has no key.
-	if err == nil && origin.Kind != gateway.KindBackendTLSPolicy {
-		err = r.mayHave(f, s, ref, source, out)
+	if (err == nil || wrong) && origin.Kind != gateway.KindBackendTLSPolicy {
+		if refused := r.mayHave(f, s, ref, source, out); refused != nil {
+			err, wrong = refused, false
+		}
 	}
 	switch {
+	case wrong:
+		out.broken = append(out.broken, name)
+		problem(err)
 	case errors.Is(err, credential.ErrPending):
 		out.complete = false
 	case err != nil:
@@ -255,6 +263,24 @@ func alternatives(source credential.Source, authority bool) []credential.Source 
 	return []credential.Source{own, source}
 }
 
+// errBroken says that an object is there, but has not what it should.
+var errBroken = errors.New("broken credential")
+
+// brokenError is why.
+type brokenError struct {
+	in  credential.Source
+	why error
+}
+
+// Error implements error.
+func (e *brokenError) Error() string { return e.in.String() + ": " + e.why.Error() }
+
+// Is makes it an errBroken.
+func (e *brokenError) Is(target error) bool { return target == errBroken }
+
+// Unwrap returns the cause.
+func (e *brokenError) Unwrap() error { return e.why }
+
 // secretOf makes the resource of a credential, and says what it is from: of several objects, the last one.
 func (r *Registry) secretOf(f coll.Fetch, ref credential.Reference) (*tlsv3.Secret, credential.Source, error) {
 	var all []map[string][]byte
@@ -274,7 +300,7 @@ func (r *Registry) secretOf(f coll.Fetch, ref credential.Reference) (*tlsv3.Secr
 		secret, err = credential.Certificate(ref.Name, all[0])
 	}
 	if err != nil {
-		return nil, from, fmt.Errorf("%s: %w", from, err)
+		return nil, from, &brokenError{from, err}
 	}
 	return secret, from, nil
 }
@@ -347,34 +373,36 @@ func (v view) Credential(ref credential.Reference) error {
 }
 
 // publishSecrets hands over what scopes have now and every change from now on, until stop is called. A scope serves from when all of
-// its credentials have been looked for: without any, too.
+// its credentials have been looked for: without any, too. What is broken keeps what was served of it before.
 func (r *Registry) publishSecrets(p Publisher) (stop func()) {
-	begun := map[string]bool{} // owned by the subscriber
+	begun := map[string][]scoped{} // what each scope serves; owned by the subscriber
 	return r.credentials.served.Register(func(events []coll.Event[servedSecrets]) {
 		for _, e := range events {
 			if e.New == nil {
 				delete(begun, e.Key)
 				continue
 			}
-			if !e.New.complete && !begun[e.Key] {
+			old, serves := begun[e.Key]
+			if !e.New.complete && !serves {
 				continue
 			}
 			u := server.Update{TypeURL: SecretType}
-			var old []scoped
-			if e.Old != nil && begun[e.Key] {
-				old = e.Old.resources
-			}
-			begun[e.Key] = true
-			for _, n := range e.New.resources {
+			now := slices.Clone(e.New.resources)
+			for _, n := range now {
 				if !slices.ContainsFunc(old, func(o scoped) bool { return o.Name == n.Name && sameScoped(o, n) }) {
 					u.Changed = append(u.Changed, n.Resource)
 				}
 			}
 			for _, o := range old {
-				if !slices.ContainsFunc(e.New.resources, func(n scoped) bool { return o.Name == n.Name }) {
+				switch {
+				case slices.ContainsFunc(now, func(n scoped) bool { return o.Name == n.Name }):
+				case slices.Contains(e.New.broken, o.Name):
+					now = append(now, o)
+				default:
 					u.Removed = append(u.Removed, o.Name)
 				}
 			}
+			begun[e.Key] = now
 			p.PublishScope(e.Key, u)
 		}
 	})

@@ -1,10 +1,14 @@
 package registry
 
 import (
+	"crypto/x509"
+	"encoding/base64"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -135,10 +139,16 @@ func TestCredentialsFollowSecretsAndRights(t *testing.T) {
 	if w.has[scope]["sds kubernetes://one"] == first {
 		t.Error("the certificate is the old one")
 	}
-	w.apply("apiVersion: v1\nkind: Secret\nmetadata: {name: one, namespace: edge}\ndata: {tls.crt: YQ==, tls.key: Yg==}\n")
+	w.remove(secretYAML(t, "edge", "one"))
 	w.expect(scope + " -sds kubernetes://one")
 	w.apply(secretYAML(t, "edge", "one"))
 	w.took()
+	// What is broken keeps what was served before, as long as it may be had.
+	w.apply("apiVersion: v1\nkind: Secret\nmetadata: {name: one, namespace: edge}\ndata: {tls.crt: YQ==, tls.key: Yg==}\n")
+	w.expect()
+	if problems := fmt.Sprint(w.r.Problems()); !strings.Contains(problems, "Secret edge/one: tls.crt and tls.key are no certificate") {
+		t.Errorf("nobody says what is broken: %s", problems)
+	}
 	w.apply("apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {name: reader, namespace: edge}\nrules: [{apiGroups: [\"\"], resources: [secrets], resourceNames: [two], verbs: [get]}]\n")
 	w.expect(scope + " -sds kubernetes://one")
 }
@@ -186,5 +196,87 @@ func TestCredentialsWaitForLookups(t *testing.T) {
 	w.r.SetReaders([]Reader{{Read: read, May: true}})
 	if got := w.names(scope); !slices.Equal(got, []string{"sds kubernetes://one"}) {
 		t.Errorf("published %v", got)
+	}
+}
+
+// secretWith is a manifest of a Secret with these keys.
+func secretWith(namespace, name string, data map[string][]byte) string {
+	out := "apiVersion: v1\nkind: Secret\nmetadata: {name: " + name + ", namespace: " + namespace + "}\ndata:\n"
+	for _, key := range slices.Sorted(maps.Keys(data)) {
+		out += "  " + key + ": " + base64.StdEncoding.EncodeToString(data[key]) + "\n"
+	}
+	return out + "---\n"
+}
+
+// TestListsOfRevokedCertificates: what cannot be a list of the authorities is refused, by name, and the last good one goes on.
+func TestListsOfRevokedCertificates(t *testing.T) {
+	ca, other := newCA(t), newCA(t)
+	issued, err := ca.Named("two")
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, key, err := testkit.KeyPair(issued)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := func(by *testkit.CA, revoked ...*x509.Certificate) []byte {
+		t.Helper()
+		text, err := by.Revoke(time.Now().Add(time.Hour), revoked...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	const resource = "sds kubernetes://two-cacert"
+	for form, keys := range map[string][2]string{"tls": {"ca.crt", "ca.crl"}, "generic": {"cacert", "crl"}} {
+		for _, beside := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, beside %t", form, beside), func(t *testing.T) {
+				secret := func(crl []byte) string {
+					data := map[string][]byte{keys[0]: ca.RootPEM()}
+					if crl != nil {
+						data[keys[1]] = crl
+					}
+					own := map[string][]byte{"tls.crt": certificate, "tls.key": key}
+					if beside {
+						return secretWith("edge", "two", own) + secretWith("edge", "two-cacert", data)
+					}
+					maps.Copy(data, own)
+					return secretWith("edge", "two", data)
+				}
+				good := list(ca)
+				w := newWorld(t, edgeGateways+secret(good))
+				scope := w.connect(routerNode(t, "edge", map[string]any{"istio": "ingressgateway"}), server.Peer{Namespace: "edge", ServiceAccount: "gw"})
+				if !strings.Contains(w.has[scope][resource], string(good)) {
+					t.Fatalf("the list is not served: %v", w.names(scope))
+				}
+				w.took()
+				for want, bad := range map[string][]byte{
+					"it has no list of revoked certificates in PEM: convert it": []byte("hunter2"),
+					"cut off": slices.Concat(good, good[:len(good)-30]),
+					"is not signed by the key of the authority that is trusted: put the lists of the authorities beside them": list(other),
+				} {
+					w.apply(secret(bad))
+					w.expect()
+					problems := fmt.Sprint(w.r.Problems())
+					if !strings.Contains(problems, want) || !strings.Contains(problems, "Secret edge/two") || !strings.Contains(problems, ": "+keys[1]+": ") || strings.Contains(problems, "hunter2") {
+						t.Errorf("want %q of %s: %s", want, keys[1], problems)
+					}
+					if !strings.Contains(w.has[scope][resource], string(good)) {
+						t.Error("the last good list does not go on")
+					}
+				}
+				next := list(ca, issued.Leaf)
+				w.apply(secret(next))
+				w.expect(scope + " " + resource)
+				if !strings.Contains(w.has[scope][resource], string(next)) {
+					t.Error("the next good list is not served")
+				}
+				w.apply(secret(nil))
+				w.expect(scope + " " + resource)
+				if strings.Contains(w.has[scope][resource], "X509 CRL") {
+					t.Error("there still is a list")
+				}
+			})
+		}
 	}
 }

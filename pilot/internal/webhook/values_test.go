@@ -85,6 +85,7 @@ func badRules() []badValue {
 		{destinationRule("{tls: {mode: MUTUAL}}"), "spec.trafficPolicy.tls.clientCertificate", "or a credentialName"},
 		{destinationRule("{tls: {mode: ISTIO_MUTUAL, caCertificates: /a}}"), "spec.trafficPolicy.tls.mode", "use mode MUTUAL"},
 		{destinationRule("{tls: {mode: SIMPLE, privateKey: /a}}"), "spec.trafficPolicy.tls.clientCertificate", "use mode MUTUAL"},
+		{destinationRule("{tls: {mode: SIMPLE, credentialName: c, caCrl: /a}}"), "spec.trafficPolicy.tls.caCrl", "put the list into the Secret"},
 		{destinationRule("{portLevelSettings: [{tls: {mode: SIMPLE}}]}"), "spec.trafficPolicy.portLevelSettings[0].port.number", "required"},
 		{destinationRule("{tunnel: {protocol: UDP, targetHost: a, targetPort: 1}}"), "spec.trafficPolicy.tunnel.protocol", "none of CONNECT"},
 		{serviceEntry("{ports: [{number: 80, name: http}], resolution: NONE}"), "spec.hosts", "at least one host"},

@@ -65,6 +65,9 @@ func (c Cluster) originatedTLS() *corev3.TransportSocket {
 		sans = []string{c.Host}
 	}
 	validation.MatchTypedSubjectAltNames = exactNames(sans)
+	if s.GetCaCrl() != "" {
+		validation.Crl = file(s.GetCaCrl()) // the list in a credential goes before it
+	}
 	certificate, authority := credential.ClientNames(s)
 	if certificate != "" {
 		common.TlsCertificateSdsSecretConfigs = []*tlsv3.SdsSecretConfig{controlPlaneSecret(certificate)}
@@ -83,9 +86,6 @@ func (c Cluster) originatedTLS() *corev3.TransportSocket {
 			roots = systemRoots
 		}
 		validation.TrustedCa = file(roots)
-		if s.GetCaCrl() != "" {
-			validation.Crl = file(s.GetCaCrl())
-		}
 		common.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: validation}
 	}
 	if s.GetMode() == networkingapi.ClientTLSSettings_MUTUAL && certificate == "" && s.GetClientCertificate() != "" {

@@ -29,6 +29,9 @@ func (g Gateway) serverTLS(t *networkingapi.ServerTLSSettings) *corev3.Transport
 		MatchTypedSubjectAltNames: exactNames(t.GetSubjectAltNames()),
 		VerifyCertificateSpki:     t.GetVerifyCertificateSpki(), VerifyCertificateHash: t.GetVerifyCertificateHash(),
 	}
+	if t.GetCaCrl() != "" {
+		checks.Crl = file(t.GetCaCrl()) // the list in a credential goes before it
+	}
 	combined := func(secret *tlsv3.SdsSecretConfig) {
 		common.ValidationContextType = &tlsv3.CommonTlsContext_CombinedValidationContext{
 			CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
@@ -57,9 +60,6 @@ func (g Gateway) serverTLS(t *networkingapi.ServerTLSSettings) *corev3.Transport
 			combined(controlPlaneSecret(authority))
 		} else {
 			checks.TrustedCa = file(t.GetCaCertificates())
-			if t.GetCaCrl() != "" {
-				checks.Crl = file(t.GetCaCrl())
-			}
 			common.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: checks}
 		}
 	}
