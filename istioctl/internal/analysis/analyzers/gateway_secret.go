@@ -3,7 +3,6 @@ package analyzers
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"time"
 
 	networkingapi "istio.io/api/networking/v1alpha3"
@@ -11,6 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/isthmus-mesh/isthmus/istioctl/internal/analysis"
+	"github.com/isthmus-mesh/isthmus/pilot/translate/credential"
+	"github.com/isthmus-mesh/isthmus/pkg/crl"
 )
 
 func gatewaySecrets(s *analysis.Snapshot) (out analysis.Messages) {
@@ -34,7 +35,7 @@ func gatewaySecrets(s *analysis.Snapshot) (out analysis.Messages) {
 			switch {
 			case !ok:
 				out.Add(analysis.ReferencedResourceNotFound, r, field, "credentialName", name)
-			case !validCredential(secret, now) || settings.GetMode() == networkingapi.ServerTLSSettings_MUTUAL && !hasAuthority(s, secret):
+			case !validCredential(secret, now) || credential.Mutual(settings) && !validAuthority(s, secret, settings, now):
 				out.Add(analysis.InvalidGatewayCredential, r, field, gw.Name, gw.Namespace)
 			}
 		}
@@ -77,20 +78,33 @@ func validCredential(secret *corev1.Secret, now time.Time) bool {
 	return err == nil && now.Before(leaf.NotAfter) && now.After(leaf.NotBefore)
 }
 
-// hasAuthority tells whether clients' certificates can be checked: by the Secret itself, or the one beside it.
-func hasAuthority(s *analysis.Snapshot, secret *corev1.Secret) bool {
-	beside, _, _ := analysis.Find[*corev1.Secret](s, secret.Namespace, secret.Name+"-cacert")
-	for _, candidate := range []*corev1.Secret{secret, beside} {
-		if candidate == nil {
-			continue
-		}
-		for _, name := range []string{"ca.crt", "cacert"} {
-			if block, _ := pem.Decode(entry(candidate, name)); block != nil {
-				return true
-			}
+// validAuthority tells whether clients' certificates can be checked, by the Secret itself, the one beside it, or the one that is named for
+// it: a list of revoked ones that is wrong is refused, and with one that has expired nobody is let in.
+func validAuthority(s *analysis.Snapshot, secret *corev1.Secret, settings *networkingapi.ServerTLSSettings, now time.Time) bool {
+	name := secret.Name
+	if named := settings.GetCaCertCredentialName(); named != "" {
+		name = named
+	}
+	// The one beside it goes before, as in the control plane.
+	from, _, ok := analysis.Find[*corev1.Secret](s, secret.Namespace, name+"-cacert")
+	if !ok {
+		from, _, ok = analysis.Find[*corev1.Secret](s, secret.Namespace, name)
+	}
+	if !ok {
+		return false
+	}
+	data := map[string][]byte{}
+	for _, key := range []string{"cacert", "crl", "ca.crt", "ca.crl"} {
+		if text := entry(from, key); len(text) > 0 {
+			data[key] = text
 		}
 	}
-	return false
+	made, err := credential.Authority("", data)
+	if err != nil {
+		return false
+	}
+	lists, err := crl.Parse(made.GetValidationContext().GetCrl().GetInlineBytes())
+	return err == nil && lists.Expired(now) == ""
 }
 
 // entry is one of a Secret's, as served or as written.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/istioctl/internal/analysis/collect"
+	"github.com/isthmus-mesh/isthmus/pkg/testkit"
 )
 
 // certificate returns one that is valid until then, and its key.
@@ -53,6 +54,23 @@ func TestIST0161(t *testing.T) {
 	const listener = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata:\n  name: shop\n  namespace: istio-system\nspec:\n  gatewayClassName: istio\n  listeners:\n" +
 		"  - name: https\n    port: 443\n    protocol: HTTPS\n    tls:\n      certificateRefs:\n      - name: c\n"
 	good := map[string]string{"tls.crt": cert, "tls.key": key}
+	ca, err := testkit.NewCA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := testkit.NewCA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// listed is a Secret with authorities, and a list of revoked certificates that counts for some time.
+	listed := func(by *testkit.CA, counts time.Duration) map[string]string {
+		t.Helper()
+		list, err := by.Revoke(time.Now().Add(counts))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return map[string]string{"tls.crt": cert, "tls.key": key, "ca.crt": string(ca.RootPEM()), "ca.crl": string(list)}
+	}
 	for _, c := range []struct {
 		name, gateway, secret, want string
 	}{
@@ -65,6 +83,11 @@ func TestIST0161(t *testing.T) {
 		{"no key", fmt.Sprintf(classic, "SIMPLE"), secret("istio-system", "c", map[string]string{"tls.crt": cert}), "IST0161"},
 		{"mutual without authority", fmt.Sprintf(classic, "MUTUAL"), secret("istio-system", "c", good), "IST0161"},
 		{"mutual", fmt.Sprintf(classic, "MUTUAL"), secret("istio-system", "c", good) + "---\n" + secret("istio-system", "c-cacert", map[string]string{"cacert": cert}), ""},
+		{"mutual, with a list", fmt.Sprintf(classic, "MUTUAL"), secret("istio-system", "c", listed(ca, time.Hour)), ""},
+		{"optional, with a list", fmt.Sprintf(classic, "OPTIONAL_MUTUAL"), secret("istio-system", "c", listed(ca, time.Hour)), ""},
+		{"a list that has expired", fmt.Sprintf(classic, "MUTUAL"), secret("istio-system", "c", listed(ca, -time.Minute)), "IST0161"},
+		{"a list of another authority", fmt.Sprintf(classic, "OPTIONAL_MUTUAL"), secret("istio-system", "c", listed(other, time.Hour)), "IST0161"},
+		{"something else than a list", fmt.Sprintf(classic, "MUTUAL"), secret("istio-system", "c", map[string]string{"tls.crt": cert, "tls.key": key, "ca.crt": string(ca.RootPEM()), "ca.crl": cert}), "IST0161"},
 		{"listener", listener, secret("istio-system", "c", good), ""},
 		{"listener, missing", listener, "", "IST0101"},
 		{"listener, expired", listener, secret("istio-system", "c", map[string]string{"tls.crt": old, "tls.key": oldKey}), "IST0161"},
