@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -20,9 +21,9 @@ import (
 )
 
 // edgePKI issues the certificates at the edge: of servers and of clients, by name. A name with the prefix other/ is issued by an
-// authority that nobody trusts unless told to, one with expired/ has ended.
+// authority that nobody trusts unless told to, one with middle/ by an authority below the root, one with expired/ has ended.
 type edgePKI struct {
-	authorities map[string]*authority // "" and "other"
+	authorities map[string]*authority // root, other and middle
 	issued      map[string]*tls.Certificate
 }
 
@@ -33,7 +34,7 @@ type authority struct {
 
 func newEdgePKI() (*edgePKI, error) {
 	p := &edgePKI{authorities: map[string]*authority{}, issued: map[string]*tls.Certificate{}}
-	for i, name := range []string{"", "other"} {
+	for i, name := range []string{edgeRoot, "other", "middle"} {
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		if err != nil {
 			return nil, err
@@ -43,7 +44,11 @@ func newEdgePKI() (*edgePKI, error) {
 			NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(48 * time.Hour),
 			IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		}
-		cert, err := sign(template, template, key.Public(), key)
+		above := &authority{key, template}
+		if name == "middle" {
+			above = p.authorities[edgeRoot]
+		}
+		cert, err := sign(template, above.cert, key.Public(), above.key)
 		if err != nil {
 			return nil, err
 		}
@@ -52,11 +57,14 @@ func newEdgePKI() (*edgePKI, error) {
 	return p, nil
 }
 
+// edgeRoot is the authority of names without a prefix.
+const edgeRoot = "root"
+
 func (p *edgePKI) issuer(name string) *authority {
-	if strings.HasPrefix(name, "other/") {
-		return p.authorities["other"]
+	if prefix, _, below := strings.Cut(name, "/"); below && p.authorities[prefix] != nil {
+		return p.authorities[prefix]
 	}
-	return p.authorities[""]
+	return p.authorities[edgeRoot]
 }
 
 // get returns the certificate of a name, for servers and for clients.
@@ -89,8 +97,9 @@ func (p *edgePKI) get(name string) (*tls.Certificate, error) {
 	return c, nil
 }
 
-// placeholder is {{cert NAME}}, {{key NAME}}, {{ca}}, {{ca other}} or {{crl NAME}}: PEM in base64, as Secrets have it.
-var placeholder = regexp.MustCompile(`\{\{(cert|key|ca|crl)(?: ([^}]+))?\}\}`)
+// placeholder is {{cert NAME}}, {{key NAME}}, {{ca AUTHORITY…}} (the root without one), {{crl NAME…}}, {{crl-expired NAME…}} or
+// {{crl-and-expired NAME…}}, with one list for each name, which its issuer has revoked: PEM in base64, as Secrets have it.
+var placeholder = regexp.MustCompile(`\{\{(cert|key|ca|crl|crl-expired|crl-and-expired)(?: ([^}]+))?\}\}`)
 
 // fill replaces the placeholders of a manifest.
 func (p *edgePKI) fill(text string) (string, error) {
@@ -107,23 +116,27 @@ func (p *edgePKI) fill(text string) (string, error) {
 }
 
 func (p *edgePKI) pem(kind, name string) ([]byte, error) {
-	if kind == "ca" {
-		return pemOf("CERTIFICATE", p.authorities[name].cert.Raw), nil
+	switch kind {
+	case "ca":
+		return p.trusted(name)
+	case "crl":
+		return p.lists(name, time.Now().Add(24*time.Hour))
+	case "crl-expired":
+		return p.lists(name, time.Now().Add(-time.Minute))
+	case "crl-and-expired":
+		old, err := p.lists(name, time.Now().Add(-time.Minute))
+		if err != nil {
+			return nil, err
+		}
+		next, err := p.lists(name, time.Now().Add(24*time.Hour))
+		return append(old, next...), err
 	}
 	c, err := p.get(name)
 	if err != nil {
 		return nil, err
 	}
-	switch kind {
-	case "key":
+	if kind == "key" {
 		return keyPEM(c.PrivateKey.(crypto.Signer))
-	case "crl":
-		by := p.issuer(name)
-		der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
-			Number: big.NewInt(1), ThisUpdate: time.Now().Add(-time.Hour), NextUpdate: time.Now().Add(24 * time.Hour),
-			RevokedCertificateEntries: []x509.RevocationListEntry{{SerialNumber: c.Leaf.SerialNumber, RevocationTime: time.Now().Add(-time.Minute)}},
-		}, by.cert, by.key)
-		return pemOf("X509 CRL", der), err
 	}
 	var chain []byte
 	for _, der := range c.Certificate {
@@ -132,10 +145,53 @@ func (p *edgePKI) pem(kind, name string) ([]byte, error) {
 	return chain, nil
 }
 
+// trusted is the certificates of authorities, by their names.
+func (p *edgePKI) trusted(names string) (out []byte, err error) {
+	for _, name := range strings.Fields(cmp.Or(names, edgeRoot)) {
+		a := p.authorities[name]
+		if a == nil {
+			return nil, fmt.Errorf("there is no authority %s", name)
+		}
+		out = append(out, pemOf("CERTIFICATE", a.cert.Raw)...)
+	}
+	return out, nil
+}
+
+// lists has one of the issuer of each name, with that name revoked, which may be of an authority.
+func (p *edgePKI) lists(names string, until time.Time) (out []byte, err error) {
+	for _, name := range strings.Fields(names) {
+		var revoked *x509.Certificate
+		if a := p.authorities[name]; a != nil {
+			revoked = a.cert
+		} else {
+			c, err := p.get(name)
+			if err != nil {
+				return nil, err
+			}
+			revoked = c.Leaf
+		}
+		list, err := revocationList(p.issuer(name).cert, p.issuer(name).key, until, revoked.SerialNumber)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, list...)
+	}
+	return out, nil
+}
+
+func revocationList(by *x509.Certificate, key crypto.Signer, until time.Time, serials ...*big.Int) ([]byte, error) {
+	list := &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: time.Now().Add(-time.Hour), NextUpdate: until}
+	for _, s := range serials {
+		list.RevokedCertificateEntries = append(list.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: s, RevocationTime: time.Now().Add(-time.Minute)})
+	}
+	der, err := x509.CreateRevocationList(rand.Reader, list, by, key)
+	return pemOf("X509 CRL", der), err
+}
+
 // write puts what Gateways name by files into a directory.
 func (p *edgePKI) write(dir string) error {
 	for file, of := range map[string][2]string{
-		"edge.pem": {"cert", "files.example.com"}, "edge-key.pem": {"key", "files.example.com"}, "edge-ca.pem": {"ca", ""},
+		"edge.pem": {"cert", "files.example.com"}, "edge-key.pem": {"key", "files.example.com"}, "edge-ca.pem": {"ca", ""}, "edge-crl.pem": {"crl", "gone"},
 	} {
 		text, err := p.pem(of[0], of[1])
 		if err != nil {

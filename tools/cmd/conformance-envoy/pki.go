@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -98,7 +99,16 @@ func (p *pki) write(dir string) error {
 	if err != nil {
 		return err
 	}
+	good, err := revocationList(p.cert, p.key, p.cert.NotAfter)
+	if err != nil {
+		return err
+	}
+	vault, err := revocationList(p.cert, p.key, p.cert.NotAfter, serverSerial("vault.example.com"))
+	if err != nil {
+		return err
+	}
 	for name, data := range map[string][]byte{
+		"crl.pem": good, "crl-vault.pem": vault,
 		"client.pem": pemOf("CERTIFICATE", client.Certificate.Certificate[0]), "client-key.pem": clientKey,
 		"ca-cert.pem": cert, "ca-key.pem": key, "root-cert.pem": cert, "cert-chain.pem": cert, "jwks.json": keys,
 	} {
@@ -144,13 +154,19 @@ func (p *pki) server(name string) (tls.Certificate, error) {
 		return tls.Certificate{}, err
 	}
 	leaf, err := sign(&x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), NotBefore: p.cert.NotBefore, NotAfter: p.cert.NotAfter, DNSNames: []string{name},
+		SerialNumber: serverSerial(name), NotBefore: p.cert.NotBefore, NotAfter: p.cert.NotAfter, DNSNames: []string{name},
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}, p.cert, key.Public(), p.key)
 	if err != nil {
 		return tls.Certificate{}, err
 	}
 	return tls.Certificate{Certificate: [][]byte{leaf.Raw, p.cert.Raw}, PrivateKey: key, Leaf: leaf}, nil
+}
+
+// serverSerial is the serial number of an application's certificate, by which it can be revoked before it is issued.
+func serverSerial(name string) *big.Int {
+	sum := sha256.Sum256([]byte(name))
+	return new(big.Int).SetBytes(sum[:8])
 }
 
 // token is a ServiceAccount token as a pod has it.
