@@ -13,12 +13,12 @@ const unknown = "unknown"
 
 // Metrics are the traffic metrics of all pods.
 type Metrics struct {
-	opened, closed, failed, received, sent *prometheus.CounterVec
-	sockets                                *prometheus.GaugeVec
-	onDemand                               *prometheus.CounterVec
-	revoked                                *prometheus.CounterVec
-	peersCut                               *prometheus.CounterVec
-	shadow                                 *prometheus.CounterVec
+	traffic  *seriesTable
+	sockets  *prometheus.GaugeVec
+	onDemand *prometheus.CounterVec
+	revoked  *prometheus.CounterVec
+	peersCut *prometheus.CounterVec
+	shadow   *prometheus.CounterVec
 }
 
 // sideLabels are the label names of one side of a connection.
@@ -44,13 +44,8 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 	counter := func(name, help string, labels []string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
-	labels := trafficLabels()
 	m := &Metrics{
-		opened:   counter("istio_tcp_connections_opened_total", "Connections opened.", labels),
-		closed:   counter("istio_tcp_connections_closed_total", "Connections closed.", labels),
-		failed:   counter("istio_tcp_connections_failed_total", "Connections that were refused or could not be made.", labels),
-		received: counter("istio_tcp_received_bytes_total", "Bytes from clients to servers.", labels),
-		sent:     counter("istio_tcp_sent_bytes_total", "Bytes from servers to clients.", labels),
+		traffic: newSeriesTable(trafficLabels()),
 		sockets: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "istio_tcp_sockets_open", Help: "Connections open now.",
 		}, []string{"reporter"}),
@@ -59,7 +54,7 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 	m.shadow = counter("istio_authz_shadow_total", "Connections that policies of a dry run match, and what they would have done.", []string{"policy", "decision"})
 	m.revoked = counter("istio_crl_policy_rejections_total", "Tunnels refused or closed because the peer's certificate is revoked.", []string{"reporter"})
 	m.peersCut = counter("istio_ztunnel_peers_cut_total", "Tunnel connections refused or ended because the peer broke a rule or a bound.", []string{"direction", "reason"})
-	for _, c := range []prometheus.Collector{m.peersCut, m.revoked, m.shadow, m.opened, m.closed, m.failed, m.received, m.sent, m.sockets, m.onDemand} {
+	for _, c := range []prometheus.Collector{m.peersCut, m.revoked, m.shadow, m.traffic, m.sockets, m.onDemand} {
 		if err := registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("register traffic metrics: %w", err)
 		}
@@ -91,12 +86,17 @@ func sideValues(w *l4.Workload, principal string) []string {
 	}
 }
 
+// reporter is the value of the label of that name.
+func (t *traffic) reporter() string {
+	if t.outbound {
+		return "source"
+	}
+	return "destination"
+}
+
 // values are in the order of trafficLabels.
 func (t *traffic) values(flag string) []string {
-	reporter, security := "destination", unknown
-	if t.outbound {
-		reporter = "source"
-	}
+	security := unknown
 	sourceID, destinationID := "", ""
 	if t.secure {
 		security, sourceID, destinationID = "mutual_tls", t.sourceID.String(), t.destinationID.String()
@@ -105,7 +105,7 @@ func (t *traffic) values(flag string) []string {
 	if t.source == nil && t.secure {
 		source[3] = known(t.sourceID.Namespace) // proven by the certificate
 	}
-	values := append([]string{reporter}, source...)
+	values := append([]string{t.reporter()}, source...)
 	if t.service != nil {
 		values = append(values, t.service.Hostname, t.service.Namespace, t.service.Name)
 	} else {

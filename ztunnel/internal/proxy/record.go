@@ -10,8 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/isthmus-mesh/isthmus/pkg/netx"
 	"github.com/isthmus-mesh/isthmus/pkg/spiffe"
 	"github.com/isthmus-mesh/isthmus/ztunnel/l4"
@@ -44,11 +42,10 @@ type record struct {
 
 	bytes netx.Counters // counted by the relay
 
-	mu             sync.Mutex // guards what follows; report and end may meet
-	live           bool       // counted as opened
-	sent, received prometheus.Counter
-	reportedUp     uint64
-	reportedDown   uint64
+	mu           sync.Mutex // guards what follows; report and end may meet
+	series       *series    // held while the connection is open; nil else
+	reportedUp   uint64
+	reportedDown uint64
 }
 
 // begin starts to follow a connection. Call end once.
@@ -56,30 +53,47 @@ func (i *Instance) begin(t traffic) *record {
 	return &record{instance: i, traffic: t, start: time.Now()}
 }
 
-// opened counts the connection and resolves its byte counters.
+// opened counts the connection.
 func (r *record) opened() {
-	m := r.instance.deps.Metrics
-	values := r.traffic.values(flagNone)
-	m.opened.WithLabelValues(values...).Inc()
-	m.sockets.WithLabelValues(values[0]).Inc()
 	r.mu.Lock()
-	r.live = true
-	r.received, r.sent = m.received.WithLabelValues(values...), m.sent.WithLabelValues(values...)
+	r.hold().opened.Add(1)
 	r.mu.Unlock()
 	r.log(slog.LevelDebug, "connection opened", nil)
+}
+
+// hold begins to count the connection as open. r.mu is held.
+func (r *record) hold() *series {
+	m := r.instance.deps.Metrics
+	r.series = m.traffic.hold(r.traffic.values(flagNone))
+	m.sockets.WithLabelValues(r.traffic.reporter()).Inc()
+	return r.series
+}
+
+// release ends what hold began, and returns nil if the connection is not counted as open.
+func (r *record) release() *series {
+	r.mu.Lock()
+	held := r.series
+	r.series = nil
+	r.mu.Unlock()
+	if held != nil {
+		m := r.instance.deps.Metrics
+		m.traffic.release(held)
+		m.sockets.WithLabelValues(r.traffic.reporter()).Dec()
+	}
+	return held
 }
 
 // report adds the bytes since the last report.
 func (r *record) report() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.live {
+	if r.series == nil {
 		return
 	}
 	up, down := r.bytes.Sent.Load(), r.bytes.Received.Load()
 	r.instance.account.Carried(up - r.reportedUp + down - r.reportedDown)
-	r.received.Add(float64(up - r.reportedUp))
-	r.sent.Add(float64(down - r.reportedDown))
+	r.series.received.Add(up - r.reportedUp)
+	r.series.sent.Add(down - r.reportedDown)
 	r.reportedUp, r.reportedDown = up, down
 }
 
@@ -89,46 +103,29 @@ func (r *record) adopt(c *carried) {
 	r.start = c.start
 	r.bytes.Sent.Store(c.sentBytes)
 	r.bytes.Received.Store(c.receivedBytes)
-	m := r.instance.deps.Metrics
-	values := r.traffic.values(flagNone)
-	m.sockets.WithLabelValues(values[0]).Inc()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.live = true
 	r.reportedUp, r.reportedDown = c.sentBytes, c.receivedBytes
-	r.received, r.sent = m.received.WithLabelValues(values...), m.sent.WithLabelValues(values...)
+	r.hold()
 }
 
 // moved ends the record of a connection with which another process goes on.
 func (r *record) moved() {
 	r.report()
-	r.mu.Lock()
-	live := r.live
-	r.live = false
-	r.mu.Unlock()
-	if live {
-		r.instance.deps.Metrics.sockets.WithLabelValues(r.traffic.values(flagNone)[0]).Dec()
-	}
+	r.release()
 	r.log(slog.LevelDebug, "connection handed over", nil)
 }
 
 // end counts the connection's end and logs it. A nil error is an orderly end.
 func (r *record) end(err error) {
 	r.report()
-	m := r.instance.deps.Metrics
-	r.mu.Lock()
-	live := r.live
-	r.live = false
-	r.mu.Unlock()
-	if live {
+	if held := r.release(); held != nil {
 		if errors.Is(err, io.EOF) {
 			err = nil // the ordinary end; of one that was never open it is the cause
 		}
-		values := r.traffic.values(flagNone)
-		m.closed.WithLabelValues(values...).Inc()
-		m.sockets.WithLabelValues(values[0]).Dec()
+		held.closed.Add(1)
 	} else {
-		m.failed.WithLabelValues(r.traffic.values(flagOf(err))...).Inc()
+		r.instance.deps.Metrics.traffic.fail(r.traffic.values(flagOf(err)))
 	}
 	level := slog.LevelInfo
 	if err != nil {
