@@ -8,11 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -167,6 +169,40 @@ func (c *Client) Annotate(ctx context.Context, kind, namespace, name string, ann
 // Scale sets the number of a Deployment's pods.
 func (c *Client) Scale(ctx context.Context, namespace, deployment string, replicas int) error {
 	return c.Patch(ctx, "Deployment", namespace, deployment, map[string]any{"spec": map[string]any{"replicas": replicas}})
+}
+
+// SetEnv gives a workload's first container environment variables besides those that it has, which come before. Its pods are replaced.
+func (c *Client) SetEnv(ctx context.Context, kind, namespace, name string, env map[string]string) error {
+	objects, err := c.List(ctx, kind, namespace)
+	if err != nil {
+		return err
+	}
+	for _, raw := range objects {
+		var o struct {
+			Metadata struct{ Name string }
+			Spec     struct {
+				Template struct {
+					Spec struct{ Containers []map[string]any }
+				}
+			}
+		}
+		if err := json.Unmarshal(raw, &o); err != nil {
+			return fmt.Errorf("%s of %s: %w", kind, namespace, err)
+		}
+		containers := o.Spec.Template.Spec.Containers
+		if o.Metadata.Name != name || len(containers) == 0 {
+			continue
+		}
+		all, _ := containers[0]["env"].([]any)
+		for _, key := range slices.Sorted(maps.Keys(env)) {
+			all = append(all, map[string]string{"name": key, "value": env[key]})
+		}
+		containers[0]["env"] = all
+		return c.Patch(ctx, kind, namespace, name, map[string]any{
+			"spec": map[string]any{"template": map[string]any{"spec": map[string]any{"containers": containers}}},
+		})
+	}
+	return fmt.Errorf("there is no %s %s/%s with containers", kind, namespace, name)
 }
 
 // Restart replaces the pods of a Deployment, StatefulSet or DaemonSet, as its update strategy says.

@@ -2,7 +2,6 @@ package scenario
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -101,33 +100,7 @@ func trips(lines string) (count int, slowest time.Duration, err error) {
 
 // enableHandover changes the ztunnels' DaemonSet.
 func (b *Bed) enableHandover(ctx context.Context) error {
-	sets, err := b.Sandbox.List(ctx, "DaemonSet", meshNamespace)
-	if err != nil {
-		return err
-	}
-	for _, raw := range sets {
-		var set struct {
-			Metadata struct{ Name string }
-			Spec     struct {
-				Template struct {
-					Spec struct{ Containers []map[string]any }
-				}
-			}
-		}
-		if err := json.Unmarshal(raw, &set); err != nil {
-			return err
-		}
-		containers := set.Spec.Template.Spec.Containers
-		if set.Metadata.Name != "ztunnel" || len(containers) == 0 {
-			continue
-		}
-		env, _ := containers[0]["env"].([]any)
-		containers[0]["env"] = append(env, map[string]string{"name": "ENABLE_HANDOVER", "value": "true"}, map[string]string{"name": "HBONE_TRANSPORT", "value": "records"})
-		return b.Sandbox.Patch(ctx, "DaemonSet", meshNamespace, "ztunnel", map[string]any{
-			"spec": map[string]any{"template": map[string]any{"spec": map[string]any{"containers": containers}}},
-		})
-	}
-	return expected("a DaemonSet ztunnel", "%d others", len(sets))
+	return b.Sandbox.SetEnv(ctx, "DaemonSet", meshNamespace, "ztunnel", map[string]string{"ENABLE_HANDOVER": "true", "HBONE_TRANSPORT": "records"})
 }
 
 // replacing returns when all ztunnels are others than before change, and those are gone.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -94,36 +93,11 @@ func (b *bed) prepare(ctx context.Context) (err error) {
 // tuneZtunnel replaces the node proxies by ones with short-lived certificates, and with tunnels that end soon after the last connection,
 // so that one can see what is left.
 func (b *bed) tuneZtunnel(ctx context.Context) error {
-	sets, err := b.box.List(ctx, "DaemonSet", meshNamespace)
-	if err != nil {
-		return err
-	}
-	for _, raw := range sets {
-		var set struct {
-			Metadata struct{ Name string }
-			Spec     struct {
-				Template struct {
-					Spec struct{ Containers []map[string]any }
-				}
-			}
-		}
-		if err := json.Unmarshal(raw, &set); err != nil {
-			return err
-		}
-		containers := set.Spec.Template.Spec.Containers
-		if set.Metadata.Name != "ztunnel" || len(containers) == 0 {
-			continue
-		}
-		env, _ := containers[0]["env"].([]any)
-		containers[0]["env"] = append(env, map[string]string{"name": "SECRET_TTL", "value": b.options.ttl.String()},
-			map[string]string{"name": "POOL_UNUSED_RELEASE_TIMEOUT", "value": "3s"}, map[string]string{"name": "LOG_LEVEL", "value": "warn"})
-		return b.replacing(ctx, meshNamespace, "ztunnel-", func() error {
-			return b.box.Patch(ctx, "DaemonSet", meshNamespace, "ztunnel", map[string]any{
-				"spec": map[string]any{"template": map[string]any{"spec": map[string]any{"containers": containers}}},
-			})
+	return b.replacing(ctx, meshNamespace, "ztunnel-", func() error {
+		return b.box.SetEnv(ctx, "DaemonSet", meshNamespace, "ztunnel", map[string]string{
+			"SECRET_TTL": b.options.ttl.String(), "POOL_UNUSED_RELEASE_TIMEOUT": "3s", "LOG_LEVEL": "warn",
 		})
-	}
-	return errors.New("there is no DaemonSet ztunnel")
+	})
 }
 
 // replacing returns when change has led to as many other pods, ready, and those from before are gone.
