@@ -39,7 +39,7 @@ func (d *decoder) message(at ObjectError, k kind, raw []byte, o Object) {
 		spec, err = d.withoutUnknown(at, k.spec(o), spec)
 	}
 	if err != nil {
-		field, reason := explainMessage(k.spec(o), spec, err)
+		field, reason := explainMessage(k.spec(o), spec, "spec", err)
 		d.fail(at, field, reason)
 	}
 }
@@ -102,17 +102,39 @@ func pruneOne(f protoreflect.FieldDescriptor, value any, path string, removed fu
 	}
 }
 
-// explainMessage finds the path of what protojson refused, which it does not tell.
-func explainMessage(m proto.Message, spec []byte, err error) (field, reason string) {
+// explainMessage finds the path of what protojson refused, which it does not tell. The message itself is at root.
+func explainMessage(m proto.Message, data []byte, root string, err error) (field, reason string) {
 	reason = strings.ReplaceAll(protoPosition.ReplaceAllString(err.Error(), ""), "\u00a0", " ")
 	var value any
-	if json.Unmarshal(spec, &value) != nil {
-		return "spec", reason
+	if json.Unmarshal(data, &value) != nil {
+		return root, reason
 	}
-	if path, why := misfit(m.ProtoReflect().Descriptor(), value, "spec"); path != "" {
+	if path, why := misfit(m.ProtoReflect().Descriptor(), value, root); path != "" {
 		return path, why
 	}
-	return "spec", reason
+	return root, reason
+}
+
+// UnmarshalKnown decodes JSON into m as UnmarshalMessage does, but for the fields that m does not have: their paths are returned. Unlike
+// protojson's DiscardUnknown it takes no value for a default that is not one of its enumeration's. An error begins with the path of what
+// is wrong; path is that of m itself.
+func UnmarshalKnown(data []byte, m proto.Message, path string) (unknown []string, err error) {
+	var value any
+	numbers := json.NewDecoder(bytes.NewReader(data))
+	numbers.UseNumber()
+	if err := numbers.Decode(&value); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	prune(m.ProtoReflect().Descriptor(), value, path, func(field, _ string) { unknown = append(unknown, field) })
+	pruned, err := json.Marshal(value)
+	if err == nil {
+		err = UnmarshalMessage(pruned, m, protojson.UnmarshalOptions{})
+	}
+	if err != nil {
+		at, reason := explainMessage(m, pruned, path, err)
+		return unknown, fmt.Errorf("%s: %s", at, reason)
+	}
+	return unknown, nil
 }
 
 // FitMessage checks JSON against the fields of m, without decoding it. Its error begins with the path of the first field that m does

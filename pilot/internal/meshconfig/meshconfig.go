@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"maps"
 
-	"google.golang.org/protobuf/encoding/protojson"
 	meshapi "istio.io/api/mesh/v1alpha1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -47,7 +46,7 @@ func Parse(layers ...[]byte) (Settings, error) {
 	if out.Visibility, err = ambient.ReadEntryVisibility(raw); err != nil {
 		return Settings{}, fmt.Errorf("parse the mesh configuration: %w", err)
 	}
-	if err := kube.UnmarshalMessage(raw, out.Proto, protojson.UnmarshalOptions{DiscardUnknown: true}); err != nil {
+	if _, err := kube.UnmarshalKnown(raw, out.Proto, "meshConfig"); err != nil {
 		return Settings{}, fmt.Errorf("parse the mesh configuration: %w", err)
 	}
 	defaults := Default().Proto

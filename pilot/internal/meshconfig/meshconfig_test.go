@@ -37,7 +37,8 @@ func TestRefused(t *testing.T) {
 		"[1]":                          "not a list of fields",
 		"serviceEntryVisibility: SOME": "parse the mesh configuration: serviceEntryVisibility: it is a message",
 		"discoverySelectors: [{matchExpressions: [{key: a, operator: Sometimes}]}]": "discoverySelectors[0]",
-		"enableTracing: maybe": "enableTracing",
+		"enableTracing: maybe":                         "meshConfig.enableTracing",
+		"outboundTrafficPolicy: {mode: REGISTRY_ONLI}": `meshConfig.outboundTrafficPolicy.mode: "REGISTRY_ONLI" is not one of REGISTRY_ONLY, ALLOW_ANY`,
 	} {
 		if _, err := Parse([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", text, err, want)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"google.golang.org/protobuf/encoding/protojson"
 	meshapi "istio.io/api/mesh/v1alpha1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
@@ -36,7 +35,7 @@ func MeshConfig(data []byte) (*meshapi.MeshConfig, error) {
 	if _, err := ambient.ReadEntryVisibility(raw); err != nil {
 		return nil, fmt.Errorf("read the mesh configuration: %w", err)
 	}
-	if err := kube.UnmarshalMessage(raw, out, protojson.UnmarshalOptions{DiscardUnknown: true}); err != nil {
+	if _, err := kube.UnmarshalKnown(raw, out, "meshConfig"); err != nil {
 		return nil, fmt.Errorf("read the mesh configuration: %w", err)
 	}
 	return out, nil

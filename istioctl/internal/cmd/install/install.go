@@ -81,6 +81,9 @@ func (f *flags) run(cmd *cobra.Command, g *cli.Globals, build telemetry.Build) e
 	if err != nil {
 		return err
 	}
+	if err := checkMesh(what); err != nil && !options.Force {
+		return err
+	}
 	if f.upgrade {
 		if err := f.compare(cmd.Context(), out, cluster, build); err != nil {
 			return err
