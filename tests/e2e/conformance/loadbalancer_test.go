@@ -33,9 +33,14 @@ type loadBalancer struct {
 func runLoadBalancer(t *testing.T, client kubernetes.Interface) {
 	t.Helper()
 	b := &loadBalancer{client: client, pool: netip.MustParsePrefix(loadBalancerRange), given: map[netip.Addr]string{}}
-	node, err := b.node(t.Context())
+	name, node, err := b.node(t.Context())
 	if err != nil {
 		t.Fatal(err)
+	}
+	// Until kube-proxy knows an address, connections to it have to be refused, as a cloud's load balancer does: a first packet that went
+	// astray would leave an entry in the node's connection tracking, by which all that follow of that connection go astray, too.
+	if out, err := exec.CommandContext(t.Context(), "docker", "exec", name, "ip", "route", "replace", "unreachable", loadBalancerRange).CombinedOutput(); err != nil {
+		t.Fatalf("have the node %s refuse what nothing serves of %s: %v\n%s", name, loadBalancerRange, err, out)
 	}
 	if out, err := exec.CommandContext(t.Context(), "ip", "route", "replace", loadBalancerRange, "via", node).CombinedOutput(); err != nil {
 		t.Fatalf("lead %s to the node %s: %v\n%s", loadBalancerRange, node, err, out)
@@ -55,20 +60,20 @@ func runLoadBalancer(t *testing.T, client kubernetes.Interface) {
 	})
 }
 
-// node is the address of one of the cluster's nodes.
-func (b *loadBalancer) node(ctx context.Context) (string, error) {
+// node is the name and the address of one of the cluster's nodes.
+func (b *loadBalancer) node(ctx context.Context) (name, address string, err error) {
 	nodes, err := b.client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
-		return "", fmt.Errorf("list the nodes: %w", err)
+		return "", "", fmt.Errorf("list the nodes: %w", err)
 	}
 	for _, n := range nodes.Items {
 		for _, a := range n.Status.Addresses {
 			if ip, err := netip.ParseAddr(a.Address); a.Type == corev1.NodeInternalIP && err == nil && ip.Is4() {
-				return a.Address, nil
+				return n.Name, a.Address, nil
 			}
 		}
 	}
-	return "", errors.New("no node of the cluster has an IPv4 address")
+	return "", "", errors.New("no node of the cluster has an IPv4 address")
 }
 
 // run looks at the Services a few times a second, which is simpler than to watch them, and quick enough.
