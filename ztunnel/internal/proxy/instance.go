@@ -149,7 +149,7 @@ func (i *Instance) accept(l net.Listener, serve func(context.Context, *net.TCPCo
 			i.conns.Hold()
 			i.conns.Go(func() { // little on the stack: see carry
 				if tcp, ok := conn.(*net.TCPConn); !ok || !serve(i.ctx, tcp) {
-					conn.Close()
+					i.refuse(l, conn)
 					i.account.Leave()
 					i.conns.Release()
 				}
@@ -167,6 +167,16 @@ func (i *Instance) accept(l net.Listener, serve func(context.Context, *net.TCPCo
 		case <-i.drain:
 			return
 		}
+	}
+}
+
+// refuse ends a connection that was not carried, or carries nothing any more. To an application that is a reset: one without framing of
+// its own would take an orderly end for an empty answer.
+func (i *Instance) refuse(l net.Listener, conn net.Conn) {
+	if l == i.tunnels {
+		conn.Close() // what a peer was told last may still be under way
+	} else {
+		netx.Abort(conn)
 	}
 }
 
