@@ -26,6 +26,7 @@ type fleet struct {
 	closed  atomic.Bool
 	began   time.Time
 
+	responses atomic.Int64 // to all clients, but for their first ones
 	syncBytes atomic.Int64
 	synced    chan struct{} // one for each client that has its first state
 	made      int
@@ -64,6 +65,7 @@ func (f *fleet) connect(ctx context.Context, addr string, n int) error {
 				f.synced <- struct{}{}
 				return
 			}
+			f.responses.Add(1)
 			f.scan(i, message)
 		})
 		if err != nil {

@@ -39,7 +39,7 @@ func main() {
 	flag.IntVar(&o.lone, "lone", 200, "changes made one after the other")
 	flag.IntVar(&o.churn, "churn", 1000, "changes made at -rate")
 	flag.Float64Var(&o.rate, "rate", 50, "changes per second under churn")
-	flag.StringVar(&o.program, "pilot", "", "the program to measure; built when empty")
+	flag.StringVar(&o.program, "pilot", "", "the program to measure, or several by commas, one after the other beside the same API server; built when empty")
 	flag.StringVar(&o.profiles, "profiles", "", "directory to write the control plane's heap and, of the churn, CPU profiles to")
 	flag.Parse()
 	bench.Main("benchscale", func(ctx context.Context, out io.Writer) (bool, error) { return run(ctx, o, out) })
@@ -75,14 +75,16 @@ func run(ctx context.Context, o options, out io.Writer) (bool, error) {
 			return false, fmt.Errorf("create %s: %w", l, err)
 		}
 		defer b.server.Stop() // again is allowed
-		m, err := measure(ctx, o, b)
-		if err != nil {
-			return false, fmt.Errorf("measure %s: %w", l, err)
+		for program := range strings.SplitSeq(o.program, ",") {
+			m, err := measure(ctx, o, program, b)
+			if err != nil {
+				return false, fmt.Errorf("measure %s: %w", l, err)
+			}
+			if err := m.print(out); err != nil {
+				return false, err
+			}
+			ok = m.report(out) && ok
 		}
-		if err := m.print(out); err != nil {
-			return false, err
-		}
-		ok = m.report(out) && ok
 	}
 	return ok, nil
 }
@@ -168,7 +170,7 @@ func (m *measurement) print(out io.Writer) error {
 		row("lone change acknowledged → at a client, p50, p99", fmt.Sprintf("%v, %v", s.lone.at(50), s.lone.at(99)), "%v, %v", p.loneP50, p.loneP99)
 		row("… → at the last client, p50, p99", fmt.Sprintf("%v, %v", s.loneLast.at(50), s.loneLast.at(99)), "")
 		row(fmt.Sprintf("the same at %.0f changes/s", s.achieved), fmt.Sprintf("%v, %v", s.churned.at(50), s.churned.at(99)), "%v, %v", p.churnP50, p.churnP99)
-		row("CPU per 1000 of these changes", seconds(s.churnCPU), "%s", seconds(p.churnCPU))
+		row("CPU per 1000 of these changes (responses for each change)", fmt.Sprintf("%s (%.2f)", seconds(s.churnCPU), s.responses), "%s", seconds(p.churnCPU))
 		if p.tunedLoneP99 > 0 {
 			row("", "", "with a debounce of 1 ms: lone p99 %v, under churn p99 %v, CPU %s", p.tunedLoneP99, p.tunedChurnP99, seconds(p.tunedChurnCPU))
 		}

@@ -68,15 +68,16 @@ type serving struct {
 	lone, loneLast durations
 	churned        durations
 	achieved       float64       // changes per second
+	responses      float64       // to each client, for each of these changes
 	churnCPU       time.Duration // per 1000 changes
 }
 
-func measure(ctx context.Context, o options, b *bed) (*measurement, error) {
+func measure(ctx context.Context, o options, program string, b *bed) (*measurement, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, 15*time.Minute, errTimeout)
 	defer cancel()
 	m := &measurement{layout: b.mesh.layout, loadBefore: load()}
 	begin := time.Now()
-	p, err := startPilot(ctx, o.program, b.server.Dir(), b.server.REST())
+	p, err := startPilot(ctx, program, b.server.Dir(), b.server.REST())
 	if err != nil {
 		return nil, err
 	}
@@ -163,6 +164,7 @@ func (s *serving) makeChurn(ctx context.Context, f *fleet, p *pilot, objects *me
 	if err != nil {
 		return err
 	}
+	responses := f.responses.Load()
 	profiled := make(chan error, 1)
 	go func() {
 		profiled <- p.profile(ctx, fmt.Sprintf("/debug/pprof/profile?seconds=%d", max(1, int(float64(o.churn)/o.rate))), o.profiles, fmt.Sprintf("churn-%s-%d.pb.gz", objects.layout, s.clients))
@@ -205,6 +207,7 @@ func (s *serving) makeChurn(ctx context.Context, f *fleet, p *pilot, objects *me
 	if err != nil {
 		return err
 	}
+	s.responses = float64(f.responses.Load()-responses) / float64(o.churn*s.clients)
 	s.churnCPU = (after - before) * 1000 / time.Duration(o.churn)
 	for c, at := range acknowledged {
 		each, _ := f.latencies(c, *at)
