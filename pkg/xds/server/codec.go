@@ -1,6 +1,7 @@
 package server
 
 import (
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc/encoding"
 	_ "google.golang.org/grpc/encoding/proto" // the codec of whatever is not pre-encoded
 	"google.golang.org/grpc/mem"
@@ -18,7 +19,7 @@ func newEncoded(parts ...[]byte) *encoded {
 	return e
 }
 
-// codec is protobuf, except that encoded messages pass as they are.
+// codec is protobuf, except that encoded messages pass as they are, and acknowledgements are decoded without reflection.
 type codec struct{ encoding.CodecV2 }
 
 func newCodec() encoding.CodecV2 { return codec{encoding.GetCodecV2("proto")} }
@@ -28,4 +29,14 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 		return e.parts, nil
 	}
 	return c.CodecV2.Marshal(v)
+}
+
+func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+	if r, ok := v.(*discovery.DeltaDiscoveryRequest); ok && len(data) == 1 {
+		r.Reset()
+		if acknowledgement(data[0].ReadOnlyData(), r) {
+			return nil
+		}
+	}
+	return c.CodecV2.Unmarshal(data, v)
 }

@@ -53,7 +53,7 @@ func (st *deltaStream) send(g messenger, sub *subscription, step func(*delta.Tab
 	t := sub.topic
 	t.mu.Lock()
 	out := step(t.table)
-	t.follow(st.stream, sub.Subscription, sub.Wildcard())
+	t.follow(st.stream, sub.Subscription, &sub.kept, sub.Wildcard())
 	t.forget(st.stream, out.Forget)
 	t.demand(st.stream, out.Demand)
 	t.mu.Unlock()
@@ -66,6 +66,6 @@ func (st *deltaStream) send(g messenger, sub *subscription, step func(*delta.Tab
 		st.sending(sub, namesOf(out.Send.Entries))
 	}
 	err := g.SendMsg(newEncoded(out.Send.Wire(sub.TypeURL(), st.server.cfg.Version), delta.AppendNonce(nil, out.Send.Nonce)))
-	st.server.cfg.Metrics.pushed(sub.TypeURL(), st.server.cfg.Now().Sub(start))
+	sub.pushes.pushed(st.server.cfg.Now().Sub(start))
 	return err
 }

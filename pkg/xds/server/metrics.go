@@ -70,8 +70,18 @@ func (m *Metrics) rejected(typeURL, node string) {
 	}
 }
 
-func (m *Metrics) pushed(typeURL string, took time.Duration) {
+// pushes are the metrics of what is sent of one type.
+type pushes struct {
+	count prometheus.Counter
+	time  prometheus.Observer
+}
+
+func (m *Metrics) pushesOf(typeURL string) pushes {
 	short := shortType(typeURL)
-	m.pushes.WithLabelValues(short).Inc()
-	m.pushTime.WithLabelValues(short).Observe(took.Seconds())
+	return pushes{count: m.pushes.WithLabelValues(short), time: m.pushTime.WithLabelValues(short)}
+}
+
+func (p pushes) pushed(took time.Duration) {
+	p.count.Inc()
+	p.time.Observe(took.Seconds())
 }

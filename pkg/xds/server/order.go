@@ -28,7 +28,19 @@ type kept struct {
 	topic *topic
 	scope *scope // nil: what is for everybody
 	last  TypeStatus
+	// followed is how the topic knows the stream; with the topic's mu held
+	followed following
+	pushes   pushes
 }
+
+// following is whether a topic knows a stream, and by what it wakes it.
+type following int
+
+const (
+	unknown following = iota
+	known             // by keys
+	wild              // by every change
+)
 
 func (k *kept) keeps() *kept { return k }
 
@@ -60,7 +72,9 @@ func (o *order[S, R, O]) take(g messenger, r R) error {
 
 func (o *order[S, R, O]) add(typeURL string) S {
 	sc := o.enter(typeURL)
-	s := o.enroll(typeURL, kept{topic: o.server.topic(sc, typeURL), scope: sc, last: TypeStatus{TypeURL: typeURL}})
+	s := o.enroll(typeURL, kept{
+		topic: o.server.topic(sc, typeURL), scope: sc, last: TypeStatus{TypeURL: typeURL}, pushes: o.server.cfg.Metrics.pushesOf(typeURL),
+	})
 	if o.subjects == nil {
 		o.subjects = map[string]S{}
 	}

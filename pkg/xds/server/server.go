@@ -160,7 +160,15 @@ func (t *topic) trim() []*stream {
 }
 
 // follow makes a stream known to the topic as its subscription now stands. Callers hold t.mu.
-func (t *topic) follow(st *stream, r reader, wildcard bool) {
+func (t *topic) follow(st *stream, r reader, k *kept, wildcard bool) {
+	now := known
+	if wildcard {
+		now = wild
+	}
+	if k.followed == now {
+		return
+	}
+	k.followed = now
 	t.readers[st] = r
 	st.topics[t] = struct{}{}
 	if wildcard {

@@ -75,7 +75,7 @@ func (st *sotwStream) send(g messenger, w *state, step func(*delta.Table) delta.
 	start := st.server.cfg.Now()
 	w.topic.mu.Lock()
 	out := step(w.topic.table)
-	w.topic.follow(st.stream, w.State, true)
+	w.topic.follow(st.stream, w.State, &w.kept, true)
 	w.topic.mu.Unlock()
 	st.heard(w, out.Nack, out.Send != nil, out.Acked != "")
 	if out.Send == nil {
@@ -84,7 +84,7 @@ func (st *sotwStream) send(g messenger, w *state, step func(*delta.Table) delta.
 	st.sending(w, out.Send.Changed)
 	tail := delta.AppendState(st.server.controlPlane, out.Send.Version, out.Send.Nonce)
 	err := g.SendMsg(newEncoded(out.Send.StateWire(w.TypeURL()), tail))
-	st.server.cfg.Metrics.pushed(w.TypeURL(), st.server.cfg.Now().Sub(start))
+	w.pushes.pushed(st.server.cfg.Now().Sub(start))
 	return err
 }
 
