@@ -72,6 +72,7 @@ type topic struct {
 	wild     map[*stream]struct{}            // guarded by mu: woken by every change
 	interest map[string]map[*stream]struct{} // guarded by mu: woken by changes that concern the key
 	readers  map[*stream]reader              // guarded by mu: all of them, for trimming
+	paced    paced                           // guarded by mu: streams that are yet to be woken
 }
 
 // reader is a position in a table, and what of it is asked for. It changes only with topic.mu held.
@@ -94,15 +95,16 @@ func New(cfg Config) *Server {
 	}
 }
 
-// Publish applies a change to the resources of a type and wakes the streams it concerns. It costs what changed, does no
-// I/O, and never waits for a client. Calls for one type must not overlap if their order matters.
+// Publish applies a change to the resources of a type and wakes the streams it concerns; while changes keep coming, many streams are
+// woken for several of them together (paceLimit). It costs what changed, does no I/O, and never waits for a client. Calls for one type
+// must not overlap if their order matters.
 func (s *Server) Publish(typeURL string, changed []Resource, removed []string) {
 	if len(changed)+len(removed) == 0 {
 		return
 	}
-	now := s.cfg.Now()
-	for _, w := range s.topic(nil, typeURL).publish(changed, removed) {
-		w.wakeUp(now)
+	now, t := s.cfg.Now(), s.topic(nil, typeURL)
+	for st, since := range t.pace(t.publish(changed, removed), now) {
+		st.wakeUp(since)
 	}
 }
 
@@ -204,6 +206,7 @@ func (t *topic) leave(st *stream) {
 	defer t.mu.Unlock()
 	delete(t.readers, st)
 	delete(t.wild, st)
+	delete(t.paced.streams, st)
 	for k := range st.keys {
 		if k.of == t {
 			if delete(t.interest[k.key], st); len(t.interest[k.key]) == 0 {
