@@ -35,6 +35,7 @@ type pace struct {
 	trust int           // above 0, publications wait; it falls with each that waited in vain
 	left  int           // publications until the next trial
 	next  int           // what left starts from
+	vain  time.Duration // gap when waiting was in vain last; 0 is never
 
 	held held
 	size int // publications that are held
@@ -113,13 +114,17 @@ func (p *pace) measure(now time.Time) (alone bool) {
 	first := p.last.IsZero() || since > paceForget
 	p.last = now
 	if first {
-		p.gap, p.trust, p.next, p.left = 0, 0, paceEvidence, paceEvidence
+		p.gap, p.vain, p.trust, p.next, p.left = 0, 0, 0, paceEvidence, paceEvidence
 		return true
 	}
 	if gap := min(since, paceQuiet); p.gap == 0 {
 		p.gap = gap
 	} else {
 		p.gap += (gap - p.gap) / 16
+	}
+	// These are others, if the usual time is that without the one that waited.
+	if p.vain > 0 && p.gap > 2*p.vain && p.left <= p.next-paceEvidence {
+		p.vain, p.next, p.left = 0, paceEvidence, 0
 	}
 	return since > paceQuiet
 }
@@ -128,8 +133,8 @@ func (p *pace) release() { p.held, p.size, p.want = heldNone, 0, 0 }
 
 func (p *pace) worked() { p.trust, p.next = min(p.trust+1, paceTrust), paceEvidence }
 
-// inVain makes the next trial come later.
+// inVain makes the next trial come later, unless publications come at another rate.
 func (p *pace) inVain() {
 	p.next = min(2*p.next, paceEvidenceMost)
-	p.left = p.next
+	p.left, p.vain = p.next, p.gap
 }

@@ -212,6 +212,22 @@ func TestWaitingIsGivenUp(t *testing.T) {
 	}
 }
 
+// TestAnotherRateIsTriedSoon: trials in vain with publications that each follow the one before say nothing of slower ones.
+func TestAnotherRateIsTriedSoon(t *testing.T) {
+	r := newPaceRun(50)
+	for range 500 {
+		r.publish(4 * ms)
+		r.settle()
+	}
+	trials := r.trials
+	for range 2 * paceEvidence {
+		r.publish(20 * ms)
+	}
+	if held, _ := r.waited(); r.trials == trials || held == 0 {
+		t.Errorf("%d trials, %d waited", r.trials-trials, held)
+	}
+}
+
 func TestTheLastOfManyIsWrittenInTime(t *testing.T) {
 	r := newPaceRun(50)
 	for range 200 {
