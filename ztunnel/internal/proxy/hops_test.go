@@ -210,15 +210,23 @@ func afterConnect(asked *atomic.Int32, early int, frames []byte) func(net.Conn) 
 // open is a connection of the client's application.
 func (b *hopBed) open(t *testing.T, ip string) *net.TCPConn {
 	t.Helper()
+	conn, err := b.connect(t, ip)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+func (b *hopBed) connect(t *testing.T, ip string) (*net.TCPConn, error) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	conn, err := b.client.Dial(ctx, "tcp", netip.MustParseAddrPort(ip+":80"), netip.Addr{})
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(30 * time.Second))
-	return conn.(*net.TCPConn)
+	return conn.(*net.TCPConn), nil
 }
 
 // greeting reads who answers, and checks that all that was sent comes back.
@@ -233,10 +241,16 @@ func greeting(t *testing.T, conn netx.Stream, want string) {
 	}
 }
 
-// refused reads a connection that nobody answers. An orderly end would be an empty answer.
-func refused(t *testing.T, conn net.Conn) {
+// refused opens a connection that nobody answers. It is reset, at times before the application knows that it was there: an orderly end
+// would be an empty answer.
+func (b *hopBed) refused(t *testing.T, ip string) {
 	t.Helper()
-	if got, err := io.ReadAll(conn); len(got) > 0 || !errors.Is(err, syscall.ECONNRESET) {
+	var got []byte
+	conn, err := b.connect(t, ip)
+	if err == nil {
+		got, err = io.ReadAll(conn)
+	}
+	if len(got) > 0 || !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("answered with %q, %v; want a reset", got, err)
 	}
 }

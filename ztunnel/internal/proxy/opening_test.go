@@ -123,7 +123,7 @@ func TestDecisionsAreFinal(t *testing.T) {
 		first, second := &hop{identity: "first", status: status}, &hop{identity: "second"}
 		b.serve(t, firstIP, first)
 		b.serve(t, secondIP, second)
-		refused(t, b.open(t, hopVIP))
+		b.refused(t, hopVIP)
 		if first.asked.Load() != 1 || second.connects.Load() != 0 || strings.Contains(b.log.String(), "connecting again") {
 			t.Errorf("%d: asked %d times, %d connections elsewhere", status, first.asked.Load(), second.connects.Load())
 		}
@@ -136,13 +136,13 @@ func TestUnavailableHopsAreAskedOnce(t *testing.T) {
 		b := newHopBed(t, long)
 		first, second := &hop{identity: "first", status: 503}, &hop{identity: "second", status: 503}
 		b.serve(t, firstIP, first)
-		refused(t, b.open(t, ip))
+		b.refused(t, ip)
 		if first.asked.Load() != 1 {
 			t.Errorf("the only one was asked %d times", first.asked.Load())
 		}
 		b.endpoint(t, "second", secondIP, 0)
 		b.serve(t, secondIP, second)
-		refused(t, b.open(t, ip))
+		b.refused(t, ip)
 		if first.asked.Load() != 2 || second.asked.Load() != 1 {
 			t.Errorf("%s: asked %d and %d times, want 2 and 1", ip, first.asked.Load(), second.asked.Load())
 		}
@@ -153,7 +153,7 @@ func TestAttemptsEnd(t *testing.T) {
 	var b *hopBed
 	for window := brief; ; window *= 4 { // of which the first attempt must leave something
 		b = newHopBed(t, window)
-		refused(t, b.open(t, hopVIP))
+		b.refused(t, hopVIP)
 		b.log.Wait(t, "connection complete", "connection refused")
 		if strings.Contains(b.log.String(), "connecting again") {
 			break
@@ -183,7 +183,7 @@ func TestAttemptsEndWithTheClient(t *testing.T) {
 func TestEndpointsHaveOneAlternative(t *testing.T) {
 	b := newHopBed(t, long)
 	b.endpoint(t, "second", secondIP, 0)
-	refused(t, b.open(t, directVIP))
+	b.refused(t, directVIP)
 	b.log.Wait(t, "connection complete")
 	if n := strings.Count(b.log.String(), "connecting again"); n != 1 {
 		t.Errorf("%d further attempts where nobody listens, want 1", n)
@@ -196,7 +196,7 @@ func TestAddressesHaveNoAlternative(t *testing.T) {
 	b := newHopBed(t, long)
 	b.endpoint(t, "second", secondIP, 0)
 	b.serve(t, secondIP, &hop{identity: "second"})
-	refused(t, b.open(t, firstIP))
+	b.refused(t, firstIP)
 	b.log.Wait(t, "connection complete")
 	if strings.Contains(b.log.String(), "connecting again") {
 		t.Error("tried again")
@@ -219,6 +219,6 @@ func TestAHealthyWaypointInstanceIsWaitedFor(t *testing.T) {
 
 	b = newHopBed(t, brief)
 	sick(b, workload.WorkloadStatus_UNHEALTHY)
-	refused(t, b.open(t, hopVIP))
+	b.refused(t, hopVIP)
 	b.log.Wait(t, "connection failed", "no healthy upstream")
 }
