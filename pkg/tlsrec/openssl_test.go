@@ -78,6 +78,13 @@ var opensslSuites = []string{"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384",
 // asServer returns openssl s_client connected to a Conn.
 func asServer(t *testing.T, suite string, args ...string) (*program, *Conn) {
 	t.Helper()
+	return asServerOver(t, asItIs, suite, args...)
+}
+
+func asItIs(nc net.Conn) net.Conn { return nc }
+
+func asServerOver(t *testing.T, over func(net.Conn) net.Conn, suite string, args ...string) (*program, *Conn) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -90,7 +97,7 @@ func asServer(t *testing.T, suite string, args ...string) (*program, *Conn) {
 		t.Fatal(err)
 	}
 	_, sc := configs(t)
-	c, err := Server(deadline(t), nc, sc)
+	c, err := Server(deadline(t), over(nc), sc)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,6 +107,11 @@ func asServer(t *testing.T, suite string, args ...string) (*program, *Conn) {
 
 // asClient returns openssl s_server with a Conn connected to it.
 func asClient(t *testing.T, suite string, args ...string) (*program, *Conn) {
+	t.Helper()
+	return asClientOver(t, asItIs, suite, args...)
+}
+
+func asClientOver(t *testing.T, over func(net.Conn) net.Conn, suite string, args ...string) (*program, *Conn) {
 	t.Helper()
 	addr := tcp.Free(t)
 	cert, key := files(t)
@@ -111,7 +123,7 @@ func asClient(t *testing.T, suite string, args ...string) (*program, *Conn) {
 		return err == nil
 	}, nil)
 	cc, _ := configs(t)
-	c, err := Client(deadline(t), nc, cc)
+	c, err := Client(deadline(t), over(nc), cc)
 	if err != nil {
 		t.Fatal(err)
 	}
