@@ -14,7 +14,9 @@ import (
 // Segment is the payload of one TCP segment.
 type Segment struct {
 	Source, Destination netip.AddrPort
-	Payload             []byte
+	// Sequence is the number of the payload's first byte.
+	Sequence uint32
+	Payload  []byte
 }
 
 // Flow sums the segments that have payload between two ends, both directions.
@@ -40,9 +42,16 @@ const (
 // Read parses a capture file (pcap, not pcapng; Ethernet or Linux cooked) and returns its TCP segments that carry
 // payload. Other packets are left out; a file cut off in the middle of a packet ends there.
 func Read(r io.Reader) ([]Segment, error) {
+	var segments []Segment
+	err := Each(r, func(s Segment) { segments = append(segments, s) })
+	return segments, err
+}
+
+// Each is Read that gives one segment after the other away as it comes, for captures that are still being made.
+func Each(r io.Reader, see func(Segment)) error {
 	var header [24]byte
 	if _, err := io.ReadFull(r, header[:]); err != nil {
-		return nil, fmt.Errorf("capture header: %w", err)
+		return fmt.Errorf("capture header: %w", err)
 	}
 	var order binary.ByteOrder = binary.LittleEndian
 	switch magic := binary.LittleEndian.Uint32(header[:4]); magic {
@@ -50,29 +59,28 @@ func Read(r io.Reader) ([]Segment, error) {
 	default:
 		order = binary.BigEndian
 		if magic := order.Uint32(header[:4]); magic != pcapMagicMicroseconds && magic != pcapMagicNanoseconds {
-			return nil, fmt.Errorf("no capture file: it starts with %x", header[:4])
+			return fmt.Errorf("no capture file: it starts with %x", header[:4])
 		}
 	}
 	link := order.Uint32(header[20:24])
-	var segments []Segment
 	for {
 		var record [16]byte
 		if _, err := io.ReadFull(r, record[:]); err != nil {
 			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-				return segments, nil
+				return nil
 			}
-			return nil, err
+			return err
 		}
 		length := order.Uint32(record[8:12])
 		if length > maxPacket {
-			return nil, fmt.Errorf("a packet of %d bytes: the capture is damaged", length)
+			return fmt.Errorf("a packet of %d bytes: the capture is damaged", length)
 		}
 		packet := make([]byte, length)
 		if _, err := io.ReadFull(r, packet); err != nil {
-			return segments, nil //nolint:nilerr // cut off while being written: what is whole counts
+			return nil //nolint:nilerr // cut off while being written: what is whole counts
 		}
 		if segment, ok := parseFrame(link, packet); ok {
-			segments = append(segments, segment)
+			see(segment)
 		}
 	}
 }
@@ -136,6 +144,7 @@ func parseTCP(source, destination netip.Addr, packet []byte) (Segment, bool) {
 	return Segment{
 		Source:      netip.AddrPortFrom(source, binary.BigEndian.Uint16(packet[0:2])),
 		Destination: netip.AddrPortFrom(destination, binary.BigEndian.Uint16(packet[2:4])),
+		Sequence:    binary.BigEndian.Uint32(packet[4:8]),
 		Payload:     packet[offset:],
 	}, true
 }
