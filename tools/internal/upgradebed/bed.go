@@ -6,15 +6,30 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
+
+	"github.com/isthmus-mesh/isthmus/pkg/hbone"
+	"github.com/isthmus-mesh/isthmus/sandbox/demo/wiretap"
 )
 
 // Options of a run.
 type Options struct {
 	// Idle connections and Streams, which are streaming gRPC calls, are open while the proxies are replaced.
 	Idle, Streams int
+	// Conversations are connections on which numbered lines go to and fro all the time.
+	Conversations int
 	// Rounds is how often each of the two proxies is replaced.
 	Rounds int
+	// Foreign is the pod that has a real Envoy, whose program is Envoy.
+	Foreign Foreign
+	Envoy   string
+	// Transport of the proxies; [hbone.Records], unless Standard says that it is crypto/tls, of which nothing can be handed over.
+	Standard bool
+	// Patient runs end all that is open while the old instances drain, and wait for them to go. Otherwise these end it themselves, after Drain.
+	Patient bool
+	// Tap looks at every packet between the pods.
+	Tap bool
 	// Versions are the hand-over's versions that the instances understand, by turns; none is this build's.
 	Versions [][2]uint64
 	// Drain is how long an old instance lets connections go on that it could not hand over; zero is two minutes.
@@ -30,8 +45,12 @@ type Result struct {
 	Longest time.Duration
 	// Leaving is the longest time that an old instance took to go.
 	Leaving time.Duration
+	// Changed are conversations in which other bytes came than were sent. They are among the dropped.
+	Changed int
 	// First is what was dropped first, or nil.
 	First error
+	// Wire is what the tap has found: when the load was open, then after each replacement, then at the end.
+	Wire []wiretap.Findings
 	// Log is what the proxies have logged.
 	Log string
 }
@@ -45,7 +64,10 @@ type bed struct {
 	plane   *plane
 	pods    *pods
 	agents  [2]*agent
-	proxies [2]*proxy
+	proxies [2]*proxy // nil is a foreign one
+	envoy   *envoy
+	tap     *tap
+	wire    []wiretap.Findings // up to now
 	started int
 }
 
@@ -66,9 +88,18 @@ func Run(ctx context.Context, o Options) (r Result, err error) {
 		return r, errors.Join(err, errors.New(b.log()))
 	}
 	defer l.close()
+	if err := b.listen(ctx, l); err != nil {
+		return r, err
+	}
 	for range max(o.Rounds, 1) {
 		for i := range b.proxies {
-			took, err := b.replace(ctx, i)
+			if b.proxies[i] == nil {
+				continue
+			}
+			took, err := b.replace(ctx, i, l)
+			if err == nil && !o.Patient {
+				err = b.listen(ctx, l)
+			}
 			if err != nil {
 				return r, errors.Join(err, errors.New(b.log()))
 			}
@@ -76,6 +107,14 @@ func Run(ctx context.Context, o Options) (r Result, err error) {
 		}
 	}
 	l.finish()
+	if b.tap != nil {
+		if err := b.tap.close(); err != nil {
+			return r, fmt.Errorf("the tap: %w", err)
+		}
+		r.Wire = append(b.wire, b.tap.findings())
+		b.tap = nil
+	}
+	r.Changed = int(l.changed.Load())
 	r.Dropped, r.Requests, r.DroppedRequests = int(l.dropped.Load()), int(l.requests.Load()), int(l.failed.Load())
 	r.Longest, r.First, r.Log = time.Duration(l.longest.Load()), l.first, b.log()
 	return r, nil
@@ -102,19 +141,60 @@ func (b *bed) prepare(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	if b.o.Tap {
+		if b.tap, err = startTap(ctx, b.pods.names[0]); err != nil {
+			return err
+		}
+	}
 	for i := range b.proxies {
-		if b.proxies[i], err = b.start(ctx, i); err != nil {
+		if b.o.Foreign.is(i) {
+			b.envoy, err = b.startEnvoy(ctx)
+		} else {
+			b.proxies[i], err = b.start(ctx, i)
+		}
+		if err != nil {
 			return errors.Join(err, errors.New(b.log()))
 		}
 	}
 	return nil
 }
 
+// drained returns when the old instance has handed over what it can, or has given up.
+func (b *bed) drained(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for !strings.Contains(b.log(), "stayed=") {
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return errors.New("an old instance does not begin to drain")
+		}
+	}
+	return nil
+}
+
+// listen makes sure that the load goes on, and notes what the tap has found once it has seen that.
+func (b *bed) listen(ctx context.Context, l *load) error {
+	before := 0
+	if b.tap != nil {
+		before = b.tap.findings().Tunnelled
+	}
+	if err := l.progress(ctx); err != nil || b.tap == nil {
+		return err
+	}
+	err := b.tap.until(ctx, before+b.o.Conversations*ahead*len(said(0, 0)))
+	b.wire = append(b.wire, b.tap.findings())
+	return err
+}
+
 // socket is in the directory that a node's instances share.
 func (b *bed) socket(i int) string { return filepath.Join(b.dir, nodeNames()[i], "ztunnel.sock") }
 
 func (b *bed) start(ctx context.Context, i int) (*proxy, error) {
-	s := setup{Node: nodeNames()[i], Plane: b.plane.addr, Token: filepath.Join(b.dir, "token"), Socket: b.socket(i), Drain: b.o.Drain}
+	s := setup{Node: nodeNames()[i], Plane: b.plane.addr, Token: filepath.Join(b.dir, "token"), Socket: b.socket(i), Drain: b.o.Drain, Transport: hbone.Records}
+	if b.o.Standard {
+		s.Transport = hbone.Standard
+	}
 	if n := len(b.o.Versions); n > 0 {
 		s.Versions = b.o.Versions[b.started%n]
 	}
@@ -123,7 +203,8 @@ func (b *bed) start(ctx context.Context, i int) (*proxy, error) {
 }
 
 // replace starts a further instance on a node, then ends the first, and returns how long that took to leave.
-func (b *bed) replace(ctx context.Context, i int) (time.Duration, error) {
+// A patient one ends the load before.
+func (b *bed) replace(ctx context.Context, i int, l *load) (time.Duration, error) {
 	next, err := b.start(ctx, i)
 	if err != nil {
 		return 0, err
@@ -131,7 +212,17 @@ func (b *bed) replace(ctx context.Context, i int) (time.Duration, error) {
 	old := b.proxies[i]
 	b.proxies[i] = next
 	begin := time.Now()
-	if err := old.retire(); err != nil {
+	err = old.retire()
+	if err == nil && b.o.Patient {
+		if err = b.drained(ctx); err == nil {
+			err = b.listen(ctx, l)
+		}
+		l.finish()
+	}
+	if err == nil {
+		err = old.gone()
+	}
+	if err != nil {
 		return 0, fmt.Errorf("an old instance: %w", err)
 	}
 	return time.Since(begin), nil
@@ -155,6 +246,12 @@ func (b *bed) close() {
 		if a != nil {
 			a.close()
 		}
+	}
+	if b.envoy != nil {
+		b.envoy.kill()
+	}
+	if b.tap != nil {
+		_ = b.tap.close() // the run has failed in another way
 	}
 	if b.pods != nil {
 		b.pods.close()

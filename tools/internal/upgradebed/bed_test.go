@@ -23,13 +23,16 @@ func TestMain(m *testing.M) {
 func TestProcessesHandOver(t *testing.T) {
 	// The nodes' instances start by turns: on one the newer build follows the older, on the other the older the newer.
 	const idle, streams = 400, 50 // benchl4 has more
-	r, err := Run(t.Context(), Options{Idle: idle, Streams: streams, Versions: [][2]uint64{{1, 1}, {1, 2}, {1, 2}, {1, 1}}})
+	r, err := Run(t.Context(), Options{
+		Idle: idle, Streams: streams, Conversations: 4, Tap: true, Versions: [][2]uint64{{1, 1}, {1, 2}, {1, 2}, {1, 1}},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Dropped != 0 {
-		t.Errorf("%d dropped, the first: %v", r.Dropped, r.First)
+	if r.Dropped+r.Changed != 0 {
+		t.Errorf("%d dropped, %d changed, the first: %v", r.Dropped, r.Changed, r.First)
 	}
+	overheard(t, r.Wire, 4)
 	// At least all that is idle and streaming is handed over by both old instances, in tunnels.
 	if n := strings.Count(r.Log, "an old instance has handed over"); n != 2 {
 		t.Errorf("%d instances have handed over", n)

@@ -1,6 +1,7 @@
 package upgradebed
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -23,6 +24,12 @@ const (
 	streamPort = "8081"
 	// tick is the time between two messages of a streaming call.
 	tick = 10 * time.Millisecond
+	// idleWords are what is echoed on connections that are idle otherwise, and in requests.
+	idleWords = "still there?"
+	// saying is a line of a conversation: its number, and that of the line. Each is as long as the others.
+	saying = "what the pods say: conversation %04d, line %012d\n"
+	// chunk is how many lines are said at once, ahead how many such may be on their way.
+	chunk, ahead = 128, 8
 	// patience is how long anything may take before it counts as dropped.
 	patience = 30 * time.Second
 )
@@ -89,7 +96,9 @@ type load struct {
 
 	idle                       []net.Conn
 	dropped, requests, longest atomic.Int64
-	failed                     atomic.Int64 // of the requests
+	failed                     atomic.Int64   // of the requests
+	changed                    atomic.Int64   // conversations in which other bytes came than were sent
+	heard                      []atomic.Int64 // chunks that came back, of each conversation
 
 	mu    sync.Mutex // guards first
 	first error
@@ -113,7 +122,7 @@ func (l *load) dial(ctx context.Context, port string) (net.Conn, error) {
 // startLoad opens idle connections and streaming calls, and begins to send requests, each on a connection of its own.
 func startLoad(ctx context.Context, p *pods, o Options) (l *load, err error) {
 	ctx, stop := context.WithCancel(ctx)
-	l = &load{pods: p, stop: stop}
+	l = &load{pods: p, stop: stop, heard: make([]atomic.Int64, o.Conversations)}
 	defer func() {
 		if err != nil {
 			l.close()
@@ -132,6 +141,11 @@ func startLoad(ctx context.Context, p *pods, o Options) (l *load, err error) {
 	for range o.Streams {
 		if err := l.follow(ctx); err != nil {
 			return l, fmt.Errorf("open a streaming call: %w", err)
+		}
+	}
+	for n := range o.Conversations {
+		if err := l.converse(ctx, n); err != nil {
+			return l, fmt.Errorf("open a conversation: %w", err)
 		}
 	}
 	l.work.Go(func() {
@@ -159,11 +173,110 @@ func echo(conn net.Conn) error {
 	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}
-	if _, err := conn.Write([]byte("still there?")); err != nil {
+	if _, err := conn.Write([]byte(idleWords)); err != nil {
 		return err
 	}
-	_, err := io.ReadFull(conn, make([]byte, len("still there?")))
+	_, err := io.ReadFull(conn, make([]byte, len(idleWords)))
 	return err
+}
+
+// said is the n-th chunk of a conversation.
+func said(conversation, n int) []byte {
+	var b bytes.Buffer
+	for line := range chunk {
+		fmt.Fprintf(&b, saying, conversation, n*chunk+line)
+	}
+	return b.Bytes()
+}
+
+var errChanged = errors.New("other bytes come back")
+
+// converse sends numbered lines on a connection until ctx ends, a chunk every tick, and expects each of them back, in order, and the
+// end behind the last.
+func (l *load) converse(ctx context.Context, number int) error {
+	conn, err := l.dial(ctx, echoPort)
+	if err != nil {
+		return err
+	}
+	under := make(chan int, ahead)
+	broken := make(chan struct{})
+	l.work.Go(func() {
+		defer close(under)
+		ticker := time.NewTicker(tick)
+		defer ticker.Stop()
+		for n := 0; ; n++ {
+			select {
+			case <-ctx.Done():
+				_ = conn.(interface{ CloseWrite() error }).CloseWrite() // the one who reads notices
+				return
+			case <-broken:
+				return
+			case under <- n:
+			}
+			if _, err := conn.Write(said(number, n)); err != nil {
+				return // the one who reads notices, too
+			}
+			<-ticker.C
+		}
+	})
+	l.work.Go(func() {
+		defer conn.Close()
+		if err := l.listen(conn, number, under); err != nil {
+			if errors.Is(err, errChanged) {
+				l.changed.Add(1)
+			}
+			l.lost(fmt.Errorf("conversation %d: %w", number, err))
+			close(broken)
+		}
+	})
+	return nil
+}
+
+// listen reads what comes back until the end.
+func (l *load) listen(conn net.Conn, number int, under <-chan int) error {
+	got := make([]byte, len(said(0, 0)))
+	for n := range under {
+		if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+			return err
+		}
+		k, err := io.ReadFull(conn, got)
+		if !bytes.Equal(got[:k], said(number, n)[:k]) {
+			return fmt.Errorf("chunk %d: %w", n, errChanged)
+		}
+		if err != nil {
+			return fmt.Errorf("chunk %d ends after %d bytes: %w", n, k, err)
+		}
+		l.heard[number].Add(1)
+	}
+	if n, err := io.Copy(io.Discard, conn); n > 0 || err != nil {
+		return errors.Join(fmt.Errorf("%d bytes behind the last", n), err)
+	}
+	return nil
+}
+
+// progress returns when each conversation has heard some more, and a request has been answered.
+func (l *load) progress(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	goals := make([]int64, len(l.heard))
+	for n := range l.heard {
+		goals[n] = l.heard[n].Load() + ahead // what was on its way, and more
+	}
+	requests, failed := l.requests.Load()+2, l.failed.Load()
+	for n := 0; ; {
+		switch {
+		case n < len(goals) && l.heard[n].Load() >= goals[n]:
+			n++
+			continue
+		case n == len(goals) && l.requests.Load() >= requests && l.failed.Load() == failed:
+			return nil
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("conversations do not go on: %d of %d have", n, len(goals))
+		}
+	}
 }
 
 // follow begins a streaming call, on a connection of its own, and reads it until ctx ends.

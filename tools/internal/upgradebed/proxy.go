@@ -40,6 +40,7 @@ type setup struct {
 	Node, Plane, Token, Socket string
 	Versions                   [2]uint64
 	Drain                      time.Duration
+	Transport                  hbone.Transport
 }
 
 // RunChild is a node proxy, until SIGTERM. It prints the address of its readiness first; its log goes to log.
@@ -56,7 +57,7 @@ func RunChild(in io.Reader, out, log io.Writer) error {
 		PodName: "ztunnel-" + s.Node, PodNamespace: "istio-system", InstanceIP: netip.MustParseAddr("1.1.1.1"), Metadata: map[string]any{},
 		XDS: upstream, CA: upstream, TokenFile: s.Token, SecretTTL: time.Hour, ZDSSocket: s.Socket, PacketMark: proxyMark,
 		KeepaliveEnabled: true, KeepaliveTime: 180 * time.Second, KeepaliveInterval: 180 * time.Second, KeepaliveRetries: 9,
-		PoolMaxStreams: 100, PoolIdleTimeout: 5 * time.Minute, Transport: hbone.Records, Handover: true, HandoverVersions: s.Versions,
+		PoolMaxStreams: 100, PoolIdleTimeout: 5 * time.Minute, Transport: s.Transport, Handover: true, HandoverVersions: s.Versions,
 		DrainTimeout: cmp.Or(s.Drain, drainTime), CertificatePatience: 3 * time.Second, SleepAfter: sleepAfter, AdminAddr: "127.0.0.1:0", MetricsAddr: "127.0.0.1:0", ReadinessAddr: "127.0.0.1:0",
 	}
 	cfg.Log, cfg.Levels = telemetry.NewLogger(log, telemetry.Options{Level: slog.LevelWarn})
@@ -130,11 +131,11 @@ func ready(ctx context.Context, addr string) error {
 	}
 }
 
-// retire ends the proxy as a node does, and waits.
-func (p *proxy) retire() error {
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		return err
-	}
+// retire ends the proxy as a node does.
+func (p *proxy) retire() error { return p.cmd.Process.Signal(syscall.SIGTERM) }
+
+// gone waits for a proxy that is to end.
+func (p *proxy) gone() error {
 	err := p.cmd.Wait()
 	p.log.Close()
 	return err
