@@ -1,11 +1,13 @@
 package hbone
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"net"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -53,6 +55,49 @@ func FuzzBaggage(f *testing.F) {
 	})
 }
 
+// overheard keeps what is written to a connection.
+type overheard struct {
+	net.Conn
+	mu   sync.Mutex // guards said
+	said []byte
+}
+
+// Write implements net.Conn.
+func (o *overheard) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	o.said = append(o.said, p...)
+	o.mu.Unlock()
+	return o.Conn.Write(p)
+}
+
+// clientSays is what a client of ours sends behind its preface in a real session: two streams, of which one is cut.
+func clientSays(t testing.TB) []byte {
+	t.Helper()
+	a, b := net.Pipe()
+	o := &overheard{Conn: a}
+	served := make(chan error, 1)
+	go func() { served <- ServeConn(context.Background(), b, handlerFunc(echo), ServerConfig{}) }()
+	cc, err := NewClientConn(o, ClientConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range 2 {
+		s, _, err := cc.Connect(deadline(t), &Request{Authority: "10.0.0.1:80", Header: Header{{"baggage", "k8s.namespace.name=shop"}}})
+		if err == nil && n == 0 {
+			err = exchange(s, 5000)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
+	}
+	cc.Close()
+	<-served
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return bytes.TrimPrefix(o.said, []byte(http2.ClientPreface))
+}
+
 // FuzzServeConn: whatever a peer sends, the server lets it go when it ends.
 func FuzzServeConn(f *testing.F) {
 	var out strings.Builder
@@ -62,6 +107,7 @@ func FuzzServeConn(f *testing.F) {
 	_ = w.WriteData(1, true, []byte("hello"))
 	_ = w.WriteRSTStream(1, http2.ErrCodeCancel)
 	f.Add([]byte(out.String()))
+	f.Add(clientSays(f))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		a, b := net.Pipe()
 		served := make(chan struct{})

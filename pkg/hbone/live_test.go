@@ -9,6 +9,7 @@ import (
 	"io"
 	mrand "math/rand/v2"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -47,21 +48,40 @@ type relayed struct {
 
 func newMover(t *testing.T) *mover {
 	t.Helper()
-	m := &mover{t: t, relays: [2]map[uint32]*relayed{{}, {}}, serve: make(chan Live, 8), sleepers: sleepers(t, time.Millisecond)}
+	m := bareMover(t)
 	a, b := secured(t, carriage{client: Records, server: Records}) // whatever carries the other tests
+	m.serveOn(b)
+	m.dialled(a, func() {})
+	m.lives[1] = <-m.serve
+	return m
+}
+
+// bareMover has neither end yet.
+func bareMover(t *testing.T) *mover {
+	t.Helper()
+	return &mover{t: t, relays: [2]map[uint32]*relayed{{}, {}}, serve: make(chan Live, 8), sleepers: sleepers(t, time.Millisecond)}
+}
+
+// serveOn makes conn the server's end.
+func (m *mover) serveOn(conn Secured) {
 	m.wg.Go(func() {
-		_ = ServeConn(context.Background(), b, handlerFunc(m.accept), ServerConfig{Started: func(l Live) { m.serve <- l }})
+		_ = ServeConn(context.Background(), conn, handlerFunc(m.accept), ServerConfig{Started: func(l Live) { m.serve <- l }})
 	})
-	cc, err := NewClientConn(a, ClientConfig{})
+}
+
+// dialled makes conn the client's end. Between closing it, when the test ends, and waiting for the server's, hangUp is called.
+func (m *mover) dialled(conn Secured, hangUp func()) {
+	m.t.Helper()
+	cc, err := NewClientConn(conn, ClientConfig{})
 	if err != nil {
-		t.Fatal(err)
+		m.t.Fatal(err)
 	}
-	m.cc, m.lives[0], m.lives[1] = cc, cc.Live(), <-m.serve
-	t.Cleanup(func() {
+	m.cc, m.lives[0] = cc, cc.Live()
+	m.t.Cleanup(func() {
 		m.cc.Close()
+		hangUp()
 		m.wg.Wait()
 	})
-	return m
 }
 
 // sleepers ends with the test, after what is cleaned up later.
@@ -249,8 +269,19 @@ func duplicate(t *testing.T, c net.Conn) *net.TCPConn {
 	return again.(*net.TCPConn)
 }
 
-// talk sends random bytes until stop is closed, and expects each of them back, in order.
+// talk sends random bytes until stop is closed, and expects each of them back, in order, and then the end.
 func talk(app *net.TCPConn, stop <-chan struct{}, moved *atomic.Int64) error {
+	if err := talkOn(app, stop, moved, app.CloseWrite); err != nil {
+		return err
+	}
+	if n, err := io.Copy(io.Discard, app); n > 0 || err != nil {
+		return fmt.Errorf("after the end: %d bytes, %w", n, err)
+	}
+	return nil
+}
+
+// talkOn is talk without an end, in place of which end is called.
+func talkOn(app *net.TCPConn, stop <-chan struct{}, moved *atomic.Int64, end func() error) error {
 	type piece struct{ seed, n uint64 }
 	sent := make(chan piece, 64)
 	failed := make(chan error, 1)
@@ -259,7 +290,7 @@ func talk(app *net.TCPConn, stop <-chan struct{}, moved *atomic.Int64) error {
 		for seed := uint64(1); ; seed++ {
 			select {
 			case <-stop:
-				failed <- app.CloseWrite()
+				failed <- end()
 				return
 			default:
 			}
@@ -286,9 +317,6 @@ func talk(app *net.TCPConn, stop <-chan struct{}, moved *atomic.Int64) error {
 			return fmt.Errorf("piece %d came back changed", p.seed)
 		}
 		moved.Add(int64(p.n))
-	}
-	if n, err := io.Copy(io.Discard, app); n > 0 || err != nil {
-		return fmt.Errorf("after the end: %d bytes, %w", n, err)
 	}
 	return <-failed
 }
@@ -400,6 +428,14 @@ func TestStatesHideWhatTheyHold(t *testing.T) {
 }
 
 func FuzzParseState(f *testing.F) {
+	for _, side := range sides() {
+		name, _ := recordings(f, stateVersion, side)
+		state, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(state)
+	}
 	f.Add([]byte{})
 	f.Add([]byte{stateVersion, 1, 0})
 	f.Fuzz(func(_ *testing.T, b []byte) {

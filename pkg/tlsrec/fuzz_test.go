@@ -137,6 +137,18 @@ func FuzzParseState(f *testing.F) {
 		return &live{client: true, suite: tls.TLS_AES_128_GCM_SHA256, in: half{make([]byte, 32), 5}, out: half{make([]byte, 32), 6}, protocol: "h2", peer: [][]byte{{1}}}
 	}}
 	f.Add(s.Append(nil))
+	client, server := ours(f)
+	_, _ = server.Write([]byte("it waits to be read"))
+	_, _ = client.Read(make([]byte, 5))
+	_ = client.CloseWrite()
+	for _, c := range []*Conn{client, server} {
+		state, err := c.Export()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(state.Append(nil))
+		c.NetConn().Close()
+	}
 	f.Fuzz(func(t *testing.T, in []byte) {
 		s, err := ParseState(in)
 		if err != nil {

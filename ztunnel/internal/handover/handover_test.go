@@ -5,11 +5,14 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"flag"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -21,6 +24,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/pkg/testkit/leak"
 	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
 )
+
+var update = flag.Bool("update", false, "record the messages of this version anew")
 
 func TestMain(m *testing.M) { os.Exit(leak.Goroutines(m)) }
 
@@ -402,9 +407,66 @@ func TestNobodyIsServedWithoutAGreeting(t *testing.T) {
 	}
 }
 
+// recorded is what each side sends, as a build of a version has written it: a greeting, an offer, and the two answers.
+const recorded = "testdata/v%d-messages"
+
+func messages(boot string) []byte {
+	greeting := Self{Node: "node-a", Cluster: "Kubernetes", TrustDomain: "cluster.local", Build: "1.0", Least: 1, Most: MostVersion}.encode(boot)
+	b := append(head{kind: kindHello, body: len(greeting)}.append(nil), greeting...)
+	b = append(head{kind: kindOffer, files: 2, body: 5, id: 1}.append(b), "offer"...)
+	b = head{kind: kindTaken, id: 1}.append(b)
+	return append(head{kind: kindRefused, body: 2, id: 2}.append(b), "no"...)
+}
+
+// TestMessagesOfEachVersionAreRead: this build understands the messages of the builds before, byte for byte as they wrote them, and
+// writes its own as it always has.
+func TestMessagesOfEachVersionAreRead(t *testing.T) {
+	const boot = "6c1c1a9e-8f62-4b3c-8a30-0d5b1c3d2f11"
+	if *update {
+		if err := errors.Join(os.MkdirAll("testdata", 0o755), os.WriteFile(fmt.Sprintf(recorded, MostVersion), messages(boot), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for version := uint64(1); version <= MostVersion; version++ {
+		wire, err := os.ReadFile(fmt.Sprintf(recorded, version))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if version == MostVersion && !bytes.Equal(wire, messages(boot)) {
+			t.Errorf("v%d: other messages under the same version", version)
+		}
+		var kinds []kind
+		for rest := wire; len(rest) > 0; {
+			h, err := parseHead(rest)
+			if err != nil {
+				t.Fatalf("v%d: %v", version, err)
+			}
+			body := rest[headLen : headLen+h.body]
+			if h.kind == kindHello {
+				self := here()
+				self.Least, self.Most = 1, MostVersion
+				if agreed, err := self.meet(body, boot); err != nil || agreed != version {
+					t.Errorf("v%d: they agree on %d, %v", version, agreed, err)
+				}
+			}
+			kinds = append(kinds, h.kind)
+			rest = rest[headLen+h.body:]
+		}
+		if !slices.Equal(kinds, []kind{kindHello, kindOffer, kindTaken, kindRefused}) {
+			t.Errorf("v%d: %v", version, kinds)
+		}
+	}
+}
+
 // FuzzReceive: whatever comes, a channel returns a whole message or an error, and loses no descriptor.
 func FuzzReceive(f *testing.F) {
 	f.Add([]byte{})
+	if wire, err := os.ReadFile(fmt.Sprintf(recorded, MostVersion)); err != nil {
+		f.Fatal(err)
+	} else {
+		f.Add(wire)
+		f.Add(wire[headLen:]) // from the greeting's magic on
+	}
 	f.Add(head{kind: kindOffer, body: 3, id: 7}.append(nil))
 	f.Add(append(head{kind: kindRefused, body: 3, id: 7}.append(nil), "no."...))
 	f.Add(append(head{kind: kindHello, body: 2}.append(nil), binary.BigEndian.AppendUint16(nil, 1)...))

@@ -14,11 +14,12 @@ import (
 	"github.com/isthmus-mesh/isthmus/pkg/pack"
 )
 
-// The versions of the messages and of what is inside that this build understands. A build that changes either raises most; it
-// raises least when it does not write the form of the older ones any more.
+// The versions of the messages and of what is inside that this build understands. A build that changes either raises MostVersion, and
+// records its messages beside the older ones' (testdata here, in proxy and in pkg/hbone); it raises LeastVersion when it does not write
+// the form of the older ones any more.
 const (
-	leastVersion = 1
-	mostVersion  = 1
+	LeastVersion uint64 = 1
+	MostVersion  uint64 = 1
 )
 
 // Kind says what a message is.
@@ -93,7 +94,7 @@ type Self struct {
 
 func (s Self) withDefaults() Self {
 	if s.Most == 0 {
-		s.Least, s.Most = leastVersion, mostVersion
+		s.Least, s.Most = LeastVersion, MostVersion
 	}
 	return s
 }

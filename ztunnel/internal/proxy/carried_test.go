@@ -3,10 +3,12 @@ package proxy
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/netx"
+	"github.com/isthmus-mesh/isthmus/ztunnel/internal/handover"
 )
 
 func TestPlainParcelsArriveWhole(t *testing.T) {
@@ -36,6 +38,13 @@ func TestPlainParcelsArriveWhole(t *testing.T) {
 }
 
 func FuzzDecodeParcel(f *testing.F) {
+	for name := range parcelForms() {
+		body, err := os.ReadFile(recording(handover.MostVersion, name))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(body)
+	}
 	f.Add((&parcel{form: movePlain, pod: "uid", conns: make([]carried, 1)}).encode())
 	f.Add([]byte{moveServer, 0, 0, 1, 1})
 	f.Add([]byte{moveClient, 0, 0, 0, 0, 0, 0, 1, 1})
