@@ -12,6 +12,7 @@ needs=(
 	/usr/lib/cni/bridge=containernetworking-plugins
 	ps=procps
 	haproxy=haproxy
+	nghttpx=nghttp2-proxy
 	cc=gcc
 	pip3=python3-pip
 )

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -110,18 +111,13 @@ func listen(t *testing.T, serve func(net.Conn)) net.Listener {
 	return l
 }
 
-// startEnvoy runs the real Envoy as the workload w.
-func startEnvoy(t *testing.T, w *certs.Workload, tunnels, app int) (out, in string) {
+// files are what a foreign program is told of a workload, by name; both is the chain with the key behind it.
+type files struct{ chain, key, both, roots string }
+
+func pemFiles(t *testing.T, w *certs.Workload) files {
 	t.Helper()
-	binary, err := filepath.Abs("../../out/envoy/envoy")
-	if err == nil {
-		_, err = os.Stat(binary)
-	}
-	if err != nil {
-		t.Fatalf("the real Envoy is missing: run `make envoy` (%v)", err)
-	}
 	dir := t.TempDir()
-	key, err := x509.MarshalPKCS8PrivateKey(w.Certificate.PrivateKey)
+	secret, err := x509.MarshalPKCS8PrivateKey(w.Certificate.PrivateKey)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,9 +128,7 @@ func startEnvoy(t *testing.T, w *certs.Workload, tunnels, app int) (out, in stri
 	for _, cert := range w.RootCerts {
 		roots = append(roots, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})...)
 	}
-	out, in = tcp.Free(t), tcp.Free(t)
-	_, outPort, _ := net.SplitHostPort(out)
-	_, inPort, _ := net.SplitHostPort(in)
+	key := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})
 	file := func(name string, content []byte) string {
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, content, 0o600); err != nil {
@@ -142,10 +136,30 @@ func startEnvoy(t *testing.T, w *certs.Workload, tunnels, app int) (out, in stri
 		}
 		return path
 	}
-	config := fmt.Appendf(nil, envoyConfig, outPort, inPort, tunnels, app, file("chain.pem", chain),
-		file("key.pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})), file("roots.pem", roots))
+	return files{file("chain.pem", chain), file("key.pem", key), file("both.pem", slices.Concat(chain, key)), file("roots.pem", roots)}
+}
+
+// startEnvoy runs the real Envoy as the workload w.
+func startEnvoy(t *testing.T, w *certs.Workload, tunnels, app int) (out, in string) {
+	t.Helper()
+	binary, err := filepath.Abs("../../out/envoy/envoy")
+	if err == nil {
+		_, err = os.Stat(binary)
+	}
+	if err != nil {
+		t.Fatalf("the real Envoy is missing: run `make envoy` (%v)", err)
+	}
+	files := pemFiles(t, w)
+	out, in = tcp.Free(t), tcp.Free(t)
+	_, outPort, _ := net.SplitHostPort(out)
+	_, inPort, _ := net.SplitHostPort(in)
+	config := filepath.Join(filepath.Dir(files.chain), "envoy.yaml")
+	text := fmt.Appendf(nil, envoyConfig, outPort, inPort, tunnels, app, files.chain, files.key, files.roots)
+	if err := os.WriteFile(config, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	var log bytes.Buffer
-	cmd := exec.Command(binary, "-c", file("envoy.yaml", config), "--disable-hot-restart", "--concurrency", "1", "-l", "warn")
+	cmd := exec.Command(binary, "-c", config, "--disable-hot-restart", "--concurrency", "1", "-l", "warn")
 	cmd.Stderr = &log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
