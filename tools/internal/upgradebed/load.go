@@ -24,6 +24,8 @@ const (
 	streamPort = "8081"
 	// tick is the time between two messages of a streaming call.
 	tick = 10 * time.Millisecond
+	// pace is the time between two chunks of a conversation.
+	pace = 3 * tick
 	// idleWords are what is echoed on connections that are idle otherwise, and in requests.
 	idleWords = "still there?"
 	// saying is a line of a conversation: its number, and that of the line. Each is as long as the others.
@@ -191,7 +193,7 @@ func said(conversation, n int) []byte {
 
 var errChanged = errors.New("other bytes come back")
 
-// converse sends numbered lines on a connection until ctx ends, a chunk every tick, and expects each of them back, in order, and the
+// converse sends numbered lines on a connection until ctx ends, a chunk at every pace, and expects each of them back, in order, and the
 // end behind the last.
 func (l *load) converse(ctx context.Context, number int) error {
 	conn, err := l.dial(ctx, echoPort)
@@ -202,7 +204,7 @@ func (l *load) converse(ctx context.Context, number int) error {
 	broken := make(chan struct{})
 	l.work.Go(func() {
 		defer close(under)
-		ticker := time.NewTicker(tick)
+		ticker := time.NewTicker(pace)
 		defer ticker.Stop()
 		for n := 0; ; n++ {
 			select {
