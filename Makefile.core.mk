@@ -77,6 +77,10 @@ h2spec: deps build ## the HTTP/2 conformance tester finds nothing wrong with a w
 test: deps envoy build ## run all tests that need no cluster, with the race detector
 	CGO_ENABLED=1 tools/test.sh $(MODULES)
 
+.PHONY: upgrade-skew
+upgrade-skew: deps ## node proxies of the commit UPGRADE_FROM hand over to this tree's, and take back
+	tools/upgrade-skew.sh '$(UPGRADE_FROM)'
+
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME (5s each)
 	tools/fuzz.sh $(or $(FUZZTIME),5s) $(MODULES)

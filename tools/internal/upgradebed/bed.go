@@ -28,10 +28,14 @@ type Options struct {
 	Standard bool
 	// Patient runs end all that is open while the old instances drain, and wait for them to go. Otherwise these end it themselves, after Drain.
 	Patient bool
+	// Plain pods have no tunnels.
+	Plain bool
 	// Tap looks at every packet between the pods.
 	Tap bool
 	// Versions are the hand-over's versions that the instances understand, by turns; none is this build's.
 	Versions [][2]uint64
+	// Programs are what the instances run, by turns: test binaries of this package, of other commits; none, and "", is this one.
+	Programs []string
 	// Drain is how long an old instance lets connections go on that it could not hand over; zero is two minutes.
 	Drain time.Duration
 }
@@ -127,7 +131,7 @@ func (b *bed) prepare(ctx context.Context) (err error) {
 	if err := os.WriteFile(filepath.Join(b.dir, "token"), []byte("a-token\n"), 0o600); err != nil {
 		return err
 	}
-	if b.plane, err = newPlane(); err != nil {
+	if b.plane, err = newPlane(b.o.Plain); err != nil {
 		return err
 	}
 	if b.pods, err = newPods(ctx); err != nil {
@@ -177,7 +181,7 @@ func (b *bed) drained(ctx context.Context) error {
 func (b *bed) listen(ctx context.Context, l *load) error {
 	before := 0
 	if b.tap != nil {
-		before = b.tap.findings().Tunnelled
+		before = b.tap.crossed()
 	}
 	if err := l.progress(ctx); err != nil || b.tap == nil {
 		return err
@@ -197,6 +201,9 @@ func (b *bed) start(ctx context.Context, i int) (*proxy, error) {
 	}
 	if n := len(b.o.Versions); n > 0 {
 		s.Versions = b.o.Versions[b.started%n]
+	}
+	if n := len(b.o.Programs); n > 0 {
+		s.program = b.o.Programs[b.started%n]
 	}
 	b.started++
 	return startProxy(ctx, s, filepath.Join(b.dir, "log"))

@@ -29,7 +29,7 @@ type plane struct {
 	ca   *testkit.CA
 }
 
-func newPlane() (*plane, error) {
+func newPlane(plain bool) (*plane, error) {
 	ca, err := testkit.NewCA()
 	if err != nil {
 		return nil, err
@@ -40,8 +40,12 @@ func newPlane() (*plane, error) {
 	}
 	p := &plane{addr: listener.Addr().String(), grpc: grpc.NewServer(server.Options(server.Transport{})...), ca: ca}
 	xds := server.New(server.Config{Log: slog.New(slog.DiscardHandler)})
+	tunnel := workload.TunnelProtocol_HBONE
+	if plain {
+		tunnel = workload.TunnelProtocol_NONE
+	}
 	for i, name := range []string{"client", "server"} {
-		resource, err := pod(name, []string{clientIP, serverIP}[i], nodeNames()[i])
+		resource, err := pod(name, []string{clientIP, serverIP}[i], nodeNames()[i], tunnel)
 		if err != nil {
 			return nil, err
 		}
@@ -55,11 +59,11 @@ func newPlane() (*plane, error) {
 
 func (p *plane) close() { p.grpc.Stop() }
 
-func pod(name, ip, node string) (server.Resource, error) {
+func pod(name, ip, node string, tunnel workload.TunnelProtocol) (server.Resource, error) {
 	uid := "Kubernetes//Pod/shop/" + name
 	packed, err := anypb.New(&workload.Address{Type: &workload.Address_Workload{Workload: &workload.Workload{
 		Uid: uid, Name: name, Namespace: "shop", ServiceAccount: name, Node: node, WorkloadName: name, CanonicalName: name,
-		TunnelProtocol: workload.TunnelProtocol_HBONE, Addresses: [][]byte{netip.MustParseAddr(ip).AsSlice()},
+		TunnelProtocol: tunnel, Addresses: [][]byte{netip.MustParseAddr(ip).AsSlice()},
 	}}})
 	return server.Resource{Name: uid, Version: "1", Any: packed}, err
 }

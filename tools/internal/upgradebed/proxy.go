@@ -41,6 +41,8 @@ type setup struct {
 	Versions                   [2]uint64
 	Drain                      time.Duration
 	Transport                  hbone.Transport
+
+	program string
 }
 
 // RunChild is a node proxy, until SIGTERM. It prints the address of its readiness first; its log goes to log.
@@ -76,15 +78,17 @@ type proxy struct {
 
 // startProxy returns when the proxy is ready. What it logs goes to a file.
 func startProxy(ctx context.Context, s setup, log string) (*proxy, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
+	program, err := s.program, error(nil)
+	if program == "" {
+		if program, err = os.Executable(); err != nil {
+			return nil, err
+		}
 	}
 	input, err := json.Marshal(s)
 	if err != nil {
 		return nil, err
 	}
-	p := &proxy{cmd: exec.CommandContext(ctx, self, ChildArg)}
+	p := &proxy{cmd: exec.CommandContext(ctx, program, ChildArg)}
 	p.cmd.Stdin = strings.NewReader(string(input))
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {

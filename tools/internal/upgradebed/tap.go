@@ -68,15 +68,25 @@ func (t *tap) findings() wiretap.Findings {
 	return t.watch.Findings()
 }
 
-// until returns when so many bytes have crossed in tunnels since the tap began.
-func (t *tap) until(ctx context.Context, tunnelled int) error {
+// crossed is how many bytes have.
+func (t *tap) crossed() int {
+	f := t.findings()
+	n := f.Tunnelled
+	for _, beside := range f.Elsewhere {
+		n += beside
+	}
+	return n
+}
+
+// until returns when so many bytes have crossed since the tap began.
+func (t *tap) until(ctx context.Context, bytes int) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	for t.findings().Tunnelled < tunnelled {
+	for t.crossed() < bytes {
 		select {
 		case <-time.After(10 * time.Millisecond):
 		case <-ctx.Done():
-			return fmt.Errorf("%d bytes in tunnels are awaited, the tap sees %+v", tunnelled, t.findings())
+			return fmt.Errorf("%d bytes are awaited, the tap sees %+v", bytes, t.findings())
 		}
 	}
 	return nil
