@@ -32,6 +32,15 @@ type Findings struct {
 	Lost int
 }
 
+// Total is how many bytes have crossed.
+func (f Findings) Total() int {
+	n := f.Tunnelled
+	for _, beside := range f.Elsewhere {
+		n += beside
+	}
+	return n
+}
+
 // The types of records, RFC 8446 section 5.1.
 const (
 	recordChangeCipher = 20

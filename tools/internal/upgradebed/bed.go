@@ -112,11 +112,9 @@ func Run(ctx context.Context, o Options) (r Result, err error) {
 	}
 	l.finish()
 	if b.tap != nil {
-		if err := b.tap.close(); err != nil {
+		if r.Wire, err = b.overheard(ctx, l); err != nil {
 			return r, fmt.Errorf("the tap: %w", err)
 		}
-		r.Wire = append(b.wire, b.tap.findings())
-		b.tap = nil
 	}
 	r.Changed = int(l.changed.Load())
 	r.Dropped, r.Requests, r.DroppedRequests = int(l.dropped.Load()), int(l.requests.Load()), int(l.failed.Load())
@@ -163,6 +161,19 @@ func (b *bed) prepare(ctx context.Context) (err error) {
 	return nil
 }
 
+// overheard ends the tap, once it has heard a last request, and returns all its findings.
+func (b *bed) overheard(ctx context.Context, l *load) ([]wiretap.Findings, error) {
+	last := b.wire[len(b.wire)-1]
+	if err := l.request(ctx); err != nil {
+		return nil, err
+	}
+	err := b.tap.until(ctx, last.Total()+1) // what is captured comes a block at a time
+	err = errors.Join(err, b.tap.close())
+	all := append(b.wire, b.tap.findings())
+	b.tap = nil
+	return all, err
+}
+
 // drained returns when the old instance has handed over what it can, or has given up.
 func (b *bed) drained(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
@@ -181,7 +192,7 @@ func (b *bed) drained(ctx context.Context) error {
 func (b *bed) listen(ctx context.Context, l *load) error {
 	before := 0
 	if b.tap != nil {
-		before = b.tap.crossed()
+		before = b.tap.findings().Total()
 	}
 	if err := l.progress(ctx); err != nil || b.tap == nil {
 		return err

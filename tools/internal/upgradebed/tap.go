@@ -68,21 +68,11 @@ func (t *tap) findings() wiretap.Findings {
 	return t.watch.Findings()
 }
 
-// crossed is how many bytes have.
-func (t *tap) crossed() int {
-	f := t.findings()
-	n := f.Tunnelled
-	for _, beside := range f.Elsewhere {
-		n += beside
-	}
-	return n
-}
-
 // until returns when so many bytes have crossed since the tap began.
 func (t *tap) until(ctx context.Context, bytes int) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	for t.crossed() < bytes {
+	for t.findings().Total() < bytes {
 		select {
 		case <-time.After(10 * time.Millisecond):
 		case <-ctx.Done():
