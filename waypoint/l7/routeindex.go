@@ -6,20 +6,29 @@ import (
 	"github.com/isthmus-mesh/isthmus/waypoint/l7/exchange"
 )
 
-// routeIndex finds the first route that matches without asking all of them: exact paths by hash, prefixes in a radix tree, the rest
-// in order. Each list is in the order of the routes.
+// routeIndex finds the first route that matches without asking all of them: exact paths by hash, prefixes in a radix tree, and with them
+// regular expressions by what all that they match begins with; paths without case in a tree of their own; the rest in order. Each list
+// is in the order of the routes.
 type routeIndex struct {
 	exact  map[string][]*Route
 	prefix *radix
-	rest   []*Route // regular expressions, paths without case, CONNECT
+	folded *radix   // paths of ASCII letters in whatever case; nil without any
+	rest   []*Route // CONNECT, and what begins with nothing in particular
 }
 
 func (x *routeIndex) build(routes []*Route) {
 	x.exact, x.prefix = map[string][]*Route{}, &radix{}
 	for _, r := range routes {
 		switch m := &r.match; {
-		case m.fold || m.kind == pathRegex || m.kind == pathConnect:
+		case m.kind == pathConnect || m.kind == pathRegex && m.begins == "" || m.fold && !isASCII(m.text):
 			x.rest = append(x.rest, r)
+		case m.kind == pathRegex:
+			x.prefix.insert(m.begins, r)
+		case m.fold:
+			if x.folded == nil {
+				x.folded = &radix{}
+			}
+			x.folded.insert(m.text, r)
 		case m.kind == pathExact:
 			x.exact[m.text] = append(x.exact[m.text], r)
 		default:
@@ -34,7 +43,10 @@ func (x *routeIndex) find(r *Request) *Route {
 	var found *Route
 	if path != "" {
 		found = firstOf(x.exact[path], found, r, path)
-		found = x.prefix.find(path, found, r)
+		found = x.prefix.find(path, found, r, false)
+		if x.folded != nil {
+			found = x.folded.find(path, found, r, true)
+		}
 	}
 	return firstOf(x.rest, found, r, path)
 }
@@ -52,35 +64,39 @@ func firstOf(routes []*Route, found *Route, r *Request, path string) *Route {
 	return found
 }
 
+// isASCII is whether a text has no characters but those, of which each is a byte, in whatever case.
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= 0x80 {
+			return false
+		}
+	}
+	return true
+}
+
 // radix is a node of a tree of prefixes.
 type radix struct {
 	text     string // the edge that leads here
 	routes   []*Route
-	children []*radix // by first byte, which differ
-}
-
-func (n *radix) child(c byte) (int, *radix) {
-	for i, k := range n.children {
-		if k.text[0] == c {
-			return i, k
-		}
-	}
-	return -1, nil
+	children []*radix
+	firsts   string // the first byte of each child's edge, which differ
 }
 
 func (n *radix) insert(key string, r *Route) {
 	for key != "" {
-		i, k := n.child(key[0])
-		if k == nil {
+		i := strings.IndexByte(n.firsts, key[0])
+		if i < 0 {
 			n.children = append(n.children, &radix{text: key, routes: []*Route{r}})
+			n.firsts += key[:1]
 			return
 		}
+		k := n.children[i]
 		same := 0
 		for same < len(key) && same < len(k.text) && key[same] == k.text[same] {
 			same++
 		}
 		if same < len(k.text) {
-			split := &radix{text: k.text[:same], children: []*radix{k}}
+			split := &radix{text: k.text[:same], children: []*radix{k}, firsts: k.text[same : same+1]}
 			k.text = k.text[same:]
 			n.children[i] = split
 			k = split
@@ -90,17 +106,49 @@ func (n *radix) insert(key string, r *Route) {
 	n.routes = append(n.routes, r)
 }
 
-func (n *radix) find(path string, found *Route, r *Request) *Route {
+// find asks the routes whose text the path begins with. A tree that is folded has its texts in lower case.
+func (n *radix) find(path string, found *Route, r *Request, folded bool) *Route {
 	rest := path
 	for {
 		found = firstOf(n.routes, found, r, path)
 		if rest == "" {
 			return found
 		}
-		_, k := n.child(rest[0])
-		if k == nil || !strings.HasPrefix(rest, k.text) {
+		first := rest[0]
+		if folded {
+			first = lower(first)
+		}
+		i := strings.IndexByte(n.firsts, first)
+		if i < 0 {
 			return found
 		}
-		n, rest = k, rest[len(k.text):]
+		n = n.children[i]
+		if !begins(rest, n.text, folded) {
+			return found
+		}
+		rest = rest[len(n.text):]
 	}
+}
+
+// begins is whether s begins with the text, which is in lower case when folded.
+func begins(s, text string, folded bool) bool {
+	if !folded {
+		return strings.HasPrefix(s, text)
+	}
+	if len(s) < len(text) {
+		return false
+	}
+	for i := range len(text) {
+		if lower(s[i]) != text[i] {
+			return false
+		}
+	}
+	return true
+}
+
+func lower(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		return c + 'a' - 'A'
+	}
+	return c
 }

@@ -28,6 +28,7 @@ type routeMatch struct {
 	text    string // in lower case when fold
 	fold    bool
 	re      *regexp.Regexp
+	begins  string // what all begins with that re matches
 	headers []match.Header
 	queries []match.Query
 	chance  fraction
@@ -56,6 +57,7 @@ func compileRouteMatch(p *routev3.RouteMatch) (routeMatch, error) {
 		if m.re, err = match.FullRegex(k.SafeRegex.GetRegex()); err != nil {
 			return m, strict.At(err, "safe_regex")
 		}
+		m.begins = literalPrefix(m.re)
 	case *routev3.RouteMatch_ConnectMatcher_:
 		m.kind, m.connect = pathConnect, true
 	default:
