@@ -1,15 +1,16 @@
 package h1
 
 import (
+	"context"
 	"log/slog"
 	"time"
 )
 
 // ServerConfig configures [Serve]; the zero value is ready to use.
 type ServerConfig struct {
-	// Drain, when closed, starts a graceful shutdown: responses say "connection: close", and the connection ends with the exchange
+	// Drain, when it ends, starts a graceful shutdown: responses say "connection: close", and the connection ends with the exchange
 	// that is under way.
-	Drain <-chan struct{}
+	Drain context.Context //nolint:containedctx // the connections share it
 	// Scheme of the requests that do not name one; default "http".
 	Scheme string
 	// MaxHeaderBytes bounds a request's head; default 60 KiB. Beyond it the answer is 431.

@@ -16,10 +16,11 @@ import (
 // it, what is not read straight into the caller's memory. It belongs to one goroutine at a time.
 type input struct {
 	nc   net.Conn
-	buf  []byte // nil while nothing is borrowed
-	r, w int    // buf[r:w] is read and not used
-	keep int    // buf[:keep] is aliased by a head
-	held []byte // the buffer of a head that left too little room
+	lend netx.Lender // nc, if it is one
+	buf  []byte      // nil while nothing is borrowed
+	r, w int         // buf[r:w] is read and not used
+	keep int         // buf[:keep] is aliased by a head
+	held []byte      // the buffer of a head that left too little room
 
 	blank      int           // how many empty lines may precede a head
 	idle, slow time.Duration // limits of the wait for a head, and for its end
@@ -46,7 +47,7 @@ func (in *input) restart() {
 	}
 	in.keep = 0
 	switch {
-	case in.r == in.w && len(in.buf) > netx.SmallBuffer:
+	case in.r == in.w && (len(in.buf) > netx.SmallBuffer || in.lend != nil && in.buf != nil):
 		netx.Pool.Put(in.buf)
 		in.buf, in.r, in.w = nil, 0, 0
 	case in.r > 0:
@@ -118,7 +119,8 @@ func (in *input) first(start int) byte {
 
 // more reads on for head, whose bytes begin at start.
 func (in *input) more(start int) error {
-	if in.w == len(in.buf) {
+	lent := in.buf == nil && in.lend != nil
+	if in.w == len(in.buf) && !lent {
 		in.grow(0)
 	}
 	if in.w == start {
@@ -126,7 +128,13 @@ func (in *input) more(start int) error {
 	} else {
 		in.arm(in.slow, in.slow > 0)
 	}
-	n, err := in.nc.Read(in.buf[in.w:])
+	var n int
+	var err error
+	if lent {
+		in.buf, n, err = in.lend.ReadLent(netx.SmallBuffer)
+	} else {
+		n, err = in.nc.Read(in.buf[in.w:])
+	}
 	in.w += n
 	if n > 0 {
 		return nil

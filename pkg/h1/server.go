@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/httpmsg"
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
 )
 
 const (
@@ -54,29 +55,54 @@ type server struct {
 // Serve answers the requests of a connection, one after the other, until it ends; it closes conn. The error is nil after an end
 // that nobody needs to hear of.
 func Serve(ctx context.Context, conn net.Conn, h httpmsg.Handler, cfg ServerConfig) error {
+	return Prepare(conn, h, cfg)(ctx)
+}
+
+// Prepare is Serve for connections that are many and mostly idle: what it returns serves the connection, and takes little room on the
+// stack of who waits in it.
+func Prepare(conn net.Conn, h httpmsg.Handler, cfg ServerConfig) func(ctx context.Context) error {
+	return newServer(conn, h, cfg).run
+}
+
+func newServer(conn net.Conn, h httpmsg.Handler, cfg ServerConfig) *server {
 	cfg.defaults()
 	s := &server{nc: conn, cfg: cfg, handler: h, gone: make(chan struct{}), out: newOutput(conn)}
 	s.in = input{nc: conn, blank: maxBlank, idle: cfg.IdleTimeout, slow: cfg.HeaderTimeout}
+	s.in.lend, _ = conn.(netx.Lender)
 	s.parser.maxFields, s.parser.unfold = cfg.MaxHeaders, cfg.Unfold
 	s.body.in, s.body.maxFields, s.body.maxBytes = &s.in, cfg.MaxHeaders, cfg.MaxHeaderBytes
 	s.watch.in, s.watch.delay, s.watch.lost = &s.in, watchDelay, s.lost
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	defer stop()
-	ended := make(chan struct{})
-	defer close(ended)
-	if cfg.Drain != nil {
-		go s.drainOn(ended)
+	return s
+}
+
+// run serves the connection.
+func (s *server) run(ctx context.Context) error {
+	forget := s.begun(ctx)
+	return s.ended(ctx, forget, s.serve(ctx))
+}
+
+// begun has the connection end with ctx and drain with what is to drain it, until the result is called.
+func (s *server) begun(ctx context.Context) (forget func()) {
+	stop := context.AfterFunc(ctx, func() { s.nc.Close() })
+	if s.cfg.Drain == nil {
+		return func() { stop() }
 	}
-	err := s.serve(ctx)
+	stay := context.AfterFunc(s.cfg.Drain, s.drain)
+	return func() { stop(); stay() }
+}
+
+// ended ends a connection on which nothing is served any more.
+func (s *server) ended(ctx context.Context, forget func(), err error) error {
+	forget()
 	s.watch.stop()
 	s.leave()
-	conn.Close()
+	s.nc.Close()
 	s.in.release()
 	s.out.drop()
 	if err == nil || errors.Is(err, io.EOF) || ctx.Err() != nil {
 		return nil
 	}
-	return fmt.Errorf("HTTP/1 from %s: %w", conn.RemoteAddr(), err)
+	return fmt.Errorf("HTTP/1 from %s: %w", s.nc.RemoteAddr(), err)
 }
 
 func (s *server) serve(ctx context.Context) error {
@@ -250,23 +276,11 @@ func (s *server) linger() {
 	_, _ = io.CopyN(io.Discard, s.nc, maxDiscard) // either way the end follows
 }
 
-// draining reports whether the shutdown has begun. It asks the channel itself: drainOn may be late.
-func (s *server) draining() bool {
-	select {
-	case <-s.cfg.Drain:
-		return true
-	default:
-		return false
-	}
-}
+// draining reports whether the shutdown has begun. It asks the context itself: drain may be late.
+func (s *server) draining() bool { return s.cfg.Drain != nil && s.cfg.Drain.Err() != nil }
 
-// drainOn ends the connection when it is idle, or after the exchange under way.
-func (s *server) drainOn(ended <-chan struct{}) {
-	select {
-	case <-ended:
-		return
-	case <-s.cfg.Drain:
-	}
+// drain ends the connection when it is idle, or after the exchange under way.
+func (s *server) drain() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.waiting {

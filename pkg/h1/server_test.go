@@ -368,7 +368,7 @@ func TestServerTimeouts(t *testing.T) {
 }
 
 func TestServerDrain(t *testing.T) {
-	drain := make(chan struct{})
+	drain, begin := context.WithCancel(t.Context())
 	entered, leave := make(chan struct{}), make(chan struct{})
 	handler := func(ctx context.Context, s httpmsg.ServerStream) {
 		if s.Request().Path == "/wait" {
@@ -390,7 +390,7 @@ func TestServerDrain(t *testing.T) {
 	_, _ = half.Write([]byte("GET / HTTP/1.1\r\nhost:"))
 	_, _ = busy.Write([]byte("GET /wait HTTP/1.1\r\nhost: x\r\n\r\n"))
 	<-entered
-	close(drain)
+	begin()
 	for name, c := range map[string]net.Conn{"idle": idle, "used": used} {
 		if got, err := io.ReadAll(c); err != nil || len(got) > 0 {
 			t.Errorf("%s: %q, %v", name, got, err)

@@ -7,10 +7,9 @@ type HeaderField struct{ Name, Value string }
 
 // HeaderDecoder decodes the header blocks of one direction of a connection, in order of arrival.
 type HeaderDecoder struct {
-	dec    decompressor
-	limit  int // SETTINGS_MAX_HEADER_LIST_SIZE
-	fields []HeaderField
-	body   bool // a regular field was seen
+	dec   decompressor
+	limit int  // SETTINGS_MAX_HEADER_LIST_SIZE
+	body  bool // a regular field was seen
 }
 
 // NewHeaderDecoder returns a decoder that holds at most maxList bytes per block, counted as the protocol
@@ -31,17 +30,20 @@ func (d *HeaderDecoder) Decode(id uint32, block []byte) ([]HeaderField, error) {
 	if d.dec.size > d.limit {
 		return nil, StreamError{id, EnhanceYourCalm, ErrHeaderListTooLarge}
 	}
-	clear(d.fields)
-	d.fields, d.body = d.fields[:0], false
+	clear(d.dec.list)
+	d.dec.list, d.body = d.dec.list[:0], false
 	for i := range d.dec.fields {
 		f := &d.dec.fields[i]
 		if why := d.check(f.name, f.value); why != "" {
 			return nil, StreamError{id, ProtocolError, why}
 		}
-		d.fields = append(d.fields, HeaderField{f.name, f.value})
+		d.dec.list = append(d.dec.list, HeaderField{f.name, f.value})
 	}
-	return d.fields, nil
+	return d.dec.list, nil
 }
+
+// Rest gives back memory that only decoding needs. The fields of the last block are not valid any more, their strings are.
+func (d *HeaderDecoder) Rest() { d.dec.put() }
 
 // check applies RFC 9113 sections 8.2 and 8.3 as far as they concern a single field.
 func (d *HeaderDecoder) check(name, value string) string {
@@ -49,7 +51,7 @@ func (d *HeaderDecoder) check(name, value string) string {
 		if d.body {
 			return "pseudo-header after a regular field"
 		}
-		for _, f := range d.fields {
+		for _, f := range d.dec.list {
 			if f.Name == name {
 				return "repeated pseudo-header"
 			}

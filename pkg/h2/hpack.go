@@ -2,6 +2,7 @@ package h2
 
 import (
 	"errors"
+	"sync"
 
 	"golang.org/x/net/http2/hpack"
 )
@@ -22,9 +23,40 @@ type decompressor struct {
 	table dynamicTable
 	limit int // of the list; beyond it fields are only decoded for the table's sake
 
+	*blockMemory // nil between blocks, if it was put back
+	size         int
+}
+
+// blockMemory is what decoding a block needs.
+type blockMemory struct {
 	fields []rawField
 	arena  []byte
-	size   int
+	list   []HeaderField // of a HeaderDecoder
+}
+
+// blocks are free memory. It is for connections that are many and mostly idle.
+var blocks sync.Pool //nolint:gochecknoglobals // free memory is global by nature
+
+// take gets memory for a block.
+func (d *decompressor) take() {
+	if d.blockMemory != nil {
+		return
+	}
+	if m, ok := blocks.Get().(*blockMemory); ok {
+		d.blockMemory = m
+	} else {
+		d.blockMemory = &blockMemory{}
+	}
+}
+
+// put gives the memory of the last block back.
+func (d *decompressor) put() {
+	if m := d.blockMemory; m != nil {
+		clear(m.fields)
+		clear(m.list)
+		d.blockMemory = nil
+		blocks.Put(m)
+	}
 }
 
 // rawField is a field of the block under way. Parts that are not in a table are still in the arena.
@@ -42,6 +74,7 @@ func newDecompressor(limit int) decompressor {
 
 // decode reads a block into d.fields.
 func (d *decompressor) decode(block []byte) error {
+	d.take()
 	if cap(d.fields) > 256 {
 		d.fields = nil
 	}

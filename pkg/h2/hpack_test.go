@@ -115,3 +115,31 @@ func FuzzDecompress(f *testing.F) {
 		}
 	})
 }
+
+// Between blocks a decoder needs no memory but its table's, and the strings of the blocks before are still what they were.
+func TestDecoderRests(t *testing.T) {
+	var out bytes.Buffer
+	enc := hpack.NewEncoder(&out)
+	d := NewHeaderDecoder(1 << 16)
+	var kept []string
+	for i := range 50 {
+		out.Reset()
+		_ = enc.WriteField(hpack.HeaderField{Name: "x-same", Value: "in the table"})
+		_ = enc.WriteField(hpack.HeaderField{Name: "x-n", Value: fmt.Sprint("number ", i), Sensitive: true})
+		fields, err := d.Decode(1, out.Bytes())
+		if err != nil || len(fields) != 2 || fields[0] != (HeaderField{"x-same", "in the table"}) {
+			t.Fatal(i, fields, err)
+		}
+		kept = append(kept, fields[1].Value)
+		d.Rest()
+		if d.dec.blockMemory != nil {
+			t.Fatal("it keeps memory")
+		}
+		d.Rest() // of no effect
+	}
+	for i, value := range kept {
+		if value != fmt.Sprint("number ", i) {
+			t.Errorf("%d: %q", i, value)
+		}
+	}
+}

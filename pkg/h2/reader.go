@@ -49,6 +49,8 @@ type Reader struct {
 	// OnIdle, if set, is called when the source's read deadline passed; true goes on reading with the
 	// small buffer (OnIdle has cleared the deadline), false fails with the timeout.
 	OnIdle func() bool
+	// OnWait, if set, is called before the Reader waits for a source that lends, with nothing read that is not handed on.
+	OnWait func()
 	// OnBlock, if set, is called with true when a header block has begun of which not all was read yet, and with false at the end of
 	// such a block.
 	OnBlock func(waits bool)
@@ -56,12 +58,13 @@ type Reader struct {
 	reuse  func() // see OnReuse; may be nil
 	src    io.Reader
 	chunks ChunkSource // src, if it is one
+	lender LentSource  // likewise
 	limits Limits
 	pool   BufferPool
 
 	buf  []byte // nil, idle, a pooled buffer or a chunk
 	r, w int
-	idle [idleSize]byte
+	idle []byte // of idleSize; made when it is needed
 
 	next   []byte // the rest of a chunk whose beginning was joined with the end of the one before
 	joined []byte // pooled buffer in which they were joined
@@ -98,6 +101,12 @@ type ChunkSource interface {
 	Release()
 }
 
+// LentSource needs no memory of its reader's while there is nothing to read: its bytes come in a buffer of the Reader's pool.
+type LentSource interface {
+	// ReadLent waits for bytes and returns n of them, one at least, in a buffer of size bytes or more; none with an error.
+	ReadLent(size int) (b []byte, n int, err error)
+}
+
 // NewReader returns a Reader of src, which starts after the client preface.
 func NewReader(src io.Reader, limits Limits, pool BufferPool) *Reader {
 	if limits.MaxFrameSize == 0 {
@@ -108,6 +117,7 @@ func NewReader(src io.Reader, limits Limits, pool BufferPool) *Reader {
 	}
 	r := &Reader{src: src, limits: limits, pool: pool}
 	r.chunks, _ = src.(ChunkSource)
+	r.lender, _ = src.(LentSource)
 	return r
 }
 
@@ -125,11 +135,12 @@ func (r *Reader) Release() {
 	if r.chunks != nil {
 		r.parted()
 		r.chunks.Release()
-		r.buf, r.next = r.idle[:], nil
+		r.buf, r.next = nil, nil
 	}
-	r.r, r.w = 0, 0
-	r.shrink()
-	r.buf, r.block = nil, nil
+	if len(r.buf) > idleSize {
+		r.pool.Put(r.buf)
+	}
+	r.r, r.w, r.buf, r.block = 0, 0, nil, nil
 }
 
 // Buffered returns how many bytes were read and not handed on yet.
@@ -368,13 +379,16 @@ func (r *Reader) fill(n int) error {
 	if r.reuse != nil {
 		r.reuse()
 	}
-	if r.buf == nil {
-		r.buf = r.idle[:]
+	if r.buf == nil && r.lender == nil {
+		r.buf = r.small()
 	}
 	if r.r > 0 {
 		copy(r.buf, r.buf[r.r:r.w])
 		r.w -= r.r
 		r.r = 0
+	}
+	if r.lender != nil && r.w == 0 {
+		return r.fillLent()
 	}
 	if r.w == len(r.buf) {
 		r.grow()
@@ -396,6 +410,27 @@ func (r *Reader) fill(n int) error {
 		}
 	}
 	return io.ErrNoProgress
+}
+
+// fillLent waits for bytes without a buffer.
+func (r *Reader) fillLent() error {
+	if cap(r.buf) > idleSize {
+		r.pool.Put(r.buf)
+	}
+	r.buf = nil
+	if r.OnWait != nil {
+		r.OnWait()
+	}
+	for {
+		b, n, err := r.lender.ReadLent(readSize)
+		switch {
+		case err == nil:
+			r.buf, r.w = b, n
+			return nil
+		case r.OnIdle == nil || !isTimeout(err) || !r.OnIdle():
+			return err
+		}
+	}
 }
 
 // fillChunk goes on to the next chunk. What is left of the last one is joined with as much of it as makes n bytes.
@@ -423,7 +458,7 @@ func (r *Reader) fillChunk(n int) error {
 
 // join moves what is left to the start of memory of our own, with room for n bytes.
 func (r *Reader) join(n int) {
-	to := r.idle[:]
+	to := r.small()
 	if n > idleSize {
 		to = r.pool.Get(n)
 	}
@@ -465,9 +500,18 @@ func (r *Reader) shrink() {
 	if len(r.buf) <= idleSize || r.w-r.r > idleSize/2 {
 		return
 	}
-	n := copy(r.idle[:], r.buf[r.r:r.w])
+	small := r.small()
+	n := copy(small, r.buf[r.r:r.w])
 	r.pool.Put(r.buf)
-	r.buf, r.r, r.w = r.idle[:], 0, n
+	r.buf, r.r, r.w = small, 0, n
+}
+
+// small is the Reader's own buffer.
+func (r *Reader) small() []byte {
+	if r.idle == nil {
+		r.idle = make([]byte, idleSize)
+	}
+	return r.idle
 }
 
 func isTimeout(err error) bool {

@@ -48,7 +48,7 @@ func (r *Reader) own(unread []byte) {
 	}
 	r.r, r.w = 0, 0
 	r.shrink()
-	if r.buf = r.idle[:]; len(unread) > idleSize/2 {
+	if r.buf = r.small(); len(unread) > idleSize/2 {
 		r.buf = r.pool.Get(max(readSize, len(unread)))
 	}
 	r.w = copy(r.buf, unread)

@@ -1,14 +1,15 @@
 package h2conn
 
 import (
+	"context"
 	"log/slog"
 	"time"
 )
 
 // ServerConfig configures [Serve]; the zero value is ready to use.
 type ServerConfig struct {
-	// Drain, when closed, starts a graceful shutdown: GOAWAY, open streams finish, then the connection ends.
-	Drain <-chan struct{}
+	// Drain, when it ends, starts a graceful shutdown: GOAWAY, open streams finish, then the connection ends.
+	Drain context.Context //nolint:containedctx // the connections share it
 	// MaxConcurrentStreams is how many requests a client may have open; default 100.
 	MaxConcurrentStreams uint32
 	// IdleTimeout ends a connection that carries no stream for so long; 0 is none.

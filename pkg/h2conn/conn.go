@@ -110,6 +110,7 @@ func newConn(nc net.Conn, client bool, limit uint32, opt Options) *conn {
 	c.dec = h2.NewHeaderDecoder(opt.MaxHeaderBytes)
 	c.rd = h2.NewReader(nc, h2.Limits{MaxHeaderBlock: 2 * opt.MaxHeaderBytes}, netx.Pool)
 	c.rd.OnIdle = c.onIdle
+	c.rd.OnWait = c.dec.Rest
 	return c
 }
 

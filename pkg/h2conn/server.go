@@ -30,6 +30,16 @@ type server struct {
 // Serve answers the requests of a connection until it ends; it closes conn. All handlers have returned when it returns. The error
 // is nil after an end that nobody needs to hear of.
 func Serve(ctx context.Context, conn net.Conn, h httpmsg.Handler, cfg ServerConfig) error {
+	return Prepare(conn, h, cfg)(ctx)
+}
+
+// Prepare is Serve for connections that are many and mostly idle: what it returns serves the connection, and takes little room on the
+// stack of who waits in it.
+func Prepare(conn net.Conn, h httpmsg.Handler, cfg ServerConfig) func(ctx context.Context) error {
+	return newServer(conn, h, cfg).run
+}
+
+func newServer(conn net.Conn, h httpmsg.Handler, cfg ServerConfig) *server {
 	cfg.defaults()
 	if cfg.MaxConcurrentStreams == 0 {
 		cfg.MaxConcurrentStreams = 100
@@ -37,21 +47,35 @@ func Serve(ctx context.Context, conn net.Conn, h httpmsg.Handler, cfg ServerConf
 	if cfg.Go == nil {
 		cfg.Go = func(f func()) { go f() }
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	c := newConn(conn, false, cfg.MaxConcurrentStreams, cfg.Options)
-	s := &server{c: c, cfg: cfg, ctx: ctx, handler: h}
+	s := &server{c: c, cfg: cfg, handler: h}
 	c.role = s
 	if cfg.HeaderTimeout > 0 {
 		c.rd.OnBlock = s.onBlock
 	}
-	defer s.handlers.Wait()
+	return s
+}
+
+// run serves the connection.
+func (s *server) run(ctx context.Context) error {
+	forget, err := s.begin(ctx)
+	if err == nil {
+		err = s.c.readLoop()
+	}
+	return s.end(forget, err)
+}
+
+// begin says hello and waits for the client's. The result is to be called in the end.
+func (s *server) begin(ctx context.Context) (forget func(), err error) {
+	c, cfg := s.c, &s.cfg
+	ctx, cancel := context.WithCancel(ctx)
+	s.ctx = ctx
 	stop := context.AfterFunc(ctx, func() { c.fail(context.Cause(ctx)) })
-	defer stop()
+	forget = func() { stop(); cancel() }
 	c.start()
-	if err := readPreface(conn); err != nil {
+	if err := readPreface(c.nc); err != nil {
 		c.die(err)
-		return s.result(err)
+		return forget, err
 	}
 	if cfg.IdleTimeout > 0 {
 		c.mu.Lock()
@@ -59,14 +83,21 @@ func Serve(ctx context.Context, conn net.Conn, h httpmsg.Handler, cfg ServerConf
 		c.mu.Unlock()
 	}
 	if cfg.Drain != nil {
-		go s.drainOn(cfg.Drain)
+		stay := context.AfterFunc(cfg.Drain, s.drain)
+		forget = func() { stay(); stop(); cancel() }
 	}
-	err := c.readLoop()
+	return forget, nil
+}
+
+// end waits for the handlers of a connection that was read to its end.
+func (s *server) end(forget func(), err error) error {
 	if s.late != nil {
 		s.late.Stop()
 	}
-	cancel()
-	return s.result(err)
+	err = s.result(err)
+	forget()
+	s.handlers.Wait()
+	return err
 }
 
 func (s *server) result(err error) error {
@@ -86,15 +117,6 @@ func readPreface(conn net.Conn) error {
 		return h2.ConnError{Code: h2.ProtocolError, Reason: "bad client preface"}
 	}
 	return conn.SetReadDeadline(time.Time{})
-}
-
-// drainOn announces the end when drain closes.
-func (s *server) drainOn(drain <-chan struct{}) {
-	select {
-	case <-drain:
-		s.drain()
-	case <-s.c.done:
-	}
 }
 
 // drain: streams that the peer opens before it has seen the first GOAWAY are still served: the last id follows a round trip later.

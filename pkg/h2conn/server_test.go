@@ -260,7 +260,8 @@ func TestServerSlowReader(t *testing.T) {
 }
 
 func TestServerDrain(t *testing.T) {
-	drain, entered, leave := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	drain, begin := context.WithCancel(t.Context())
+	entered, leave := make(chan struct{}), make(chan struct{})
 	served := make(chan error, 10)
 	addr := accept(t, func(ctx context.Context, c netConn) {
 		served <- h2conn.Serve(ctx, c, func(ctx context.Context, s httpmsg.ServerStream) {
@@ -278,7 +279,7 @@ func TestServerDrain(t *testing.T) {
 	defer s.Close()
 	_ = s.Flush()
 	<-entered
-	close(drain)
+	begin()
 	for _, k := range []httpmsg.ClientConn{idle, busy} {
 		select {
 		case <-k.Done():

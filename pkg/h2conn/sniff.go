@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/h2"
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
 )
 
 // Protocol is what a connection turned out to speak.
@@ -54,13 +55,13 @@ func Sniff(conn net.Conn, timeout time.Duration) (Protocol, net.Conn, error) {
 		n += k
 		p, sure := guess(buf[:n], n == sniffSize)
 		if sure {
-			return p, &replay{Conn: conn, rest: buf[:n]}, nil
+			return p, newReplay(conn, buf[:n]), nil
 		}
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			return Unknown, &replay{Conn: conn, rest: buf[:n]}, nil
+			return Unknown, newReplay(conn, buf[:n]), nil
 		case err != nil && n > 0:
-			return Unknown, &replay{Conn: conn, rest: buf[:n]}, nil // reading on will find the error
+			return Unknown, newReplay(conn, buf[:n]), nil // reading on will find the error
 		case err != nil:
 			return Unknown, conn, err
 		}
@@ -122,6 +123,29 @@ func methodLike(b []byte) bool {
 type replay struct {
 	net.Conn
 	rest []byte
+}
+
+func newReplay(conn net.Conn, rest []byte) net.Conn {
+	if l, ok := conn.(netx.Lender); ok {
+		return &lendingReplay{replay{conn, rest}, l}
+	}
+	return &replay{conn, rest}
+}
+
+// lendingReplay is a replay of a connection that lends.
+type lendingReplay struct {
+	replay
+	lender netx.Lender
+}
+
+// ReadLent implements [netx.Lender].
+func (r *lendingReplay) ReadLent(size int) (b []byte, n int, err error) {
+	if len(r.rest) == 0 {
+		return r.lender.ReadLent(size)
+	}
+	b = netx.Pool.Get(size)
+	n, err = r.Read(b)
+	return b, n, err
 }
 
 // Read implements net.Conn.

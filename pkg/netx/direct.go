@@ -152,6 +152,7 @@ type direct struct {
 type oneWayDirect struct {
 	mu    sync.Mutex // held during a call
 	call  func(fd uintptr) bool
+	lent  int // of reads: borrow so much when there is something; 0 is that b is the caller's
 	b     []byte
 	n     int
 	errno syscall.Errno
@@ -179,10 +180,49 @@ func (d *direct) Read(b []byte) (int, error) {
 	return r.n, nil
 }
 
+// ReadLent implements [Lender].
+func (d *direct) ReadLent(size int) ([]byte, int, error) {
+	r := &d.reader
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lent = size
+	return d.lent(d.raw.Read(r.call))
+}
+
+// lent is the result of ReadLent. It is not on the stack while somebody waits.
+func (d *direct) lent(err error) ([]byte, int, error) {
+	r := &d.reader
+	b, n := r.b, r.n
+	r.b, r.lent = nil, 0
+	switch {
+	case err != nil:
+	case r.errno != 0:
+		err = d.failed("read", r.errno)
+	case n == 0:
+		err = io.EOF
+	default:
+		return b, n, nil
+	}
+	if b != nil {
+		Pool.Put(b)
+	}
+	return nil, 0, err
+}
+
 // read is called when the socket may be readable; false waits.
 func (o *oneWayDirect) read(fd uintptr) bool {
+	if o.lent > 0 {
+		o.b = Pool.Get(o.lent)
+	}
 	o.n, o.errno = ReadNow(fd, o.b)
-	return o.errno != syscall.EAGAIN
+	if o.errno != syscall.EAGAIN {
+		return true
+	}
+	if o.lent > 0 {
+		Pool.Put(o.b)
+		o.b = nil
+	}
+	return false
 }
 
 // Write implements net.Conn.

@@ -36,57 +36,69 @@ type downstream struct {
 func (s *Server) serveSocket(ctx context.Context, socket *listener.Socket, tcp *net.TCPConn) {
 	s.stats.connections.Add(1)
 	defer s.stats.connections.Add(-1)
-	d := &downstream{srv: s, socket: socket, listener: socket.Name, start: s.deps.Clock(), conn: l7.Conn{
+	d := s.newDownstream(socket, tcp)
+	switch chain, conn := d.choose(ctx, tcp); {
+	case chain == nil:
+	case chain.Terminate != nil:
+		d.serveTunnels(ctx, chain, tcp)
+	case chain.HTTP != nil:
+		d.serveHTTP(ctx, chain, conn)
+	default:
+		d.serveTCP(ctx, chain, conn)
+	}
+}
+
+func (s *Server) newDownstream(socket *listener.Socket, tcp *net.TCPConn) *downstream {
+	return &downstream{srv: s, socket: socket, listener: socket.Name, start: s.deps.Clock(), conn: l7.Conn{
 		Source: addrPort(tcp.RemoteAddr()), Destination: addrPort(tcp.LocalAddr()), ID: s.ids.Add(1),
 	}}
-	cfg := s.current.Load().cfg
+}
+
+// choose finds the chain of a connection, and what is to be served of it; nil when it is not let in, or has ended.
+func (d *downstream) choose(ctx context.Context, tcp *net.TCPConn) (*l7.Chain, netx.Stream) {
+	cfg := d.srv.current.Load().cfg
 	var conn netx.Stream = tcp
 	l := cfg.Listeners[d.listener]
 	if l != nil && l.ProxyProtocol && !d.introduced(tcp) {
-		return
+		return nil, nil
 	}
 	if l != nil && l.NeedsSNI(&d.conn) {
 		var err error
 		if conn, err = d.inspectTLS(ctx, tcp); err != nil {
-			return
+			return nil, nil
 		}
 	}
 	if cfg.NeedsSniff(d.listener, &d.conn) {
 		var err error
 		if conn, err = d.sniff(conn); err != nil {
-			return
+			return nil, nil
 		}
 	}
-	d.chosen = s.current.Load()
+	d.chosen = d.srv.current.Load()
 	chain, ok := d.chosen.cfg.Chain(d.listener, &d.conn, d.sniffed)
 	switch {
 	case !ok:
 		d.noChain()
+		return nil, nil
 	case chain.Terminate != nil:
-		d.serveTunnels(ctx, chain, tcp)
-	default:
-		if chain.TLS != nil {
-			secured, err := d.terminate(ctx, chain, conn)
-			if err != nil {
-				d.insecure(chain, KindConnection, err)
-				return
-			}
-			conn = secured
+		return chain, nil
+	case chain.TLS != nil:
+		secured, err := d.terminate(ctx, chain, conn)
+		if err != nil {
+			d.insecure(chain, KindConnection, err)
+			return nil, nil
 		}
-		if details, ok := chain.Admit(&d.conn); !ok {
-			d.denied(chain, details)
-			return
-		}
-		d.serve(ctx, chain, conn)
+		conn = secured
 	}
+	if details, ok := chain.Admit(&d.conn); !ok {
+		d.denied(chain, details)
+		return nil, nil
+	}
+	return chain, conn
 }
 
-// serve carries a connection whose chain is known.
-func (d *downstream) serve(ctx context.Context, chain *l7.Chain, conn netx.Stream) {
-	if chain.HTTP != nil {
-		d.serveHTTP(ctx, chain, conn)
-		return
-	}
+// serveTCP carries a connection of a TCP chain.
+func (d *downstream) serveTCP(ctx context.Context, chain *l7.Chain, conn netx.Stream) {
 	up, failed := d.connectTCP(ctx, chain)
 	if failed != nil {
 		d.srv.deps.Observer.Ended(failed)

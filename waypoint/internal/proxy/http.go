@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"net"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,16 +20,17 @@ type httpConn struct {
 	bound atomic.Pointer[binding]
 	good  atomic.Pointer[snapshot] // by which the last request was decided
 
-	drain      chan struct{} // closed when the connection takes no more requests than those under way
-	draining   sync.Once
+	drain      *netx.Life // ends when the connection takes no more requests than those under way
 	requests   atomic.Uint32
-	gently     bool   // HTTP/1: see leave
-	generation uint64 // the socket's when the connection began
+	forget     func()      // of the socket's wishes
+	timer      *time.Timer // for the longest that it may last; nil is none
+	gently     bool        // HTTP/1: see leave
+	generation uint64      // the socket's when the connection began
 }
 
 // leave ends the connection: HTTP/2 after what is under way, of which the client is told. HTTP/1 at once when it waits for a
 // request, and a request that is on its way then fails: so as long as there is time, last is the way.
-func (c *httpConn) leave() { c.draining.Do(func() { close(c.drain) }) }
+func (c *httpConn) leave() { c.drain.End(nil) }
 
 // turn is called when a request comes. HTTP/2 is told to end after as many as it may carry.
 func (c *httpConn) turn() {
@@ -58,19 +58,26 @@ type binding struct {
 	stale *snapshot
 }
 
-// serveHTTP answers the requests of a connection until it ends.
+// serveHTTP answers the requests of a connection until it ends. Many connections wait below it for most of their life, so it and what it
+// calls for them keep little on the stack; what opens and ends a connection is not on it.
 func (d *downstream) serveHTTP(ctx context.Context, chain *l7.Chain, conn netx.Stream) {
+	c, serve := d.openHTTP(chain, conn)
+	if c != nil {
+		c.closed(serve(ctx))
+	}
+}
+
+// openHTTP finds out what the client speaks, and returns what serves it; nil if nothing came.
+func (d *downstream) openHTTP(chain *l7.Chain, conn netx.Stream) (*httpConn, func(context.Context) error) {
 	s := d.srv
 	m := chain.HTTP
 	c := &httpConn{
-		downstream: d, stats: s.stats.of(m.StatPrefix), drain: make(chan struct{}), generation: d.socket.Generation(),
+		downstream: d, stats: s.stats.of(m.StatPrefix), drain: netx.NewLife(context.Background()), generation: d.socket.Generation(),
 	}
-	l := d.chosen.cfg.Listeners[d.listener]
-	c.bound.Store(&binding{listener: l, chain: chain, admitted: true})
+	c.bound.Store(&binding{listener: d.chosen.cfg.Listeners[d.listener], chain: chain, admitted: true})
 	c.good.Store(d.chosen)
 	c.stats.cxTotal.Add(1)
 	c.stats.cxActive.Add(1)
-	defer c.stats.cxActive.Add(-1)
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		conn = quick(tcp)
 	}
@@ -85,7 +92,8 @@ func (d *downstream) serveHTTP(ctx context.Context, chain *l7.Chain, conn netx.S
 		}
 		seen, sniffed, err := h2conn.Sniff(conn, limit)
 		if err != nil {
-			return
+			c.stats.cxActive.Add(-1)
+			return nil, nil
 		}
 		protocol = seen
 		if stream, ok := sniffed.(netx.Stream); ok {
@@ -94,34 +102,52 @@ func (d *downstream) serveHTTP(ctx context.Context, chain *l7.Chain, conn netx.S
 			conn = halfless{sniffed}
 		}
 	}
-	handler := func(ctx context.Context, stream httpmsg.ServerStream) { c.handle(ctx, stream) }
 	if m.MaxConnectionDuration > 0 {
-		timer := time.AfterFunc(m.MaxConnectionDuration, c.leave)
-		defer timer.Stop()
+		c.timer = time.AfterFunc(m.MaxConnectionDuration, c.leave)
 	}
-	var err error
 	if protocol == h2conn.HTTP2 {
-		defer d.socket.OnSoft(c.leave)()
-		err = h2conn.Serve(ctx, conn, handler, h2conn.ServerConfig{
-			Drain: c.drain, MaxConcurrentStreams: m.HTTP2.MaxStreams, IdleTimeout: m.IdleTimeout, Go: s.handlers.Go, AnyPath: l.AnyPath,
-			HeaderTimeout: m.RequestHeadersTimeout, Refused: func(status int, reason string) { c.refused(httpmsg.HTTP2, status, reason) },
-			Options: h2conn.Options{
-				MaxHeaderBytes: m.MaxHeaderBytes, MaxHeaders: m.MaxHeaders, StreamWindow: m.HTTP2.StreamWindow, ConnWindow: m.HTTP2.ConnWindow,
-				KeepaliveInterval: m.HTTP2.KeepaliveInterval, KeepaliveTimeout: m.HTTP2.KeepaliveTimeout,
-				WriteTimeout: m.StreamIdleTimeout, Log: s.deps.Log,
-			},
-		})
-	} else {
-		c.gently = true
-		defer d.socket.OnEnd(c.leave)()
-		err = h1.Serve(ctx, conn, handler, h1.ServerConfig{
-			Drain: c.drain, MaxHeaderBytes: m.MaxHeaderBytes, MaxHeaders: m.MaxHeaders, IdleTimeout: m.IdleTimeout,
-			HeaderTimeout: m.RequestHeadersTimeout, RefuseHTTP10: !m.AcceptHTTP10, Unfold: l.Unfold, ServerName: m.ServerName, Log: s.deps.Log,
-			Refused: func(status int, reason string) { c.refused(httpmsg.HTTP11, status, reason) },
-		})
+		return c, c.prepareH2(conn)
 	}
+	return c, c.prepareH1(conn)
+}
+
+func (c *httpConn) prepareH2(conn net.Conn) func(context.Context) error {
+	s, b := c.srv, c.bound.Load()
+	m := b.chain.HTTP
+	c.forget = c.socket.OnSoft(c.leave)
+	return h2conn.Prepare(conn, c.handle, h2conn.ServerConfig{
+		Drain: c.drain, MaxConcurrentStreams: m.HTTP2.MaxStreams, IdleTimeout: m.IdleTimeout, Go: s.handlers.Go, AnyPath: b.listener.AnyPath,
+		HeaderTimeout: m.RequestHeadersTimeout, Refused: func(status int, reason string) { c.refused(httpmsg.HTTP2, status, reason) },
+		Options: h2conn.Options{
+			MaxHeaderBytes: m.MaxHeaderBytes, MaxHeaders: m.MaxHeaders, StreamWindow: m.HTTP2.StreamWindow, ConnWindow: m.HTTP2.ConnWindow,
+			KeepaliveInterval: m.HTTP2.KeepaliveInterval, KeepaliveTimeout: m.HTTP2.KeepaliveTimeout,
+			WriteTimeout: m.StreamIdleTimeout, Log: s.deps.Log,
+		},
+	})
+}
+
+func (c *httpConn) prepareH1(conn net.Conn) func(context.Context) error {
+	b := c.bound.Load()
+	m := b.chain.HTTP
+	c.gently = true
+	c.forget = c.socket.OnEnd(c.leave)
+	return h1.Prepare(conn, c.handle, h1.ServerConfig{
+		Drain: c.drain, MaxHeaderBytes: m.MaxHeaderBytes, MaxHeaders: m.MaxHeaders, IdleTimeout: m.IdleTimeout,
+		HeaderTimeout: m.RequestHeadersTimeout, RefuseHTTP10: !m.AcceptHTTP10, Unfold: b.listener.Unfold, ServerName: m.ServerName, Log: c.srv.deps.Log,
+		Refused: func(status int, reason string) { c.refused(httpmsg.HTTP11, status, reason) },
+	})
+}
+
+// closed accounts for a connection that has ended.
+func (c *httpConn) closed(err error) {
+	c.forget()
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	c.drain.End(nil)
+	c.stats.cxActive.Add(-1)
 	if err != nil {
-		s.deps.Log.Debug("connection ended", "peer", d.conn.Source.String(), "error", err)
+		c.srv.deps.Log.Debug("connection ended", "peer", c.conn.Source.String(), "error", err)
 	}
 }
 

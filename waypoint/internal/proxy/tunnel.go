@@ -81,9 +81,17 @@ type tunnelHandler struct {
 // ServeCONNECT implements hbone.Handler. The source of the connection is the peer of the tunnel, whose identity was proven:
 // what the peer says in headers informs telemetry only.
 func (h *tunnelHandler) ServeCONNECT(ctx context.Context, request *hbone.Request, w hbone.ResponseWriter) {
+	tunnels := &h.outer.srv.stats.tunnels
+	tunnels.Add(1)
+	defer tunnels.Add(-1)
+	if d, chain, conn := h.open(ctx, request, w); chain != nil {
+		d.serveHTTP(ctx, chain, conn)
+	}
+}
+
+// open finds the chain of a CONNECT and accepts it; without a chain everything is done already.
+func (h *tunnelHandler) open(ctx context.Context, request *hbone.Request, w hbone.ResponseWriter) (*downstream, *l7.Chain, netx.Stream) {
 	s := h.outer.srv
-	s.stats.tunnels.Add(1)
-	defer s.stats.tunnels.Add(-1)
 	d := &downstream{
 		srv: s, socket: h.outer.socket, tunnel: h.outer.conn.Source, source: hbone.ParseBaggage(request.Header.Get("baggage")),
 		conn: h.outer.conn, start: s.deps.Clock(),
@@ -93,7 +101,7 @@ func (h *tunnelHandler) ServeCONNECT(ctx context.Context, request *hbone.Request
 	to, err := hbone.ParseAuthority(request.Authority)
 	if err != nil {
 		h.refuse(d, w, 400, "authority of CONNECT: "+err.Error())
-		return
+		return nil, nil, nil
 	}
 	d.conn.Destination = to.AddrPort()
 	var accepted *hbone.Stream
@@ -104,48 +112,48 @@ func (h *tunnelHandler) ServeCONNECT(ctx context.Context, request *hbone.Request
 			reason = "no internal listener is behind " + h.chain.Terminate.Cluster
 		}
 		h.refuse(d, w, 503, reason)
-		return
+		return nil, nil, nil
 	}
 	if l := d.chosen.cfg.Listeners[d.listener]; l != nil && l.NeedsSNI(&d.conn) {
 		if accepted, err = w.Accept(nil); err != nil {
-			return
+			return nil, nil, nil
 		}
 		if conn, err = d.inspectTLS(ctx, accepted); err != nil {
-			return
+			return nil, nil, nil
 		}
 	}
 	if d.chosen.cfg.NeedsSniff(d.listener, &d.conn) {
 		if conn == nil {
 			if accepted, err = w.Accept(nil); err != nil {
-				return
+				return nil, nil, nil
 			}
 			conn = accepted
 		}
 		if conn, err = d.sniff(conn); err != nil {
-			return
+			return nil, nil, nil
 		}
 	}
 	chain, ok := d.chosen.cfg.Chain(d.listener, &d.conn, d.sniffed)
 	if !ok {
 		h.refuse(d, w, 503, "no chain takes the protocol that is spoken at "+request.Authority)
-		return
+		return nil, nil, nil
 	}
 	if details, ok := chain.Admit(&d.conn); !ok {
 		d.denied(chain, details)
 		w.Refuse(401, nil) // of no effect when it was accepted: the stream ends when the handler returns
-		return
+		return nil, nil, nil
 	}
 	if chain.HTTP == nil {
 		h.serveTCP(ctx, d, chain, w, conn)
-		return
+		return nil, nil, nil
 	}
 	if conn == nil {
 		if accepted, err = w.Accept(nil); err != nil {
-			return
+			return nil, nil, nil
 		}
 		conn = accepted
 	}
-	d.serveHTTP(ctx, chain, conn)
+	return d, chain, conn
 }
 
 // noService is the chain of a waypoint that serves nothing: a listener without one would be refused.
