@@ -49,7 +49,8 @@ type Reader struct {
 	// OnIdle, if set, is called when the source's read deadline passed; true goes on reading with the
 	// small buffer (OnIdle has cleared the deadline), false fails with the timeout.
 	OnIdle func() bool
-	// OnWait, if set, is called before the Reader waits for a source that lends, with nothing read that is not handed on.
+	// OnWait, if set, is called before the Reader reads on, since what was read has been handed on, but for the beginning of a frame. Not
+	// for a ChunkSource.
 	OnWait func()
 	// OnBlock, if set, is called with true when a header block has begun of which not all was read yet, and with false at the end of
 	// such a block.
@@ -379,6 +380,9 @@ func (r *Reader) fill(n int) error {
 	if r.reuse != nil {
 		r.reuse()
 	}
+	if r.OnWait != nil {
+		r.OnWait()
+	}
 	if r.buf == nil && r.lender == nil {
 		r.buf = r.small()
 	}
@@ -418,9 +422,6 @@ func (r *Reader) fillLent() error {
 		r.pool.Put(r.buf)
 	}
 	r.buf = nil
-	if r.OnWait != nil {
-		r.OnWait()
-	}
 	for {
 		b, n, err := r.lender.ReadLent(readSize)
 		switch {

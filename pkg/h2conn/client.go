@@ -110,6 +110,8 @@ func (k *client) open(h *httpmsg.Head, end bool) (*clientStream, error) {
 
 func (k *client) settle() { k.spares.settle() }
 
+func (k *client) onWait() {}
+
 // freeLocked is how many more streams may be opened.
 func (k *client) freeLocked() int {
 	c := k.c
@@ -233,8 +235,8 @@ func (k *client) answer(st *stream, h *httpmsg.Head, end bool) error {
 	st.rmu.Lock()
 	r.final = h
 	st.eof = end
-	st.wakeReader()
 	st.rmu.Unlock()
+	k.c.wakeSoon(st)
 	return nil
 }
 

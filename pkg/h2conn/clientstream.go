@@ -13,7 +13,7 @@ type clientStream struct {
 	stream
 	role   *client // immutable
 	heads  replies
-	noBody bool // CONNECT or upgrade: what is written belongs to the tunnel
+	noBody bool // CONNECT or upgrade: what is written belongs to the tunnel; immutable while the stream is open
 }
 
 // Response implements [httpmsg.ClientStream].
@@ -41,19 +41,21 @@ func (s *clientStream) Response(ctx context.Context, inform func(*httpmsg.Head))
 }
 
 // Ended implements [httpmsg.ClientStream].
-func (s *clientStream) Ended() bool {
+func (s *clientStream) Ended() bool { return s.tunnels() || s.stream.Ended() }
+
+// tunnels is whether a tunnel was accepted of which there is none yet.
+func (s *clientStream) tunnels() bool {
+	if !s.noBody {
+		return false
+	}
 	s.c.mu.Lock()
-	tunnel := s.tunnel
-	s.c.mu.Unlock()
-	return tunnel || s.stream.Ended()
+	defer s.c.mu.Unlock()
+	return s.tunnel
 }
 
 // Read implements [httpmsg.ClientStream].
 func (s *clientStream) Read(p []byte) (int, error) {
-	s.c.mu.Lock()
-	tunnel := s.tunnel
-	s.c.mu.Unlock()
-	if tunnel {
+	if s.tunnels() {
 		return 0, eof()
 	}
 	n, err := s.stream.Read(p)

@@ -46,7 +46,8 @@ type conn struct {
 	// owned by readLoop
 	rd      *h2.Reader
 	dec     *h2.HeaderDecoder
-	current *stream // of the DATA frame being read
+	current *stream   // of the DATA frame being read
+	wakes   []*stream // whose readers have something new: see onWait
 	control h2.Budget
 	resets  h2.Budget
 
@@ -89,6 +90,8 @@ type role interface {
 	goneAway(lastID uint32)
 	// left is called with conn.mu held when a stream left the connection.
 	left()
+	// onWait is called by the reader before it waits.
+	onWait()
 	// settle is called by the reader between frames, with conn.mu held: see spares.
 	settle()
 }
@@ -110,7 +113,7 @@ func newConn(nc net.Conn, client bool, limit uint32, opt Options) *conn {
 	c.dec = h2.NewHeaderDecoder(opt.MaxHeaderBytes)
 	c.rd = h2.NewReader(nc, h2.Limits{MaxHeaderBlock: 2 * opt.MaxHeaderBytes}, netx.Pool)
 	c.rd.OnIdle = c.onIdle
-	c.rd.OnWait = c.dec.Rest
+	c.rd.OnWait = c.onWait
 	return c
 }
 
@@ -234,9 +237,33 @@ func (c *conn) readLoop() error {
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		err = io.EOF
 	}
+	c.onWait()
 	c.die(err)
 	c.rd.Release()
 	return c.failure()
+}
+
+// wakeSoon has the reader of a stream woken when all that has come is handed on: more of what it waits for may be in it, and most messages
+// come whole. It runs on the connection's reader.
+func (c *conn) wakeSoon(s *stream) {
+	if !s.listed {
+		s.listed = true
+		c.wakes = append(c.wakes, s)
+	}
+}
+
+// onWait runs on the connection's reader before it waits.
+func (c *conn) onWait() {
+	c.dec.Rest()
+	for i, s := range c.wakes {
+		c.wakes[i], s.listed = nil, false
+		s.rmu.Lock()
+		s.wakeReader()
+		s.rmu.Unlock()
+	}
+	c.wakes = c.wakes[:0]
+	c.settle()
+	c.role.onWait()
 }
 
 // onError handles what concerns one stream only; other errors it returns.

@@ -17,17 +17,17 @@ func (s *stream) deliver(p []byte, end bool) {
 		used = copy(s.waiting, p)
 		s.got, s.waiting = used, nil
 		p = p[used:]
-		s.readable.Broadcast()
 	}
 	if len(p) > 0 {
 		s.queue.Add(p)
-		s.readable.Broadcast()
 	}
 	if end {
 		s.eof = true
-		s.readable.Broadcast()
 	}
 	s.rmu.Unlock()
+	if used > 0 || len(p) > 0 || end {
+		s.c.wakeSoon(s)
+	}
 	if used > 0 || len(p) > 0 {
 		s.account(len(p), used, 0)
 	}

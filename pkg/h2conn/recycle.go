@@ -3,8 +3,8 @@ package h2conn
 import "github.com/isthmus-mesh/isthmus/pkg/httpmsg"
 
 // A stream serves one request after the other. Its owner (the handler that has returned, or who called Close) parts with it once; it is
-// used again when the connection's reader can't know it any more, which is when the reader is between frames. Cancel, Reset and what
-// else others may call do not part with it.
+// used again when the connection's reader can't know it any more, which is when the reader is between frames and has nobody to wake.
+// Cancel, Reset and what else others may call do not part with it.
 
 const (
 	// maxSpare is how many streams a connection keeps, of either kind; others are left to the garbage collector.
@@ -56,9 +56,9 @@ func (p *spares[S]) take() (s S) {
 	return s
 }
 
-// settle lets the streams be used again that their owners have parted with. It runs on the reader.
+// settle lets the streams be used again that their owners have parted with, unless the reader may still know them. It runs on the reader.
 func (c *conn) settle() {
-	if c.current != nil || !c.parted.Load() {
+	if c.current != nil || len(c.wakes) > 0 || !c.parted.Load() {
 		return
 	}
 	c.mu.Lock()

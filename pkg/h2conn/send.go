@@ -12,10 +12,15 @@ const dataSize = 16<<10 - h2.FrameHeaderLen
 
 // Write implements [httpmsg.Outgoing]. It returns when all of p is handed to the connection or queued.
 func (s *stream) Write(p []byte) (int, error) {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	return s.writeLocked(p)
+}
+
+// writeLocked is Write with conn.mu held.
+func (s *stream) writeLocked(p []byte) (int, error) {
 	c := s.c
 	sent := 0
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	for len(p) > 0 {
 		n, err := s.windowLocked(min(len(p), dataSize))
 		if err == nil {

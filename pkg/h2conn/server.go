@@ -25,6 +25,7 @@ type server struct {
 	final    uint32                // that id
 	spares   spares[*serverStream] // guarded by conn.mu
 	late     *time.Timer           // for the end of a header block; of the reader
+	starts   []func()              // handlers of requests that have come; of the reader
 }
 
 // Serve answers the requests of a connection until it ends; it closes conn. All handlers have returned when it returns. The error
@@ -285,7 +286,7 @@ func (s *server) refuse(id uint32, status int) error {
 	})
 }
 
-// open starts the handler of a new stream.
+// open has a new stream handled.
 func (s *server) open(st *serverStream, id uint32, ended bool) {
 	c := s.c
 	c.mu.Lock()
@@ -303,7 +304,16 @@ func (s *server) open(st *serverStream, id uint32, ended bool) {
 	s.running++
 	c.mu.Unlock()
 	s.handlers.Add(1)
-	s.cfg.Go(st.run)
+	s.starts = append(s.starts, st.run)
+}
+
+// onWait starts the handlers of the requests that have come: not before, as their bodies may have come with them.
+func (s *server) onWait() {
+	for i, run := range s.starts {
+		s.starts[i] = nil
+		s.cfg.Go(run)
+	}
+	s.starts = s.starts[:0]
 }
 
 // blank is a stream for another request.

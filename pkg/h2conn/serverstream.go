@@ -123,15 +123,14 @@ func (s *serverStream) Respond(h *httpmsg.Head, end bool) error {
 // Write implements [httpmsg.ServerStream].
 func (s *serverStream) Write(p []byte) (int, error) {
 	s.c.mu.Lock()
-	answered, noBody := s.answered, s.noBody
-	s.c.mu.Unlock()
+	defer s.c.mu.Unlock()
 	switch {
-	case !answered:
+	case !s.answered:
 		return 0, errNoHead
-	case noBody:
+	case s.noBody:
 		return len(p), nil
 	}
-	return s.stream.Write(p)
+	return s.writeLocked(p)
 }
 
 // Finish implements [httpmsg.ServerStream].

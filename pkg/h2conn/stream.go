@@ -17,7 +17,8 @@ type stream struct {
 	c  *conn
 	id uint32
 
-	expect int64 // what the peer's content-length still promises; -1: nothing. Of the reader
+	expect int64 // what the peer's content-length still promises; -1: nothing. Of the connection's reader
+	listed bool  // member of conn.wakes. Likewise
 
 	// guarded by conn.mu
 	send         h2.SendWindow
