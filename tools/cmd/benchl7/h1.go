@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"strconv"
+	"time"
 )
 
 // bodySize is that of requests and of responses.
@@ -104,19 +105,41 @@ func newH1Client(conn net.Conn, r request) *h1Client {
 // run implements client.
 func (c *h1Client) run(n int, times *stopwatch) error {
 	for range n {
-		start := times.now()
-		if _, err := c.conn.Write(c.request); err != nil {
+		if err := c.ask(times.now(), times); err != nil {
 			return err
 		}
-		head, body, err := c.next()
-		if err != nil {
-			return err
-		}
-		if !bytes.HasPrefix(head, []byte("HTTP/1.1 200 ")) || body != bodySize {
-			return fmt.Errorf("answered %q and %d bytes", head, body)
-		}
-		times.add(start)
 	}
+	return nil
+}
+
+// pace implements client.
+func (c *h1Client) pace(n int, p *pacer, times *stopwatch) error {
+	for range n {
+		due := p.next()
+		if left := time.Until(due); left > 0 {
+			time.Sleep(left)
+			due = times.now()
+		}
+		if err := c.ask(due, times); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ask makes a request that counts from start.
+func (c *h1Client) ask(start moment, times *stopwatch) error {
+	if _, err := c.conn.Write(c.request); err != nil {
+		return err
+	}
+	head, body, err := c.next()
+	if err != nil {
+		return err
+	}
+	if !bytes.HasPrefix(head, []byte("HTTP/1.1 200 ")) || body != bodySize {
+		return fmt.Errorf("answered %q and %d bytes", head, body)
+	}
+	times.add(start)
 	return nil
 }
 

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strconv"
+	"time"
 
 	"golang.org/x/net/http2/hpack"
 )
@@ -105,26 +108,60 @@ func (c *h2Client) run(n int, times *stopwatch) error {
 			c.ask(times.now())
 			left--
 		}
-		if err := c.flush(); err != nil {
+		if err := c.exchange(times); err != nil {
 			return err
-		}
-		if err := c.fill(); err != nil {
-			return err
-		}
-		for {
-			f, ok, err := c.next()
-			if err != nil {
-				return err
-			}
-			if !ok {
-				break
-			}
-			if err := c.take(f, times); err != nil {
-				return err
-			}
 		}
 	}
 	return nil
+}
+
+// pace implements client.
+func (c *h2Client) pace(n int, p *pacer, times *stopwatch) error {
+	defer c.conn.SetReadDeadline(time.Time{})
+	late, due := false, p.next()
+	for left := n; left > 0 || len(c.open) > 0; {
+		room := len(c.open) < c.streams && c.window >= bodySize
+		now := times.now()
+		switch {
+		case left > 0 && room && !now.Before(due):
+			if !late {
+				due = now // the clock's delay is ours, not the proxy's
+			}
+			c.ask(due)
+			left--
+			late, due = false, p.next()
+			continue
+		case left > 0 && room:
+			c.conn.SetReadDeadline(due)
+		default:
+			late = late || left > 0 && !now.Before(due)
+			c.conn.SetReadDeadline(time.Time{})
+		}
+		if err := c.exchange(times); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		late = late || left > 0 && !room && !times.now().Before(due)
+	}
+	return nil
+}
+
+// exchange sends what is there to send, and takes what comes.
+func (c *h2Client) exchange(times *stopwatch) error {
+	if err := c.flush(); err != nil {
+		return err
+	}
+	if err := c.fill(); err != nil {
+		return err
+	}
+	for {
+		f, ok, err := c.wire.next()
+		if err != nil || !ok {
+			return err
+		}
+		if err := c.take(f, times); err != nil {
+			return err
+		}
+	}
 }
 
 func (c *h2Client) ask(now moment) {

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"net"
 	"net/netip"
-	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -17,6 +16,8 @@ import (
 // client is a connection that makes requests, each as soon as the one before it is answered.
 type client interface {
 	run(n int, times *stopwatch) error
+	// pace makes n requests when they are due, as far as the connection has room for them.
+	pace(n int, p *pacer, times *stopwatch) error
 	close()
 }
 
@@ -36,7 +37,7 @@ type session struct {
 	end     func()
 
 	cpu, allocations []float64 // of each repetition
-	slow             []float64 // 99th percentile of each, in nanoseconds
+	slow, middle     []float64 // 99th and 50th percentile of each, in nanoseconds; the latter where the load is paced
 }
 
 func (s *session) close() {
@@ -72,11 +73,7 @@ func (s *session) measure(n int) error {
 	if err != nil {
 		return err
 	}
-	var all []time.Duration
-	for i := range s.watches {
-		all = append(all, s.watches[i].took...)
-	}
-	slices.Sort(all)
+	all := s.times()
 	done := float64(len(all))
 	s.cpu = append(s.cpu, float64(after.cpu-before.cpu)/done)
 	s.allocations = append(s.allocations, float64(after.allocations-before.allocations)/done)
@@ -102,8 +99,11 @@ func dial(ctx context.Context, p *proxy) (net.Conn, error) {
 	return d.DialContext(ctx, "tcp", p.address.String())
 }
 
+// connector opens the connections of a scenario to a proxy.
+type connector func(context.Context, *testbed, *proxy) (*session, error)
+
 // connectH1 opens connections of HTTP/1.1.
-func connectH1(conns int) func(context.Context, *testbed, *proxy) (*session, error) {
+func connectH1(conns int) connector {
 	return func(ctx context.Context, _ *testbed, p *proxy) (*session, error) {
 		s := &session{proxy: p, watches: make([]stopwatch, conns)}
 		for i := range conns {
@@ -119,7 +119,7 @@ func connectH1(conns int) func(context.Context, *testbed, *proxy) (*session, err
 }
 
 // connectH2 opens connections of HTTP/2, each for a number of requests at once.
-func connectH2(conns, streams int) func(context.Context, *testbed, *proxy) (*session, error) {
+func connectH2(conns, streams int) connector {
 	return func(ctx context.Context, _ *testbed, p *proxy) (*session, error) {
 		s := &session{proxy: p, watches: make([]stopwatch, conns)}
 		for i := range conns {
@@ -141,7 +141,16 @@ func connectH2(conns, streams int) func(context.Context, *testbed, *proxy) (*ses
 }
 
 // connectHBONE opens connections of HTTP/1.1 through tunnels to a waypoint, as a node proxy does.
-func connectHBONE(conns int) func(context.Context, *testbed, *proxy) (*session, error) {
+func connectHBONE(conns int) connector {
+	return tunnelled(conns, false, func(conn net.Conn, r request) (client, error) { return newH1Client(conn, r), nil })
+}
+
+// connectHBONEH2 opens connections of HTTP/2 in the same way, each for a number of requests at once.
+func connectHBONEH2(conns, streams int) connector {
+	return tunnelled(conns, true, func(conn net.Conn, r request) (client, error) { return newH2Client(conn, r, streams) })
+}
+
+func tunnelled(conns int, http2 bool, begin func(net.Conn, request) (client, error)) connector {
 	return func(ctx context.Context, b *testbed, p *proxy) (*session, error) {
 		pool := hbone.NewPool(func(ctx context.Context, key hbone.PoolKey) (net.Conn, error) {
 			d := tls.Dialer{Config: certs.HBONEClientConfig(b.client, []string{key.ExpectedSANs})}
@@ -149,16 +158,22 @@ func connectHBONE(conns int) func(context.Context, *testbed, *proxy) (*session, 
 		}, hbone.PoolConfig{})
 		s := &session{proxy: p, watches: make([]stopwatch, conns), end: func() { pool.Close() }}
 		key := hbone.PoolKey{Source: b.client.ID.String(), Dest: p.address, ExpectedSANs: account("proxy").String()}
-		authority := netip.AddrPortFrom(netip.MustParseAddr(vip), servicePort).String()
 		for i := range conns {
-			stream, _, err := pool.Connect(ctx, &key, &hbone.Request{Authority: authority})
+			host := hostOf(i, http2)
+			stream, _, err := pool.Connect(ctx, &key, &hbone.Request{Authority: netip.AddrPortFrom(vip(host), servicePort).String()})
 			if err != nil {
 				s.close()
 				return nil, err
 			}
-			r := requestOf(i, false)
-			r.authority = hostname(0)
-			s.clients = append(s.clients, newH1Client(stream, r))
+			r := requestOf(i, http2)
+			r.authority = hostname(host)
+			c, err := begin(stream, r)
+			if err != nil {
+				stream.Close()
+				s.close()
+				return nil, err
+			}
+			s.clients = append(s.clients, c)
 		}
 		return s, nil
 	}

@@ -33,8 +33,8 @@ type plane struct {
 	secrets   resources
 	server    *grpc.Server
 
-	mu      sync.Mutex           // guards the rest
-	content map[string]resources // by the pod that they are for
+	mu      sync.Mutex // guards the rest
+	pods    map[string]*consumer
 	refused []string
 }
 
@@ -46,7 +46,7 @@ func startPlane() (*plane, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &plane{authority: ca, content: map[string]resources{}, secrets: resources{}, server: grpc.NewServer(grpc.MaxRecvMsgSize(64 << 20))}
+	p := &plane{authority: ca, pods: map[string]*consumer{}, secrets: resources{}, server: grpc.NewServer(grpc.MaxRecvMsgSize(64 << 20))}
 	w, key, err := issue(ca, account("proxy"))
 	if err != nil {
 		return nil, err
@@ -85,10 +85,15 @@ func (p *plane) close() {
 }
 
 // set says what a pod gets when it asks.
-func (p *plane) set(pod string, r resources) {
+func (p *plane) set(pod string, r resources) { p.hold(pod, r).release() }
+
+// hold is set for a pod that has to wait until it is released.
+func (p *plane) hold(pod string, r resources) *consumer {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.content[pod] = r
+	c := newConsumer(r)
+	p.pods[pod] = c
+	return c
 }
 
 // problem is what a proxy has refused, if anything.
@@ -107,21 +112,27 @@ func (p *plane) CreateCertificate(_ context.Context, r *authv1.IstioCertificateR
 	return &authv1.IstioCertificateResponse{CertChain: chain}, err
 }
 
-// DeltaAggregatedResources answers each subscription once; nothing ever changes.
+// DeltaAggregatedResources answers each subscription once; what changes is pushed.
 func (p *plane) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
-	var content resources
+	var to *consumer
 	asked := map[string]bool{}
-	for nonce := 0; ; nonce++ {
+	for {
 		r, err := stream.Recv()
 		if err != nil {
 			return err
 		}
-		if content == nil {
-			if content, err = p.contentOf(r.GetNode()); err != nil {
+		if to == nil {
+			if to, err = p.consumer(r.GetNode()); err != nil {
+				return err
+			}
+			if err := to.begin(stream); err != nil {
 				return err
 			}
 		}
 		p.note(r.GetErrorDetail().GetMessage(), r.GetTypeUrl())
+		if r.GetErrorDetail() == nil {
+			to.answered(r.GetResponseNonce())
+		}
 		first := !asked[r.GetTypeUrl()]
 		asked[r.GetTypeUrl()] = true
 		names := r.GetResourceNamesSubscribe()
@@ -129,24 +140,24 @@ func (p *plane) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscoveryS
 		if !all && len(names) == 0 {
 			continue // what was sent is acknowledged
 		}
-		response := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: r.GetTypeUrl(), Nonce: fmt.Sprint(nonce)}
-		for name, resource := range content[r.GetTypeUrl()] {
+		content := map[string]*anypb.Any{}
+		for name, resource := range to.content[r.GetTypeUrl()] {
 			if all || slices.Contains(names, name) {
-				response.Resources = append(response.Resources, &discoveryv3.Resource{Name: name, Version: "1", Resource: resource})
+				content[name] = resource
 			}
 		}
-		if err := stream.Send(response); err != nil {
+		if err := to.send(r.GetTypeUrl(), content); err != nil {
 			return err
 		}
 	}
 }
 
-func (p *plane) contentOf(node *corev3.Node) (resources, error) {
+func (p *plane) consumer(node *corev3.Node) (*consumer, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for pod, content := range p.content {
+	for pod, c := range p.pods {
 		if strings.Contains(node.GetId(), "~"+pod+"."+namespace+"~") {
-			return content, nil
+			return c, nil
 		}
 	}
 	return nil, fmt.Errorf("nothing is known of %q", node.GetId())

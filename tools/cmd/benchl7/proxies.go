@@ -30,6 +30,12 @@ type proxy struct {
 	out     *bufio.Reader  // and answers
 }
 
+// kind is isthmus, haproxy or envoyed.
+func (p *proxy) kind() string {
+	kind, _, _ := strings.Cut(p.name, "-")
+	return kind
+}
+
 // used is CPU time, and of our engine what it has allocated.
 type used struct {
 	cpu         time.Duration

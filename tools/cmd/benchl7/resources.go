@@ -28,11 +28,13 @@ const (
 	routesPerHost = 10
 	servicePort   = 8080
 
-	// pod is where the service behind the waypoint runs; it takes HBONE on port 15008.
+	// pod is where the services behind the waypoint run, one half of them on servicePort, those that speak HTTP/2 on the port after it; it
+	// takes HBONE on port 15008.
 	pod = "127.0.1.1"
-	// vip is the address of the service behind the waypoint.
-	vip = "240.240.0.1"
 )
+
+// vip is the address of a service behind the waypoint.
+func vip(host int) netip.Addr { return netip.AddrFrom4([4]byte{240, 240, byte(host >> 8), byte(host)}) }
 
 // add takes messages under their names.
 func (r resources) add(messages ...proto.Message) error {
@@ -155,38 +157,51 @@ func (r resources) finish(table *route.Config, listeners []*listenerv3.Listener)
 	return nil
 }
 
-// waypointResources is a waypoint on the address, with one service behind it.
-func waypointResources(address netip.AddrPort, identity string) (resources, error) {
-	host := hostname(0)
-	name := envoy.InboundVIP(servicePort, "http", "", host)
-	cluster := envoy.Cluster{
-		Mesh: mesh(), Name: name, Host: host, Service: "svc-0", Namespace: namespace, Port: servicePort, Protocol: envoy.HTTP,
-	}
-	service := envoy.WaypointService{
-		Host: host, Addresses: []netip.Addr{netip.MustParseAddr(vip)}, Port: servicePort, Protocol: envoy.HTTP,
-		HTTPFilters: policy.HTTPFilters(policy.Input{Proxy: policy.Waypoint, Policies: policies(&securityapi.Source{
-			Principals: []string{trustDomain + "/ns/" + namespace + "/sa/client"},
-		})}),
-	}
-	w := envoy.Waypoint{Mesh: mesh(), Services: []envoy.WaypointService{service}, Chains: service.Chains(mesh())}
+// waypointResources is a waypoint on the address, with a number of services behind it.
+func waypointResources(address netip.AddrPort, identity string, services int) (resources, error) {
+	w := envoy.Waypoint{Mesh: mesh()}
+	filters := policy.HTTPFilters(policy.Input{Proxy: policy.Waypoint, Policies: policies(&securityapi.Source{
+		Principals: []string{trustDomain + "/ns/" + namespace + "/sa/client"},
+	})})
 	out := resources{}
-	endpoint := envoy.Endpoint{Address: pod, Port: servicePort, HBONE: true, Identity: identity, Workload: "svc-0;" + namespace + ";svc-0;v1;Kubernetes"}
-	if err := out.add(cluster.Resource(), envoy.Assignment(name, []envoy.Endpoint{endpoint})); err != nil {
-		return nil, err
+	for host := range services {
+		protocol, port := envoy.HTTP, uint32(servicePort)
+		if speaksHTTP2(host) {
+			protocol, port = envoy.HTTP2, servicePort+1
+		}
+		name, service := envoy.InboundVIP(servicePort, "http", "", hostname(host)), fmt.Sprintf("svc-%d", host)
+		cluster := envoy.Cluster{Mesh: mesh(), Name: name, Host: hostname(host), Service: service, Namespace: namespace, Port: servicePort, Protocol: protocol}
+		endpoint := envoy.Endpoint{Address: pod, Port: port, HBONE: true, Identity: identity, Workload: service + ";" + namespace + ";" + service + ";v1;Kubernetes"}
+		routes, problems := waypointRoutes(host, "").Envoy()
+		if len(problems) > 0 {
+			return nil, fmt.Errorf("routes: %v", problems)
+		}
+		if err := out.add(cluster.Resource(), envoy.Assignment(name, []envoy.Endpoint{endpoint}), routes); err != nil {
+			return nil, err
+		}
+		of := envoy.WaypointService{Host: hostname(host), Addresses: []netip.Addr{vip(host)}, Port: servicePort, Protocol: protocol, HTTPFilters: filters}
+		w.Services, w.Chains = append(w.Services, of), append(w.Chains, of.Chains(mesh())...)
 	}
 	for _, c := range envoy.ProxyClusters(mesh(), true, false) {
 		if err := out.add(c); err != nil {
 			return nil, err
 		}
 	}
-	listeners := w.Listeners()
-	for _, l := range listeners {
+	for _, l := range w.Listeners() {
 		if a := l.GetAddress().GetSocketAddress(); a != nil {
 			a.Address, a.PortSpecifier = address.Addr().String(), &corev3.SocketAddress_PortValue{PortValue: uint32(address.Port())}
 		}
+		if err := out.add(l); err != nil {
+			return nil, err
+		}
 	}
-	table := &route.Config{Name: envoy.WaypointRoute(servicePort, host), Hosts: []route.VirtualHost{{
-		Name: fmt.Sprintf("inbound|http|%d", servicePort), Domains: []string{"*"}, Routes: serviceRoutes(name, "svc-0"),
+	return out, nil
+}
+
+// waypointRoutes are those of one service behind the waypoint. The variant is in the names, so that another one is another content.
+func waypointRoutes(host int, variant string) *route.Config {
+	return &route.Config{Name: envoy.WaypointRoute(servicePort, hostname(host)), Hosts: []route.VirtualHost{{
+		Name: fmt.Sprintf("inbound|http|%d%s", servicePort, variant), Domains: []string{"*"},
+		Routes: serviceRoutes(envoy.InboundVIP(servicePort, "http", "", hostname(host)), fmt.Sprintf("svc-%d", host)),
 	}}}
-	return out, out.finish(table, listeners)
 }

@@ -103,13 +103,17 @@ func (b *testbed) serve(address string, answer func(net.Conn) error) (netip.Addr
 }
 
 // ServeCONNECT implements hbone.Handler: the node proxy and the pod behind the waypoint.
-func (b *testbed) ServeCONNECT(_ context.Context, _ *hbone.Request, w hbone.ResponseWriter) {
+func (b *testbed) ServeCONNECT(_ context.Context, r *hbone.Request, w hbone.ResponseWriter) {
 	stream, err := w.Accept(nil)
 	if err != nil {
 		return
 	}
 	defer stream.Close()
-	if err := serveH1(stream); !errors.Is(err, errEnded) && !errors.Is(err, hbone.ErrReset) {
+	answer := serveH1
+	if strings.HasSuffix(r.Authority, fmt.Sprintf(":%d", servicePort+1)) {
+		answer = serveH2
+	}
+	if err := answer(stream); !errors.Is(err, errEnded) && !errors.Is(err, hbone.ErrReset) {
 		fmt.Fprintln(os.Stderr, "backend behind the waypoint:", err)
 	}
 }
@@ -167,7 +171,7 @@ func (b *testbed) startWaypoints(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		r, err := waypointResources(address, b.server.ID.String())
+		r, err := waypointResources(address, b.server.ID.String(), hosts)
 		if err != nil {
 			return err
 		}
@@ -177,12 +181,18 @@ func (b *testbed) startWaypoints(ctx context.Context) error {
 		}
 		b.waypoints = append(b.waypoints, p)
 		err = b.await(p, func() error {
-			s, err := connectHBONE(1)(ctx, b, p)
-			if err != nil {
-				return err
+			for _, connect := range []connector{connectHBONE(1), connectHBONEH2(1, 1)} {
+				s, err := connect(ctx, b, p)
+				if err != nil {
+					return err
+				}
+				err = s.load(1)
+				s.close()
+				if err != nil {
+					return err
+				}
 			}
-			defer s.close()
-			return s.load(1)
+			return nil
 		})
 		if err != nil {
 			return err
