@@ -87,7 +87,7 @@ func (s *server) begun(ctx context.Context) (forget func()) {
 	if s.cfg.Drain == nil {
 		return func() { stop() }
 	}
-	stay := context.AfterFunc(s.cfg.Drain, s.drain)
+	stay := context.AfterFunc(s.cfg.Drain, s.drain) //nolint:contextcheck // it ends apart from ctx
 	return func() { stop(); stay() }
 }
 
@@ -107,7 +107,7 @@ func (s *server) ended(ctx context.Context, forget func(), err error) error {
 
 func (s *server) serve(ctx context.Context) error {
 	for {
-		if err := s.next(); err != nil {
+		if err := s.received(s.wait()); err != nil {
 			return s.refuse(err)
 		}
 		s.handler(ctx, s)
@@ -118,8 +118,8 @@ func (s *server) serve(ctx context.Context) error {
 	}
 }
 
-// next reads the next request.
-func (s *server) next() error {
+// wait reads the head of the next request. Most connections are in it for most of their life, so it keeps little on the stack.
+func (s *server) wait() ([]byte, error) {
 	s.in.restart()
 	if s.in.w == 0 {
 		s.in.arm(s.in.idle, false) // before waiting is set: nothing may overwrite the deadline by which drain wakes us
@@ -127,11 +127,15 @@ func (s *server) next() error {
 	s.mu.Lock()
 	if s.draining() {
 		s.mu.Unlock()
-		return io.EOF
+		return nil, io.EOF
 	}
 	s.waiting = true
 	s.mu.Unlock()
-	block, err := s.in.head(s.cfg.MaxHeaderBytes)
+	return s.in.head(s.cfg.MaxHeaderBytes)
+}
+
+// received makes a request of what wait has returned.
+func (s *server) received(block []byte, err error) error {
 	s.mu.Lock()
 	s.waiting = false
 	s.mu.Unlock()

@@ -84,7 +84,7 @@ func (s *server) begin(ctx context.Context) (forget func(), err error) {
 		c.mu.Unlock()
 	}
 	if cfg.Drain != nil {
-		stay := context.AfterFunc(cfg.Drain, s.drain)
+		stay := context.AfterFunc(cfg.Drain, s.drain) //nolint:contextcheck // it ends apart from ctx
 		forget = func() { stay(); stop(); cancel() }
 	}
 	return forget, nil

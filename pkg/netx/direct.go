@@ -182,16 +182,15 @@ func (d *direct) Read(b []byte) (int, error) {
 
 // ReadLent implements [Lender].
 func (d *direct) ReadLent(size int) ([]byte, int, error) {
-	r := &d.reader
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.lent = size
-	return d.lent(d.raw.Read(r.call))
+	d.reader.mu.Lock()
+	d.reader.lent = size
+	return d.lent(d.raw.Read(d.reader.call))
 }
 
-// lent is the result of ReadLent. It is not on the stack while somebody waits.
+// lent is the result of ReadLent, of which it ends the call. It is not on the stack while somebody waits.
 func (d *direct) lent(err error) ([]byte, int, error) {
 	r := &d.reader
+	defer r.mu.Unlock()
 	b, n := r.b, r.n
 	r.b, r.lent = nil, 0
 	switch {

@@ -108,7 +108,8 @@ func run(ctx context.Context, o options, out io.Writer) (bool, error) {
 	}
 	defer bed.close()
 	r := &report{out: out}
-	for _, part := range []func(context.Context, *testbed, *report) error{costs, paces, memories, lookups, changes} {
+	// Memory first: what the peers have freed they keep, and use again.
+	for _, part := range []func(context.Context, *testbed, *report) error{memories, costs, paces, lookups, changes} {
 		if err := part(ctx, bed, r); err != nil {
 			return false, err
 		}

@@ -271,6 +271,12 @@ func (s *Set) Soften() {
 	}
 }
 
+// left ends a connection that was served.
+func (sock *socket) left(conn *net.TCPConn) {
+	conn.Close()
+	sock.open.Add(-1)
+}
+
 func (s *Set) accept(sock *socket) {
 	defer sock.listener.Close()
 	pause := 5 * time.Millisecond
@@ -281,8 +287,7 @@ func (s *Set) accept(sock *socket) {
 			pause = 5 * time.Millisecond
 			sock.open.Add(1)
 			s.conns.Go(func() {
-				defer sock.open.Add(-1)
-				defer conn.Close()
+				defer sock.left(conn)
 				s.cfg.Serve(s.ctx, &sock.Socket, conn)
 			})
 			continue

@@ -61,7 +61,7 @@ type binding struct {
 // serveHTTP answers the requests of a connection until it ends. Many connections wait below it for most of their life, so it and what it
 // calls for them keep little on the stack; what opens and ends a connection is not on it.
 func (d *downstream) serveHTTP(ctx context.Context, chain *l7.Chain, conn netx.Stream) {
-	c, serve := d.openHTTP(chain, conn)
+	c, serve := d.openHTTP(chain, conn) //nolint:contextcheck // its drain is its own
 	if c != nil {
 		c.closed(serve(ctx))
 	}
