@@ -59,16 +59,22 @@ func handle(t testing.TB, ns *os.File) *netlink.Handle {
 // address of each family at b becomes a's default gateway.
 func Link(t testing.TB, a, b *os.File, addrsA, addrsB []string) {
 	t.Helper()
+	LinkAs(t, a, b, "eth0", "eth0", addrsA, addrsB)
+}
+
+// LinkAs is Link with names of the ends.
+func LinkAs(t testing.TB, a, b *os.File, nameA, nameB string, addrsA, addrsB []string) {
+	t.Helper()
 	ha, hb := handle(t, a), handle(t, b)
 	defer ha.Close()
 	defer hb.Close()
 	veth := &netlink.Veth{
-		LinkAttrs: netlink.LinkAttrs{Name: "eth0", Namespace: netlink.NsFd(a.Fd())},
-		PeerName:  "eth0", PeerNamespace: netlink.NsFd(b.Fd()),
+		LinkAttrs: netlink.LinkAttrs{Name: nameA, Namespace: netlink.NsFd(a.Fd())},
+		PeerName:  nameB, PeerNamespace: netlink.NsFd(b.Fd()),
 	}
 	check(t, ha.LinkAdd(veth))
-	up := func(h *netlink.Handle, addrs []string) {
-		l, err := h.LinkByName("eth0")
+	up := func(h *netlink.Handle, name string, addrs []string) {
+		l, err := h.LinkByName(name)
 		check(t, err)
 		for _, s := range addrs {
 			addr, err := netlink.ParseAddr(s)
@@ -78,8 +84,8 @@ func Link(t testing.TB, a, b *os.File, addrsA, addrsB []string) {
 		}
 		check(t, h.LinkSetUp(l))
 	}
-	up(ha, addrsA)
-	up(hb, addrsB)
+	up(ha, nameA, addrsA)
+	up(hb, nameB, addrsB)
 	seen := map[bool]bool{}
 	for _, s := range addrsB {
 		gw := netip.MustParsePrefix(s).Addr()

@@ -187,6 +187,27 @@ type bed struct {
 	// early makes the back end of pods that start; nil: there is none. before are those whose rules may be left.
 	early  func() redirect.Early
 	before []redirect.Backend
+	// annotated are annotations of the pod, besides that of its redirection. logged is what the agent says.
+	annotated map[string]string
+	logged    logged
+}
+
+// logged keeps what is written by many.
+type logged struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 func newBed(t *testing.T) *bed {
@@ -219,7 +240,7 @@ func (b *bed) start() {
 	}
 	b.agent, err = New(ctx, Config{
 		Node: "node-1", Redirect: plan.DefaultConfig(), Excluded: []string{"kube-system"}, StateFile: b.state, Proxy: proxy{b.world}, Host: host{b.world},
-		Annotator: b.world, Log: slog.New(slog.DiscardHandler), Metrics: metrics, Backend: chosen, Finder: b.world, Probe: b.world.probe,
+		Annotator: b.world, Log: slog.New(slog.NewTextHandler(&b.logged, nil)), Metrics: metrics, Backend: chosen, Finder: b.world, Probe: b.world.probe,
 		RootNamespace: "istio-system",
 	})
 	if err != nil {
@@ -246,8 +267,12 @@ func (b *bed) start() {
 func (b *bed) objects(mode string) {
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{LabelDataplaneMode: mode}}}
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "u1"}, Spec: corev1.PodSpec{NodeName: "node-1"}}
+	pod.Annotations = maps.Clone(b.annotated)
 	if value := b.world.annotation("shop/web"); value != "" {
-		pod.Annotations = map[string]string{AnnotationRedirection: value}
+		if pod.Annotations == nil {
+			pod.Annotations = map[string]string{}
+		}
+		pod.Annotations[AnnotationRedirection] = value
 	}
 	b.agent.Apply(kube.NamespaceGVK(), []kube.Object{ns}, nil)
 	b.agent.Apply(kube.PodGVK(), []kube.Object{pod}, nil)

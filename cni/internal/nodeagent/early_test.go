@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -12,6 +13,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/cni/internal/nettest"
 	"github.com/isthmus-mesh/isthmus/cni/internal/pluginapi"
 	"github.com/isthmus-mesh/isthmus/cni/redirect"
+	"github.com/isthmus-mesh/isthmus/cni/redirect/nft"
 	"github.com/isthmus-mesh/isthmus/cni/redirect/plan"
 	"github.com/isthmus-mesh/isthmus/cni/redirect/sklookup"
 )
@@ -163,4 +165,27 @@ func TestEarlyRedirectionIsTakenBack(t *testing.T) {
 
 func (b *bed) fallbacks(reason string) float64 {
 	return testutil.ToFloat64(b.agent.cfg.Metrics.fallbacks.WithLabelValues(reason))
+}
+
+// A pod with machines behind its interfaces is served by the usual back end, from its start, or from when it says so.
+func TestAPodWithVirtualInterfacesGetsTheUsual(t *testing.T) {
+	b, _ := earlyBed(t)
+	b.agent.Synced()
+	b.listen()
+	b.add()
+	if b.redirection() != redirect.SKLookup {
+		t.Fatalf("redirection %q", b.redirection())
+	}
+	b.annotated = map[string]string{plan.AnnotationReroute: "net1,veth+"}
+	b.objects(ModeAmbient)
+	b.eventually("redirected by nft", func() bool {
+		d, err := nft.Backend{}.Inspect(b.ns, plan.Plan(plan.Pod{Reroute: "net1"}, plan.DefaultConfig()))
+		return err == nil && len(d) == 0 && b.redirection() == redirect.NFT
+	})
+	if got := b.fallbacks("network"); got != 1 {
+		t.Errorf("counted %v", got)
+	}
+	if log := b.logged.String(); strings.Count(log, plan.AnnotationReroute) < 2 || !strings.Contains(log, "wildcards") || !strings.Contains(log, "shop/web") {
+		t.Errorf("the log says\n%s", log)
+	}
 }

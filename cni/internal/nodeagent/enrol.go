@@ -106,6 +106,9 @@ func (a *Agent) enrol(ctx context.Context, r *record, pod *corev1.Pod, starting 
 // redirect applies the rules, unless those of an earlier agent are to be kept.
 func (a *Agent) redirect(r *record, pod *corev1.Pod, enabled bool) error {
 	asked := plan.PodFromAnnotations(pod.Annotations)
+	if _, problems := plan.Interfaces(pod.Annotations[plan.AnnotationReroute]); len(problems) > 0 {
+		a.cfg.Log.Warn("annotation of a pod names interfaces that are left out", "pod", quoted(pod), "annotation", plan.AnnotationReroute, "problems", problems)
+	}
 	if enabled && a.cfg.KeepRules {
 		differences, err := a.backend(r).Inspect(r.netns, plan.Rules{})
 		if err == nil && len(differences) > 0 {

@@ -157,9 +157,9 @@ func (b Backend) Apply(ns *os.File, rules plan.Rules) error {
 
 // Remove stops the redirection of new connections. Those that are open keep working until they end: marks and routes stay.
 func (b Backend) Remove(ns *os.File) error {
-	err := b.each(ns, func(table plan.Kind, chain string) string {
+	err := b.each(ns, func(table plan.Kind, chain string, rules []string) string {
 		if table == plan.Mangle {
-			return ""
+			return undivert(rules)
 		}
 		return "-F " + chain + "\n"
 	})
@@ -167,6 +167,17 @@ func (b Backend) Remove(ns *os.File) error {
 		return fmt.Errorf("flush rules: %w", err)
 	}
 	return route.ForgetDNSFlows(ns)
+}
+
+// undivert deletes those of a chain's rules that give new questions to the proxy: those of an interface.
+func undivert(rules []string) string {
+	var out strings.Builder
+	for _, rule := range rules {
+		if rest, ok := strings.CutPrefix(rule, "-A "); ok && strings.Contains(rest, " -i ") {
+			out.WriteString("-D " + rest + "\n")
+		}
+	}
+	return out.String()
 }
 
 // Purge removes every trace of the plan.
@@ -179,15 +190,15 @@ func (b Backend) Purge(ns *os.File, rules plan.Rules) error {
 
 // Clear deletes the chains. Connections that they redirected live on only where another back end's NAT rules are in place.
 func (b Backend) Clear(ns *os.File) error {
-	err := b.each(ns, func(_ plan.Kind, chain string) string { return "-F " + chain + "\n-X " + chain + "\n" })
+	err := b.each(ns, func(_ plan.Kind, chain string, _ []string) string { return "-F " + chain + "\n-X " + chain + "\n" })
 	if err != nil {
 		return fmt.Errorf("delete chains: %w", err)
 	}
 	return nil
 }
 
-// each restores what lines says for every chain of ours that is there. Before a chain can be deleted, the jump to it goes.
-func (b Backend) each(ns *os.File, lines func(table plan.Kind, chain string) string) error {
+// each restores what lines says for every chain of ours that is there, given its rules. Before a chain can be deleted, the jump to it goes.
+func (b Backend) each(ns *os.File, lines func(table plan.Kind, chain string, rules []string) string) error {
 	for _, f := range b.families() {
 		text, err := b.Tool.Save(ns, f)
 		if err != nil {
@@ -199,10 +210,11 @@ func (b Backend) each(ns *os.File, lines func(table plan.Kind, chain string) str
 			var part strings.Builder
 			for _, hook := range []plan.Hook{plan.Prerouting, plan.Output} {
 				builtIn, own := hookOf(hook)
-				if _, ok := have.lines[table.String()+" "+own]; !ok {
+				rules, ok := have.lines[table.String()+" "+own]
+				if !ok {
 					continue
 				}
-				l := lines(table, own)
+				l := lines(table, own, rules)
 				if strings.Contains(l, "-X") && have.jumps[jumpKey(table, builtIn)] {
 					fmt.Fprintf(&part, "-D %s -j %s\n", builtIn, own)
 				}

@@ -106,6 +106,7 @@ func match(hook plan.Hook, m plan.Match) []string {
 		device = "-o"
 	}
 	add(m.Loopback || m.NotLoopback, m.NotLoopback, device, "lo")
+	add(m.Interface != "", false, device, m.Interface)
 	proto := m.Proto.String()
 	add(m.Proto != plan.ProtoAny, false, "-p", proto)
 	add(m.SourcePort != 0 || m.DestPort != 0 || m.NotDestPort != 0 || m.Syn, false, "-m", proto)
@@ -132,6 +133,8 @@ func target(a plan.Action) []string {
 		return []string{"-j", "CONNMARK", "--set-xmark", a.Mark.String()}
 	case plan.RestoreMark:
 		return []string{"-j", "CONNMARK", "--restore-mark", "--nfmask", "0xffffffff", "--ctmask", "0xffffffff"}
+	case plan.Divert:
+		return []string{"-j", "TPROXY", "--on-port", number(a.Port), "--on-ip", a.Addr.String(), "--tproxy-mark", a.Mark.String()}
 	case plan.SetZone:
 		return []string{"-j", "CT", "--zone", number(a.Zone)}
 	case plan.Accept:

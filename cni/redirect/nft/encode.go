@@ -15,6 +15,9 @@ import (
 // reg is the one register that all expressions use.
 const reg = 1
 
+// regPort is a second one, beside an address in reg.
+const regPort = 2
+
 // Offsets and bits of the TCP header.
 const (
 	tcpFlagsOffset = 13
@@ -69,6 +72,9 @@ func (e *encoder) match(hook plan.Hook, m plan.Match) {
 	if m.Loopback || m.NotLoopback {
 		e.loopback(hook, m.Loopback)
 	}
+	if m.Interface != "" {
+		e.device(expr.MetaKeyIIFNAME, expr.CmpOpEq, m.Interface)
+	}
 	e.address(m.Source, expr.CmpOpEq, true)
 	e.address(m.Dest, expr.CmpOpEq, false)
 	e.address(m.NotDest, expr.CmpOpNeq, false)
@@ -122,10 +128,14 @@ func (e *encoder) loopback(hook plan.Hook, want bool) {
 	if want {
 		op = expr.CmpOpEq
 	}
+	e.device(key, op, "lo")
+}
+
+func (e *encoder) device(key expr.MetaKey, op expr.CmpOp, name string) {
 	e.add(&expr.Meta{Key: key, Register: reg})
-	name := make([]byte, unix.IFNAMSIZ)
-	copy(name, "lo")
-	e.compare(op, name)
+	data := make([]byte, unix.IFNAMSIZ)
+	copy(data, name)
+	e.compare(op, data)
 }
 
 func (e *encoder) address(a netip.Addr, op expr.CmpOp, source bool) {
@@ -184,6 +194,8 @@ func (e *encoder) action(a plan.Action) error {
 	case plan.RestoreMark:
 		e.add(&expr.Ct{Key: expr.CtKeyMARK, Register: reg},
 			&expr.Meta{Key: expr.MetaKeyMARK, Register: reg, SourceRegister: true})
+	case plan.Divert:
+		e.divert(a)
 	case plan.SetZone:
 		e.add(&expr.Immediate{Register: reg, Data: binaryutil.NativeEndian.PutUint16(a.Zone)},
 			&expr.Ct{Key: expr.CtKeyZONE, Register: reg, SourceRegister: true})
@@ -191,4 +203,23 @@ func (e *encoder) action(a plan.Action) error {
 		return fmt.Errorf("action %d has no nftables form", a.Verb)
 	}
 	return nil
+}
+
+// divert marks the packet first: without a socket the rule ends there, and the packet stays here all the same.
+func (e *encoder) divert(a plan.Action) {
+	family := byte(unix.NFPROTO_IPV4)
+	if a.Addr.Is6() {
+		family = unix.NFPROTO_IPV6
+	}
+	e.add(&expr.Counter{},
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: reg},
+		&expr.Bitwise{
+			SourceRegister: reg, DestRegister: reg, Len: 4,
+			Mask: binaryutil.NativeEndian.PutUint32(^a.Mark.Mask), Xor: binaryutil.NativeEndian.PutUint32(a.Mark.Value),
+		},
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: reg, SourceRegister: true},
+		&expr.Immediate{Register: reg, Data: a.Addr.AsSlice()},
+		&expr.Immediate{Register: regPort, Data: binaryutil.BigEndian.PutUint16(a.Port)},
+		&expr.TProxy{Family: family, TableFamily: unix.NFPROTO_INET, RegAddr: reg, RegPort: regPort},
+		&expr.Verdict{Kind: expr.VerdictAccept})
 }

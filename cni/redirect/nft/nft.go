@@ -10,8 +10,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
 
@@ -89,8 +91,11 @@ func (Backend) Remove(ns *os.File) error {
 		return err
 	}
 	for _, chain := range chains {
-		if isMangle(chain.Name) {
-			continue // marks and routes carry the open connections
+		if isMangle(chain.Name) { // marks and routes carry the open connections
+			if err := undivert(c, chain); err != nil {
+				return err
+			}
+			continue
 		}
 		c.FlushChain(chain)
 	}
@@ -98,6 +103,23 @@ func (Backend) Remove(ns *os.File) error {
 		return fmt.Errorf("flush nftables rules: %w", err)
 	}
 	return route.ForgetDNSFlows(ns)
+}
+
+// undivert takes the rules out of a chain of marks that give new questions to the proxy: those of an interface.
+func undivert(c *nftables.Conn, chain *nftables.Chain) error {
+	rules, err := c.GetRules(table(), chain)
+	if err != nil {
+		return fmt.Errorf("list rules of chain %s: %w", chain.Name, err)
+	}
+	for _, rule := range rules {
+		if !slices.ContainsFunc(rule.Exprs, func(x expr.Any) bool { m, ok := x.(*expr.Meta); return ok && m.Key == expr.MetaKeyIIFNAME }) {
+			continue
+		}
+		if err := c.DelRule(rule); err != nil {
+			return fmt.Errorf("delete a rule of chain %s: %w", chain.Name, err)
+		}
+	}
+	return nil
 }
 
 // Purge removes every trace of the plan; redirected connections that are still open are cut.

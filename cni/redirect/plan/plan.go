@@ -10,9 +10,15 @@
 //	ztunnel → app   may wear the peer's address. PREROUTING sees OwnMark and marks the connection; the app's
 //	                answers get the mark on OUTPUT, and the policy route turns them back to ztunnel
 //	kubelet → app   is rewritten on the host to a well-known source (cni/redirect/host) and left alone
+//	VM → peer       comes in by an interface that the pod names. PREROUTING nat: first SYN goes to 15001
+//	VM → DNS        PREROUTING mangle: port 53 is given to 15053 on loopback as it is. Redirecting would give it to the
+//	                interface's address, where nobody listens
 package plan
 
-import "net/netip"
+import (
+	"net/netip"
+	"strings"
+)
 
 // The numbers every implementation of the ambient redirection shares.
 const (
@@ -35,6 +41,9 @@ func OwnMark() Mark { return Mark{Value: 0x539, Mask: 0xfff} }
 
 // ReturnMark is on connections that ztunnel opened to the app, and on the app's answers.
 func ReturnMark() Mark { return Mark{Value: 0x111, Mask: 0xfff} }
+
+// DNSMark is on connections for DNS over TCP that came in by a rerouted interface.
+func DNSMark() Mark { return Mark{Value: 0x112, Mask: 0xfff} }
 
 // Config is what holds for all pods of a node.
 type Config struct {
@@ -76,9 +85,12 @@ type Pod struct {
 	DNS Choice
 	// BypassInbound leaves incoming plaintext alone (ingress proxies that terminate it themselves).
 	BypassInbound bool
+	// Reroute names interfaces whose incoming traffic counts as the pod's own, sorted and comma-separated; see Interfaces.
+	Reroute string
 }
 
-// PodFromAnnotations reads what a pod asks for; values that are no booleans count as silence.
+// PodFromAnnotations reads what a pod asks for; values that are no booleans count as silence, and so do names of interfaces that
+// Interfaces complains about.
 func PodFromAnnotations(annotations map[string]string) Pod {
 	var p Pod
 	switch annotations[AnnotationDNSCapture] {
@@ -88,6 +100,8 @@ func PodFromAnnotations(annotations map[string]string) Pod {
 		p.DNS = Off
 	}
 	p.BypassInbound = annotations[AnnotationBypassInbound] == "true"
+	names, _ := Interfaces(annotations[AnnotationReroute])
+	p.Reroute = strings.Join(names, ",")
 	return p
 }
 
@@ -100,9 +114,9 @@ func Plan(p Pod, c Config) Rules {
 	dns := c.DNS && p.DNS != Off || p.DNS == On
 
 	r := Rules{Chains: []Chain{
-		{Hook: Prerouting, Kind: Mangle, Rules: b.manglePrerouting()},
+		{Hook: Prerouting, Kind: Mangle, Rules: b.manglePrerouting(p.Rerouted(), dns)},
 		{Hook: Output, Kind: Mangle, Rules: b.mangleOutput()},
-		{Hook: Prerouting, Kind: NAT, Rules: b.natPrerouting(p.BypassInbound)},
+		{Hook: Prerouting, Kind: NAT, Rules: b.natPrerouting(p, dns)},
 		{Hook: Output, Kind: NAT, Rules: b.natOutput(dns)},
 	}}
 	if dns {
@@ -111,7 +125,7 @@ func Plan(p Pod, c Config) Rules {
 			{Hook: Output, Kind: Raw, Rules: b.rawOutput()},
 		}, r.Chains...)
 	}
-	r.Routes, r.Capture = b.routes(), b.capture(p.BypassInbound, dns)
+	r.Routes, r.Capture = b.routes(), b.capture(p, dns)
 	r.Sysctls = []Sysctl{{
 		Path: "net/ipv4/tcp_migrate_req", Value: "1", Optional: true,
 		Why: "queued connections move to the next ztunnel when a listener closes",
@@ -141,12 +155,50 @@ func (b builder) rawOutput() []Rule {
 	}}
 }
 
-func (b builder) manglePrerouting() []Rule {
-	return []Rule{{
+func (b builder) manglePrerouting(rerouted []string, dns bool) []Rule {
+	rules := []Rule{{
 		Match:  Match{Family: b.family, Mark: OwnMark()},
 		Action: Action{Verb: SetConnMark, Mark: ReturnMark()},
 		Why:    "connections from ztunnel to the app",
 	}}
+	if !dns {
+		return rules
+	}
+	for _, name := range rerouted {
+		rules = append(rules, b.divertDNS(name)...)
+	}
+	return rules
+}
+
+// divertDNS gives the questions that come in by an interface to the proxy. All packets of a connection must be given to it, but those
+// of connections that are older than the rules must not.
+func (b builder) divertDNS(name string) []Rule {
+	rules := []Rule{{
+		Match:  Match{Family: b.family, Interface: name, Proto: ProtoTCP, Syn: true, DestPort: portDNSPlain},
+		Action: Action{Verb: SetConnMark, Mark: DNSMark()},
+		Why:    "DNS over TCP of a virtual interface",
+	}}
+	to := []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}
+	if b.cfg.IPv6 {
+		to = append(to, netip.IPv6Loopback())
+	}
+	for _, addr := range to {
+		family := FamilyIPv4
+		if addr.Is6() {
+			family = FamilyIPv6
+		}
+		divert := Action{Verb: Divert, Addr: addr, Port: PortDNS, Mark: ReturnMark()}
+		rules = append(rules,
+			Rule{
+				Match:  Match{Family: family, Interface: name, Proto: ProtoUDP, DestPort: portDNSPlain},
+				Action: divert, Why: "DNS over UDP of a virtual interface",
+			},
+			Rule{
+				Match:  Match{Family: family, Interface: name, Proto: ProtoTCP, DestPort: portDNSPlain, ConnMark: DNSMark()},
+				Action: divert, Why: "DNS over TCP of a virtual interface",
+			})
+	}
+	return rules
 }
 
 func (b builder) mangleOutput() []Rule {
@@ -158,8 +210,8 @@ func (b builder) mangleOutput() []Rule {
 }
 
 // natPrerouting sees the first packet of connections that reach the pod.
-func (b builder) natPrerouting(bypass bool) []Rule {
-	var rules []Rule
+func (b builder) natPrerouting(p Pod, dns bool) []Rule {
+	rules := b.reroute(p.Rerouted(), dns)
 	probe := func(f Family, source netip.Addr) {
 		if source.IsValid() {
 			rules = append(rules, Rule{
@@ -169,7 +221,7 @@ func (b builder) natPrerouting(bypass bool) []Rule {
 			})
 		}
 	}
-	if bypass {
+	if p.BypassInbound {
 		return rules
 	}
 	probe(FamilyIPv4, b.cfg.ProbeSource)
@@ -184,6 +236,23 @@ func (b builder) natPrerouting(bypass bool) []Rule {
 		Action: Action{Verb: Redirect, Port: PortInbound},
 		Why:    "new inbound connections",
 	})
+}
+
+// reroute takes new connections that come in by the interfaces for outbound ones.
+func (b builder) reroute(interfaces []string, dns bool) []Rule {
+	var rules []Rule
+	for _, name := range interfaces {
+		match := Match{Family: b.family, Interface: name, Proto: ProtoTCP, Syn: true}
+		if dns {
+			diverted := match
+			diverted.DestPort = portDNSPlain
+			rules = append(rules, Rule{Match: diverted, Action: Action{Verb: Accept}, Why: "DNS over TCP of a virtual interface"})
+		}
+		rules = append(rules, Rule{
+			Match: match, Action: Action{Verb: Redirect, Port: PortOutbound}, Why: "new connections of a virtual interface",
+		})
+	}
+	return rules
 }
 
 // natOutput sees the first packet of connections that start in the pod.
@@ -216,8 +285,8 @@ func (b builder) natOutput(dns bool) []Rule {
 }
 
 // capture is the chains' meaning.
-func (b builder) capture(bypass, dns bool) Capture {
-	c := Capture{Outbound: true, Inbound: !bypass, DNS: dns, IPv6: b.cfg.IPv6}
+func (b builder) capture(p Pod, dns bool) Capture {
+	c := Capture{Outbound: true, Inbound: !p.BypassInbound, DNS: dns, IPv6: b.cfg.IPv6, Reroute: p.Reroute}
 	if b.cfg.ProbeSource.IsValid() {
 		c.Probes = append(c.Probes, b.cfg.ProbeSource)
 	}

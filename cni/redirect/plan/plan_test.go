@@ -25,6 +25,8 @@ func TestPlan(t *testing.T) {
 		"no-dns":         {plan.Pod{}, without(func(c *plan.Config) { c.DNS = false })},
 		"no-ipv6":        {plan.Pod{}, without(func(c *plan.Config) { c.IPv6 = false })},
 		"bypass-inbound": {plan.Pod{BypassInbound: true}, plan.DefaultConfig()},
+		"reroute":        {plan.Pod{Reroute: "k6t-eth0,net1"}, plan.DefaultConfig()},
+		"reroute-less":   {plan.Pod{Reroute: "net1", BypassInbound: true, DNS: plan.Off}, without(func(c *plan.Config) { c.IPv6 = false })},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := plan.Plan(tt.pod, tt.config).String()

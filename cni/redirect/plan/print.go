@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 )
 
@@ -45,6 +46,7 @@ func (m Match) words() []string {
 	add(m.Syn, "syn")
 	add(m.Loopback, "lo")
 	add(m.NotLoopback, "not lo")
+	add(m.Interface != "", "iif %s", m.Interface)
 	add(m.Source.IsValid(), "src %s", m.Source)
 	add(m.Dest.IsValid(), "dst %s", m.Dest)
 	add(m.NotDest.IsValid(), "dst not %s", m.NotDest)
@@ -67,6 +69,8 @@ func (a Action) String() string {
 		return fmt.Sprintf("set connmark %s", a.Mark)
 	case RestoreMark:
 		return "restore mark"
+	case Divert:
+		return fmt.Sprintf("divert to %s mark %s", netip.AddrPortFrom(a.Addr, a.Port), a.Mark)
 	case SetZone:
 		return fmt.Sprintf("set zone %d", a.Zone)
 	default:

@@ -59,6 +59,8 @@ type Match struct {
 	Syn bool
 	// Loopback matches by interface lo: the incoming one at Prerouting, the outgoing one at Output.
 	Loopback, NotLoopback bool
+	// Interface is the name of the incoming interface; for Prerouting only.
+	Interface string
 	// Source and Dest are single addresses.
 	Source, Dest netip.Addr
 	// NotDest excludes a single address, e.g. 127.0.0.1.
@@ -79,11 +81,13 @@ const (
 	SetConnMark             // write Action.Mark to the connection
 	RestoreMark             // copy the connection's mark to the packet
 	SetZone                 // track in conntrack zone Action.Zone
+	Divert                  // give to the transparent socket at Action.Addr and Action.Port, unchanged but for Action.Mark
 )
 
 // Action is the verb and its operand.
 type Action struct {
 	Verb Verb
+	Addr netip.Addr
 	Port uint16
 	Mark Mark
 	Zone uint16
@@ -139,4 +143,6 @@ type Capture struct {
 	IPv6 bool
 	// Probes are the addresses whose connections are left alone.
 	Probes []netip.Addr
+	// Reroute is that of Pod.
+	Reroute string
 }

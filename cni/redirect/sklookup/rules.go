@@ -103,6 +103,8 @@ func (n *network) read() error {
 // have to be made again, in one route.
 func (n *network) suits(c plan.Capture) error {
 	switch {
+	case c.Reroute != "":
+		return fmt.Errorf("%w: its annotation %s reroutes %s", redirect.ErrUnsuitable, plan.AnnotationReroute, c.Reroute)
 	case n.device == 0:
 		return fmt.Errorf("%w: it has not exactly one interface", redirect.ErrUnsuitable)
 	case !n.source[false].IsValid() && !(c.IPv6 && n.source[true].IsValid()):
