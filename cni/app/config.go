@@ -39,6 +39,8 @@ type Config struct {
 	Backend, IPTables string
 	// BPFDir is where sklookup keeps its pins, in a BPF file system.
 	BPFDir string
+	// NoBranchProbes leaves pods behind interfaces of the cloud's network without the node's probes (AWS; cni/redirect/host).
+	NoBranchProbes bool
 	// KeepRules leaves the rules of pods alone that an earlier agent has enrolled.
 	KeepRules bool
 	// HealthAddr serves /healthz, /readyz and /status, MonitoringAddr /metrics.

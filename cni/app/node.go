@@ -14,6 +14,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/cni/redirect/iptables"
 	"github.com/isthmus-mesh/isthmus/cni/redirect/nft"
 	"github.com/isthmus-mesh/isthmus/cni/redirect/sklookup"
+	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
 )
 
 // nodeRules are those of the node itself, whatever makes them.
@@ -50,7 +51,16 @@ func (d *daemon) choose(metrics *nodeagent.Metrics) (redirect.Chosen, nodeRules,
 		return chosen, rules, err
 	}
 	d.chooseEarly(&chosen, metrics)
-	return chosen, rules, nil
+	return chosen, d.withBranches(rules), nil
+}
+
+// withBranches adds the ways to pods behind interfaces of the cloud's network, or takes away what there was of them.
+func (d *daemon) withBranches(rules nodeRules) nodeRules {
+	branches := host.NewBranch(d.hostNS, d.cfg.Redirect.IPv6, telemetry.Scoped(d.cfg.Log, "agent"))
+	if d.cfg.NoBranchProbes {
+		return succeeding{rules, []nodeRules{branches}}
+	}
+	return beside{rules, branches}
 }
 
 // chooseEarly adds sklookup, for pods that start if it is asked for, for pods that have it from before in any case.
@@ -167,3 +177,32 @@ func (s succeeding) Install(pods []netip.Addr) error {
 	}
 	return nil
 }
+
+// beside are rules of the node that have nothing to do with each other.
+type beside []nodeRules
+
+func (b beside) each(do func(nodeRules) error) error {
+	var problems []error
+	for _, r := range b {
+		problems = append(problems, do(r))
+	}
+	return errors.Join(problems...)
+}
+
+// Install implements nodeRules.
+func (b beside) Install(pods []netip.Addr) error {
+	return b.each(func(r nodeRules) error { return r.Install(pods) })
+}
+
+// Add implements nodeRules.
+func (b beside) Add(pod []netip.Addr) error {
+	return b.each(func(r nodeRules) error { return r.Add(pod) })
+}
+
+// Remove implements nodeRules.
+func (b beside) Remove(pod []netip.Addr) error {
+	return b.each(func(r nodeRules) error { return r.Remove(pod) })
+}
+
+// Purge implements nodeRules.
+func (b beside) Purge() error { return b.each(nodeRules.Purge) }

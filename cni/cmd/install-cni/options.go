@@ -173,6 +173,7 @@ func ambientOptions(s *settings) []option {
 		{name: "ipv6", env: []string{"AMBIENT_IPV6"}, help: "capture IPv6 too", set: boolean(&s.Redirect.IPv6), bool: true},
 		{name: "host-probe-snat-ip", help: "source of the node's probes as pods see it", set: address(&s.Redirect.ProbeSource)},
 		{name: "host-probe-snat-ipv6", help: "the same over IPv6", set: address(&s.Redirect.ProbeSourceIPv6)},
+		{name: "ambient-enable-aws-branch-eni-probe", help: "lead the node's probes to pods behind an interface of the cloud's network of their own (AWS: pods with security groups)", set: negated(&s.NoBranchProbes), bool: true},
 		{name: "ambient-reconcile-pod-rules-on-startup", help: "write the rules of pods anew that an earlier agent has enrolled", set: negated(&s.KeepRules), bool: true},
 		{name: "enable-ambient-detection-retry", help: "no effect: an ADD always waits for the pod's object", set: ignored, bool: true},
 		{name: "redirect-backend", help: "sklookup (for pods that are enrolled before they start; the others as if empty), nft, iptables, or empty for the first of nft and iptables that this kernel has", set: text(&s.Backend)},

@@ -1,0 +1,94 @@
+package app
+
+import (
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/vishvananda/netlink"
+	vns "github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/isthmus-mesh/isthmus/cni/internal/nettest"
+	"github.com/isthmus-mesh/isthmus/cni/internal/nodeagent"
+)
+
+// What the rules do is tested where they are made (cni/redirect/host); here, that they come, and go with the setting.
+func TestWaysToBranchInterfacesGoByTheSetting(t *testing.T) {
+	const table, pod = 101, "10.5.0.2"
+	node := nettest.New(t)
+	nettest.LinkAs(t, nettest.New(t), node, "eth0", "vlan1", []string{pod + "/24"}, []string{"10.5.0.1/24"})
+	h, err := netlink.NewHandleAt(vns.NsHandle(node.Fd()), unix.NETLINK_ROUTE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(h.Close)
+	link, err := h.LinkByName("vlan1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	route := &netlink.Route{LinkIndex: link.Attrs().Index, Table: table, Dst: &net.IPNet{IP: net.ParseIP(pod).To4(), Mask: net.CIDRMask(32, 32)}, Scope: netlink.SCOPE_LINK}
+	if err := h.RouteAdd(route); err != nil {
+		t.Fatal(err)
+	}
+	at := func(priority, table int, iif string) *netlink.Rule {
+		r := netlink.NewRule()
+		r.Family, r.Priority, r.Table, r.IifName = netlink.FAMILY_V4, priority, table, iif
+		return r
+	}
+	for _, r := range []*netlink.Rule{at(10, table, "vlan1"), at(20, unix.RT_TABLE_LOCAL, "")} {
+		if err := h.RuleAdd(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := h.RuleDel(at(0, unix.RT_TABLE_LOCAL, "")); err != nil {
+		t.Fatal(err)
+	}
+	count := func() int {
+		t.Helper()
+		rules, err := h.RuleList(netlink.FAMILY_V4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(rules)
+	}
+	rules := func(disabled bool) nodeRules {
+		t.Helper()
+		metrics, err := nodeagent.NewMetrics(prometheus.NewRegistry())
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg := Default()
+		cfg.NoBranchProbes, cfg.Log, cfg.BPFDir = disabled, slog.New(slog.DiscardHandler), filepath.Join(t.TempDir(), "none")
+		cfg.StateFile = filepath.Join(t.TempDir(), "pods.json")
+		_, rules, err := (&daemon{cfg: cfg, hostNS: node}).choose(metrics)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rules
+	}
+	before, pods := count(), []netip.Addr{netip.MustParseAddr(pod)}
+	for _, step := range []struct {
+		what string
+		do   func() error
+		more int
+	}{
+		{"installed", func() error { return rules(false).Install(pods) }, 2},
+		{"removed", func() error { return rules(false).Remove(pods) }, 0},
+		{"added", func() error { return rules(false).Add(pods) }, 2},
+		{"switched off", func() error { return rules(true).Install(pods) }, 0},
+		{"added while off", func() error { return rules(true).Add(pods) }, 0},
+		{"switched on", func() error { return rules(false).Install(pods) }, 2},
+		{"purged", func() error { return rules(false).Purge() }, 0},
+	} {
+		if err := step.do(); err != nil {
+			t.Fatalf("%s: %v", step.what, err)
+		}
+		if got := count() - before; got != step.more {
+			t.Errorf("%s: %d rules, want %d", step.what, got, step.more)
+		}
+	}
+}
