@@ -40,6 +40,7 @@ type daemon struct {
 	hostNS    *os.File
 	rules     nodeRules
 	early     *sklookup.Backend // nil where there is none
+	level     string            // of the plugin's log
 	registry  *prometheus.Registry
 	installed atomic.Bool
 	ready     atomic.Bool
@@ -102,7 +103,7 @@ func (d *daemon) enrol(ctx context.Context, g *errgroup.Group) error {
 
 func assemble(ctx context.Context, cfg Config, selection nodeagent.Selection) (*daemon, error) {
 	d := &daemon{
-		cfg: cfg, registry: prometheus.NewRegistry(),
+		cfg: cfg, level: cfg.pluginLevel(ctx), registry: prometheus.NewRegistry(),
 		installs:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "istio_cni_installs_total", Help: "Installations of the plugin, repairs among them."}, []string{"result"}),
 		readiness: prometheus.NewGauge(prometheus.GaugeOpts{Name: "istio_cni_install_ready", Help: "1 while the plugin is in place."}),
 	}
@@ -284,7 +285,7 @@ func (d *daemon) uninstall(ctx context.Context) error {
 	if d.early != nil {
 		err = errors.Join(err, d.early.Uninstall())
 	}
-	for _, file := range []string{d.cfg.StateFile, d.cfg.PluginSocket, d.cfg.ZDSSocket, d.cfg.xtablesLock()} {
+	for _, file := range []string{d.cfg.StateFile, d.cfg.PluginSocket, d.cfg.logSocket(), d.cfg.ZDSSocket, d.cfg.xtablesLock()} {
 		if rmErr := os.Remove(file); rmErr != nil && !errors.Is(rmErr, os.ErrNotExist) {
 			err = errors.Join(err, fmt.Errorf("remove the agent's files: %w", rmErr))
 		}

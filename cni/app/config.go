@@ -1,10 +1,14 @@
 package app
 
 import (
+	"context"
 	"errors"
 	"log/slog"
+	"path/filepath"
 
 	"github.com/isthmus-mesh/isthmus/cni/internal/nodeagent"
+	"github.com/isthmus-mesh/isthmus/cni/internal/pluginapi"
+	"github.com/isthmus-mesh/isthmus/cni/internal/pluginlog"
 	"github.com/isthmus-mesh/isthmus/cni/internal/repair"
 	"github.com/isthmus-mesh/isthmus/cni/redirect/plan"
 	"github.com/isthmus-mesh/isthmus/cni/redirect/sklookup"
@@ -71,6 +75,25 @@ func Default() Config {
 		ExcludeNamespaces: []string{"istio-system", "kube-system"}, RootNamespace: "istio-system", Redirect: plan.DefaultConfig(),
 		HealthAddr: ":8000", MonitoringAddr: ":15014", Repair: repair.Default(), Build: telemetry.NewBuild("", ""),
 	}
+}
+
+// logSocket takes what the plugin has to say.
+func (c Config) logSocket() string {
+	return filepath.Join(filepath.Dir(c.PluginSocket), pluginapi.LogSocket)
+}
+
+// pluginLevel is the level of the plugin's log: what the agent would write of it.
+func (c Config) pluginLevel(ctx context.Context) string {
+	log := telemetry.Scoped(c.Log, pluginlog.Scope)
+	for _, l := range []struct {
+		level slog.Level
+		name  string
+	}{{slog.LevelDebug, "debug"}, {slog.LevelInfo, "info"}, {slog.LevelWarn, "warn"}, {slog.LevelError, "error"}} {
+		if log.Enabled(ctx, l.level) {
+			return l.name
+		}
+	}
+	return "none"
 }
 
 // onKubernetes tells whether the Kubernetes API has the objects.

@@ -16,7 +16,7 @@ func (d *daemon) installation() install.Options {
 	o := install.Options{
 		Source: d.cfg.Install.Source, BinDir: d.cfg.Install.BinDir, NetDir: d.cfg.Install.NetDir, ConfName: d.cfg.Install.ConfName,
 		Unchained: d.cfg.Install.Unchained, Owned: d.cfg.Install.Owned, OwnedName: d.cfg.Install.OwnedName,
-		Socket: d.cfg.PluginSocket, ExcludeNamespaces: d.cfg.ExcludeNamespaces,
+		Socket: d.cfg.PluginSocket, ExcludeNamespaces: d.cfg.ExcludeNamespaces, LogLevel: d.level,
 	}
 	if d.cfg.PodNamespace != "" {
 		o.SystemNamespaces = []string{d.cfg.PodNamespace}

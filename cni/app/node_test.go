@@ -1,6 +1,7 @@
 package app
 
 import (
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/cni/internal/nettest"
 	"github.com/isthmus-mesh/isthmus/cni/internal/nodeagent"
+	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
 )
 
 // What the rules do is tested where they are made (cni/redirect/host); here, that they come, and go with the setting.
@@ -89,6 +91,22 @@ func TestWaysToBranchInterfacesGoByTheSetting(t *testing.T) {
 		}
 		if got := count() - before; got != step.more {
 			t.Errorf("%s: %d rules, want %d", step.what, got, step.more)
+		}
+	}
+}
+
+func TestThePluginsLevelIsTheAgents(t *testing.T) {
+	for spec, want := range map[string]string{
+		"info": "info", "trace": "debug", "warn": "warn", "error": "error", "off": "none", "info,cni-plugin:debug": "debug", "debug,cni-plugin:error": "error",
+	} {
+		log, levels := telemetry.NewLogger(io.Discard, telemetry.Options{})
+		if err := levels.Set(spec); err != nil {
+			t.Fatal(err)
+		}
+		cfg := Default()
+		cfg.Log = log
+		if got := (&daemon{cfg: cfg, level: cfg.pluginLevel(t.Context())}).installation().LogLevel; got != want {
+			t.Errorf("%s: %s, want %s", spec, got, want)
 		}
 	}
 }

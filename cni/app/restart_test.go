@@ -1,7 +1,6 @@
 package app
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -12,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -48,6 +48,7 @@ func TestARestartNamesEveryPodInTheFirstSnapshot(t *testing.T) {
 	if got := snapshot(t, told); !slices.Equal(got, []string{"sent"}) {
 		t.Fatalf("an agent without pods says %q", got)
 	}
+	takesTheLog(t, cfg.logSocket())
 	pod := nettest.New(t)
 	addPod(t, cfg.PluginSocket, fmt.Sprintf("/proc/self/fd/%d", pod.Fd()))
 	if got := next(t, told); got != "add u1" {
@@ -150,10 +151,24 @@ func addPod(t *testing.T, socket, netns string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	post(t, socket, "/cmdadd", string(body))
+}
+
+// takesTheLog says something as the plugin does when it has ended.
+func takesTheLog(t *testing.T, socket string) {
+	t.Helper()
+	if info, err := os.Stat(socket); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+	post(t, socket, "/log", `["{\"msg\":\"said\"}"]`)
+}
+
+func post(t *testing.T, socket, path, body string) {
+	t.Helper()
 	client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}}
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://agent/cmdadd", bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://agent"+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +178,7 @@ func addPod(t *testing.T, socket, netns string) {
 	}
 	response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		t.Fatal(response.Status)
+		t.Fatalf("%s: %s", path, response.Status)
 	}
 }
 

@@ -13,15 +13,19 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/isthmus-mesh/isthmus/cni/internal/pluginlog"
 )
 
-// serve opens the plugin's socket and the HTTP ports.
+// serve opens the plugin's sockets and the HTTP ports.
 func (d *daemon) serve(ctx context.Context, g *errgroup.Group) error {
 	if err := os.MkdirAll(filepath.Dir(d.cfg.PluginSocket), 0o755); err != nil {
 		return fmt.Errorf("directory of the plugin's socket: %w", err)
 	}
-	if err := os.Remove(d.cfg.PluginSocket); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("replace the plugin's socket: %w", err)
+	for _, socket := range []string{d.cfg.PluginSocket, d.cfg.logSocket()} {
+		if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("replace the plugin's socket: %w", err)
+		}
 	}
 	health := http.NewServeMux()
 	health.HandleFunc("GET /healthz", func(http.ResponseWriter, *http.Request) {})
@@ -40,7 +44,10 @@ func (d *daemon) serve(ctx context.Context, g *errgroup.Group) error {
 		network, addr string
 		handler       http.Handler
 	}{
-		{"unix", d.cfg.PluginSocket, d.agent.Handler()}, {"tcp", d.cfg.HealthAddr, health}, {"tcp", d.cfg.MonitoringAddr, monitoring},
+		{"unix", d.cfg.PluginSocket, d.agent.Handler()},
+		{"unix", d.cfg.logSocket(), pluginlog.Handler(d.cfg.Log)},
+		{"tcp", d.cfg.HealthAddr, health},
+		{"tcp", d.cfg.MonitoringAddr, monitoring},
 	} {
 		listener, err := (&net.ListenConfig{}).Listen(ctx, s.network, s.addr)
 		if err != nil {

@@ -41,6 +41,8 @@ type Options struct {
 	// Socket of the agent, and namespaces that the plugin leaves alone.
 	Socket            string
 	ExcludeNamespaces []string
+	// LogLevel is the plugin's; empty leaves it to the plugin.
+	LogLevel string
 	// SystemNamespaces are those whose pods start even while the agent is away: its own, or nothing could bring it back.
 	SystemNamespaces []string
 }
@@ -320,6 +322,9 @@ func (o Options) entry(more map[string]any) ([]byte, error) {
 	}
 	if len(o.SystemNamespaces) > 0 {
 		config["system_namespaces"] = o.SystemNamespaces
+	}
+	if o.LogLevel != "" {
+		config["plugin_log_level"] = o.LogLevel
 	}
 	for key, value := range more {
 		config[key] = value

@@ -78,6 +78,14 @@ func TestChainKeepsWhatOthersWrote(t *testing.T) {
 	if changed, err := install.Chain(o); err != nil || !changed {
 		t.Errorf("another socket: %t, %v", changed, err)
 	}
+	o.LogLevel = "debug"
+	if changed, err := install.Chain(o); err != nil || !changed {
+		t.Errorf("another level: %t, %v", changed, err)
+	}
+	config, _ = read(t, o, "10-pods.conflist")
+	if own := config["plugins"].([]any)[2].(map[string]any); own["plugin_log_level"] != "debug" {
+		t.Errorf("the plugin's own: %v", own)
+	}
 	if _, types := read(t, o, "10-pods.conflist"); types != "ptp portmap istio-cni" {
 		t.Errorf("chained twice: %s", types)
 	}

@@ -10,8 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -41,6 +41,8 @@ type Config struct {
 	// SystemNamespaces have pods that the agent itself needs, and the agent: they start while there is no agent, which enrols
 	// them once it is back.
 	SystemNamespaces []string `json:"system_namespaces,omitempty"`
+	// LogLevel is debug, info, warn, error or none; empty is info.
+	LogLevel string `json:"plugin_log_level,omitempty"`
 	// Unchained is set where another plugin calls this one by itself, without the result of those before.
 	Unchained bool `json:"unchained,omitempty"`
 }
@@ -85,13 +87,28 @@ func Add(args *skel.CmdArgs) error {
 	for _, ip := range result.IPs {
 		request.IPs = append(request.IPs, ip.Address.IP.String())
 	}
-	if c.concerns(request) {
-		err := ask(c.Socket, pluginapi.PathAdd, request)
-		if err != nil && (!errors.Is(err, errAway) || !slices.Contains(c.SystemNamespaces, request.PodNamespace)) {
-			return types.NewError(types.ErrTryAgainLater, "pod "+request.PodNamespace+"/"+request.PodName+" must not start outside the mesh", err.Error())
-		}
+	j := newJournal(c, os.Stderr)
+	defer j.flush()
+	if err := c.add(j, request); err != nil {
+		return types.NewError(types.ErrTryAgainLater, "pod "+request.PodNamespace+"/"+request.PodName+" must not start outside the mesh", err.Error())
 	}
 	return types.PrintResult(c.PrevResult, c.CNIVersion)
+}
+
+// add tells the agent of a pod. An error means that the pod must not start.
+func (c *Config) add(j *journal, request pluginapi.Request) error {
+	if !c.concerns(request) {
+		j.Debug("CNI ADD passed on", "pod", request.PodNamespace+"/"+request.PodName)
+		return nil
+	}
+	start := time.Now()
+	err := ask(c.Socket, pluginapi.PathAdd, request)
+	if errors.Is(err, errAway) && slices.Contains(c.SystemNamespaces, request.PodNamespace) {
+		j.Warn("a pod of the agent's own namespace starts while there is no agent", "pod", request.PodNamespace+"/"+request.PodName, "error", err.Error())
+		return nil
+	}
+	j.outcome("ADD", request, start, err)
+	return err
 }
 
 // Del implements the DEL command. It never fails because of the agent: what is gone is gone.
@@ -100,9 +117,14 @@ func Del(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	if request := requestOf(args); c.concerns(request) {
-		_ = ask(c.Socket, pluginapi.PathDel, request) // the agent finds out by the pod's object as well
+	request := requestOf(args)
+	if !c.concerns(request) {
+		return nil
 	}
+	j := newJournal(c, os.Stderr)
+	defer j.flush()
+	start := time.Now()
+	j.outcome("DEL", request, start, ask(c.Socket, pluginapi.PathDel, request)) // the agent finds out by the pod's object as well
 	return nil
 }
 
@@ -142,17 +164,7 @@ func ask(socket, path string, request pluginapi.Request) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), agentTimeout)
 	defer cancel()
-	client := &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-		},
-	}}
-	post, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://agent"+path, bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	response, err := client.Do(post)
+	response, err := post(ctx, socket, path, body)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errAway, err)
 	}

@@ -90,6 +90,30 @@ func TestAddPassesTheResultThrough(t *testing.T) {
 	}
 }
 
+// The runtime reads standard output as the result, and nothing else may be there.
+func TestWhatIsDoneIsLogged(t *testing.T) {
+	socket, _ := agent(t, 500, "enrol: no ztunnel is connected")
+	for _, command := range []func(*skel.CmdArgs) error{plugin.Add, plugin.Del} {
+		if out, _ := capture(t, func() error { return command(with(t, args(socket, "shop", true), "plugin_log_level", "info")) }); out != "" {
+			t.Errorf("printed %q", out)
+		}
+	}
+	if _, err := capture(t, func() error {
+		return plugin.Add(with(t, args(socket, "kube-system", true), "plugin_log_level", "debug"))
+	}); err != nil {
+		t.Error(err)
+	}
+	log, err := os.ReadFile(filepath.Join(filepath.Dir(socket), "istio-cni.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`"level":"error","msg":"CNI ADD failed"`, `"msg":"CNI DEL failed"`, `"pod":"shop/web-1"`, "no ztunnel is connected", `"level":"debug","msg":"CNI ADD passed on"`} {
+		if !strings.Contains(string(log), want) {
+			t.Errorf("no %s in\n%s", want, log)
+		}
+	}
+}
+
 func TestAddFailsClosed(t *testing.T) {
 	refusing, _ := agent(t, 500, "enrol: no ztunnel is connected")
 	for name, tt := range map[string]struct {
