@@ -39,6 +39,7 @@ type result struct {
 	met      []string       // workloads that have answered, of several requests, sorted
 	statuses []int          // that came, of several requests, sorted
 	shares   map[string]int // how many of several requests each workload has answered, in percent
+	answers  []*result      // one of each status, by status, of requests at once: which of those is the last is nobody's doing
 	tls      string         // how a handshake went
 	log      string         // line of the access log, after the key
 }

@@ -19,10 +19,18 @@ var versionSuffix = regexp.MustCompile(`-v[0-9]+$`)
 
 // facts are the lines of a result that both engines must agree on.
 func facts(r *result, want want) []string {
+	var out []string
+	for _, answer := range r.answers {
+		for _, fact := range facts(answer, want) {
+			out = append(out, fmt.Sprintf("of those with %d: %s", answer.status, fact))
+		}
+	}
+	if out != nil {
+		return out
+	}
 	if r.refused != "" {
 		return []string{"refused"} // how a tunnel is refused is nothing that an application sees
 	}
-	var out []string
 	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	add("status: %d", r.status)
 	if r.tls != "" {

@@ -79,8 +79,8 @@ type request struct {
 	Certificate string `json:"certificate"`
 	// Proxy is the PROXY header before everything: v1 or v2 and two addresses, or own; other text is sent as it is; none.
 	Proxy string `json:"proxy"`
-	// Repeat is how often the request is sent, Together how many of them at once; the last answer is compared, and what Distinct and
-	// Statuses say of all. Cookie sends back the cookie that the first answer sets.
+	// Repeat is how often the request is sent, Together how many of them at once; the last answer is compared (of requests at
+	// once, one of each status), and what Distinct and Statuses say of all. Cookie sends back the cookie that the first answer sets.
 	Repeat   int    `json:"repeat"`
 	Together int    `json:"together"`
 	Cookie   string `json:"cookie"`

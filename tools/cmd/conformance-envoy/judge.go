@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 )
 
@@ -23,12 +24,19 @@ type report struct {
 	agree, differ int
 	differed      int // before the fixture at hand
 	problems      int // that are not about requests
+	failures      []string
 	documented    map[string]bool
 }
 
 func (r *report) problem(format string, args ...any) {
 	r.problems++
-	fmt.Fprintf(r.out, "FAIL "+format+"\n", args...)
+	r.fail(fmt.Sprintf("FAIL "+format+"\n", args...))
+}
+
+// fail shows what is wrong, now and once more at the end, which is what is seen of a long run.
+func (r *report) fail(text string) {
+	r.failures = append(r.failures, text)
+	io.WriteString(r.out, text)
 }
 
 // finish prints the last line; it is true when all is well.
@@ -44,6 +52,9 @@ func (r *report) finish(b *testbed) bool {
 	}
 	if r.problems > 0 {
 		fmt.Fprintf(r.out, "%d problems with the configuration\n", r.problems)
+	}
+	for _, f := range r.failures {
+		io.WriteString(r.out, f)
 	}
 	fmt.Fprintf(r.out, "envoy: %d requests agree, %d differ, %d resources ACKed\n", r.agree, r.differ, len(b.acked))
 	return r.differ == 0 && r.problems == 0
@@ -147,10 +158,7 @@ func (b *testbed) judgeRequest(ctx context.Context, f *fixture, r request, repor
 		return nil
 	}
 	report.differ++
-	fmt.Fprintf(report.out, "DIFFER %s: %s\n", f.name, r.Name)
-	for _, w := range wrong {
-		fmt.Fprintf(report.out, "    %s\n", w)
-	}
+	report.fail(fmt.Sprintf("DIFFER %s: %s\n    %s\n", f.name, r.Name, strings.Join(wrong, "\n    ")))
 	return nil
 }
 

@@ -118,6 +118,19 @@ func TestFactsIgnoreWhatIsDifferentEachTime(t *testing.T) {
 	}
 }
 
+func TestOfRequestsAtOnceTheLastIsNobodysDoing(t *testing.T) {
+	ok, full := &result{status: 200, body: "a"}, &result{status: 503, body: "overflow"}
+	lastOK := &result{status: 200, body: "a", answers: []*result{ok, full}}
+	lastFull := &result{status: 503, body: "overflow", answers: []*result{ok, full}}
+	if d := differences(facts(lastOK, want{}), facts(lastFull, want{})); len(d) != 0 {
+		t.Errorf("%v", d)
+	}
+	other := &result{status: 200, body: "a", answers: []*result{ok, {status: 503, body: "other"}}}
+	if d := differences(facts(lastOK, want{}), facts(other, want{})); len(d) != 2 {
+		t.Errorf("both refuse, with other words: %v", d)
+	}
+}
+
 func TestGeneratedRequestsMatch(t *testing.T) {
 	path := "/exact"
 	m := routeMatch{

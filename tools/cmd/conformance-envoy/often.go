@@ -11,11 +11,11 @@ import (
 // sendOften sends a request several times, some of them at once, and says of all of them who has answered and how.
 func (b *testbed) sendOften(ctx context.Context, p *proxy, r request) (*result, error) {
 	var last *result
-	met, statuses := map[string]bool{}, map[int]bool{}
+	met, byStatus := map[string]bool{}, map[int]*result{}
 	count := map[string]int{}
 	note := func(got *result) {
 		last = got
-		statuses[got.status] = true
+		byStatus[got.status] = got
 		if got.seen != nil {
 			met[got.seen.Workload] = true
 			count[got.seen.Workload]++
@@ -42,7 +42,12 @@ func (b *testbed) sendOften(ctx context.Context, p *proxy, r request) (*result, 
 		}
 	}
 	out := *last
-	out.met, out.statuses = slices.Sorted(maps.Keys(met)), slices.Sorted(maps.Keys(statuses))
+	out.met, out.statuses = slices.Sorted(maps.Keys(met)), slices.Sorted(maps.Keys(byStatus))
+	if r.Together > 1 && len(out.statuses) > 1 {
+		for _, status := range out.statuses {
+			out.answers = append(out.answers, byStatus[status])
+		}
+	}
 	out.shares = map[string]int{}
 	for name, n := range count {
 		out.shares[name] = 100 * n / r.Repeat
