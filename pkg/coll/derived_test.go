@@ -206,6 +206,43 @@ func TestJoinPrecedence(t *testing.T) {
 	l.expect("added k=2", "updated k=1", "deleted k")
 }
 
+func TestJoinOfPartsThatChangeTogether(t *testing.T) {
+	g := NewGraph()
+	first, second := NewStatic(g, "first", itemKey), NewStatic(g, "second", itemKey)
+	l, _ := record(t, Join("join", first, second))
+	stage := func(one, two []item, gone ...string) {
+		first.Stage(one, nil)
+		second.Stage(two, gone)
+		g.Flush()
+	}
+	stage([]item{{"b", "1"}, {"d", "1"}}, []item{{"a", "2"}, {"b", "2"}, {"c", "2"}, {"e", "2"}})
+	l.expect("added a=2, added b=1, added c=2, added d=1, added e=2")
+	stage(nil, []item{{"b", "3"}})
+	l.expect() // what the first part has counts
+	stage([]item{{"c", "1"}, {"e", "2"}}, nil, "b", "c", "e")
+	l.expect("updated c=1")
+}
+
+func TestAReaderRunsOnceForEachFlush(t *testing.T) {
+	g := NewGraph()
+	in, read := NewStatic(g, "in", itemKey), NewStatic(g, "read", itemKey)
+	in.Set(item{"a", "1"})
+	runs := 0
+	Map("out", in, itemKey, func(f Fetch, i item) (item, bool) {
+		runs++
+		FetchOne(f, read, "x")
+		FetchOne(f, read, "y")
+		return i, true
+	})
+	for round := range 3 {
+		in.Stage([]item{{"a", fmt.Sprint(round)}}, nil)
+		read.Set(item{"x", fmt.Sprint(round)}, item{"y", fmt.Sprint(round)})
+		if runs != round+2 {
+			t.Fatalf("%d runs after %d flushes and the first", runs, round+1)
+		}
+	}
+}
+
 func TestMisuse(t *testing.T) {
 	g := NewGraph()
 	in := NewStatic(g, "in", itemKey)

@@ -89,6 +89,7 @@ type tracker struct {
 // begin prepares for a call that is made for r.
 func (t *tracker) begin(r *reader) {
 	clear(t.read)
+	r.stale = false
 	t.who, t.read, t.many = r, t.read[:0], nil
 }
 

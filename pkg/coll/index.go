@@ -58,19 +58,24 @@ func (x *index[T, K]) Lookup(k K) []T {
 
 // update is called with every commit of the indexed collection, before anything derived is computed.
 func (x *index[T, K]) update(events []Event[T]) {
-	touched := map[K]struct{}{}
+	touched := map[K]struct{}{} // with readers
+	touch := func(k K) {
+		if len(x.readers) > 0 && x.readers[k] != nil {
+			touched[k] = struct{}{}
+		}
+	}
 	x.mu.Lock()
 	for _, e := range events {
 		if e.Old != nil {
 			for _, k := range x.fn(*e.Old) {
 				x.remove(k, e.Key)
-				touched[k] = struct{}{}
+				touch(k)
 			}
 		}
 		if e.New != nil {
 			for _, k := range x.fn(*e.New) {
 				x.insert(k, indexed[T]{e.Key, e.New})
-				touched[k] = struct{}{}
+				touch(k)
 			}
 		}
 	}

@@ -5,7 +5,7 @@ func Join[T any](name string, parts ...Collection[T]) Collection[T] {
 	g, stores := joinable(name, parts)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	u := &union[T]{store: newStore[T](g, name, nil), before: map[string]*T{}}
+	u := &union[T]{store: newStore[T](g, name, nil), fed: make([][]Event[T], len(stores))}
 	u.synced, u.equal = func() bool { return allSynced(stores) }, stores[len(stores)-1].equal
 	u.values, u.parts = nil, stores
 	for i, s := range stores {
@@ -48,45 +48,67 @@ func allSynced[T any](parts []*store[T]) bool {
 // all of its parts are.
 type union[T any] struct {
 	*store[T]
-	before map[string]*T // guarded by Graph.mu: of the keys that changed, the value at the start of the flush; nil is none
+	fed [][]Event[T] // guarded by Graph.mu: of each part the changes of this flush, ordered by key; a part changes once before them all
 }
 
 // feed takes changes that have been made to the part i.
 func (u *union[T]) feed(i int, events []Event[T]) {
-	for _, e := range events {
-		if _, known := u.before[e.Key]; !known {
-			u.before[e.Key] = u.valueBefore(i, e)
-		}
-	}
 	if len(events) > 0 {
+		u.fed[i] = events
 		u.graph.mark(u)
 	}
 }
 
-// valueBefore is that of a key before the change of the part i, which is the first one of this flush.
-func (u *union[T]) valueBefore(i int, e Event[T]) *T {
-	for j, p := range u.parts {
-		v := e.Old
-		if j != i {
-			v = p.find(e.Key)
-		}
-		if v != nil {
-			return v
-		}
-	}
-	return nil
-}
-
+// process merges what the parts have told.
 func (u *union[T]) process() {
-	before := u.before
-	u.before = map[string]*T{} // a cleared map keeps its size, and walking it costs that: the first load would stay to be paid
-	events := make([]Event[T], 0, len(before))
-	for k, old := range before {
-		if e, changed := u.change(k, old, u.find(k)); changed {
+	total := 0
+	for _, events := range u.fed {
+		total += len(events)
+	}
+	events := make([]Event[T], 0, total)
+	for {
+		k, more := u.first()
+		if !more {
+			break
+		}
+		before, now := u.pop(k)
+		if e, changed := u.change(k, before, now); changed {
 			events = append(events, e)
 		}
 	}
+	clear(u.fed)
 	u.announce(events)
+}
+
+// first is the smallest key that is left.
+func (u *union[T]) first() (k string, more bool) {
+	for _, events := range u.fed {
+		if len(events) > 0 && (!more || events[0].Key < k) {
+			k, more = events[0].Key, true
+		}
+	}
+	return k, more
+}
+
+// pop takes a key out and returns its value before this flush, and now; nil is none. The first part that has one counts.
+func (u *union[T]) pop(k string) (before, now *T) {
+	for i, p := range u.parts {
+		var was, is *T
+		if events := u.fed[i]; len(events) > 0 && events[0].Key == k {
+			was, is = events[0].Old, events[0].New
+			u.fed[i] = events[1:]
+		} else if before == nil || now == nil {
+			was = p.find(k)
+			is = was
+		}
+		if before == nil {
+			before = was
+		}
+		if now == nil {
+			now = is
+		}
+	}
+	return before, now
 }
 
 // JoinMerge is the union of collections; merge makes one value of those that share a key, which it gets in the order of
@@ -125,11 +147,11 @@ func (j *joined[T]) feed(events []Event[T]) {
 }
 
 func (j *joined[T]) process() {
-	next := make(map[string]*held[T], len(j.dirty))
+	next := newWrites[T](len(j.dirty))
 	for k := range j.dirty {
-		next[k] = j.at(k)
+		next.put(k, j.at(k))
 	}
-	j.dirty = map[string]struct{}{} // see union.process
+	j.dirty = map[string]struct{}{} // a cleared map keeps its size, and walking it costs that: the first load would stay to be paid
 	j.commit(next)
 }
 

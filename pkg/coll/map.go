@@ -30,7 +30,6 @@ func FlatMap[I, O any](name string, in Collection[I], key func(O) string, fn fun
 		fn:     fn,
 		inputs: map[string]*computed{},
 		rivals: map[string]map[*computed]*held[O]{},
-		dirty:  map[string]struct{}{},
 		needs:  map[int]func() bool{},
 	}
 	d.synced = d.hasSynced
@@ -62,7 +61,7 @@ type derived[I, O any] struct {
 	// guarded by Graph.mu
 	inputs map[string]*computed
 	rivals map[string]map[*computed]*held[O] // output key → the inputs that make it, but whose value does not count → their values
-	dirty  map[string]struct{}               // input keys to compute again
+	dirty  []string                          // input keys to compute again; repeated now and then
 
 	// guarded by needsMu: what fn has fetched so far, by collection
 	needsMu sync.Mutex
@@ -76,13 +75,19 @@ type computed struct {
 }
 
 func (d *derived[I, O]) feed(events []Event[I]) {
-	for _, e := range events {
-		d.invalidate(e.Key)
+	if len(events) == 0 {
+		return
 	}
+	d.dirty = slices.Grow(d.dirty, len(events))
+	for _, e := range events {
+		d.dirty = append(d.dirty, e.Key)
+	}
+	d.graph.mark(d)
 }
 
+// invalidate is told once for each reader, until that has read again.
 func (d *derived[I, O]) invalidate(inputKey string) {
-	d.dirty[inputKey] = struct{}{}
+	d.dirty = append(d.dirty, inputKey)
 	d.graph.mark(d)
 }
 
@@ -102,11 +107,15 @@ func (d *derived[I, O]) hasSynced() bool {
 
 // process computes the dirty inputs again, and commits what came of it.
 func (d *derived[I, O]) process() {
-	dirty := d.dirty
-	d.dirty = map[string]struct{}{}
-	next := make(map[string]*held[O], len(dirty))
+	slices.Sort(d.dirty) // that of one feed is sorted already
+	dirty := slices.Compact(d.dirty)
+	d.dirty = nil // not kept: the first load is the largest
+	next := newWrites[O](len(dirty))
+	if len(d.inputs) == 0 {
+		d.inputs = make(map[string]*computed, len(dirty)) // see store.commit
+	}
 	t := &tracker{order: d.id, name: d.name, graph: d.graph, needs: map[int]func() bool{}}
-	for _, k := range slices.Sorted(maps.Keys(dirty)) {
+	for _, k := range dirty {
 		d.recompute(k, t, next)
 	}
 	d.needsMu.Lock()
@@ -115,7 +124,7 @@ func (d *derived[I, O]) process() {
 	d.commit(next)
 }
 
-func (d *derived[I, O]) recompute(inputKey string, t *tracker, next map[string]*held[O]) {
+func (d *derived[I, O]) recompute(inputKey string, t *tracker, next *writes[O]) {
 	in, c := d.from.find(inputKey), d.inputs[inputKey]
 	if c == nil {
 		if in == nil {
@@ -154,15 +163,15 @@ func (d *derived[I, O]) recompute(inputKey string, t *tracker, next map[string]*
 }
 
 // current is the value of an output that counts as of now, in the middle of a flush; nil when there is none.
-func (d *derived[I, O]) current(k string, next map[string]*held[O]) *held[O] {
-	if v, ok := next[k]; ok {
+func (d *derived[I, O]) current(k string, next *writes[O]) *held[O] {
+	if v, ok := next.values[k]; ok {
 		return v
 	}
 	return d.values[k]
 }
 
 // claim records that an input makes the output k. Of several claims the one of the smallest input key counts.
-func (d *derived[I, O]) claim(k string, v *held[O], next map[string]*held[O]) {
+func (d *derived[I, O]) claim(k string, v *held[O], next *writes[O]) {
 	if h := d.current(k, next); h != nil && h.by != v.by {
 		if h.by.key < v.by.key {
 			d.rival(k, v)
@@ -171,11 +180,11 @@ func (d *derived[I, O]) claim(k string, v *held[O], next map[string]*held[O]) {
 		d.rival(k, &held[O]{value: h.value, by: h.by}) // a copy: if v is equal, h stays in its place and is then another's
 		d.dropRival(k, v.by)
 	}
-	next[k] = v
+	next.put(k, v)
 }
 
 // yield records that an input no longer makes the output k: the next claim, if there is one, takes its place.
-func (d *derived[I, O]) yield(k string, c *computed, next map[string]*held[O]) {
+func (d *derived[I, O]) yield(k string, c *computed, next *writes[O]) {
 	if h := d.current(k, next); h == nil || h.by != c {
 		d.dropRival(k, c)
 		return
@@ -186,7 +195,7 @@ func (d *derived[I, O]) yield(k string, c *computed, next map[string]*held[O]) {
 			heir = r
 		}
 	}
-	next[k] = heir
+	next.put(k, heir)
 	if heir != nil {
 		d.dropRival(k, heir.by)
 	}

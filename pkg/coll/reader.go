@@ -7,11 +7,18 @@ type reader struct {
 	of   invalidator
 	key  string // of the input
 	uses []use
+	// stale says that the input is to be computed again already.
+	stale bool
 }
 
 type invalidator interface{ invalidate(inputKey string) }
 
-func (r *reader) invalidate() { r.of.invalidate(r.key) }
+func (r *reader) invalidate() {
+	if !r.stale {
+		r.stale = true
+		r.of.invalidate(r.key)
+	}
+}
 
 // use is one thing that a reader has read, and its place among those who have. The two find each other by these places, so that
 // taking one out costs the same however many there are.

@@ -10,8 +10,8 @@ type Static[T any] struct {
 
 	// guarded by stageMu: writes that wait for a flush; the last one of a key counts
 	stageMu sync.Mutex
-	pending map[string]*held[T] // nil: delete
-	reset   bool                // what is not in pending goes
+	pending *writes[T]
+	reset   bool // what is not in pending goes
 	ready   bool
 }
 
@@ -19,7 +19,7 @@ type Static[T any] struct {
 func NewStatic[T any](g *Graph, name string, key func(T) string, opts ...Option) *Static[T] {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	s := &Static[T]{store: newStore[T](g, name, opts), key: key, pending: map[string]*held[T]{}}
+	s := &Static[T]{store: newStore[T](g, name, opts), key: key, pending: newWrites[T](0)}
 	s.synced = func() bool {
 		s.stageMu.Lock()
 		defer s.stageMu.Unlock()
@@ -40,10 +40,9 @@ func (s *Static[T]) Apply(upserts []T, deletes []string) { s.Stage(upserts, dele
 // Reset replaces the whole content; only what differs is an event.
 func (s *Static[T]) Reset(values []T) {
 	s.stageMu.Lock()
-	clear(s.pending)
-	s.reset = true
+	s.pending, s.reset = newWrites[T](len(values)), true
 	for _, v := range values {
-		s.pending[s.key(v)] = &held[T]{value: v}
+		s.pending.put(s.key(v), &held[T]{value: v})
 	}
 	s.stageMu.Unlock()
 	s.graph.stage(s)
@@ -54,11 +53,14 @@ func (s *Static[T]) Reset(values []T) {
 // and a subscriber may write back by it.
 func (s *Static[T]) Stage(upserts []T, deletes []string) {
 	s.stageMu.Lock()
+	if len(s.pending.keys) == 0 {
+		s.pending = newWrites[T](len(upserts) + len(deletes))
+	}
 	for _, k := range deletes {
-		s.pending[k] = nil
+		s.pending.put(k, nil)
 	}
 	for _, v := range upserts {
-		s.pending[s.key(v)] = &held[T]{value: v}
+		s.pending.put(s.key(v), &held[T]{value: v})
 	}
 	s.stageMu.Unlock()
 	s.graph.stage(s)
@@ -75,12 +77,12 @@ func (s *Static[T]) MarkSynced() {
 func (s *Static[T]) process() {
 	s.stageMu.Lock()
 	next, reset := s.pending, s.reset
-	s.pending, s.reset = map[string]*held[T]{}, false
+	s.pending, s.reset = newWrites[T](0), false
 	s.stageMu.Unlock()
 	if reset {
 		for k := range s.values {
-			if _, kept := next[k]; !kept {
-				next[k] = nil
+			if _, kept := next.values[k]; !kept {
+				next.put(k, nil)
 			}
 		}
 	}

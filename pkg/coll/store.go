@@ -149,12 +149,29 @@ func (s *store[T]) snapshot() []Event[T] {
 	return events
 }
 
-// commit applies new values (nil: gone), drops those that change nothing, and wakes whatever depends on the rest.
-// Callers hold graph.mu.
-func (s *store[T]) commit(next map[string]*held[T]) {
-	events := make([]Event[T], 0, len(next))
-	for k, now := range next {
-		before := s.values[k]
+// writes are new values of a flush, by key (nil: gone), of which the last one of a key counts.
+type writes[T any] struct {
+	values map[string]*held[T]
+	keys   []string // each once; that sorting them costs little when they come in order is why they are kept
+}
+
+// newWrites returns none, with room for size.
+func newWrites[T any](size int) *writes[T] {
+	return &writes[T]{values: make(map[string]*held[T], size), keys: make([]string, 0, size)}
+}
+
+func (w *writes[T]) put(k string, v *held[T]) {
+	before := len(w.values)
+	if w.values[k] = v; len(w.values) > before {
+		w.keys = append(w.keys, k)
+	}
+}
+
+// commit applies new values, drops those that change nothing, and wakes whatever depends on the rest. Callers hold graph.mu.
+func (s *store[T]) commit(next *writes[T]) {
+	events := make([]Event[T], 0, len(next.keys))
+	for _, k := range next.keys {
+		before, now := s.values[k], next.values[k]
 		if e, changed := s.change(k, before.pointer(), now.pointer()); changed {
 			events = append(events, e)
 		} else if now != nil {
@@ -162,8 +179,11 @@ func (s *store[T]) commit(next map[string]*held[T]) {
 		}
 	}
 	s.mu.Lock()
+	if len(s.values) == 0 && len(events) > 0 {
+		s.values = make(map[string]*held[T], len(events)) // the first load; a map that grows copies what it has, again and again
+	}
 	for _, e := range events {
-		if now := next[e.Key]; now != nil {
+		if now := next.values[e.Key]; now != nil {
 			s.values[e.Key] = now
 		} else {
 			delete(s.values, e.Key)
