@@ -110,6 +110,11 @@ func newPrunedCodecs(scheme *runtime.Scheme, codecs runtime.NegotiatedSerializer
 	return prunedCodecs{NegotiatedSerializer: codecs, scheme: scheme, kinds: pruning(), pool: &sync.Pool{New: func() any { return new([]byte) }}}
 }
 
+// SupportedMediaTypes implements runtime.NegotiatedSerializer.
+func (c prunedCodecs) SupportedMediaTypes() []runtime.SerializerInfo {
+	return streamed(c.NegotiatedSerializer.SupportedMediaTypes())
+}
+
 // DecoderToVersion implements runtime.NegotiatedSerializer.
 func (c prunedCodecs) DecoderToVersion(d runtime.Decoder, gv runtime.GroupVersioner) runtime.Decoder {
 	return prunedDecoder{Decoder: c.NegotiatedSerializer.DecoderToVersion(d, gv), codecs: c}
@@ -159,41 +164,44 @@ func (d prunedDecoder) Decode(data []byte, defaults *schema.GroupVersionKind, in
 
 // envelope returns the type and the content. What cannot be read has no kind.
 func envelope(data []byte) (gvk schema.GroupVersionKind, raw []byte) {
-	var apiVersion, kind string
+	var apiVersion, kind, meta []byte
 	encoded := false
-	walk(data, func(number protowire.Number, value []byte) {
+	err := walk(data, func(number protowire.Number, value []byte) {
 		switch number {
 		case 1:
-			walk(value, func(number protowire.Number, value []byte) {
-				switch number {
-				case 1:
-					apiVersion = string(value)
-				case 2:
-					kind = string(value)
-				}
-			})
+			meta = value
 		case 2:
 			raw = value
 		case 3:
 			encoded = len(value) > 0
 		}
 	})
-	if encoded {
+	if err == nil {
+		err = walk(meta, func(number protowire.Number, value []byte) {
+			switch number {
+			case 1:
+				apiVersion = value
+			case 2:
+				kind = value
+			}
+		})
+	}
+	if err != nil || encoded {
 		return schema.GroupVersionKind{}, nil
 	}
-	return schema.FromAPIVersionAndKind(apiVersion, kind), raw
+	return schema.FromAPIVersionAndKind(string(apiVersion), string(kind)), raw
 }
 
-// walk calls found with each field that has a length, until something else is wrong.
-func walk(message []byte, found func(number protowire.Number, value []byte)) {
+// walk calls found with each field that has a length.
+func walk(message []byte, found func(number protowire.Number, value []byte)) error {
 	for len(message) > 0 {
 		number, kind, n := protowire.ConsumeTag(message)
 		if n < 0 {
-			return
+			return protowire.ParseError(n)
 		}
 		size := protowire.ConsumeFieldValue(number, kind, message[n:])
 		if size < 0 {
-			return
+			return protowire.ParseError(size)
 		}
 		if kind == protowire.BytesType {
 			value, _ := protowire.ConsumeBytes(message[n:])
@@ -201,4 +209,5 @@ func walk(message []byte, found func(number protowire.Number, value []byte)) {
 		}
 		message = message[n+size:]
 	}
+	return nil
 }

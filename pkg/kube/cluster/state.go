@@ -101,6 +101,13 @@ func (s *state) remove(name types.NamespacedName) (errorsChanged bool) {
 
 // replace takes all objects there are: those that differ are put, those that are missing are removed.
 func (s *state) replace(all []put, selected selector) (errorsChanged bool) {
+	if len(s.namespaces)+len(s.errors)+len(s.order) == 0 { // the first list: nothing can be missing, and all of it is new
+		s.pending, s.order = make(map[types.NamespacedName]bool, len(all)), make([]types.NamespacedName, 0, len(all))
+		for _, p := range all {
+			errorsChanged = s.put(p, selected) || errorsChanged
+		}
+		return errorsChanged
+	}
 	present := make(map[types.NamespacedName]bool, len(all))
 	for _, p := range all {
 		present[p.name] = true
@@ -146,6 +153,7 @@ func (s *state) take() (upserts []kube.Object, deletes []types.NamespacedName, a
 		return nil, nil, 0
 	}
 	var updates []kube.Object
+	upserts = make([]kube.Object, 0, len(s.order))
 	for _, name := range s.order {
 		e, _ := s.get(name)
 		has := s.pending[name]
