@@ -60,6 +60,8 @@ func discovery(build telemetry.Build) *cobra.Command {
 			if err := o.apply(&cfg); err != nil {
 				return err
 			}
+			restore := collectRarely()
+			cfg.Started = func(app.Addresses) { restore() }
 			return app.Run(cmd.Context(), cfg)
 		},
 	}
