@@ -84,11 +84,11 @@ func (t *seriesTable) fail(values []string) {
 	s.failed.Add(1)
 }
 
-// find is called with mu held.
+// find is called with mu held. The key is made of what is shown: two series that a scrape could not tell apart would fail it.
 func (t *seriesTable) find(values []string) *series {
 	t.key = t.key[:0]
 	for _, v := range values {
-		t.key = append(append(t.key, v...), 0)
+		t.key = append(append(t.key, shown(v)...), 0)
 	}
 	if s := t.by[string(t.key)]; s != nil {
 		return s
@@ -107,13 +107,16 @@ func (t *seriesTable) find(values []string) *series {
 	return s
 }
 
+// shown is a label's value as scrapes show it: one byte that is not text would fail all of them. It allocates only for such.
+func shown(value string) string { return strings.ToValidUTF8(value, "\uFFFD") }
+
 // labelPairs are in the order of their names, as the exposition wants them.
 func labelPairs(names, values []string) []*dto.LabelPair {
 	pairs := make([]dto.LabelPair, len(names)) // all in one piece
 	sorted := make([]*dto.LabelPair, len(names))
 	texts := make([]string, len(values))
 	for n := range names {
-		texts[n] = strings.ToValidUTF8(values[n], "\uFFFD") // one bad byte would fail every scrape
+		texts[n] = shown(values[n])
 		pairs[n].Name, pairs[n].Value = &names[n], &texts[n]
 		sorted[n] = &pairs[n]
 	}

@@ -86,6 +86,34 @@ func TestSeriesWithBytesThatAreNotText(t *testing.T) {
 	}
 }
 
+// Values that look the same when they are shown are one series: with two, every scrape would fail.
+func TestSeriesThatDifferInBytesThatAreNotText(t *testing.T) {
+	metrics := prometheus.NewRegistry()
+	table := newSeriesTable([]string{"reporter", "source_workload"})
+	if err := metrics.Register(table); err != nil {
+		t.Fatal(err)
+	}
+	held := table.hold([]string{"source", "a\xffb"})
+	for _, same := range []string{"a\xfeb", "a\xff\xfeb", "a\uFFFDb"} {
+		if table.hold([]string{"source", same}) != held {
+			t.Errorf("%q has a series of its own", same)
+		}
+	}
+	for _, other := range []string{"ab", "a?b", "a\uFFFD\uFFFDb"} {
+		if table.hold([]string{"source", other}) == held {
+			t.Errorf("%q has the series of another", other)
+		}
+	}
+	held.opened.Add(4)
+	families, err := metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := len(families[0].GetMetric()); got != 4 {
+		t.Errorf("%d series are shown, want 4", got)
+	}
+}
+
 func BenchmarkSeries(b *testing.B) {
 	table := newSeriesTable(trafficLabels())
 	values := (&traffic{}).values(flagNone)
