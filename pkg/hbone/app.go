@@ -4,7 +4,6 @@ import (
 	"context"
 	"net"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -27,7 +26,7 @@ type appSide struct {
 // appPatience is for how long an application is waited for here: a relay may sleep, a tunnel that is being opened may not.
 const appPatience = netx.SleepAfter
 
-func newAppSide(conn *net.TCPConn, count *atomic.Uint64) (*appSide, error) {
+func newAppSide(conn *net.TCPConn, count *netx.Counter) (*appSide, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, err

@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -47,7 +46,7 @@ func TestEarlyBytesAreForwarded(t *testing.T) {
 			return
 		}
 		passed := make(chan error, 1)
-		s.ForwardTo(app, new(atomic.Uint64), func(err error) { passed <- err })
+		s.ForwardTo(app, new(netx.Counter), func(err error) { passed <- err })
 		done <- <-passed
 	}), ServerConfig{})
 	s, _, err := cc.Connect(deadline(t), &Request{Authority: "10.0.0.1:80", Early: []byte("first ")})
@@ -109,7 +108,7 @@ func TestAnswersReachAnApplicationThatIsSilent(t *testing.T) {
 		err error
 	}
 	opened := make(chan result, 1)
-	var received atomic.Uint64
+	var received netx.Counter
 	go func() {
 		s, _, err := cc.Connect(deadline(t), &Request{Authority: "10.0.0.1:80", App: app, Received: &received})
 		opened <- result{s, err}
@@ -180,7 +179,7 @@ func TestFailuresReachAnApplicationThatIsSilent(t *testing.T) {
 			connect := func(patience time.Duration) (*Stream, error) {
 				ctx, cancel := context.WithTimeout(t.Context(), patience)
 				defer cancel()
-				s, _, err := cc.Connect(ctx, &Request{Authority: tt.authority, App: app, Received: new(atomic.Uint64)})
+				s, _, err := cc.Connect(ctx, &Request{Authority: tt.authority, App: app, Received: new(netx.Counter)})
 				return s, err
 			}
 			s, err := connect(tt.patience)
@@ -236,7 +235,7 @@ func TestABrokenConnectionReachesASilentApplication(t *testing.T) {
 			}
 			cc.Close()
 		}()
-		s, _, err := cc.Connect(deadline(t), &Request{Authority: "10.0.0.1:80", App: app, Received: new(atomic.Uint64)})
+		s, _, err := cc.Connect(deadline(t), &Request{Authority: "10.0.0.1:80", App: app, Received: new(netx.Counter)})
 		if err == nil {
 			err = netx.Relay(t.Context(), app, s, nil)
 		}

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -18,7 +17,7 @@ import (
 type sink struct {
 	dst   *net.TCPConn
 	raw   syscall.RawConn
-	count *atomic.Uint64
+	count *netx.Counter
 	done  func(error)
 	wake  func() // called instead of done, once, while there is no done
 
@@ -32,7 +31,7 @@ type sink struct {
 // ForwardTo writes all that the stream receives to dst, which it does not close; the bytes are added to count. It returns at once:
 // the connection's reader writes as long as dst takes it, a goroutine exists only while dst lags. done is called once, from any goroutine, and must not block: nil after the end, else a
 // [*netx.CopyError]. The stream must not be read otherwise.
-func (s *Stream) ForwardTo(dst *net.TCPConn, count *atomic.Uint64, done func(error)) {
+func (s *Stream) ForwardTo(dst *net.TCPConn, count *netx.Counter, done func(error)) {
 	raw, err := dst.SyscallConn()
 	if err != nil {
 		done(&netx.CopyError{Write: true, Err: err})
@@ -55,7 +54,7 @@ func (s *Stream) ForwardTo(dst *net.TCPConn, count *atomic.Uint64, done func(err
 	}
 }
 
-func newSink(dst *net.TCPConn, raw syscall.RawConn, count *atomic.Uint64) *sink {
+func newSink(dst *net.TCPConn, raw syscall.RawConn, count *netx.Counter) *sink {
 	k := &sink{dst: dst, raw: raw, count: count}
 	k.try = k.write
 	return k

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/net/http2"
 
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
 	"github.com/isthmus-mesh/isthmus/pkg/testkit/tcp"
 )
 
@@ -102,7 +103,7 @@ func TestFailureLeavesTheApplicationUsable(t *testing.T) {
 		app, end := tcp.Pair(t)
 		cc := answerer(t, min(early, EarlySize)%EarlySize, func(*http2.Framer, uint32) {})
 		_, _, err := cc.Connect(deadline(t), &Request{
-			Authority: "10.0.0.1:80", Early: make([]byte, early), App: app, Received: new(atomic.Uint64),
+			Authority: "10.0.0.1:80", Early: make([]byte, early), App: app, Received: new(netx.Counter),
 		})
 		if err == nil {
 			t.Fatal("accepted by nobody")
@@ -115,12 +116,12 @@ func TestFailureLeavesTheApplicationUsable(t *testing.T) {
 			_, _ = end.Write([]byte("hello"))
 			_ = end.CloseWrite()
 		}()
-		s, _, err := cc.Connect(deadline(t), &Request{Authority: "10.0.0.1:80", Early: make([]byte, early), App: app, Received: new(atomic.Uint64)})
+		s, _, err := cc.Connect(deadline(t), &Request{Authority: "10.0.0.1:80", Early: make([]byte, early), App: app, Received: new(netx.Counter)})
 		if err != nil {
 			t.Fatal(err)
 		}
 		go func() {
-			var sent atomic.Uint64
+			var sent netx.Counter
 			_ = s.CopyFrom(app, &sent, nil)
 			_ = s.CloseWrite()
 		}()

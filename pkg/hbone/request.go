@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/netx"
@@ -50,7 +49,7 @@ type Request struct {
 	// when the peer has answered and App has more to send, or either end has come to its end, or after some seconds: the usual tunnel,
 	// whose application waits for an answer, is opened without waking anybody up for it. The stream must be forwarded to App and nowhere else.
 	App      *net.TCPConn
-	Received *atomic.Uint64
+	Received *netx.Counter
 }
 
 // giveBack returns a lent buffer.

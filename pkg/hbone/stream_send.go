@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"sync/atomic"
 	"syscall"
 
 	"github.com/isthmus-mesh/isthmus/pkg/h2"
@@ -229,7 +228,7 @@ func (l *streamList) remove(s *Stream) {
 // CopyFrom sends all that src yields, until its end, and adds the bytes to count. It holds a buffer only
 // while data flows: an idle source is waited for without one. It parks on the lane, which may be nil, when the connection is made to
 // stand still. Errors are [*netx.CopyError], or [netx.ErrMoved].
-func (s *Stream) CopyFrom(src *net.TCPConn, count *atomic.Uint64, lane *netx.Lane) error {
+func (s *Stream) CopyFrom(src *net.TCPConn, count *netx.Counter, lane *netx.Lane) error {
 	c, err := s.startCopy(src, count, lane)
 	for err == nil {
 		// Here it waits most of its life: what else there is to do is in functions of their own, so that the stack stays small.
@@ -249,14 +248,14 @@ func (s *Stream) CopyFrom(src *net.TCPConn, count *atomic.Uint64, lane *netx.Lan
 type copying struct {
 	s     *Stream
 	raw   syscall.RawConn
-	count *atomic.Uint64
+	count *netx.Counter
 	lane  *netx.Lane
 	in    socketReader
 	read  func(fd uintptr) bool // in.read
 }
 
 // startCopy sends what another process has read and not sent.
-func (s *Stream) startCopy(src *net.TCPConn, count *atomic.Uint64, lane *netx.Lane) (*copying, error) {
+func (s *Stream) startCopy(src *net.TCPConn, count *netx.Counter, lane *netx.Lane) (*copying, error) {
 	raw, err := src.SyscallConn()
 	if err != nil {
 		return nil, &netx.CopyError{Err: err}

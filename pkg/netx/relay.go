@@ -18,9 +18,27 @@ type Stream interface {
 
 // Counters are the bytes a relay moved so far; safe to read while it runs.
 type Counters struct {
-	Sent     atomic.Uint64 // downstream → upstream
-	Received atomic.Uint64 // upstream → downstream
+	Sent     Counter // downstream → upstream
+	Received Counter // upstream → downstream
 }
+
+// Counter counts what went one way. Safe for concurrent use.
+type Counter struct{ bytes, steps atomic.Uint64 }
+
+// Add counts one step: n bytes that were read and written at once.
+func (c *Counter) Add(n uint64) {
+	c.bytes.Add(n)
+	c.steps.Add(1)
+}
+
+// Store begins at n bytes, which took no steps here.
+func (c *Counter) Store(n uint64) { c.bytes.Store(n) }
+
+// Load is the number of bytes.
+func (c *Counter) Load() uint64 { return c.bytes.Load() }
+
+// Steps is in how many steps they went: what a byte costs depends on how many go at once.
+func (c *Counter) Steps() uint64 { return c.steps.Load() }
 
 // CopyError says which end of a one-way copy failed.
 type CopyError struct {
@@ -60,13 +78,13 @@ func (e *RelayError) Unwrap() error { return e.Err }
 
 // forwarder is a Stream that writes what it receives to a socket without a goroutine (package hbone).
 type forwarder interface {
-	ForwardTo(dst *net.TCPConn, count *atomic.Uint64, done func(error))
+	ForwardTo(dst *net.TCPConn, count *Counter, done func(error))
 }
 
 // copier is a Stream that takes all a socket yields without an intermediate copy (package hbone). It parks on the lane when it is
 // interrupted.
 type copier interface {
-	CopyFrom(src *net.TCPConn, count *atomic.Uint64, lane *Lane) error
+	CopyFrom(src *net.TCPConn, count *Counter, lane *Lane) error
 }
 
 // Relay copies both ways until both directions ended, passing half-closes on, and closes both streams. The
@@ -263,7 +281,7 @@ func half(dst Stream, err error) error {
 }
 
 // oneWay copies from src until its end and half-closes dst then.
-func oneWay(dst, src Stream, count *atomic.Uint64, lane *Lane) error {
+func oneWay(dst, src Stream, count *Counter, lane *Lane) error {
 	if lane.ended() {
 		lane.leave(true, true)
 		return nil
@@ -290,7 +308,7 @@ func oneWay(dst, src Stream, count *atomic.Uint64, lane *Lane) error {
 
 // pump copies through a buffer that grows with the flow. It can't wait for src without one, so it falls back
 // to a small one when little comes.
-func pump(dst io.Writer, src io.Reader, count *atomic.Uint64) error {
+func pump(dst io.Writer, src io.Reader, count *Counter) error {
 	buf := Pool.Get(SmallBuffer)
 	defer func() { Pool.Put(buf) }()
 	for {

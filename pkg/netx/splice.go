@@ -4,7 +4,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -15,7 +14,7 @@ const spliceRound = 4 << 20
 
 // splice moves bytes between sockets inside the kernel. It waits for src without holding anything; while
 // data flows, the runtime's pooled pipes are used.
-func splice(dst, src *net.TCPConn, count *atomic.Uint64, lane *Lane) error {
+func splice(dst, src *net.TCPConn, count *Counter, lane *Lane) error {
 	if rest := lane.TakeRest(); len(rest) > 0 {
 		n, err := dst.Write(rest)
 		count.Add(uint64(n))
@@ -52,7 +51,7 @@ func splice(dst, src *net.TCPConn, count *atomic.Uint64, lane *Lane) error {
 }
 
 // spliceRounds moves the avail bytes that are known to wait in src.
-func spliceRounds(dst, src *net.TCPConn, count *atomic.Uint64, avail int) error {
+func spliceRounds(dst, src *net.TCPConn, count *Counter, avail int) error {
 	n, err := dst.ReadFrom(&io.LimitedReader{R: src, N: int64(min(avail, spliceRound))})
 	count.Add(uint64(n))
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"math"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"github.com/isthmus-mesh/isthmus/ztunnel/internal/budget"
 )
@@ -30,4 +31,13 @@ func (c Config) limits() (budget.Limits, error) {
 	l := budget.Share(memory, int64(min(files.Cur, math.MaxInt64)))
 	l.PerWorkload = int64(c.MaxConnections)
 	return l, nil
+}
+
+// processorTime is what this process has used so far; 0 if the kernel does not tell.
+func processorTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

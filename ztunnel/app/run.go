@@ -142,7 +142,7 @@ func (n *node) assemblePods(ctx context.Context) error {
 		return err
 	}
 	shared := budget.NewNode(limits)
-	if err := shared.Register(n.registry); err != nil {
+	if err := shared.Register(n.registry, processorTime); err != nil {
 		return fmt.Errorf("register workload metrics: %w", err)
 	}
 	n.cfg.Log.Info("workloads share", "connections", limits.Connections, "buffer_bytes", limits.Buffers, "connections_per_workload", limits.PerWorkload)

@@ -1,4 +1,4 @@
-// Package budget shares what a node has, connections and memory, among its workloads.
+// Package budget shares what a node has, connections and memory, among its workloads, and tells whose the processor time was.
 //
 // Each of the two is shared alike: a workload may have as much as is left free. One that takes all it can get thus has half, two have a
 // third each, and there is always something left for the next one, without anybody knowing beforehand how many there will be.
@@ -47,8 +47,9 @@ type Node struct {
 
 	connections, buffers atomic.Int64
 
-	mu        sync.Mutex // guards workloads, and the holders of its members
+	mu        sync.Mutex // guards the rest, and what its members say it does
 	workloads map[Name]*Account
+	ledger    ledger
 }
 
 // Name of a workload's pod.
@@ -71,11 +72,15 @@ func (n *Node) Open(name Name) *Account {
 	return a
 }
 
-// accounts lists the workloads in the order of their names.
-func (n *Node) accounts() []*Account {
+// accounts lists the workloads in the order of their names, with the processor time of each, and of all that is none's.
+func (n *Node) accounts() (all []*Account, cpu []time.Duration, other time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return slices.SortedFunc(maps.Values(n.workloads), func(a, b *Account) int { return a.name.compare(b.name) })
+	all = slices.SortedFunc(maps.Values(n.workloads), func(a, b *Account) int { return a.name.compare(b.name) })
+	for _, a := range all {
+		cpu = append(cpu, a.cpu)
+	}
+	return all, cpu, n.ledger.other
 }
 
 // Account is what one workload has of its node. Safe for concurrent use. It is an [hbone.Budget].
@@ -83,6 +88,10 @@ type Account struct {
 	node    *Node
 	name    Name
 	holders int // guarded by Node.mu
+
+	cpu     time.Duration // guarded by Node.mu
+	settled time.Duration // that much of work is in cpu; guarded by Node.mu
+	work    atomic.Int64  // estimated, in nanoseconds
 
 	connections, buffers atomic.Int64
 	bytes                atomic.Uint64 // that connections have carried
@@ -102,6 +111,7 @@ func (a *Account) Close() {
 	}
 	if n.workloads[a.name] == a {
 		delete(n.workloads, a.name)
+		n.ledger.departed += a.unsettled()
 	}
 	n.connections.Add(-a.connections.Swap(0))
 	n.buffers.Add(-a.buffers.Swap(0))
@@ -113,8 +123,10 @@ func (a *Account) Admit() bool {
 	l := a.node.limits
 	if l.PerWorkload > 0 && mine > l.PerWorkload || l.Connections > 0 && mine > l.Connections-all {
 		a.Leave()
+		a.work.Add(int64(refusalCost))
 		return false
 	}
+	a.work.Add(int64(connectionCost))
 	return true
 }
 
@@ -150,13 +162,6 @@ func (a *Account) Pressure() hbone.Pressure {
 		return hbone.Slow
 	}
 	return hbone.Relaxed
-}
-
-// Carried counts bytes that a connection has carried. A nil account counts nothing.
-func (a *Account) Carried(n uint64) {
-	if a != nil {
-		a.bytes.Add(n)
-	}
 }
 
 // Shed counts what was refused or cut, and reports whether to log it, with how many were not since: once in a second for each reason, as

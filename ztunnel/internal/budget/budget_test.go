@@ -4,6 +4,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -151,7 +152,7 @@ func TestShare(t *testing.T) {
 
 func TestMetrics(t *testing.T) {
 	n, registry := NewNode(Limits{}), prometheus.NewPedanticRegistry()
-	if err := n.Register(registry); err != nil {
+	if err := n.Register(registry, func() time.Duration { return 40 * time.Microsecond }); err != nil {
 		t.Fatal(err)
 	}
 	a := n.Open(Name{"shop", "a"})
@@ -160,17 +161,23 @@ func TestMetrics(t *testing.T) {
 	a.Enter()
 	a.Enter()
 	a.Hold(100)
-	a.Carried(7)
+	a.Did(Work{TunnelBytes: 5, PlainBytes: 2, Steps: 1})
 	if leftOut, log := a.Shed(Memory); !log || leftOut != 0 {
 		t.Error("the first one was not logged")
 	}
 	const want = `
+# HELP istio_ztunnel_other_cpu_seconds Processor time of ztunnel that is charged to no workload here: configuration, names, metrics, and workloads that have gone.
+# TYPE istio_ztunnel_other_cpu_seconds counter
+istio_ztunnel_other_cpu_seconds 1.1988e-05
 # HELP istio_ztunnel_workload_bytes Bytes that the workload's connections have carried, either way.
 # TYPE istio_ztunnel_workload_bytes counter
 istio_ztunnel_workload_bytes{namespace="shop",pod="a"} 7
 # HELP istio_ztunnel_workload_connections Connections open now, tunnels of peers and their handshakes included.
 # TYPE istio_ztunnel_workload_connections gauge
 istio_ztunnel_workload_connections{namespace="shop",pod="a"} 2
+# HELP istio_ztunnel_workload_cpu_seconds Processor time of ztunnel, divided by the bytes, steps, connections and handshakes of the workload.
+# TYPE istio_ztunnel_workload_cpu_seconds counter
+istio_ztunnel_workload_cpu_seconds{namespace="shop",pod="a"} 2.8012e-05
 # HELP istio_ztunnel_workload_memory Bytes charged to the workload: what waits for receivers that lag, and 16 KiB for each connection.
 # TYPE istio_ztunnel_workload_memory gauge
 istio_ztunnel_workload_memory{namespace="shop",pod="a"} 32868

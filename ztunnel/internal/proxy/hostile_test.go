@@ -28,7 +28,7 @@ import (
 func (b *bed) count(t *testing.T, name string, values ...string) (sum float64) {
 	t.Helper()
 	if strings.HasPrefix(name, "istio_ztunnel_workload_") {
-		_ = b.shared.Register(b.metrics) // once
+		_ = b.shared.Register(b.metrics, func() time.Duration { return 0 }) // once
 	}
 	families, err := b.metrics.Gather()
 	if err != nil {

@@ -65,6 +65,7 @@ func (i *Instance) handshake(ctx context.Context, conn *net.TCPConn) (net.Conn, 
 	if err != nil {
 		return nil, none, err
 	}
+	i.account.Did(budget.Work{Handshakes: 1})
 	var own *certs.Workload
 	secured, err := i.deps.Config.Transport.Server(ctx, conn, certs.HBONEServerConfig(func() (used *certs.Workload, err error) {
 		own, err = i.deps.Certs.Get(ctx, local.Identity())

@@ -9,6 +9,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/pkg/certs"
 	"github.com/isthmus-mesh/isthmus/pkg/hbone"
 	"github.com/isthmus-mesh/isthmus/pkg/spiffe"
+	"github.com/isthmus-mesh/isthmus/ztunnel/internal/budget"
 )
 
 // dialPeer opens a tunnel connection for the pool: TCP from the pod's namespace, then TLS as the key's source.
@@ -27,6 +28,7 @@ func (i *Instance) dialPeer(ctx context.Context, key hbone.PoolKey) (net.Conn, e
 	if err != nil {
 		return nil, explainDial(key.Dest, err)
 	}
+	i.account.Did(budget.Work{Handshakes: 1})
 	shaking, cancelHandshake := context.WithTimeout(ctx, i.deps.Config.HandshakeTimeout)
 	defer cancelHandshake()
 	secured, err := i.deps.Config.Transport.Client(shaking, conn, certs.HBONEClientConfig(own, strings.Split(key.ExpectedSANs, ",")))

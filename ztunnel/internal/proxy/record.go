@@ -12,6 +12,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/pkg/netx"
 	"github.com/isthmus-mesh/isthmus/pkg/spiffe"
+	"github.com/isthmus-mesh/isthmus/ztunnel/internal/budget"
 	"github.com/isthmus-mesh/isthmus/ztunnel/l4"
 )
 
@@ -42,10 +43,11 @@ type record struct {
 
 	bytes netx.Counters // counted by the relay
 
-	mu           sync.Mutex // guards what follows; report and end may meet
-	series       *series    // held while the connection is open; nil else
-	reportedUp   uint64
-	reportedDown uint64
+	mu            sync.Mutex // guards what follows; report and end may meet
+	series        *series    // held while the connection is open; nil else
+	reportedUp    uint64
+	reportedDown  uint64
+	reportedSteps uint64
 }
 
 // begin starts to follow a connection. Call end once.
@@ -90,11 +92,17 @@ func (r *record) report() {
 	if r.series == nil {
 		return
 	}
-	up, down := r.bytes.Sent.Load(), r.bytes.Received.Load()
-	r.instance.account.Carried(up - r.reportedUp + down - r.reportedDown)
+	up, down, steps := r.bytes.Sent.Load(), r.bytes.Received.Load(), r.bytes.Sent.Steps()+r.bytes.Received.Steps()
+	work := budget.Work{Steps: steps - r.reportedSteps}
+	if bytes := up - r.reportedUp + down - r.reportedDown; r.traffic.secure {
+		work.TunnelBytes = bytes
+	} else {
+		work.PlainBytes = bytes
+	}
+	r.instance.account.Did(work)
 	r.series.received.Add(up - r.reportedUp)
 	r.series.sent.Add(down - r.reportedDown)
-	r.reportedUp, r.reportedDown = up, down
+	r.reportedUp, r.reportedDown, r.reportedSteps = up, down, steps
 }
 
 // adopt goes on with the record of a connection that another process has begun: that has counted it as opened, and reported its bytes
