@@ -69,7 +69,7 @@ func runChild(args []string, in io.Reader, out io.Writer) error {
 	if args[0] == roleClient && args[1] == direct {
 		return answerDirect(s, lines, out)
 	}
-	ended := make(chan error, 1)
+	ended := make(chan error, 2)
 	after := netx.SleepAfter
 	if args[1] == awake {
 		after = 24 * time.Hour
@@ -83,7 +83,11 @@ func runChild(args []string, in io.Reader, out io.Writer) error {
 		return err
 	}
 	go func() { ended <- serve(l) }()
-	fmt.Fprintln(out, l.Addr())
+	second, err := neighbour(args[0], args[1], s, sleepers, ended)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(out, l.Addr(), second)
 	for lines.Scan() {
 		select {
 		case err := <-ended:
@@ -97,6 +101,23 @@ func runChild(args []string, in io.Reader, out io.Writer) error {
 		}
 	}
 	return lines.Err()
+}
+
+// neighbour serves a second workload of the same process, with tunnel connections of its own, and returns its address.
+func neighbour(role, tunnel string, s setup, sleepers *netx.Sleepers, ended chan<- error) (net.Addr, error) {
+	if role != roleClient {
+		return &net.TCPAddr{}, nil
+	}
+	serve, err := server(role, tunnel, s, sleepers)
+	if err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	go func() { ended <- serve(l) }()
+	return l.Addr(), nil
 }
 
 // measured answers the questions that every process answers.

@@ -156,6 +156,11 @@ func run(ctx context.Context, o options, out io.Writer) (bool, error) {
 			ratios = append(ratios, func() { ok = bench.Report(out, state.name, max(m.client, m.server)/idleTarget, state.target) && ok })
 		}
 	}
+	if o.only == "" || o.only == neighbours {
+		if err := fairness(ctx, bed, o, w); err != nil {
+			return false, fmt.Errorf("%s: %w", neighbours, err)
+		}
+	}
 	if o.only == "" || o.only == upgradeDropped {
 		r, err := upgrade(ctx, o, w)
 		if err != nil {

@@ -133,6 +133,7 @@ func (t *tunnel) memory() (client, server int64, err error) {
 // child is a running process of the test bed.
 type child struct {
 	addr    string
+	second  string // of another workload that the process serves, if it is a proxy next to the load
 	cmd     *exec.Cmd
 	in      io.WriteCloser
 	out     *bufio.Reader
@@ -166,7 +167,7 @@ func startChild(ctx context.Context, role, kind string, s setup) (*child, error)
 		c.stop()
 		return nil, fmt.Errorf("the %s %s does not start: %w", kind, role, err)
 	}
-	c.addr = strings.TrimSpace(line)
+	c.addr, c.second, _ = strings.Cut(strings.TrimSpace(line), " ")
 	return c, nil
 }
 
