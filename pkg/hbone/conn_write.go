@@ -3,6 +3,7 @@ package hbone
 import (
 	"errors"
 	"os"
+	"runtime"
 
 	"github.com/isthmus-mesh/isthmus/pkg/h2"
 	"github.com/isthmus-mesh/isthmus/pkg/netx"
@@ -10,6 +11,10 @@ import (
 
 // combineLimit bounds what data writers add to out; above it they wait for the writer.
 const combineLimit = netx.LargeBuffer - 8<<10
+
+// gatherLimit is how much is queued before others are waited for no more: as one system call and one record carry much then, another
+// message in them saves little.
+const gatherLimit = recordSize
 
 // reserve makes room for n more bytes in out. Called with mu held.
 func (c *conn) reserve(n int) {
@@ -46,6 +51,9 @@ func (c *conn) drain() {
 			}()
 			return
 		}
+		if c.gather(); c.stopped {
+			break
+		}
 		buf := c.out
 		c.out = nil
 		c.mu.Unlock()
@@ -62,6 +70,18 @@ func (c *conn) drain() {
 	c.writing = false
 	c.turn.Broadcast()
 	c.still.Broadcast()
+}
+
+// gather lets those run that are about to queue something: applications of many streams speak at about the same time, and one record
+// and one system call serve all of them. A stream that is alone waits for nobody. Called with mu held, which it drops, by the one who
+// set writing.
+func (c *conn) gather() {
+	if len(c.streams) < 2 || len(c.out) >= gatherLimit {
+		return
+	}
+	c.mu.Unlock()
+	runtime.Gosched()
+	c.mu.Lock()
 }
 
 // wrote deals with the outcome of a write. A deadline only says that writing is to stop: what is left comes first when it goes on.
