@@ -68,6 +68,7 @@ type conn struct {
 
 	out     []byte // frames waiting for the writer
 	writing bool
+	crowded bool // others wrote when they were last let run before a write
 	tail    tailFrame
 	turn    sync.Cond // writers waiting for room in out or for the connection
 

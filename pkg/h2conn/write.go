@@ -39,16 +39,18 @@ func (c *conn) flush() {
 }
 
 // flushSoon is flush for the end of a message: on a connection with other streams it first lets those run that are about to write,
-// so that one system call serves all.
+// so that one system call serves all. Where that paid, it does so for the only stream, too: it may be the first of many that come
+// together. A peer that got it alone would answer it alone, and so on for ever.
 func (c *conn) flushSoon() {
 	if c.writing || len(c.out) == 0 {
 		return
 	}
 	c.writing = true
-	if len(c.streams) > 1 && len(c.out) < holdLimit {
+	if before := len(c.out); (c.crowded || len(c.streams) > 1) && before < holdLimit {
 		c.mu.Unlock()
 		runtime.Gosched()
 		c.mu.Lock()
+		c.crowded = len(c.out) > before
 	}
 	c.drain()
 }
