@@ -36,6 +36,8 @@ type mover struct {
 	relays [2]map[uint32]*relayed
 	wg     sync.WaitGroup
 	serve  chan Live
+	apps   []*net.TCPConn // the applications' own ends
+	ended  bool           // applications have gone
 }
 
 // relayed is one stream with its application's socket.
@@ -69,6 +71,33 @@ func (m *mover) serveOn(conn Secured) {
 	})
 }
 
+// pair returns a relay's and an application's end of a connection. The relay closes its own: a socket that somebody else closes wakes
+// no relay that sleeps.
+func (m *mover) pair() (app, far *net.TCPConn) {
+	app, far = tcp.Pair(uncleaned{m.t})
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.apps = append(m.apps, far); m.ended {
+		far.Close()
+	}
+	return app, far
+}
+
+// uncleaned is a test that closes nothing when it ends.
+type uncleaned struct{ testing.TB }
+
+func (uncleaned) Cleanup(func()) {}
+
+// leave ends the applications: a relay in which only theirs is the word would wait for it for ever.
+func (m *mover) leave() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ended = true
+	for _, far := range m.apps {
+		far.Close()
+	}
+}
+
 // dialled makes conn the client's end. Between closing it, when the test ends, and waiting for the server's, hangUp is called.
 func (m *mover) dialled(conn Secured, hangUp func()) {
 	m.t.Helper()
@@ -80,6 +109,7 @@ func (m *mover) dialled(conn Secured, hangUp func()) {
 	m.t.Cleanup(func() {
 		m.cc.Close()
 		hangUp()
+		m.leave()
 		m.wg.Wait()
 	})
 }
@@ -101,7 +131,7 @@ func (m *mover) accept(_ context.Context, _ *Request, w ResponseWriter) {
 	if err != nil {
 		return
 	}
-	app, far := tcp.Pair(m.t)
+	app, far := m.pair()
 	m.wg.Go(func() {
 		io.Copy(far, far)
 		far.CloseWrite()
@@ -137,7 +167,7 @@ func (m *mover) relayOn(side int, r *relayed) {
 // open opens a stream and returns the application's end.
 func (m *mover) open() *net.TCPConn {
 	m.t.Helper()
-	app, far := tcp.Pair(m.t)
+	app, far := m.pair()
 	s, _, err := m.cc.Connect(deadline(m.t), &Request{Authority: "10.0.0.1:80"})
 	if err != nil {
 		m.t.Fatal(err)
