@@ -205,7 +205,8 @@ func (g *Gate) Abandon() {
 	g.changed.Broadcast()
 }
 
-// settle waits while it is open whether the relay goes on here, and reports that it does.
+// settle is for a relay that is to end: it waits while another process may still take it, and reports that none has. Nobody stops
+// the relay any more then, so that its sockets can be closed.
 func (g *Gate) settle() bool {
 	if g == nil {
 		return true
@@ -215,6 +216,8 @@ func (g *Gate) settle() bool {
 	for g.phase == stopping {
 		g.changed.Wait()
 	}
+	g.over = true
+	g.changed.Broadcast()
 	return g.phase == flowing
 }
 

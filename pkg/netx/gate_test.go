@@ -177,3 +177,29 @@ func TestForeignSocketsAreNotAdopted(t *testing.T) {
 		t.Error("a Unix socket was adopted")
 	}
 }
+
+// TestARelayThatEndsIsNotStopped: from when it closes its sockets on; before, it stands still with both of them open.
+func TestARelayThatEndsIsNotStopped(t *testing.T) {
+	for range 300 {
+		client, down := tcp.Pair(t)
+		up, server := tcp.Pair(t)
+		gate := netx.NewGate(netx.Way{}, netx.Way{})
+		done := make(chan error, 1)
+		go func() { done <- netx.RelayThrough(t.Context(), down, up, nil, gate) }()
+		for _, end := range []*net.TCPConn{client, server} {
+			go func() { _ = end.CloseWrite() }()
+		}
+		for gate.Stop(t.Context()) == nil {
+			for _, c := range []*net.TCPConn{down, up} {
+				again(t, c).Close()
+			}
+			gate.Thaw()
+			time.Sleep(time.Duration(rand.IntN(100)) * time.Microsecond) // or it would hardly move
+		}
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		client.Close()
+		server.Close()
+	}
+}

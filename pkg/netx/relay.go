@@ -116,9 +116,7 @@ func newRelay(ctx context.Context, downstream, upstream Stream, c *Counters, gat
 func (r *relay) run() error {
 	r.begin()
 	r.ended(r.fromUpstream, r.copy(r.fromUpstream))
-	err := r.finish()
-	r.gate.Abandon()
-	return err
+	return r.finish()
 }
 
 // begin starts one direction in the background: what a stream can do without a goroutine. The other is left.

@@ -124,7 +124,6 @@ func (r *relay) carry() {
 		}
 	}
 	err := r.finish()
-	r.gate.Abandon()
 	r.bed.of.leave(r)
 	r.bed.over(err)
 }
