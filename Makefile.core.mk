@@ -129,9 +129,10 @@ soak: deps build ## the mesh under load for SOAKTIME (1h each: l4, l7) while eve
 	$(OUT)/soak -bin $(BIN) -time $(or $(SOAKTIME),1h) $(SOAK)
 
 .PHONY: bench-scale
-bench-scale: ## measure the control plane beside a real API server with 10 000 and 50 000 pods, against recorded figures
+bench-scale: ## measure the control plane and Istio's beside a real API server with 10 000 and 25 000 pods, and ours with 50 000; PEER=recorded does not build and run Istio's
 	go run ./tools/cmd/kindnode binaries -only etcd,kube-apiserver -out $(OUT)/k8s/bin
-	go run ./tools/cmd/benchscale
+	$(if $(filter recorded,$(PEER)),,go run ./tools/cmd/kindnode binaries -only pilot-discovery -out $(OUT)/istiod)
+	go run ./tools/cmd/benchscale $(if $(filter recorded,$(PEER)),,-peer $(OUT)/istiod/pilot-discovery)
 
 .PHONY: docker docker.all docker.save push docker.push
 docker docker.all: ## container images for DOCKER_ARCHITECTURES as HUB/name:TAG, in out/images

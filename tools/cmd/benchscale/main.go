@@ -1,7 +1,7 @@
 // Command benchscale measures the control plane beside a real API server: etcd and kube-apiserver as `make envtest` builds them, all
 // objects created through the API, the real program as a process of its own, and simulated ztunnels that read the wire without
-// decoding it. The figures are ratios to those that were recorded for istiod, with the same method on a machine of the same kind;
-// they are named peer in the output, and so is the load of the machine, which they were not measured beside.
+// decoding it. The figures are ratios to Istio's control plane, which does the same beside the same API server in the same run, or to
+// what was recorded for it on a machine of the same kind; it is named peer in the output.
 package main
 
 import (
@@ -27,7 +27,7 @@ type options struct {
 	like, clients int
 	lone, churn   int
 	rate          float64
-	program       string
+	program, peer string
 	profiles      string
 }
 
@@ -40,6 +40,7 @@ func main() {
 	flag.IntVar(&o.churn, "churn", 1000, "changes made at -rate")
 	flag.Float64Var(&o.rate, "rate", 50, "changes per second under churn")
 	flag.StringVar(&o.program, "pilot", "", "the program to measure, or several by commas, one after the other beside the same API server; built when empty")
+	flag.StringVar(&o.peer, "peer", "", "Istio's control plane, as `kindnode binaries -only pilot-discovery` builds it; when empty, what was recorded for it is compared with")
 	flag.StringVar(&o.profiles, "profiles", "", "directory to write the control plane's heap and, of the churn, CPU profiles to")
 	flag.Parse()
 	bench.Main("benchscale", func(ctx context.Context, out io.Writer) (bool, error) { return run(ctx, o, out) })
@@ -75,18 +76,44 @@ func run(ctx context.Context, o options, out io.Writer) (bool, error) {
 			return false, fmt.Errorf("create %s: %w", l, err)
 		}
 		defer b.server.Stop() // again is allowed
+		p, known := recorded(l)
+		if o.peer != "" && known {
+			if p, err = measurePeer(ctx, o, b); err != nil {
+				return false, fmt.Errorf("measure the peer, %s: %w", l, err)
+			}
+		}
 		for program := range strings.SplitSeq(o.program, ",") {
-			m, err := measure(ctx, o, program, b)
+			m, err := measure(ctx, o, command{program: program}, b)
 			if err != nil {
 				return false, fmt.Errorf("measure %s: %w", l, err)
 			}
-			if err := m.print(out); err != nil {
+			if err := m.print(out, p, known); err != nil {
 				return false, err
 			}
-			ok = m.report(out) && ok
+			ok = (!known || m.report(out, p)) && ok
 		}
 	}
 	return ok, nil
+}
+
+// measurePeer measures Istio's control plane in the state that the bed is in, as it is and with hardly any debounce.
+func measurePeer(ctx context.Context, o options, b *bed) (peer, error) {
+	o.clients = o.like
+	env := []string{"PILOT_ENABLE_AMBIENT=true", fmt.Sprintf("PILOT_MAX_REQUESTS_PER_SECOND=%d", 1<<20)} // or it refuses most clients at first
+	usual, err := measure(ctx, o, command{program: o.peer, env: env}, b)
+	if err != nil {
+		return peer{}, err
+	}
+	quick, err := measure(ctx, o, command{program: o.peer, env: append(env, "PILOT_DEBOUNCE_AFTER=1ms")}, b)
+	if err != nil {
+		return peer{}, fmt.Errorf("with a debounce of 1 ms: %w", err)
+	}
+	s, q := usual.served[0], quick.served[0]
+	return peer{
+		source: "in this run", startCPU: min(usual.startCPU, quick.startCPU), heap: usual.heap, rss: usual.rss, rssServed: s.rss,
+		syncCPU: min(s.syncCPU, q.syncCPU), loneP50: s.lone.at(50), loneP99: s.lone.at(99), churnP50: s.churned.at(50), churnP99: s.churned.at(99), churnCPU: s.churnCPU,
+		tunedLoneP99: q.lone.at(99), tunedChurnP99: q.churned.at(99), tunedChurnCPU: q.churnCPU,
+	}, nil
 }
 
 // layout is the size of a mesh.
@@ -108,8 +135,9 @@ func parse(text string) (out []layout, err error) {
 // peerClients is how many the peer's figures are with.
 const peerClients = 50
 
-// peer is what was recorded for istiod.
+// peer is what was measured of istiod.
 type peer struct {
+	source               string // where that was
 	startCPU             time.Duration
 	heap, rss, rssServed float64 // MiB
 	syncCPU              time.Duration
@@ -122,16 +150,16 @@ type peer struct {
 
 // recorded returns the peer's figures for a layout, if there are any.
 func recorded(l layout) (peer, bool) {
-	const ms = time.Millisecond
+	const ms, source = time.Millisecond, "recorded on 2 shared cores"
 	switch l {
 	case layout{1000, 10}:
 		return peer{
-			startCPU: 6600 * ms, heap: 234, rss: 478, rssServed: 696, syncCPU: 3200 * ms, loneP50: 105 * ms, loneP99: 118 * ms,
+			source: source, startCPU: 6600 * ms, heap: 234, rss: 478, rssServed: 696, syncCPU: 3200 * ms, loneP50: 105 * ms, loneP99: 118 * ms,
 			churnP50: 5100 * ms, churnP99: 9900 * ms, churnCPU: 2500 * ms,
 		}, true
 	case layout{5000, 5}:
 		return peer{
-			startCPU: 9900 * ms, heap: 552, rss: 981, rssServed: 1786, syncCPU: 11200 * ms, loneP50: 105 * ms, loneP99: 135 * ms,
+			source: source, startCPU: 9900 * ms, heap: 552, rss: 981, rssServed: 1786, syncCPU: 11200 * ms, loneP50: 105 * ms, loneP99: 135 * ms,
 			churnP50: 1700 * ms, churnP99: 7400 * ms, churnCPU: 2200 * ms,
 			tunedLoneP99: 9700 * time.Microsecond, tunedChurnP99: 27 * ms, tunedChurnCPU: 9300 * ms,
 		}, true
@@ -140,8 +168,7 @@ func recorded(l layout) (peer, bool) {
 }
 
 // print writes the table for people.
-func (m *measurement) print(out io.Writer) error {
-	p, known := recorded(m.layout)
+func (m *measurement) print(out io.Writer, p peer, known bool) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	row := func(what, ours, format string, args ...any) {
 		beside := ""
@@ -150,7 +177,7 @@ func (m *measurement) print(out io.Writer) error {
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\n", what, ours, beside)
 	}
-	row("services x pods", m.layout.String(), "recorded with %d clients on 2 shared cores", peerClients)
+	row("services x pods", m.layout.String(), "%s, with %d clients", p.source, peerClients)
 	row("load of the machine (1 min), before and after", m.loadBefore+", "+m.loadAfter, "")
 	row("start to ready (CPU)", fmt.Sprintf("%s (%s)", seconds(m.start), seconds(m.startCPU)), "(%s)", seconds(p.startCPU))
 	row("RSS, heap after GC", fmt.Sprintf("%.0f, %.0f MiB", m.rss, m.heap), "%.0f, %.0f MiB", p.rss, p.heap)
@@ -179,10 +206,9 @@ func (m *measurement) print(out io.Writer) error {
 }
 
 // report prints the ratios to the peer's figures of the same layout with as many clients; it returns whether all targets are met.
-func (m *measurement) report(out io.Writer) bool {
-	p, known := recorded(m.layout)
+func (m *measurement) report(out io.Writer, p peer) bool {
 	s := m.served[0]
-	if !known || s.clients != peerClients {
+	if s.clients != peerClients {
 		return true
 	}
 	ok := true

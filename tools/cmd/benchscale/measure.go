@@ -72,12 +72,12 @@ type serving struct {
 	churnCPU       time.Duration // per 1000 changes
 }
 
-func measure(ctx context.Context, o options, program string, b *bed) (*measurement, error) {
+func measure(ctx context.Context, o options, c command, b *bed) (*measurement, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, 15*time.Minute, errTimeout)
 	defer cancel()
 	m := &measurement{layout: b.mesh.layout, loadBefore: load()}
 	begin := time.Now()
-	p, err := startPilot(ctx, program, b.server.Dir(), b.server.REST())
+	p, err := startPilot(ctx, c, b.server.Dir(), b.server.REST())
 	if err != nil {
 		return nil, err
 	}

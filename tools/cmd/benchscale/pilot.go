@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -21,6 +22,12 @@ import (
 	"github.com/isthmus-mesh/isthmus/pkg/kube/apiserver"
 )
 
+// command is how a control plane is started: env is added to what all get.
+type command struct {
+	program string
+	env     []string
+}
+
 // pilot is the control plane as a process.
 type pilot struct {
 	cmd                  *exec.Cmd
@@ -30,7 +37,7 @@ type pilot struct {
 }
 
 // startPilot runs the program and returns when it is ready.
-func startPilot(ctx context.Context, program, dir string, config *rest.Config) (*pilot, error) {
+func startPilot(ctx context.Context, c command, dir string, config *rest.Config) (*pilot, error) {
 	kubeconfig := filepath.Join(dir, "kubeconfig")
 	if err := apiserver.WriteKubeconfig(kubeconfig, config); err != nil {
 		return nil, err
@@ -51,9 +58,9 @@ func startPilot(ctx context.Context, program, dir string, config *rest.Config) (
 		return nil, err
 	}
 	defer log.Close()
-	p.cmd = exec.Command(program, "discovery", "--kubeconfig", kubeconfig, "--grpcAddr", addrs[0], "--httpAddr", addrs[1], "--monitoringAddr", addrs[2],
+	p.cmd = exec.Command(c.program, "discovery", "--kubeconfig", kubeconfig, "--grpcAddr", addrs[0], "--httpAddr", addrs[1], "--monitoringAddr", addrs[2],
 		"--secureGRPCAddr", addrs[3], "--httpsAddr", addrs[4], "--profile", "--keepaliveMaxServerConnectionAge", "24h")
-	p.cmd.Env = append(os.Environ(), "POD_NAME=istiod-0", "POD_NAMESPACE=istio-system")
+	p.cmd.Env = slices.Concat(os.Environ(), []string{"POD_NAME=istiod-0", "POD_NAMESPACE=istio-system"}, c.env)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {

@@ -28,7 +28,7 @@ func (o *options) builder() gobin.Builder {
 // binaries builds the pinned programs and links them into a folder.
 func binaries(ctx context.Context, o *options, args []string, _ io.Writer) error {
 	fs := o.flags("binaries")
-	only := fs.String("only", "", "names of programs, comma-separated (default all)")
+	only := fs.String("only", "", "names of programs, comma-separated; pilot-discovery is Istio's (default all that a node has)")
 	out := fs.String("out", filepath.Join(o.repo, "out/k8s/bin"), "folder for the programs")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -37,8 +37,11 @@ func binaries(ctx context.Context, o *options, args []string, _ io.Writer) error
 	if err := os.MkdirAll(*out, 0o755); err != nil {
 		return err
 	}
-	found := 0
-	for _, set := range gobin.All() {
+	found, sets := 0, gobin.All()
+	if wanted != nil {
+		sets = append(sets, gobin.Istiod())
+	}
+	for _, set := range sets {
 		built, err := o.builder().Build(ctx, set, wanted)
 		if err != nil {
 			return err

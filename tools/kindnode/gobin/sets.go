@@ -61,6 +61,11 @@ func Helm() Set {
 	}
 }
 
+// Istiod is Istio's control plane. It is no part of a node: ours is measured beside it.
+func Istiod() Set {
+	return Set{Name: "istiod", Dir: modules + "istiod", Packages: []string{"istio.io/istio/pilot/cmd/pilot-discovery"}}
+}
+
 // Own is what this project adds to a node: the network daemon and the pause program. It uses the standard library
 // only, so that its inputs are its sources.
 func Own() Set {
