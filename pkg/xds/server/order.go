@@ -67,6 +67,9 @@ func (o *order[S, R, O]) take(g messenger, r R) error {
 		o.parked = append(o.parked, r)
 		return nil
 	}
+	if err := o.unpark(g); err != nil { // what was asked for before is answered before
+		return err
+	}
 	return o.step(g, s, r)
 }
 

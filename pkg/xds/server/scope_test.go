@@ -50,6 +50,12 @@ func (b *byNode) Open(scope string) {
 
 func (b *byNode) Close(scope string) { b.note("close " + scope) }
 
+// opened waits until a client is in the scope: before, nothing can be published to it.
+func (b *byNode) opened(t *testing.T, scope string) {
+	t.Helper()
+	eventually(t, scope+" is open", func() bool { return slices.Contains(strings.Split(b.noted(), ", "), "open "+scope) })
+}
+
 func (b *byNode) note(s string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -200,7 +206,8 @@ func TestOpenPublishes(t *testing.T) {
 func TestMakeBeforeBreak(t *testing.T) {
 	var moving atomic.Bool // the clock by which it is not waited for ever
 	start := time.Now()
-	s, addr := serve(t, server.Config{Scopes: &byNode{}, Now: func() time.Time {
+	by := &byNode{}
+	s, addr := serve(t, server.Config{Scopes: by, Now: func() time.Time {
 		if moving.Load() {
 			return time.Now()
 		}
@@ -210,7 +217,7 @@ func TestMakeBeforeBreak(t *testing.T) {
 	for typeURL, names := range map[string][]string{endpointType: {"c1", "c2"}, listenerType: nil, routeType: {"r"}} {
 		p.send(&discovery.DeltaDiscoveryRequest{TypeUrl: typeURL, ResourceNamesSubscribe: names})
 	}
-	eventually(t, "it is there", func() bool { return len(s.Clients()) == 1 }) // its requests come when they come: the first answers are in no order
+	by.opened(t, "a")
 	s.PublishScope("a", of(routeType, "r@1"), of(listenerType, "l@1"), of(endpointType, "c1@1"), of(clusterType, "c1@1"))
 	var first []string
 	for range 4 {
@@ -245,12 +252,13 @@ func TestMakeBeforeBreak(t *testing.T) {
 // A push that begins while something is published takes all of that or nothing: never routes without the clusters that came with them.
 func TestPublicationsAreSeenWhole(t *testing.T) {
 	const last = 1000
-	s, addr := serve(t, server.Config{Scopes: &byNode{}})
+	by := &byNode{}
+	s, addr := serve(t, server.Config{Scopes: by})
 	p := newDeltaPeer(t, addr, "a")
 	p.send(&discovery.DeltaDiscoveryRequest{TypeUrl: routeType, ResourceNamesSubscribe: []string{"r"}})
 	q := newSotwPeer(t, addr, "a")
 	q.ask(routeType, "r")
-	eventually(t, "they are there", func() bool { return len(s.Clients()) == 2 })
+	by.opened(t, "a")
 	s.PublishScope("a", of(routeType, "r@0"), of(clusterType, "c@0"))
 	for _, got := range []<-chan string{p.got, q.got} {
 		for line := ""; line != "rds: r@0"; {
@@ -289,10 +297,11 @@ func TestPublicationsAreSeenWhole(t *testing.T) {
 
 // Endpoints come after their cluster whenever that is sent, also if the client has them: it waits for them all the same.
 func TestEndpointsFollowClusters(t *testing.T) {
-	s, addr := serve(t, server.Config{Scopes: &byNode{}})
+	by := &byNode{}
+	s, addr := serve(t, server.Config{Scopes: by})
 	p := newDeltaPeer(t, addr, "a")
 	p.send(&discovery.DeltaDiscoveryRequest{TypeUrl: endpointType, ResourceNamesSubscribe: []string{"c1", "c2"}})
-	eventually(t, "it is there", func() bool { return len(s.Clients()) == 1 })
+	by.opened(t, "a")
 	s.PublishScope("a", of(clusterType, "c1@1", "c2@1"), of(endpointType, "c1@1", "c2@1", "c3@1"))
 	expectLines(t, p.got, "cds: c1@1 c2@1", "eds: c1@1 c2@1")
 	s.PublishScope("a", of(clusterType, "c2@2", "c3@1"))
@@ -317,7 +326,7 @@ func TestEndpointsFollowClusters(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "it is there", func() bool { return len(s.Clients()) == 1 })
+	by.opened(t, "b")
 	s.PublishScope("b", of(clusterType, "c1@2", "c2@3"), of(endpointType, "c1@2", "c2@1"))
 	// The subscription itself is answered with nothing, in an answer of its own or in that of the endpoints, as it happens to arrive.
 	var got []string
@@ -337,9 +346,10 @@ func TestEndpointsFollowClusters(t *testing.T) {
 
 // What a scope was made for goes: clients keep what they have. When it is back they get the difference.
 func TestWithdrawnScope(t *testing.T) {
-	s, addr := serve(t, server.Config{Scopes: &byNode{}})
+	by := &byNode{}
+	s, addr := serve(t, server.Config{Scopes: by})
 	p := newDeltaPeer(t, addr, "a")
-	eventually(t, "it is there", func() bool { return len(s.Clients()) == 1 })
+	by.opened(t, "a")
 	s.PublishScope("a", of(clusterType, "c1@1", "c2@1", "c3@1"))
 	expectLines(t, p.got, "cds: c1@1 c2@1 c3@1")
 	s.WithdrawScope("a")
@@ -417,8 +427,10 @@ func (p *sotwPeer) ask(typeURL string, names ...string) {
 
 func TestStateOfTheWorldInScope(t *testing.T) {
 	reg := prometheus.NewRegistry()
-	s, addr := serve(t, server.Config{Scopes: &byNode{}, Metrics: server.NewMetrics(reg), ControlPlane: &corev3.ControlPlane{Identifier: "test"}})
+	by := &byNode{}
+	s, addr := serve(t, server.Config{Scopes: by, Metrics: server.NewMetrics(reg), ControlPlane: &corev3.ControlPlane{Identifier: "test"}})
 	p := newSotwPeer(t, addr, "a")
+	by.opened(t, "a")
 	silent(t, p.got)
 	s.PublishScope("a", of(clusterType, "c1@1", "c2@1"), of(endpointType, "c1@1", "c2@1", "c3@1"), of(listenerType, "l@1"), of(routeType, "r@1"))
 	expectLines(t, p.got, "cds: c1@1 c2@1")
@@ -460,9 +472,10 @@ func TestStateOfTheWorldInScope(t *testing.T) {
 }
 
 func TestStateOfTheWorldWaitsForNamedResources(t *testing.T) {
-	s, addr := serve(t, server.Config{Scopes: &byNode{}})
+	by := &byNode{}
+	s, addr := serve(t, server.Config{Scopes: by})
 	p := newSotwPeer(t, addr, "a")
-	eventually(t, "it is there", func() bool { return len(s.Clients()) == 1 })
+	by.opened(t, "a")
 	s.PublishScope("a", of(clusterType, "c@1"))
 	expectLines(t, p.got, "cds: c@1")
 	p.ask(routeType, "r") // does not exist: an empty answer would be taken for an empty configuration
@@ -473,7 +486,8 @@ func TestStateOfTheWorldWaitsForNamedResources(t *testing.T) {
 
 // A client that comes back while its scope is being published for the first time is never told that what it has is gone.
 func TestNoScopeServesBeforeItIsWhole(t *testing.T) {
-	s, addr := serve(t, server.Config{Scopes: &byNode{}})
+	by := &byNode{}
+	s, addr := serve(t, server.Config{Scopes: by})
 	many := make([]string, 3000)
 	for i := range many {
 		many[i] = fmt.Sprintf("c%d@1", i)
@@ -492,7 +506,7 @@ func TestNoScopeServesBeforeItIsWhole(t *testing.T) {
 			}
 		}
 		ask(&discovery.DeltaDiscoveryRequest{Node: scopedNode(scope), TypeUrl: clusterType, InitialResourceVersions: map[string]string{"c1": "1"}})
-		eventually(t, "it is there", func() bool { return len(s.Clients()) == 1 })
+		by.opened(t, scope)
 		published := make(chan struct{})
 		go func() {
 			defer close(published)
