@@ -1,5 +1,7 @@
 package hbone
 
+import "github.com/isthmus-mesh/isthmus/pkg/netx"
+
 // Pressure says how much memory is left for data whose receiver lags.
 type Pressure uint8
 
@@ -13,13 +15,15 @@ const (
 	Cut
 )
 
-// Budget is what data that waits for its receiver is charged to, by all connections of a workload. Its methods must not block: they are
-// called under a connection's lock.
+// Budget is what all connections of a workload have: memory for data that waits for its receiver, and turns at the processors. Its methods
+// must not block: they are called under a connection's lock.
 type Budget interface {
 	// Hold books n more bytes, or fewer when it is negative.
 	Hold(n int64)
 	// Pressure is asked before more is held.
 	Pressure() Pressure
+	// Turns are what heavy work waits for; nil is nothing.
+	Turns() *netx.Taker
 }
 
 // Charge makes the connection charge its buffers to b. It is called before Start; Serve does so by itself.
@@ -28,9 +32,23 @@ func (r *Resumed) Charge(b Budget) { r.c.charge(b) }
 // charge is called before anything is read or written.
 func (c *conn) charge(b Budget) {
 	c.budget = b
-	if b != nil && c.buffered > 0 {
+	if b == nil {
+		return
+	}
+	if c.buffered > 0 {
 		b.Hold(c.buffered)
 	}
+	c.turns = b.Turns()
+	if records, ok := innermost(c.nc).(turnTaker); ok {
+		records.TakeTurns(c.turns)
+		c.rest = records.Rest
+	}
+}
+
+// turnTaker is a connection whose heavy work waits for turns (package tlsrec).
+type turnTaker interface {
+	TakeTurns(k *netx.Taker)
+	Rest()
 }
 
 // pressure of the connection's budget.

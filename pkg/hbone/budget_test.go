@@ -13,10 +13,13 @@ import (
 	"github.com/isthmus-mesh/isthmus/pkg/testkit/wait"
 )
 
-// purse is a Budget that slows down and cuts from given amounts on; 0 is never.
+// purse is a Budget that slows down and cuts from given amounts on; 0 is never. Its heavy work takes turns if there are any.
 type purse struct {
 	held, most, slow, cut atomic.Int64
+	turns                 *netx.Taker
 }
+
+func (p *purse) Turns() *netx.Taker { return p.turns }
 
 func (p *purse) Hold(n int64) {
 	now := p.held.Add(n)

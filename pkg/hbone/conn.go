@@ -64,6 +64,8 @@ type conn struct {
 	log    *slog.Logger
 	role   role
 	budget Budget        // may be nil
+	turns  *netx.Taker   // of the budget
+	rest   func()        // the reader calls it before it waits for anything but nc
 	done   chan struct{} // closed by fail
 
 	// owned by readLoop
@@ -134,6 +136,7 @@ func newConn(nc net.Conn, client bool, log *slog.Logger) *conn {
 		control: h2.NewBudget(1000, 50),
 		resets:  h2.NewBudget(5000, 1000),
 	}
+	c.rest = func() {}
 	c.turn.L = &c.mu
 	c.still.L = &c.mu
 	list := serverHeaderList
@@ -246,6 +249,7 @@ func (c *conn) readLoop() error {
 	var err error
 	for err == nil {
 		if c.halt.Load() {
+			c.rest()
 			if err = c.standStill(); err != nil {
 				break
 			}
@@ -260,6 +264,7 @@ func (c *conn) readLoop() error {
 			err = c.forgive(err)
 		}
 	}
+	c.rest()
 	if errors.Is(err, ErrMoved) {
 		c.rd.Release()
 		return err

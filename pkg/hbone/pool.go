@@ -106,7 +106,7 @@ func NewPool(dial DialFunc, cfg PoolConfig) *Pool {
 		cfg.MaxStreams = 100
 	}
 	if cfg.BusyConns == 0 {
-		cfg.BusyConns = min(4, runtime.GOMAXPROCS(0))
+		cfg.BusyConns = min(4, runtime.NumCPU(), runtime.GOMAXPROCS(0))
 	}
 	if cfg.BusyRate == 0 {
 		cfg.BusyRate = busyRate

@@ -266,7 +266,7 @@ func (s *Stream) startCopy(src *net.TCPConn, count *netx.Counter, lane *netx.Lan
 		}
 		count.Add(uint64(len(rest)))
 	}
-	c := &copying{s: s, raw: raw, count: count, lane: lane, in: socketReader{size: netx.SmallBuffer}}
+	c := &copying{s: s, raw: raw, count: count, lane: lane, in: socketReader{size: netx.SmallBuffer, turns: s.c.turns}}
 	c.read = c.in.read
 	return c, nil
 }
@@ -340,6 +340,8 @@ func (s *Stream) Poke() {
 
 // socketReader reads a socket behind room for a frame head, in sizes that follow the flow.
 type socketReader struct {
+	turns *netx.Taker // for large reads
+
 	buf  []byte
 	size int
 	n    int
@@ -349,7 +351,14 @@ type socketReader struct {
 // read is called by the poller when fd may be readable; false waits for more, without a buffer.
 func (r *socketReader) read(fd uintptr) bool {
 	r.buf = netx.Pool.Get(r.size)
+	bulk := r.size >= netx.LargeBuffer
+	if bulk {
+		r.turns.Take()
+	}
 	r.n, r.err = netx.ReadNow(fd, r.buf[h2.FrameHeaderLen:r.room()])
+	if bulk {
+		r.turns.Give()
+	}
 	if r.err == syscall.EAGAIN {
 		netx.Pool.Put(r.buf)
 		r.buf, r.err = nil, 0

@@ -40,6 +40,33 @@ func newConn(nc net.Conn, client bool, state tls.ConnectionState, in, out *keys)
 	return c
 }
 
+// TakeTurns makes reading, sealing and sending of more than a few kilobytes wait for a turn. One who reads a lot keeps it until the next
+// read, or until Rest, which is also the last thing that it calls: what is done with the data in between is to wait for nothing. It is called before the first read and write.
+func (c *Conn) TakeTurns(k *netx.Taker) { c.rx.turn.taker, c.tx.turn.taker = k, k }
+
+// Rest gives the turn back that reading keeps. Only the one who reads may call it.
+func (c *Conn) Rest() { c.rx.turn.give() }
+
+// turn is what one half of a connection has of its turns.
+type turn struct {
+	taker *netx.Taker // nil never waits
+	taken bool
+}
+
+func (t *turn) take() {
+	if !t.taken {
+		t.taker.Take()
+		t.taken = true
+	}
+}
+
+func (t *turn) give() {
+	if t.taken {
+		t.taker.Give()
+		t.taken = false
+	}
+}
+
 // direct is nc with cheaper system calls where it is a plain TCP socket; wrappers are left alone, as they may hold bytes.
 func direct(nc net.Conn) net.Conn {
 	if tcp, ok := nc.(*net.TCPConn); ok {

@@ -37,6 +37,7 @@ type receiver struct {
 	errno syscall.Errno
 	n     int // what try has read
 	size  int // of the buffer to read into
+	turn  turn  // of the one who reads, who may have it without mu
 
 	message [headLen]byte // head of a handshake message, and a KeyUpdate's content
 	have    int           // bytes of message
@@ -243,9 +244,14 @@ func ended(err error) error {
 
 // read is called by the poller when the socket may have something; false waits, without a buffer where there is nothing to hold.
 func (rx *receiver) read(fd uintptr) bool {
+	rx.turn.give() // others may wait for it
 	rx.room()
+	if rx.size >= netx.LargeBuffer {
+		rx.turn.take()
+	}
 	rx.n, rx.errno = netx.ReadNow(fd, rx.buf[rx.w:])
 	if rx.errno == syscall.EAGAIN {
+		rx.turn.give()
 		rx.rest()
 		return false
 	}

@@ -15,6 +15,8 @@ import (
 const (
 	// batch is how much data goes into one write.
 	batch = 16 * maxContent
+	// heavy is from how much data on sealing and sending it takes a turn.
+	heavy = maxContent / 2
 	// updateLen is the size of the record of a KeyUpdate.
 	updateLen = overhead + headLen
 	// rekeyAfter is how many records one key protects; RFC 8446 section 5.5 allows AES-GCM 2^24.5.
@@ -36,6 +38,7 @@ type sender struct {
 	b     []byte
 	n     int
 	errno syscall.Errno
+	turn  turn
 }
 
 // Write implements net.Conn. When the write deadline passes, n counts what is sealed: its records are kept and sent before what is
@@ -96,12 +99,17 @@ func (c *Conn) send(p []byte, spare bool) error {
 			return err
 		}
 	}
+	if len(p) >= heavy {
+		tx.turn.take()
+	}
 	for len(p) > 0 {
 		n := min(len(p), maxContent)
 		out = tx.keys.seal(out, typeApplicationData, p[:n], spare)
 		p = p[n:]
 	}
-	return c.flush(out)
+	err := c.flush(out)
+	tx.turn.give()
+	return err
 }
 
 // rekey appends a KeyUpdate and goes on to the next keys. It asks for none of the peer, which knows its own limits.
@@ -173,11 +181,12 @@ func (c *Conn) push(b []byte) (int, error) {
 	return tx.n, err
 }
 
-// write is called when the socket may take something; false waits.
+// write is called when the socket may take something; false waits, without a turn.
 func (tx *sender) write(fd uintptr) bool {
 	for tx.n < len(tx.b) {
 		n, errno := netx.WriteNow(fd, tx.b[tx.n:])
 		if tx.errno = errno; errno != 0 {
+			tx.turn.give()
 			return errno != syscall.EAGAIN
 		}
 		tx.n += n

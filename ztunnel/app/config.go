@@ -76,7 +76,7 @@ type Config struct {
 	LogLevel                              string
 	// Level is LogLevel's base.
 	Level slog.Level
-	// Threads bounds the operating system threads that run Go code; 0 leaves it to the runtime.
+	// Threads bounds the operating system threads that move bulk; one more runs what is light. 0 leaves it to the runtime.
 	Threads int
 
 	Build telemetry.Build

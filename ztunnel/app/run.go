@@ -46,7 +46,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	if cfg.Threads > 0 {
-		runtime.GOMAXPROCS(cfg.Threads)
+		runtime.GOMAXPROCS(cfg.Threads + 1) // for what is light: see netx.Turns
 	}
 	ctx, quit := context.WithCancel(ctx)
 	defer quit()
@@ -140,6 +140,9 @@ func (n *node) assemblePods(ctx context.Context) error {
 	limits, err := n.cfg.limits()
 	if err != nil {
 		return err
+	}
+	if n.cfg.Threads > 0 {
+		limits.Turns = netx.NewTurns(n.cfg.Threads)
 	}
 	shared := budget.NewNode(limits)
 	if err := shared.Register(n.registry, processorTime); err != nil {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"runtime/pprof"
 	"strconv"
@@ -78,12 +79,17 @@ func runChild(args []string, in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	serve, err := server(args[0], args[1], s, sleepers)
+	var turns *netx.Turns
+	if args[1] == isthmus || args[1] == awake { // as the node proxy
+		turns = netx.NewTurns(runtime.GOMAXPROCS(0))
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
+	}
+	serve, err := server(args[0], args[1], s, sleepers, taker(turns))
 	if err != nil {
 		return err
 	}
 	go func() { ended <- serve(l) }()
-	second, err := neighbour(args[0], args[1], s, sleepers, ended)
+	second, err := neighbour(args[0], args[1], s, sleepers, taker(turns), ended)
 	if err != nil {
 		return err
 	}
@@ -104,11 +110,11 @@ func runChild(args []string, in io.Reader, out io.Writer) error {
 }
 
 // neighbour serves a second workload of the same process, with tunnel connections of its own, and returns its address.
-func neighbour(role, tunnel string, s setup, sleepers *netx.Sleepers, ended chan<- error) (net.Addr, error) {
+func neighbour(role, tunnel string, s setup, sleepers *netx.Sleepers, turns *netx.Taker, ended chan<- error) (net.Addr, error) {
 	if role != roleClient {
 		return &net.TCPAddr{}, nil
 	}
-	serve, err := server(role, tunnel, s, sleepers)
+	serve, err := server(role, tunnel, s, sleepers, turns)
 	if err != nil {
 		return nil, err
 	}
@@ -118,6 +124,14 @@ func neighbour(role, tunnel string, s setup, sleepers *netx.Sleepers, ended chan
 	}
 	go func() { ended <- serve(l) }()
 	return l.Addr(), nil
+}
+
+// taker is that of another workload; nil without turns.
+func taker(turns *netx.Turns) *netx.Taker {
+	if turns == nil {
+		return nil
+	}
+	return turns.Taker()
 }
 
 // measured answers the questions that every process answers.
@@ -131,7 +145,7 @@ func measured(what string, out io.Writer) {
 }
 
 // server is what a role does with its listener.
-func server(role, tunnel string, s setup, sleepers *netx.Sleepers) (func(net.Listener) error, error) {
+func server(role, tunnel string, s setup, sleepers *netx.Sleepers, turns *netx.Taker) (func(net.Listener) error, error) {
 	if role == roleApp {
 		return serveApp, nil
 	}
@@ -141,13 +155,13 @@ func server(role, tunnel string, s setup, sleepers *netx.Sleepers) (func(net.Lis
 	}
 	switch tunnel + " " + role {
 	case isthmus + " " + roleClient, awake + " " + roleClient:
-		return isthmusClient(own, s, hbone.Records, sleepers), nil
+		return isthmusClient(own, s, hbone.Records, sleepers, turns), nil
 	case isthmus + " " + roleServer, awake + " " + roleServer:
-		return isthmusServer(own, s, hbone.Records, sleepers), nil
+		return isthmusServer(own, s, hbone.Records, sleepers, turns), nil
 	case standard + " " + roleClient:
-		return isthmusClient(own, s, hbone.Standard, sleepers), nil
+		return isthmusClient(own, s, hbone.Standard, sleepers, turns), nil
 	case standard + " " + roleServer:
-		return isthmusServer(own, s, hbone.Standard, sleepers), nil
+		return isthmusServer(own, s, hbone.Standard, sleepers, turns), nil
 	case splice + " " + roleClient, splice + " " + roleServer:
 		return splicing(s), nil
 	case direct + " " + roleServer:

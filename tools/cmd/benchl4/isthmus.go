@@ -11,7 +11,7 @@ import (
 )
 
 // isthmusClient tunnels each connection through the pool, as the node proxy does, without policies and telemetry.
-func isthmusClient(own *certs.Workload, s setup, records hbone.Transport, sleepers *netx.Sleepers) func(net.Listener) error {
+func isthmusClient(own *certs.Workload, s setup, records hbone.Transport, sleepers *netx.Sleepers, turns *netx.Taker) func(net.Listener) error {
 	pool := hbone.NewPool(func(ctx context.Context, key hbone.PoolKey) (net.Conn, error) {
 		var d net.Dialer
 		conn, err := d.DialContext(ctx, "tcp", key.Dest.String())
@@ -24,7 +24,7 @@ func isthmusClient(own *certs.Workload, s setup, records hbone.Transport, sleepe
 			return nil, err
 		}
 		return secured, nil
-	}, hbone.PoolConfig{})
+	}, hbone.PoolConfig{Budget: unlimited{turns}})
 	return func(l net.Listener) error {
 		dest, err := netip.ParseAddrPort(s.Next)
 		if err != nil {
@@ -54,7 +54,7 @@ func isthmusClient(own *certs.Workload, s setup, records hbone.Transport, sleepe
 const authority = "10.0.0.1:8080"
 
 // isthmusServer ends tunnels and connects each stream to the app.
-func isthmusServer(own *certs.Workload, s setup, records hbone.Transport, sleepers *netx.Sleepers) func(net.Listener) error {
+func isthmusServer(own *certs.Workload, s setup, records hbone.Transport, sleepers *netx.Sleepers, turns *netx.Taker) func(net.Listener) error {
 	config := certs.HBONEServerConfig(func() (*certs.Workload, error) { return own, nil })
 	return func(l net.Listener) error {
 		app, err := netip.ParseAddrPort(s.Next)
@@ -68,10 +68,17 @@ func isthmusServer(own *certs.Workload, s setup, records hbone.Transport, sleepe
 			if err != nil {
 				return
 			}
-			_ = hbone.ServeConn(context.Background(), secured, handler, hbone.ServerConfig{}) // the client sees it end
+			_ = hbone.ServeConn(context.Background(), secured, handler, hbone.ServerConfig{Budget: unlimited{turns}}) // the client sees it end
 		})
 	}
 }
+
+// unlimited is the budget of a workload that only takes turns.
+type unlimited struct{ turns *netx.Taker }
+
+func (unlimited) Hold(int64)               {}
+func (unlimited) Pressure() hbone.Pressure { return hbone.Relaxed }
+func (u unlimited) Turns() *netx.Taker     { return u.turns }
 
 type appHandler struct {
 	host     *netx.NS

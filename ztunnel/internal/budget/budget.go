@@ -1,6 +1,6 @@
-// Package budget shares what a node has, connections and memory, among its workloads, and tells whose the processor time was.
+// Package budget shares what a node has, connections, memory and turns at the processors, among its workloads, and tells whose the processor time was.
 //
-// Each of the two is shared alike: a workload may have as much as is left free. One that takes all it can get thus has half, two have a
+// Connections and memory are shared alike: a workload may have as much as is left free. One that takes all it can get thus has half, two have a
 // third each, and there is always something left for the next one, without anybody knowing beforehand how many there will be.
 package budget
 
@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/hbone"
+	"github.com/isthmus-mesh/isthmus/pkg/netx"
 	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
 )
 
@@ -29,6 +30,8 @@ type Limits struct {
 	PerWorkload int64
 	// Buffers is how many bytes may wait for receivers that lag.
 	Buffers int64
+	// Turns at the processors go round among the workloads; nil is as many as anybody wants.
+	Turns *netx.Turns
 }
 
 // Share divides what a process may use: a half of the memory, in bytes, is for connections, the other for buffers. Files is how many
@@ -66,6 +69,9 @@ func (n *Node) Open(name Name) *Account {
 	a := n.workloads[name]
 	if a == nil {
 		a = &Account{node: n, name: name}
+		if t := n.limits.Turns; t != nil {
+			a.turns = t.Taker()
+		}
 		n.workloads[name] = a
 	}
 	a.holders++
@@ -87,6 +93,7 @@ func (n *Node) accounts() (all []*Account, cpu []time.Duration, other time.Durat
 type Account struct {
 	node    *Node
 	name    Name
+	turns   *netx.Taker // nil without limits
 	holders int // guarded by Node.mu
 
 	cpu     time.Duration // guarded by Node.mu
@@ -163,6 +170,9 @@ func (a *Account) Pressure() hbone.Pressure {
 	}
 	return hbone.Relaxed
 }
+
+// Turns implements [hbone.Budget].
+func (a *Account) Turns() *netx.Taker { return a.turns }
 
 // Shed counts what was refused or cut, and reports whether to log it, with how many were not since: once in a second for each reason, as
 // that is when the machine has other worries.
