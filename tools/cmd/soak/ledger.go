@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -13,8 +14,10 @@ import (
 )
 
 const (
-	// kept is how many losses are told in full.
-	kept = 20
+	// kept is how many stretches of losses are told.
+	kept = 50
+	// together is up to how long after the one before a loss of the same kind is of the same stretch.
+	together = 10 * time.Second
 	// echoes is how long after its end a change still counts as under way.
 	echoes = 5 * time.Second
 )
@@ -23,6 +26,8 @@ const (
 type ledger struct {
 	begin time.Time
 	tell  io.Writer // nil: nobody is told before the end
+	// numbers are what losses of one kind differ in.
+	numbers *regexp.Regexp
 
 	messages, bytes, connections atomic.Int64
 	// again are requests that were sent once more as a server closed their connection, idle until then, before they arrived.
@@ -30,10 +35,24 @@ type ledger struct {
 
 	mu     sync.Mutex // guards the rest
 	lost   int
-	losses []loss
+	losses []*stretch
 	under  map[string]time.Time // changes that are under way, since when
 	ended  map[string]time.Time // when they last ended
 	count  map[string]int       // how often they were made
+}
+
+// stretch is losses of one kind that came one soon after the other.
+type stretch struct {
+	first loss
+	last  time.Duration // since the load began
+	n     int
+}
+
+func (s stretch) String() string {
+	if s.n == 1 {
+		return s.first.String()
+	}
+	return fmt.Sprintf("%s, and %d like it until %.2fs", s.first, s.n-1, s.last.Seconds())
 }
 
 // loss is something that was sent and did not arrive, or not as it was sent.
@@ -49,7 +68,7 @@ func (l loss) String() string {
 }
 
 func newLedger(tell io.Writer) *ledger {
-	return &ledger{begin: time.Now(), tell: tell, under: map[string]time.Time{}, ended: map[string]time.Time{}, count: map[string]int{}}
+	return &ledger{begin: time.Now(), tell: tell, numbers: regexp.MustCompile(`[0-9][0-9.:]*`), under: map[string]time.Time{}, ended: map[string]time.Time{}, count: map[string]int{}}
 }
 
 // carried takes note of a message that came back as it was sent.
@@ -65,12 +84,30 @@ func (l *ledger) lose(what string, err error) {
 	defer l.mu.Unlock()
 	l.lost++
 	one := loss{at: now.Sub(l.begin), what: what, err: err, during: l.changing(now)}
-	if len(l.losses) < kept {
-		l.losses = append(l.losses, one)
-	}
+	l.add(one)
 	if l.tell != nil {
 		fmt.Fprintln(l.tell, "lost", one)
 	}
+}
+
+// add puts a loss to those like it. Called with mu held.
+func (l *ledger) add(one loss) {
+	for _, s := range slices.Backward(l.losses) {
+		if one.at-s.last <= together && l.alike(s.first, one) {
+			s.last = one.at
+			s.n++
+			return
+		}
+	}
+	if len(l.losses) < kept {
+		l.losses = append(l.losses, &stretch{first: one, last: one.at, n: 1})
+	}
+}
+
+// alike reports whether two losses differ in numbers only, such as those of connections, and in how far each had come.
+func (l *ledger) alike(a, b loss) bool {
+	kind := func(one loss) string { return l.numbers.ReplaceAllString(fmt.Sprint(one.what, ": ", one.err), "#") }
+	return kind(a) == kind(b)
 }
 
 func (l *ledger) changing(now time.Time) (out []string) {
@@ -103,11 +140,15 @@ func (l *ledger) change(name string, make func() error) error {
 	return make()
 }
 
-// total is how much was lost, and the losses that are told in full, by time.
-func (l *ledger) total() (int, []loss) {
+// total is how much was lost, and in which stretches, by when they began.
+func (l *ledger) total() (lost int, told []stretch) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.lost, slices.SortedFunc(slices.Values(l.losses), func(a, b loss) int { return cmp.Compare(a.at, b.at) })
+	for _, s := range l.losses {
+		told = append(told, *s)
+	}
+	slices.SortFunc(told, func(a, b stretch) int { return cmp.Compare(a.first.at, b.first.at) })
+	return l.lost, told
 }
 
 // changes are how often each was made.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -134,11 +135,25 @@ func TestLossesTellWhatChanged(t *testing.T) {
 	if n != 1 || len(losses) != 1 || !regexp.MustCompile(`x: y  \[b for 0\.0s, a 0\.0s ago\]$`).MatchString(losses[0].String()) {
 		t.Errorf("%d: %v", n, losses)
 	}
-	for range 2 * kept {
-		l.lose("x", errors.New("y"))
+}
+
+func TestLossesAreToldByStretches(t *testing.T) {
+	l := newLedger(nil)
+	for i := range 5 {
+		l.lose(fmt.Sprintf("connection %d after %d messages", i, 7*i), errors.New("read 10.0.0.1:80->10.0.0."+strconv.Itoa(i)+":4711: reset"))
+		l.lose("stream 1", errors.New("reset"))
 	}
-	if n, losses := l.total(); n != 2*kept+1 || len(losses) != kept {
-		t.Errorf("%d lost, %d told", n, len(losses))
+	n, told := l.total()
+	if n != 10 || len(told) != 2 || !strings.Contains(told[0].String(), "connection 0 after 0 messages: ") || !strings.Contains(told[0].String(), "and 4 like it until ") {
+		t.Errorf("%d: %v", n, told)
+	}
+	l.losses[0].last -= together // it has been quiet for long
+	l.lose("connection 9 after 9 messages", l.losses[0].first.err)
+	for i := range 2 * kept {
+		l.lose(strings.Repeat("x", i+1), errors.New("y"))
+	}
+	if n, told := l.total(); n != 11+2*kept || len(told) != kept || told[2].n != 1 {
+		t.Errorf("%d lost, %d told", n, len(told))
 	}
 }
 
