@@ -35,9 +35,9 @@ type receiver struct {
 
 	try   func(fd uintptr) bool // read, made once
 	errno syscall.Errno
-	n     int // what try has read
-	size  int // of the buffer to read into
-	turn  turn  // of the one who reads, who may have it without mu
+	n     int  // what try has read
+	size  int  // of the buffer to read into
+	turn  turn // of the one who reads, who may have it without mu
 
 	message [headLen]byte // head of a handshake message, and a KeyUpdate's content
 	have    int           // bytes of message

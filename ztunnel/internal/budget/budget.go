@@ -94,7 +94,7 @@ type Account struct {
 	node    *Node
 	name    Name
 	turns   *netx.Taker // nil without limits
-	holders int // guarded by Node.mu
+	holders int         // guarded by Node.mu
 
 	cpu     time.Duration // guarded by Node.mu
 	settled time.Duration // that much of work is in cpu; guarded by Node.mu
