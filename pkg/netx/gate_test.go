@@ -180,7 +180,7 @@ func TestForeignSocketsAreNotAdopted(t *testing.T) {
 
 // TestARelayThatEndsIsNotStopped: from when it closes its sockets on; before, it stands still with both of them open.
 func TestARelayThatEndsIsNotStopped(t *testing.T) {
-	for range 300 {
+	for range 60 {
 		client, down := tcp.Pair(t)
 		up, server := tcp.Pair(t)
 		gate := netx.NewGate(netx.Way{}, netx.Way{})
