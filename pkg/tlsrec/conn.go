@@ -41,7 +41,8 @@ func newConn(nc net.Conn, client bool, state tls.ConnectionState, in, out *keys)
 }
 
 // TakeTurns makes reading, sealing and sending of more than a few kilobytes wait for a turn. One who reads a lot keeps it until the next
-// read, or until Rest, which is also the last thing that it calls: what is done with the data in between is to wait for nothing. It is called before the first read and write.
+// read, or until Rest, which is also the last thing that it calls: what is done with the data in between is to wait for nothing. TakeTurns
+// is called before the first read and write.
 func (c *Conn) TakeTurns(k *netx.Taker) { c.rx.turn.taker, c.tx.turn.taker = k, k }
 
 // Rest gives the turn back that reading keeps. Only the one who reads may call it.
