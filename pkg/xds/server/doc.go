@@ -3,7 +3,7 @@
 // The protocol itself is pkg/xds/delta. This package adds streams, identity, metrics, and fan-out: Publish moves a table and
 // wakes the streams it concerns, each of which sends, on its own goroutine, the newest state it lacks. A lone change leaves at
 // once, and so does one that is made after the one before has arrived. Changes form a batch while a stream's previous write is in
-// flight and, of those that concern many streams and keep coming whatever is done with them, for 25 ms at most (pace); requests never
+// flight and, of those that concern many streams and keep coming whatever is done with them, for 23 ms at most (pace); requests never
 // wait. A resource is encoded once, and streams at the same point share the whole encoded response but for its nonce.
 //
 // What is published with Publish is for everybody. What is published with PublishScope is for the clients of a scope, which Scopes

@@ -5,8 +5,8 @@ import "time"
 // How publications that come one after the other are put together.
 const (
 	// paceLimit is the longest that a publication waits for others. It is below what people notice and what certificates, leases and
-	// probes are timed by, and long enough for two of the changes that come at 50 per second.
-	paceLimit = 25 * time.Millisecond
+	// probes are timed by, and long enough for two of the changes that come at 50 per second, give or take a little.
+	paceLimit = 23 * time.Millisecond
 	// paceQuiet without a publication, and the next one is alone; paceForget, and it is the first again.
 	paceQuiet  = 2 * paceLimit
 	paceForget = time.Second
