@@ -8,11 +8,14 @@ const (
 	// probes are timed by, and long enough for two of the changes that come at 50 per second, give or take a little.
 	paceLimit = 23 * time.Millisecond
 	// paceQuiet without a publication, and the next one is alone; paceForget, and it is the first again.
-	paceQuiet  = 2 * paceLimit
+	paceQuiet  = 2 * paceUsual
 	paceForget = time.Second
+	// paceUsual is the longest usual time between publications with which one waits: above the limit, as those that come at random often
+	// come sooner than that.
+	paceUsual = 25 * time.Millisecond
 	// paceStreams is from how many streams on a publication may wait: what it costs to write to fewer is not worth any waiting.
 	paceStreams = 16
-	// paceEvidence is how many publications come, closer than the limit, before it is tried whether they come by themselves, and
+	// paceEvidence is how many publications come, paceUsual apart at most, before it is tried whether they come by themselves, and
 	// paceEvidenceMost how many after trials in vain.
 	paceEvidence     = 32
 	paceEvidenceMost = 128
@@ -80,7 +83,7 @@ func (p *pace) publish(now time.Time, streams int) pacing {
 		return pacing{release: true}
 	}
 	switch {
-	case alone || p.gap > paceLimit:
+	case alone || p.gap > paceUsual:
 		return pacing{}
 	case p.trust > 0:
 		p.held, p.size, p.want = heldAll, 1, max(2, 1+int(paceLimit/max(p.gap, 1)))
