@@ -19,6 +19,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/pkg/kube/apiserver"
 	"github.com/isthmus-mesh/isthmus/tools/bench"
+	"github.com/isthmus-mesh/isthmus/tools/internal/planeproc"
 )
 
 // options of a run.
@@ -83,7 +84,7 @@ func run(ctx context.Context, o options, out io.Writer) (bool, error) {
 			}
 		}
 		for program := range strings.SplitSeq(o.program, ",") {
-			m, err := measure(ctx, o, command{program: program}, b)
+			m, err := measure(ctx, o, planeproc.Command{Program: program}, b)
 			if err != nil {
 				return false, fmt.Errorf("measure %s: %w", l, err)
 			}
@@ -100,11 +101,11 @@ func run(ctx context.Context, o options, out io.Writer) (bool, error) {
 func measurePeer(ctx context.Context, o options, b *bed) (peer, error) {
 	o.clients = o.like
 	env := []string{"PILOT_ENABLE_AMBIENT=true", fmt.Sprintf("PILOT_MAX_REQUESTS_PER_SECOND=%d", 1<<20)} // or it refuses most clients at first
-	usual, err := measure(ctx, o, command{program: o.peer, env: env}, b)
+	usual, err := measure(ctx, o, planeproc.Command{Program: o.peer, Env: env}, b)
 	if err != nil {
 		return peer{}, err
 	}
-	quick, err := measure(ctx, o, command{program: o.peer, env: append(env, "PILOT_DEBOUNCE_AFTER=1ms")}, b)
+	quick, err := measure(ctx, o, planeproc.Command{Program: o.peer, Env: append(env, "PILOT_DEBOUNCE_AFTER=1ms")}, b)
 	if err != nil {
 		return peer{}, fmt.Errorf("with a debounce of 1 ms: %w", err)
 	}

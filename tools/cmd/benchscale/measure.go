@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/isthmus-mesh/isthmus/pkg/kube/apiserver"
+	"github.com/isthmus-mesh/isthmus/tools/internal/planeproc"
 )
 
 // bed is an API server with the objects of a layout.
@@ -72,16 +73,17 @@ type serving struct {
 	churnCPU       time.Duration // per 1000 changes
 }
 
-func measure(ctx context.Context, o options, c command, b *bed) (*measurement, error) {
+func measure(ctx context.Context, o options, c planeproc.Command, b *bed) (*measurement, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, 15*time.Minute, errTimeout)
 	defer cancel()
 	m := &measurement{layout: b.mesh.layout, loadBefore: load()}
 	begin := time.Now()
-	p, err := startPilot(ctx, c, b.server.Dir(), b.server.REST())
+	process, err := planeproc.Start(ctx, c, b.server.Dir(), b.server.REST())
 	if err != nil {
 		return nil, err
 	}
-	defer p.stop()
+	defer process.Stop()
+	p := &pilot{process}
 	m.start = time.Since(begin)
 	if m.startCPU, err = p.cpu(); err != nil {
 		return nil, err
@@ -102,7 +104,7 @@ func measure(ctx context.Context, o options, c command, b *bed) (*measurement, e
 	for _, clients := range slices.Compact(stages) {
 		s := &serving{clients: clients, added: clients - len(f.clients)}
 		if err := s.measure(ctx, o, f, p, b.mesh); err != nil {
-			return nil, fmt.Errorf("with %d clients: %w\n%s", clients, err, p.output())
+			return nil, fmt.Errorf("with %d clients: %w\n%s", clients, err, p.Output())
 		}
 		m.served = append(m.served, s)
 	}
@@ -119,7 +121,7 @@ func (s *serving) measure(ctx context.Context, o options, f *fleet, p *pilot, ob
 		return err
 	}
 	begin := time.Now()
-	if err := f.connect(ctx, p.grpc, s.added); err != nil {
+	if err := f.connect(ctx, p.GRPC, s.added); err != nil {
 		return err
 	}
 	s.sync = time.Since(begin)
