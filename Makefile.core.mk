@@ -67,6 +67,13 @@ conformance-envoy: envoy build ## a real Envoy and our engine answer the same, b
 	go build -trimpath -o $(OUT)/conformance-envoy ./tools/cmd/conformance-envoy
 	$(OUT)/conformance-envoy -envoy $(OUT)/envoy/envoy -bin $(BIN)
 
+.PHONY: conformance-istiod
+conformance-istiod: build ## our pilot tells ztunnels the same as Istio's, beside one API server; the first build of Istio's takes 10 minutes; RUN=… is one scenario
+	go run ./tools/cmd/kindnode binaries -only etcd,kube-apiserver -out $(OUT)/k8s/bin
+	go run ./tools/cmd/kindnode binaries -only pilot-discovery -out $(OUT)/istiod
+	go build -trimpath -o $(OUT)/conformance-istiod ./tools/cmd/conformance-istiod
+	$(OUT)/conformance-istiod -ours $(BIN)/pilot-discovery -theirs $(OUT)/istiod/pilot-discovery -run '$(RUN)'
+
 .PHONY: h2spec
 h2spec: deps build ## the HTTP/2 conformance tester finds nothing wrong with a waypoint and a gateway
 	go build -trimpath -o $(OUT)/conformance-envoy ./tools/cmd/conformance-envoy
