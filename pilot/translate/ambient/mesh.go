@@ -30,6 +30,7 @@ const (
 	labelRegion               = "topology.kubernetes.io/region"
 	labelZone                 = "topology.kubernetes.io/zone"
 	labelPodTemplateHash      = "pod-template-hash"
+	labelRolloutHash          = "rollouts-pod-template-hash"
 	labelCanonicalName        = "service.istio.io/canonical-name"
 	labelCanonicalRevision    = "service.istio.io/canonical-revision"
 	labelWorkloadName         = "service.istio.io/workload-name"
@@ -120,11 +121,15 @@ func rawAddresses(ips []netip.Addr) [][]byte {
 	return out
 }
 
-// networkAddress reads an IP address, or a CIDR block, whose length is then set.
+// networkAddress reads an IP address, or a CIDR block, whose length is then set unless it has one address only.
 func networkAddress(network, text string) *workload.NetworkAddress {
 	if prefix, err := netip.ParsePrefix(text); err == nil {
-		length := uint32(prefix.Bits())
-		return &workload.NetworkAddress{Network: network, Address: prefix.Masked().Addr().AsSlice(), Length: &length}
+		out := &workload.NetworkAddress{Network: network, Address: prefix.Masked().Addr().AsSlice()}
+		if !prefix.IsSingleIP() {
+			length := uint32(prefix.Bits())
+			out.Length = &length
+		}
+		return out
 	}
 	ip, err := netip.ParseAddr(text)
 	if err != nil {

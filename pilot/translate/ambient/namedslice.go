@@ -35,13 +35,15 @@ func namesPod(slice *discoveryv1.EndpointSlice, e discoveryv1.Endpoint) bool {
 }
 
 // join adds what slices say of a pod to the services that it serves.
-func join(w *workload.Workload, pod string, named []NamedSlice) {
+func join(w *workload.Workload, pod *Pod, named []NamedSlice) {
 	for _, n := range named {
 		if len(n.Service.Selector) > 0 || w.Services[n.Service.Key()] != nil {
 			continue
 		}
 		for _, e := range n.Slice.Endpoints {
-			if !namesPod(n.Slice, e) || e.TargetRef.Name != pod || e.Conditions.Ready != nil && !*e.Conditions.Ready {
+			// The UID, if it says one, may be that of another pod, which had the name before.
+			other := e.TargetRef != nil && e.TargetRef.UID != "" && pod.UID != "" && e.TargetRef.UID != pod.UID
+			if !namesPod(n.Slice, e) || other || e.TargetRef.Name != pod.Name || e.Conditions.Ready != nil && !*e.Conditions.Ready {
 				continue
 			}
 			if ports := slicePorts(n.Service, sliceTargets(n.Slice)); len(ports) > 0 {

@@ -2,6 +2,8 @@ package ambient
 
 import (
 	"slices"
+	"strconv"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 	networkingapi "istio.io/api/networking/v1alpha3"
@@ -91,10 +93,12 @@ func ingressUsesWaypoint(labels map[string]string, ns *corev1.Namespace) bool {
 	if !ok && ns != nil {
 		value = ns.Labels[labelIngressUseWaypoint]
 	}
-	return value == "true"
+	uses, err := strconv.ParseBool(value)
+	return err == nil && uses
 }
 
-// virtualIPs are the cluster IPs and the load balancer's; none for a headless Service.
+// virtualIPs are the cluster IPs and the load balancer's, unless the load balancer wants to see the connections itself; none for a
+// headless Service.
 func virtualIPs(svc *corev1.Service) []string {
 	ips := svc.Spec.ClusterIPs
 	if len(ips) == 0 {
@@ -107,7 +111,8 @@ func virtualIPs(svc *corev1.Service) []string {
 		}
 	}
 	for _, ingress := range svc.Status.LoadBalancer.Ingress {
-		if ingress.IP != "" && !slices.Contains(out, ingress.IP) {
+		itself := ingress.IPMode != nil && *ingress.IPMode == corev1.LoadBalancerIPModeProxy
+		if ingress.IP != "" && !itself && !slices.Contains(out, ingress.IP) {
 			out = append(out, ingress.IP)
 		}
 	}
@@ -126,17 +131,16 @@ func ipFamilies(families []corev1.IPFamily) workload.IPFamilies {
 	return workload.IPFamilies_IPV4_ONLY
 }
 
-// loadBalancing is nil when nothing but the default is asked for. The annotation counts before the field, on the Service before
-// its namespace; a local traffic policy is strict and counts before both.
+// loadBalancing is nil when nothing but the default is asked for. The field counts before the annotation; a local traffic policy is
+// strict and counts before both.
 func loadBalancing(svc *corev1.Service, ns *corev1.Namespace) *workload.LoadBalancing {
-	distribution := svc.Annotations[annotationTrafficDistribution]
-	if distribution == "" && svc.Spec.TrafficDistribution != nil {
-		distribution = *svc.Spec.TrafficDistribution
+	var lb *workload.LoadBalancing
+	if svc.Spec.TrafficDistribution != nil {
+		lb = distributionPreference(*svc.Spec.TrafficDistribution)
 	}
-	if distribution == "" && ns != nil {
-		distribution = ns.Annotations[annotationTrafficDistribution]
+	if lb == nil {
+		lb = annotatedPreference(svc.Annotations, ns)
 	}
-	lb := distributionPreference(distribution)
 	if svc.Spec.InternalTrafficPolicy != nil && *svc.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal {
 		lb = &workload.LoadBalancing{
 			RoutingPreference: []workload.LoadBalancing_Scope{workload.LoadBalancing_NODE},
@@ -152,12 +156,33 @@ func loadBalancing(svc *corev1.Service, ns *corev1.Namespace) *workload.LoadBala
 	return lb
 }
 
+// annotatedPreference is what an annotation asks for, on the object before its namespace. The case of letters does not matter.
+func annotatedPreference(annotations map[string]string, ns *corev1.Namespace) *workload.LoadBalancing {
+	distribution := annotations[annotationTrafficDistribution]
+	if distribution == "" && ns != nil {
+		distribution = ns.Annotations[annotationTrafficDistribution]
+	}
+	for _, known := range []string{preferClose, preferSameZone, preferSameNode} {
+		if strings.EqualFold(distribution, known) {
+			return distributionPreference(known)
+		}
+	}
+	return nil
+}
+
+// Values of trafficDistribution; the first is an older name of the second.
+const (
+	preferClose    = "PreferClose"
+	preferSameZone = "PreferSameZone"
+	preferSameNode = "PreferSameNode"
+)
+
 func distributionPreference(distribution string) *workload.LoadBalancing {
 	zone := []workload.LoadBalancing_Scope{workload.LoadBalancing_NETWORK, workload.LoadBalancing_REGION, workload.LoadBalancing_ZONE}
 	switch distribution {
-	case "PreferClose", "PreferSameZone":
+	case preferClose, preferSameZone:
 		return &workload.LoadBalancing{RoutingPreference: zone, Mode: workload.LoadBalancing_FAILOVER}
-	case "PreferSameNode":
+	case preferSameNode:
 		return &workload.LoadBalancing{
 			RoutingPreference: append(zone, workload.LoadBalancing_SUBZONE, workload.LoadBalancing_NODE),
 			Mode:              workload.LoadBalancing_FAILOVER,
@@ -197,7 +222,7 @@ func EntryServices(mesh Mesh, se *networkingv1.ServiceEntry, ns *corev1.Namespac
 				SubjectAltNames:    se.Spec.GetSubjectAltNames(),
 				Waypoint:           binding.Ref,
 				IngressUseWaypoint: binding.Ref != nil && ingressUsesWaypoint(se.Labels, ns),
-				LoadBalancing:      distributionPreference(se.Annotations[annotationTrafficDistribution]),
+				LoadBalancing:      annotatedPreference(se.Annotations, ns),
 			},
 		}
 		if visibility == VisibleToNamespace {

@@ -71,12 +71,24 @@ func NewWaypoint(mesh Mesh, gw *gatewayv1.Gateway, class *gatewayv1.GatewayClass
 		binding = class.Annotations[annotationInboundBinding]
 	}
 	w.Tunnel = inboundBinding(binding)
+	w.Address = gatewayAddress(mesh, gw)
+	return w
+}
+
+// gatewayAddress is the first hostname of the status, which stays what it is when addresses change, else the first address; nil while
+// there is none.
+func gatewayAddress(mesh Mesh, gw *gatewayv1.Gateway) *workload.GatewayAddress {
+	var first *workload.GatewayAddress
 	for _, a := range gw.Status.Addresses {
-		if w.Address = waypointAddress(mesh, gw, a); w.Address != nil {
-			break
+		address := waypointAddress(mesh, gw, a)
+		if address.GetHostname() != nil {
+			return address
+		}
+		if first == nil {
+			first = address
 		}
 	}
-	return w
+	return first
 }
 
 func waypointAddress(mesh Mesh, gw *gatewayv1.Gateway, a gatewayv1.GatewayStatusAddress) *workload.GatewayAddress {
@@ -108,14 +120,15 @@ func inboundBinding(text string) *workload.ApplicationTunnel {
 
 // allows reports whether objects of the namespace may use the waypoint.
 func (w *Waypoint) allows(namespace string, ns *corev1.Namespace) bool {
-	if namespace == w.Namespace || w.From == gatewayv1.NamespacesFromAll {
+	switch w.From {
+	case gatewayv1.NamespacesFromAll:
 		return true
+	case gatewayv1.NamespacesFromSelector:
+		// The waypoint's own namespace has to be selected like others.
+		selector, err := metav1.LabelSelectorAsSelector(w.Selector)
+		return err == nil && ns != nil && selector.Matches(labels.Set(ns.Labels))
 	}
-	if w.From != gatewayv1.NamespacesFromSelector || ns == nil {
-		return false
-	}
-	selector, err := metav1.LabelSelectorAsSelector(w.Selector)
-	return err == nil && selector.Matches(labels.Set(ns.Labels))
+	return namespace == w.Namespace
 }
 
 // Reasons why an object is bound to a waypoint or not; they are those of the condition istio.io/WaypointBound.

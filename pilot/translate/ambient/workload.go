@@ -94,13 +94,17 @@ func PodWorkload(in Surroundings, pod *Pod) *Workload {
 	w.Services = map[string]*workload.PortList{}
 	for _, s := range in.Services(pod.Labels) {
 		if s.Proto.Namespace == pod.Namespace && selects(s.Selector, pod.Labels) {
-			w.Services[s.Key()] = servicePorts(s, func(name string) uint32 { return containerPort(pod, name) }, nil)
+			w.Services[s.Key()] = servicePorts(s, func(name string) uint32 { return containerPort(pod, name) }, podOverride(s, pod))
 		}
 	}
 	if in.Named != nil {
-		join(w, pod.Name, in.Named(pod.Name))
+		join(w, pod, in.Named(pod.Name))
 	}
 	out := finish(in, w, pod.Labels)
+	if pod.Labels[labelGatewayName] != "" {
+		// What a gateway sends on is for others; what is sent to it is for itself.
+		out.Binding, w.Waypoint = Binding{}, nil
+	}
 	out.Leaving = pod.DeletionTimestamp != nil
 	return out
 }
@@ -139,8 +143,10 @@ func workloadName(pod *Pod) string {
 		owner = &pod.OwnerReferences[0]
 	}
 	switch owner.Kind {
+	case "Node": // of a static pod, whose name says more
+		return pod.Name
 	case "ReplicaSet", "ReplicationController":
-		if hash := pod.Labels[labelPodTemplateHash]; hash != "" {
+		if hash := cmp.Or(pod.Labels[labelPodTemplateHash], pod.Labels[labelRolloutHash]); hash != "" {
 			return strings.TrimSuffix(owner.Name, "-"+hash)
 		}
 	case "Job":
@@ -181,18 +187,39 @@ func parseLocality(text string) *workload.Locality {
 	return newLocality(parts[0], parts[1], parts[2])
 }
 
-// containerPort finds a named TCP port, also of restartable init containers; 0 when there is none.
+// containerPort finds a named TCP port, also of init containers that run as long as the pod; 0 when there is none.
 func containerPort(pod *Pod, name string) uint32 {
-	for _, containers := range [][]corev1.Container{pod.Containers, pod.InitContainers} {
-		for _, c := range containers {
-			for _, p := range c.Ports {
-				if p.Name == name && (p.Protocol == "" || p.Protocol == corev1.ProtocolTCP) {
-					return uint32(p.ContainerPort)
-				}
+	if port := namedPort(pod.Containers, name); port != 0 {
+		return port
+	}
+	return namedPort(slices.DeleteFunc(slices.Clone(pod.InitContainers), func(c corev1.Container) bool {
+		return c.RestartPolicy == nil || *c.RestartPolicy != corev1.ContainerRestartPolicyAlways
+	}), name)
+}
+
+func namedPort(containers []corev1.Container, name string) uint32 {
+	for _, c := range containers {
+		for _, p := range c.Ports {
+			if p.Name == name && (p.Protocol == "" || p.Protocol == corev1.ProtocolTCP) {
+				return uint32(p.ContainerPort)
 			}
 		}
 	}
 	return 0
+}
+
+// podOverride are the ports that a pod has by the names of a ServiceEntry's ports; nil for a Service, which names targets itself.
+func podOverride(s *Service, pod *Pod) map[string]uint32 {
+	if s.Entry == "" {
+		return nil
+	}
+	out := map[string]uint32{}
+	for _, p := range s.Ports {
+		if p.Name != "" {
+			out[p.Name] = containerPort(pod, p.Name)
+		}
+	}
+	return out
 }
 
 // servicePorts maps a service's ports to a workload's. named resolves a target by name; override, by the port's own name, counts
@@ -295,7 +322,10 @@ func InlineWorkloads(in Surroundings, se *networkingv1.ServiceEntry, own []*Serv
 	if len(endpoints) == 0 && dns && se.Spec.GetWorkloadSelector() == nil {
 		for _, s := range own {
 			if !strings.HasPrefix(s.Proto.Hostname, "*") {
-				out = append(out, inlineWorkload(in, se, &networkingapi.WorkloadEntry{Address: s.Proto.Hostname}, []*Service{s})...)
+				for _, w := range inlineWorkload(in, se, &networkingapi.WorkloadEntry{Address: s.Proto.Hostname}, []*Service{s}) {
+					w.Binding, w.Proto.Waypoint = Binding{}, nil // nobody can connect to it but by its service
+					out = append(out, w)
+				}
 			}
 		}
 		return out

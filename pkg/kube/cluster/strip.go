@@ -272,7 +272,11 @@ func (s *stripper) endpointSlice(e *discoveryv1.EndpointSlice) {
 			*endpoint.NodeName = s.intern(*endpoint.NodeName)
 		}
 		if ref := endpoint.TargetRef; ref != nil {
-			*ref = corev1.ObjectReference{Kind: s.intern(ref.Kind), Namespace: s.intern(ref.Namespace), Name: ref.Name}
+			kept := corev1.ObjectReference{Kind: s.intern(ref.Kind), Namespace: s.intern(ref.Namespace), Name: ref.Name}
+			if ref.Kind == "Pod" {
+				kept.UID = ref.UID // tells the pod from one that had its name before
+			}
+			*ref = kept
 		}
 	}
 }

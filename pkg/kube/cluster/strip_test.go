@@ -91,7 +91,7 @@ func TestEndpointsThatArePodsAreLeftOut(t *testing.T) {
 	if e := slice(sliceController); len(e.Endpoints) != 2 || e.Endpoints[0].Addresses[0] != "10.0.0.2" || e.Endpoints[0].TargetRef.UID != "" {
 		t.Errorf("left %+v", e.Endpoints)
 	}
-	if e := slice("somebody"); len(e.Endpoints) != 3 || e.Endpoints[0].TargetRef.Name != "a" || e.Endpoints[0].TargetRef.UID != "" {
+	if e := slice("somebody"); len(e.Endpoints) != 3 || e.Endpoints[0].TargetRef.Name != "a" || e.Endpoints[0].TargetRef.UID != "u" || e.Endpoints[1].TargetRef.UID != "" {
 		t.Errorf("left of a slice that somebody has written: %+v", e.Endpoints)
 	}
 }
