@@ -18,15 +18,13 @@ func (p Protocol) HTTP() bool {
 	return false
 }
 
-// ServicePort returns what the port of a Service speaks: its appProtocol counts before the prefix of its name.
+// ServicePort returns what the port of a Service speaks: its appProtocol counts, known or not, before the prefix of its name.
 func ServicePort(p corev1.ServicePort) Protocol {
 	if p.Protocol == corev1.ProtocolUDP {
 		return "udp"
 	}
-	if p.AppProtocol != nil {
-		if known := NamedProtocol(strings.TrimPrefix(strings.ToLower(*p.AppProtocol), "kubernetes.io/")); known != "" {
-			return known
-		}
+	if p.AppProtocol != nil && *p.AppProtocol != "" {
+		return NamedProtocol(strings.TrimPrefix(strings.ToLower(*p.AppProtocol), "kubernetes.io/"))
 	}
 	return NamedProtocol(p.Name)
 }

@@ -68,7 +68,7 @@ spec:
 			base:   []string{"../why/testdata/waypoint.yaml", base},
 			change: "{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: waypoint, namespace: shop}, spec: {gatewayClassName: istio-waypoint, listeners: [{name: m, port: 15008, protocol: HBONE}]}}",
 			remove: true,
-			want:   []string{"  - Listener main_internal", "service.waypoint: {\"address\":{\"address\":\"10.96.", "allowed → broken", "waypoint shop/waypoint, which the label asks for, is not there"},
+			want:   []string{"  - Listener main_internal", "service.waypoint: {\"hboneMtlsPort\":15008,\"hostname\":{\"hostname\":\"waypoint.shop.svc.cluster.local\"", "allowed → broken", "waypoint shop/waypoint, which the label asks for, is not there"},
 		},
 		"a namespace leaves the mesh": {
 			base:     []string{base},

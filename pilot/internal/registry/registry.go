@@ -85,6 +85,7 @@ type Registry struct {
 	}
 	// slicesByPod are the slices that name a pod, slicesNaming those of a namespace that name any.
 	slicesByPod, slicesNaming coll.Index[*discoveryv1.EndpointSlice, string]
+	entriesByHost             coll.Index[*networkingv1.ServiceEntry, string]
 
 	feed        workloadFeed
 	byEntry     coll.Index[*ambient.Service, string]
@@ -247,12 +248,9 @@ func (r *Registry) deriveServices() {
 	if r.alloc != nil {
 		allocate = r.alloc.addresses
 	}
+	r.entriesByHost = coll.NewIndex(r.entries, func(se *networkingv1.ServiceEntry) []string { return se.Spec.GetHosts() })
 	entries := coll.FlatMap("services/entries", r.entries, (*ambient.Service).Key, func(f coll.Fetch, se *networkingv1.ServiceEntry) []*ambient.Service {
-		ns, ours := r.namespace(f, se.Namespace)
-		if !ours {
-			return nil
-		}
-		return ambient.EntryServices(r.meshFor(f), se, ns, r.waypointsFor(f), allocate)
+		return r.entryServices(f, se, kubernetes, allocate)
 	})
 	if r.alloc != nil {
 		r.entries.Register(r.alloc.release)

@@ -63,7 +63,7 @@ func (r *Registry) routeMesh(f coll.Fetch) gateway.Mesh {
 	}
 }
 
-// service finds the one of those it sees that a client means by a host: its own namespace's, then Kubernetes' own, then the first.
+// service finds the one of those it sees that a client means by a host: its own namespace's, then the canonical one, then the first.
 func (r *Registry) service(f coll.Fetch, host string, by client) *ambient.Service {
 	found := slices.DeleteFunc(coll.FetchIndex(f, r.routing.byHost.services, host), func(s *ambient.Service) bool { return !r.sees(f, by, s) })
 	if len(found) == 0 {
@@ -72,7 +72,7 @@ func (r *Registry) service(f coll.Fetch, host string, by client) *ambient.Servic
 	return slices.MinFunc(found, func(a, b *ambient.Service) int {
 		return cmp.Or(
 			falseFirst(a.Proto.Namespace != by.namespace, b.Proto.Namespace != by.namespace),
-			falseFirst(a.Entry != "", b.Entry != ""),
+			falseFirst(!a.Proto.Canonical, !b.Proto.Canonical),
 			cmp.Compare(a.Proto.Namespace, b.Proto.Namespace),
 		)
 	})

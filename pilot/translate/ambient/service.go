@@ -81,7 +81,7 @@ func KubernetesService(mesh Mesh, svc *corev1.Service, ns *corev1.Namespace, way
 		s.Proto.Ports = append(s.Proto.Ports, &workload.Port{
 			ServicePort: uint32(p.Port),
 			TargetPort:  uint32(target),
-			AppProtocol: appProtocol(p.AppProtocol, p.Name),
+			AppProtocol: servicePortProtocol(&p),
 		})
 		s.Ports = append(s.Ports, ServicePort{Name: p.Name, TargetName: p.TargetPort.StrVal})
 	}
@@ -197,19 +197,25 @@ func EntryBinding(mesh Mesh, se *networkingv1.ServiceEntry, ns *corev1.Namespace
 	return bind(se.Labels, se.Namespace, ns, trafficService, waypoints, mesh.Visibility.Of(se.Namespace, ns) == VisibleToNamespace)
 }
 
-// EntryServices translates a ServiceEntry: one service for each host, none when nobody may know it. allocate gives addresses to a
-// host that has none of its own; it may be nil.
-func EntryServices(mesh Mesh, se *networkingv1.ServiceEntry, ns *corev1.Namespace, waypoints Waypoints, allocate func(key, host string) []string) []*Service {
+// EntryServes reports whether the hosts of a ServiceEntry become services, and of those whether namespaces other than its own know them.
+// With DYNAMIC_DNS it is a waypoint that resolves them.
+func EntryServes(mesh Mesh, se *networkingv1.ServiceEntry, ns *corev1.Namespace, waypoints Waypoints) (serves, everywhere bool) {
 	visibility := mesh.Visibility.Of(se.Namespace, ns)
-	if visibility == VisibleToNone {
+	serves = visibility != VisibleToNone &&
+		(se.Spec.GetResolution() != networkingapi.ServiceEntry_DYNAMIC_DNS || EntryBinding(mesh, se, ns, waypoints).Ref != nil)
+	return serves, serves && visibility != VisibleToNamespace
+}
+
+// EntryServices translates a ServiceEntry: one service for each host, none when it does not serve. allocate gives addresses to a
+// host that has none of its own; it may be nil. Which of several services of a host is the canonical one is not known here.
+func EntryServices(mesh Mesh, se *networkingv1.ServiceEntry, ns *corev1.Namespace, waypoints Waypoints, allocate func(key, host string) []string) []*Service {
+	serves, everywhere := EntryServes(mesh, se, ns, waypoints)
+	if !serves {
 		return nil
 	}
 	var out []*Service
 	binding := EntryBinding(mesh, se, ns, waypoints)
 	for _, host := range se.Spec.GetHosts() {
-		if se.Spec.GetResolution() == networkingapi.ServiceEntry_DYNAMIC_DNS && binding.Ref == nil {
-			continue
-		}
 		s := &Service{
 			Selector: se.Spec.GetWorkloadSelector().GetLabels(),
 			Binding:  binding,
@@ -225,7 +231,7 @@ func EntryServices(mesh Mesh, se *networkingv1.ServiceEntry, ns *corev1.Namespac
 				LoadBalancing:      annotatedPreference(se.Annotations, ns),
 			},
 		}
-		if visibility == VisibleToNamespace {
+		if !everywhere {
 			s.Proto.Visibility = workload.Service_NAMESPACE
 		}
 		if se.Spec.GetResolution() == networkingapi.ServiceEntry_NONE {
@@ -249,8 +255,7 @@ func entryPort(p *networkingapi.ServicePort) *workload.Port {
 	if target == 0 {
 		target = p.GetNumber()
 	}
-	protocol := p.GetProtocol()
-	return &workload.Port{ServicePort: p.GetNumber(), TargetPort: target, AppProtocol: appProtocol(&protocol, p.GetName())}
+	return &workload.Port{ServicePort: p.GetNumber(), TargetPort: target, AppProtocol: protocolByName(p.GetProtocol())}
 }
 
 // entryAddresses are those of the spec, else those that status assigns to the host, else allocated ones.

@@ -82,3 +82,43 @@ func TestBlocksOfOneAddressAreAddresses(t *testing.T) {
 		t.Error("what is no address is one")
 	}
 }
+
+func TestServicePortProtocol(t *testing.T) {
+	declared := func(protocol string) *string { return &protocol }
+	for _, c := range []struct {
+		port corev1.ServicePort
+		want workload.AppProtocol
+	}{
+		{corev1.ServicePort{Name: "http", Port: 80}, workload.AppProtocol_HTTP11},
+		{corev1.ServicePort{Name: "HTTP2-web", Port: 80}, workload.AppProtocol_HTTP2},
+		{corev1.ServicePort{Name: "grpc-web", Port: 80}, workload.AppProtocol_HTTP11},
+		{corev1.ServicePort{Name: "grpc-web-x", Port: 80}, workload.AppProtocol_HTTP11},
+		{corev1.ServicePort{Name: "grpc-x", Port: 80}, workload.AppProtocol_GRPC},
+		{corev1.ServicePort{Name: "mysql", Port: 80}, workload.AppProtocol_TCP},
+		{corev1.ServicePort{Name: "web", Port: 80}, workload.AppProtocol_UNKNOWN},
+		{corev1.ServicePort{Name: "web", Port: 80, AppProtocol: declared("kubernetes.io/h2c")}, workload.AppProtocol_HTTP2},
+		{corev1.ServicePort{Name: "http-web", Port: 80, AppProtocol: declared("tcp")}, workload.AppProtocol_TCP},
+		// What the mesh does not know is not HTTP because of its name.
+		{corev1.ServicePort{Name: "http-web", Port: 80, AppProtocol: declared("example.com/mine")}, workload.AppProtocol_UNKNOWN},
+		{corev1.ServicePort{Name: "http-web", Port: 80, AppProtocol: declared("")}, workload.AppProtocol_HTTP11},
+		// The servers of these speak first.
+		{corev1.ServicePort{Name: "mail", Port: 25}, workload.AppProtocol_TCP},
+		{corev1.ServicePort{Name: "db", Port: 3306}, workload.AppProtocol_TCP},
+		{corev1.ServicePort{Name: "db", Port: 27017, AppProtocol: declared("example.com/mine")}, workload.AppProtocol_TCP},
+		{corev1.ServicePort{Name: "http", Port: 53}, workload.AppProtocol_HTTP11},
+	} {
+		if got := servicePortProtocol(&c.port); got != c.want {
+			t.Errorf("%+v: got %v, want %v", c.port, got, c.want)
+		}
+	}
+}
+
+func TestProtocolOfAnEntrysPortIsDeclared(t *testing.T) {
+	for protocol, want := range map[string]workload.AppProtocol{
+		"HTTP": workload.AppProtocol_HTTP11, "HTTPS": workload.AppProtocol_TLS, "MONGO": workload.AppProtocol_TCP, "": workload.AppProtocol_UNKNOWN,
+	} {
+		if got := entryPort(&networkingapi.ServicePort{Number: 80, Name: "http", Protocol: protocol}); got.AppProtocol != want {
+			t.Errorf("%q: got %v, want %v", protocol, got.AppProtocol, want)
+		}
+	}
+}
