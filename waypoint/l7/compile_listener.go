@@ -240,6 +240,9 @@ func (ch *Chain) filter(f *listenerv3.Filter) error {
 			ch.HTTP = h
 		}
 	default:
+		if watches, err := observes(m); watches || err != nil {
+			return strict.At(err, "typed_config")
+		}
 		return strict.Errorf("typed_config", "type %s is not supported here", m.ProtoReflect().Descriptor().FullName())
 	}
 	return nil

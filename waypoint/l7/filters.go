@@ -108,6 +108,9 @@ func compileFilter(a *anypb.Any) (f filter, ok bool, err error) {
 	case *grpcstatsv3.FilterConfig:
 		return f, false, nil // counts only
 	default:
+		if watches, err := observes(m); watches || err != nil {
+			return f, false, err
+		}
 		err = strict.Errorf("", "type %s is not supported here", m.ProtoReflect().Descriptor().FullName())
 	}
 	return f, err == nil, err

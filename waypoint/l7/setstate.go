@@ -10,6 +10,9 @@ import (
 	"github.com/isthmus-mesh/isthmus/waypoint/l7/strict"
 )
 
+// connectAuthority is where Istio's control plane has the authority of a tunnel kept under a name of its own.
+const connectAuthority = "io.istio.connect_authority"
+
 // stateEntry sets one object of the filter state.
 type stateEntry struct {
 	key       string
@@ -46,9 +49,12 @@ func compileStateEntry(p *filterstatev3.FilterStateValue) (stateEntry, error) {
 	want := ""
 	switch e.key {
 	case exchange.OriginalLocal:
-		if want = "%REQ(:AUTHORITY)%"; format == "%DOWNSTREAM_LOCAL_ADDRESS%" {
+		switch want = "%REQ(:AUTHORITY)%"; format {
+		case "%DOWNSTREAM_LOCAL_ADDRESS%", "%FILTER_STATE(" + exchange.OriginalLocal + ":PLAIN)%":
 			want = format // inside the tunnel it is the same
 		}
+	case connectAuthority:
+		want = "%REQ(:AUTHORITY)%"
 	case exchange.OriginalRemote:
 		want = "%DOWNSTREAM_REMOTE_ADDRESS%"
 	case exchange.PeerPrincipal:

@@ -5,7 +5,7 @@ import "google.golang.org/protobuf/reflect/protoreflect"
 // supported lists the fields of a message that the engine honours, or that cannot matter to it: names of statistics, buffer limits,
 // options of sockets and codecs that only tune. "name!" is not looked into.
 func supported(name protoreflect.FullName) (fields string, known bool) {
-	for _, table := range []func(protoreflect.FullName) string{routeFields, filterFields, rateLimitFields, listenerFields, clusterFields, commonFields, telemetryFields} {
+	for _, table := range []func(protoreflect.FullName) string{routeFields, filterFields, rateLimitFields, listenerFields, clusterFields, commonFields, telemetryFields, istioFields} {
 		if fields = table(name); fields != "" {
 			return fields, true
 		}
