@@ -48,12 +48,18 @@ type watch struct {
 	begin      time.Time
 
 	mu        sync.Mutex // guards the rest
-	processes map[int]*process
+	processes map[birth]*process
+}
+
+// birth tells processes from each other: one that has ended may leave its id to another.
+type birth struct {
+	pid     int
+	started string // in ticks since the machine's start
 }
 
 func newWatch(b *bed, begin time.Time) (*watch, error) {
 	pid, err := b.box.Supervisor()
-	return &watch{supervisor: pid, begin: begin, processes: map[int]*process{}}, err
+	return &watch{supervisor: pid, begin: begin, processes: map[birth]*process{}}, err
 }
 
 // follow looks every now and then until ctx ends.
@@ -73,14 +79,16 @@ func (w *watch) look() {
 	defer w.mu.Unlock()
 	for _, pid := range w.pids() {
 		s, err := sampleOf(pid)
-		if err != nil {
+		fields := statOf(pid)
+		if err != nil || len(fields) <= statStart {
 			continue // it has just ended
 		}
 		s.at = now
-		p := w.processes[pid]
+		born := birth{pid, fields[statStart]}
+		p := w.processes[born]
 		if p == nil {
 			p = &process{program: programOf(pid), pid: pid, pod: podNameOf(pid)}
-			w.processes[pid] = p
+			w.processes[born] = p
 		}
 		p.samples = append(p.samples, s)
 	}
@@ -120,14 +128,8 @@ func children(of int) (out []int) {
 	}
 	for _, dir := range dirs {
 		pid, _ := strconv.Atoi(filepath.Base(dir))
-		stat, err := os.ReadFile(filepath.Join(dir, "stat"))
-		if err != nil {
-			continue
-		}
-		// pid (name) state parent …: the name may hold anything.
-		fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-		if len(fields) > 1 {
-			parents[pid], _ = strconv.Atoi(string(fields[1]))
+		if fields := statOf(pid); len(fields) > statParent {
+			parents[pid], _ = strconv.Atoi(fields[statParent])
 		}
 	}
 	for pid := range parents {
@@ -139,6 +141,18 @@ func children(of int) (out []int) {
 		}
 	}
 	return out
+}
+
+// Fields of statOf.
+const statParent, statStart = 1, 19
+
+// statOf are the fields of a process's state after its name, which may hold anything; none when it has ended.
+func statOf(pid int) []string {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return nil
+	}
+	return strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 }
 
 func sampleOf(pid int) (s sample, err error) {
