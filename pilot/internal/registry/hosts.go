@@ -31,6 +31,7 @@ type claim struct{ namespace, everywhere bool }
 // claim compares a ServiceEntry with the older ones that claim a host. Those that nobody else knows count in their own namespace only.
 func (r *Registry) claim(f coll.Fetch, se *networkingv1.ServiceEntry, host string) claim {
 	c := claim{namespace: true, everywhere: true}
+	mesh, waypoints := r.meshFor(f), r.waypointsFor(f)
 	for _, other := range coll.FetchIndex(f, r.entriesByHost, host) {
 		if olderFirst(&se.ObjectMeta, &other.ObjectMeta) <= 0 {
 			continue
@@ -39,7 +40,7 @@ func (r *Registry) claim(f coll.Fetch, se *networkingv1.ServiceEntry, host strin
 		if !ours {
 			continue
 		}
-		serves, everywhere := ambient.EntryServes(r.meshFor(f), other, ns, r.waypointsFor(f))
+		serves, everywhere := ambient.EntryServes(mesh, other, ns, waypoints)
 		c.namespace = c.namespace && !(serves && other.Namespace == se.Namespace)
 		c.everywhere = c.everywhere && !everywhere
 	}
