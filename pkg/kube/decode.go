@@ -247,7 +247,7 @@ func (d *decoder) typed(at ObjectError, k kind, raw []byte) {
 	} else {
 		o.SetNamespace(at.Namespace)
 	}
-	d.objects = append(d.objects, Decoded{Object: o, GVK: k.gvk, File: at.File, Line: at.Line})
+	d.objects = append(d.objects, Decoded{Object: o, GVK: k.gvk, File: at.File, Line: at.Line, Manifest: raw})
 }
 
 // unknown reports a field that the kind does not have.

@@ -25,6 +25,8 @@ type Decoded struct {
 	File string
 	// Line, from 1, on which the object's document starts.
 	Line int
+	// Manifest is the object as it was written, in JSON.
+	Manifest []byte
 }
 
 // Name returns the namespace and name.

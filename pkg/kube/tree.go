@@ -58,6 +58,7 @@ func (t *tree) update(path string, data []byte) {
 		markBad(bad, e)
 	}
 	for _, d := range decoded {
+		d.Manifest = nil // nobody asks for it here, and the objects stay
 		key := objectKey{d.GVK, d.Name()}
 		if first, twice := next.objects[key]; twice {
 			next.errs = append(next.errs, errorAt(d, "", fmt.Sprintf("declared before at %s:%d, which counts", first.File, first.Line)))

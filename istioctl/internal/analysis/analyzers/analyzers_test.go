@@ -23,7 +23,7 @@ func input(t *testing.T, live bool, files ...collect.File) analysis.Input {
 	t.Helper()
 	in := analysis.Input{Resources: collect.Assumed("istio-system"), Live: live}
 	for _, f := range files {
-		parsed := collect.Parse(f, "default")
+		parsed := collect.Parse(f, "default", nil)
 		for _, e := range parsed.Broken {
 			t.Errorf("not an object: %v", e)
 		}

@@ -31,7 +31,7 @@ func large(t testing.TB) analysis.Input {
 		}
 	}
 	in := analysis.Input{Resources: collect.Assumed("istio-system"), Live: true}
-	parsed := collect.Parse(collect.File{Name: "large.yaml", Data: []byte(b.String())}, "default")
+	parsed := collect.Parse(collect.File{Name: "large.yaml", Data: []byte(b.String())}, "default", nil)
 	if len(parsed.Broken) > 0 {
 		t.Fatal(parsed.Broken[0])
 	}

@@ -84,9 +84,10 @@ type Parsed struct {
 	Broken   []kube.ObjectError
 }
 
-// Parse reads the objects of a file. Those that name no namespace are in the given one.
-func Parse(file File, namespace string) Parsed {
-	p := parser{name: file.Name, lines: lines.Read(file.Data), namespace: namespace, clusterWide: map[string]bool{}}
+// Parse reads the objects of a file. Those that name no namespace are in the given one. check looks at those with which nothing else is
+// wrong; nil is not at all.
+func Parse(file File, namespace string, check func(kube.Decoded) []kube.ObjectError) Parsed {
+	p := parser{name: file.Name, lines: lines.Read(file.Data), namespace: namespace, check: check, clusterWide: map[string]bool{}}
 	for _, k := range kube.Kinds() {
 		p.clusterWide[k.GVK.Kind] = k.ClusterWide
 	}
@@ -105,6 +106,7 @@ type parser struct {
 	name, namespace string
 	lines           *lines.File
 	clusterWide     map[string]bool
+	check           func(kube.Decoded) []kube.ObjectError
 }
 
 func (p *parser) object(d kube.Decoded) {
@@ -114,7 +116,11 @@ func (p *parser) object(d kube.Decoded) {
 	}
 	r := analysis.NewResource(d.GVK, d.Object).InFile(p.name, p.line(d.Line, prefix))
 	p.Resources = append(p.Resources, r)
-	for _, e := range kube.Admit(d.Object) {
+	found := kube.Admit(d.Object)
+	if p.check != nil && !slices.ContainsFunc(found, func(e kube.ObjectError) bool { return !e.Warning }) {
+		found = append(found, p.check(d)...)
+	}
+	for _, e := range found {
 		p.Problems = append(p.Problems, analysis.Problem{Resource: r, ObjectError: e})
 	}
 }

@@ -64,7 +64,7 @@ items:
 apiVersion: v1
 kind: Namespace
 metadata: {name: whole}
-`)}, "shop")
+`)}, "shop", nil)
 	var names []string
 	for _, r := range parsed.Resources {
 		names = append(names, r.String())
@@ -86,7 +86,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"apiVersion":"gateway.networking.k8s.io/v1","kind":"HTTPRoute","metadata":{"name":"r"},"spec":{"parentRefs":[{"name":"g"}],"rules":[{}]}}`))
 	f.Add([]byte("a: &a [*a]\nb: *a\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		parsed := collect.Parse(collect.File{Name: "f.yaml", Data: data}, "default")
+		parsed := collect.Parse(collect.File{Name: "f.yaml", Data: data}, "default", nil)
 		in := analysis.Input{Resources: collect.Assumed("istio-system")}
 		collect.Overlay(&in, parsed)
 		found, err := analysis.Run(t.Context(), analysis.NewSnapshot(in), analyzers.All())

@@ -17,6 +17,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/istioctl/internal/analysis/analyzers"
 	"github.com/isthmus-mesh/isthmus/istioctl/internal/analysis/collect"
 	"github.com/isthmus-mesh/isthmus/istioctl/internal/cli"
+	"github.com/isthmus-mesh/isthmus/istioctl/internal/crdschema"
+	"github.com/isthmus-mesh/isthmus/operator/crds"
 )
 
 // Exit codes.
@@ -183,8 +185,9 @@ func (f *flags) target(ctx context.Context, cmd *cobra.Command, args []string) (
 	if err := f.mesh(ctx, cmd, &t); err != nil {
 		return t, err
 	}
+	schemas := crdschema.New(crds.Istio, crds.Isthmus, crds.GatewayAPI)
 	for _, file := range files {
-		parsed := collect.Parse(file, t.namespace)
+		parsed := collect.Parse(file, t.namespace, schemas.Check)
 		t.files = append(t.files, file.Name)
 		if len(parsed.Broken) > 0 {
 			t.broken++

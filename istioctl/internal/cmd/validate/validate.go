@@ -14,6 +14,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/istioctl/internal/analysis/analyzers"
 	"github.com/isthmus-mesh/isthmus/istioctl/internal/analysis/collect"
 	"github.com/isthmus-mesh/isthmus/istioctl/internal/cli"
+	"github.com/isthmus-mesh/isthmus/istioctl/internal/crdschema"
+	"github.com/isthmus-mesh/isthmus/operator/crds"
 )
 
 type flags struct {
@@ -26,9 +28,9 @@ type flags struct {
 func New(g *cli.Globals) *cobra.Command {
 	f := &flags{g: g}
 	cmd := &cobra.Command{
-		Use: "validate -f FILE|DIRECTORY|- [-f …]", Aliases: []string{"v"}, Short: "Check the objects of files as the control plane does before it takes them",
-		Long: "Check the objects of files as the control plane does before it takes them: that they have the fields of their kind, and that the\n" +
-			"values make sense. Nothing is asked of a cluster. Each problem is told with the object, its field and the line; the exit code is 1\n" +
+		Use: "validate -f FILE|DIRECTORY|- [-f …]", Aliases: []string{"v"}, Short: "Check the objects of files as a cluster does before it takes them",
+		Long: "Check the objects of files as the API server and the control plane do before they take them: that they have the fields of their\n" +
+			"kind, that the values are what its schema and its rules allow, and make sense. Nothing is asked of a cluster. Each problem is told with the object, its field and the line; the exit code is 1\n" +
 			"when there are any. What depends on other objects is for istioctl analyze, or, among the files, for --referential.",
 		Example: "  istioctl validate -f bookinfo-gateway.yaml\n  istioctl validate -f manifests/ -x\n  kubectl get virtualservices -o yaml | istioctl validate -f -",
 		Args:    cobra.ArbitraryArgs,
@@ -60,8 +62,9 @@ func (f *flags) run(cmd *cobra.Command, args []string) error {
 	}
 	in := analysis.Input{Resources: collect.Assumed(f.g.IstioNamespace), IstioNamespace: f.g.IstioNamespace}
 	byFile := map[string][]finding{}
+	schemas := crdschema.New(crds.Istio, crds.Isthmus, crds.GatewayAPI)
 	for _, file := range files {
-		parsed := collect.Parse(file, cmp.Or(f.g.Namespace, "default"))
+		parsed := collect.Parse(file, cmp.Or(f.g.Namespace, "default"), schemas.Check)
 		collect.Overlay(&in, parsed)
 		for _, e := range parsed.Broken {
 			line := max(e.Line, 1)
