@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
+	"math"
 	"slices"
 	"strings"
 	"syscall"
@@ -15,7 +15,6 @@ import (
 )
 
 const (
-	nodeCount     = 2
 	meshNamespace = "istio-system"
 	namespace     = "soak"
 	// patience is how long anything may take before it counts as lost, on a machine that does much else.
@@ -24,31 +23,42 @@ const (
 	settling = 3 * time.Minute
 	// look is the time between two looks at something that is waited for.
 	look = 100 * time.Millisecond
-	// filesPerConnection are the descriptors that a process must be allowed for each open connection, and otherFiles the others. Two are ours;
-	// a node proxy counts with three, and lets one of the two workloads that it has have no more than a third of them.
-	filesPerConnection, otherFiles = 5, 2000
+	// leastNodes there are, and more for more open connections than their proxies take.
+	leastNodes = 2
+	// filesPerNode are the descriptors that a node's proxy must be allowed for each open connection of the client that the node has, and of
+	// its server: it counts with three for each, and lets one of two workloads have no more than a third of all; and a little more.
+	filesPerNode = 10
+	// otherFiles are those of a process for anything else than open connections.
+	otherFiles = 2000
 )
 
-func nodes() [nodeCount]string { return [2]string{"node-1", "node-2"} }
-
-// bed is a sandbox of two nodes with the mesh, whose control plane is reached by a relay of ours.
+// bed is a sandbox of a few nodes with the mesh, whose control plane is reached by a relay of ours.
 type bed struct {
 	options options
 	name    string
 	log     *slog.Logger
 	box     *sandbox.Client
+	nodes   []string
 	relay   *relay
 	pods    []*guest
-	// listeners of applications.
-	listeners []net.Listener
+	// answers in pods; may be nil.
+	answers *echo
 }
 
-func newBed(ctx context.Context, o options, part string, log *slog.Logger) (b *bed, err error) {
+// newBed returns one in which so many connections can be open.
+func newBed(ctx context.Context, o options, part string, connections int, log *slog.Logger) (b *bed, err error) {
 	b = &bed{options: o, name: part, log: log}
-	if err := allowFiles(uint64(o.connections*filesPerConnection + otherFiles)); err != nil {
+	files, err := allowFiles(uint64(connections*filesPerNode/leastNodes + otherFiles))
+	if err != nil {
 		return nil, err
 	}
-	b.box, err = sandbox.Up(ctx, sandbox.Options{Name: o.name + "-" + part, Nodes: nodeCount, BinDir: o.bin, Log: log})
+	if connections+otherFiles > files {
+		return nil, fmt.Errorf("so many connections need %d open files, and %d are allowed: raise that (ulimit -n), or want fewer connections", connections+otherFiles, files)
+	}
+	for i := range max(leastNodes, (connections*filesPerNode+files-1)/files) {
+		b.nodes = append(b.nodes, fmt.Sprintf("node-%d", i+1))
+	}
+	b.box, err = sandbox.Up(ctx, sandbox.Options{Name: o.name + "-" + part, Nodes: len(b.nodes), BinDir: o.bin, Log: log})
 	if err != nil {
 		return nil, err
 	}
@@ -58,17 +68,23 @@ func newBed(ctx context.Context, o options, part string, log *slog.Logger) (b *b
 	return b, nil
 }
 
-// allowFiles has this process, and the programs that it starts, be allowed so many open files at least.
-func allowFiles(n uint64) error {
+// allowFiles has this process, and the programs that it starts, be allowed so many open files, or as many as they may be, and returns how
+// many that are.
+func allowFiles(n uint64) (int, error) {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return fmt.Errorf("limit of open files: %w", err)
+		return 0, fmt.Errorf("limit of open files: %w", err)
 	}
-	want := syscall.Rlimit{Cur: max(n, limit.Max), Max: max(n, limit.Max)}
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &want); err != nil {
-		return fmt.Errorf("so many connections need %d open files, and %d are allowed: raise that (ulimit -n), or want fewer connections: %w", n, limit.Max, err)
+	allowed := max(n, limit.Max)
+	err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: allowed, Max: allowed})
+	if errors.Is(err, syscall.EPERM) {
+		allowed = limit.Max
+		err = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: allowed, Max: allowed})
 	}
-	return nil
+	if err != nil {
+		return 0, fmt.Errorf("raise the limit of open files: %w", err)
+	}
+	return int(min(allowed, math.MaxInt32)), nil
 }
 
 // prepare puts the relay before the control plane, and has the node proxies live as the soak wants it.
@@ -77,7 +93,7 @@ func (b *bed) prepare(ctx context.Context) (err error) {
 	if err := b.apply(ctx, text); err != nil {
 		return err
 	}
-	host, err := b.pod(ctx, podOf{namespace: meshNamespace, name: "relay", node: nodes()[0]})
+	host, err := b.pod(ctx, podOf{namespace: meshNamespace, name: "relay", node: b.nodes[0]})
 	if err != nil {
 		return fmt.Errorf("relay: %w", err)
 	}
@@ -177,8 +193,9 @@ func pause(ctx context.Context, d time.Duration) bool {
 func (b *bed) close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settling)
 	defer cancel()
-	for _, l := range b.listeners {
-		l.Close()
+	var failed error
+	if b.answers != nil {
+		failed = b.answers.end()
 	}
 	for _, p := range b.pods {
 		p.leave()
@@ -186,5 +203,5 @@ func (b *bed) close(ctx context.Context) error {
 	if b.relay != nil {
 		b.relay.close()
 	}
-	return sandbox.Down(ctx, b.box.StateDir())
+	return errors.Join(failed, sandbox.Down(ctx, b.box.StateDir()))
 }

@@ -28,12 +28,12 @@ const (
 	freshPause = 40 * time.Millisecond
 )
 
-// layer4 is the load of part l4: every other connection goes from the first node to the second, the others the other way.
+// layer4 is the load of part l4: connections go from each node to the next, and from the last one to the first.
 type layer4 struct {
 	*bed
 	ledger *ledger
-	// clients, servers and probes are on each of the nodes.
-	clients, servers [2]*guest
+	// clients and servers are on each of the nodes.
+	clients, servers []*guest
 	probe            *guest
 	lines            []*line
 	ids              atomic.Uint64
@@ -77,25 +77,27 @@ func soakL4(ctx context.Context, b *bed, out io.Writer) (bool, error) {
 		return false, err
 	}
 	return b.judge(ctx, out, judged{
-		pods: pods, steady: []string{"pilot-discovery", "ztunnel", "install-cni"}, identities: 5, filesLeft: 6, goroutinesLeft: 32, load: w.load,
+		pods: pods, steady: []string{"pilot-discovery", "ztunnel", "install-cni"}, identities: 2*len(b.nodes) + 1,
+		filesLeft: 3 * len(b.nodes), goroutinesLeft: 16 * len(b.nodes), load: w.load,
 	})
 }
 
 func (w *layer4) prepare(ctx context.Context) (err error) {
-	for i, node := range nodes() {
-		if w.clients[i], err = w.pod(ctx, podOf{namespace: namespace, name: fmt.Sprintf("client-%d", i+1), account: "client", node: node}); err != nil {
+	for i, node := range w.nodes {
+		client, err := w.pod(ctx, podOf{namespace: namespace, name: fmt.Sprintf("client-%d", i+1), account: "client", node: node})
+		if err != nil {
 			return err
 		}
-		if w.servers[i], err = w.pod(ctx, podOf{namespace: namespace, name: fmt.Sprintf("server-%d", i+1), account: "server", node: node, labels: ", role: server"}); err != nil {
+		server, err := w.pod(ctx, podOf{namespace: namespace, name: fmt.Sprintf("server-%d", i+1), account: "server", node: node, labels: ", role: server"})
+		if err != nil {
 			return err
 		}
-		for _, port := range []int{echoPort, gatePort} {
-			if err := w.serve(ctx, w.servers[i], port); err != nil {
-				return err
-			}
-		}
+		w.clients, w.servers = append(w.clients, client), append(w.servers, server)
 	}
-	if w.probe, err = w.pod(ctx, podOf{namespace: namespace, name: "probe", account: "probe", node: nodes()[0]}); err != nil {
+	if w.answers, err = w.serve(ctx); err != nil {
+		return err
+	}
+	if w.probe, err = w.pod(ctx, podOf{namespace: namespace, name: "probe", account: "probe", node: w.nodes[0]}); err != nil {
 		return err
 	}
 	if err := w.apply(ctx, fmt.Sprintf(l4Policies, principals("client", "probe", "guest"), "")); err != nil {
@@ -103,7 +105,8 @@ func (w *layer4) prepare(ctx context.Context) (err error) {
 	}
 	return w.eventually(ctx, "a connection between the nodes", func() error {
 		for i := range w.clients {
-			if err := w.once(ctx, w.clients[i], w.servers[1-i], echoPort); err != nil {
+			from, to := w.pair(i)
+			if err := w.once(ctx, from, to, echoPort); err != nil {
 				return err
 			}
 		}
@@ -111,14 +114,25 @@ func (w *layer4) prepare(ctx context.Context) (err error) {
 	})
 }
 
-func (w *layer4) serve(ctx context.Context, g *guest, port int) error {
-	l, err := g.ns.Listen(ctx, "tcp", fmt.Sprintf("0.0.0.0:%d", port))
-	if err != nil {
-		return err
+// serve has the servers answer.
+func (w *layer4) serve(ctx context.Context) (*echo, error) {
+	var listeners []net.Listener
+	for _, server := range w.servers {
+		for _, port := range []int{echoPort, gatePort} {
+			l, err := server.ns.Listen(ctx, "tcp", fmt.Sprintf("0.0.0.0:%d", port))
+			if err != nil {
+				closeListeners(listeners)
+				return nil, err
+			}
+			listeners = append(listeners, l)
+		}
 	}
-	go serveEcho(l)
-	w.listeners = append(w.listeners, l)
-	return nil
+	return startEcho(listeners)
+}
+
+// pair number n of who connects to whom.
+func (w *layer4) pair(n int) (from, to *guest) {
+	return w.clients[n%len(w.nodes)], w.servers[(n+1)%len(w.nodes)]
 }
 
 func (w *layer4) open(ctx context.Context, from, to *guest, port uint16) (*line, error) {
@@ -188,7 +202,8 @@ func (w *layer4) openAll(ctx context.Context) error {
 
 // fill opens the connection in a place.
 func (w *layer4) fill(ctx context.Context, place int) (*line, error) {
-	c, err := w.open(ctx, w.clients[place%2], w.servers[1-place%2], echoPort)
+	from, to := w.pair(place)
+	c, err := w.open(ctx, from, to, echoPort)
 	if err == nil {
 		err = c.exchange(sizeOf(c.id, 0))
 		w.ledger.connections.Add(1)
@@ -268,7 +283,8 @@ func (w *layer4) stream(ctx context.Context, n int) {
 }
 
 func (w *layer4) oneStream(ctx context.Context, n int) error {
-	c, err := w.open(ctx, w.clients[n%2], w.servers[1-n%2], echoPort)
+	from, to := w.pair(n)
+	c, err := w.open(ctx, from, to, echoPort)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -330,10 +346,11 @@ func (c *line) readBack(l *ledger) error {
 	}
 }
 
-// knock opens connections, one after the other.
+// knock opens connections, one after the other, each between the next pair.
 func (w *layer4) knock(ctx context.Context, n int) {
-	for pause(ctx, freshPause) {
-		err := w.once(ctx, w.clients[n%2], w.servers[1-n%2], echoPort)
+	for ; pause(ctx, freshPause); n++ {
+		from, to := w.pair(n)
+		err := w.once(ctx, from, to, echoPort)
 		w.ledger.connections.Add(1)
 		if err != nil && ctx.Err() == nil {
 			w.ledger.lose("new connection", err)
@@ -347,7 +364,7 @@ const visitors = 8
 // visit has a pod come, be asked and ask, and go.
 func (w *layer4) visit(ctx context.Context, n int) error {
 	name := fmt.Sprintf("guest-%d", n%visitors)
-	if err := w.apply(ctx, podOf{namespace: namespace, name: name, account: "guest", node: nodes()[n%2]}.yaml()); err != nil {
+	if err := w.apply(ctx, podOf{namespace: namespace, name: name, account: "guest", node: w.nodes[n%len(w.nodes)]}.yaml()); err != nil {
 		return err
 	}
 	g, err := w.adopt(ctx, namespace, name)

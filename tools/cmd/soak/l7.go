@@ -165,12 +165,12 @@ func (w *layer7) prepare(ctx context.Context) (err error) {
 	if err := w.apply(ctx, text); err != nil {
 		return err
 	}
-	for i, node := range nodes() {
+	for i, node := range w.nodes {
 		if w.clients[i], err = w.pod(ctx, podOf{namespace: namespace, name: fmt.Sprintf("client-%d", i+1), account: "client", node: node}); err != nil {
 			return err
 		}
 	}
-	if w.probe, err = w.pod(ctx, podOf{namespace: namespace, name: "probe", account: "probe", node: nodes()[0]}); err != nil {
+	if w.probe, err = w.pod(ctx, podOf{namespace: namespace, name: "probe", account: "probe", node: w.nodes[0]}); err != nil {
 		return err
 	}
 	if err := w.box.WaitReady(ctx, namespace); err != nil {

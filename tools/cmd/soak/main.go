@@ -5,7 +5,8 @@
 // requests at half of what the bed takes, through waypoints, while routes, policies and endpoints change and a waypoint is replaced again
 // and again. All that is sent is verified, by content and count.
 //
-// bed.go is the sandbox, relay.go what cuts the control plane off, guest.go pods with an application of ours, l4.go and l7.go the loads,
+// bed.go is the sandbox, relay.go what cuts the control plane off, guest.go pods with an application of ours, echo.go the process that
+// answers in them, l4.go and l7.go the loads,
 // churn.go what changes, ledger.go what was lost, watch.go the processes, slope.go whether they grow, and verdict.go the report.
 package main
 
@@ -49,6 +50,9 @@ func main() {
 	if handled, exit := sandbox.Main(os.Args); handled {
 		os.Exit(exit)
 	}
+	if echoMain(os.Args) {
+		return
+	}
 	o := options{name: "soak", pace: 1}
 	flag.StringVar(&o.only, "only", "", "run one part: l4 or l7")
 	flag.StringVar(&o.bin, "bin", "bin", "directory of the programs: `make build` puts them there")
@@ -67,16 +71,17 @@ func main() {
 // run prints the report, and returns whether nothing was lost and nothing grew.
 func run(ctx context.Context, o options, out io.Writer) (bool, error) {
 	parts := []struct {
-		name string
-		run  func(context.Context, *bed, io.Writer) (bool, error)
-	}{{"l4", soakL4}, {"l7", soakL7}}
+		name        string
+		connections int
+		run         func(context.Context, *bed, io.Writer) (bool, error)
+	}{{"l4", o.connections, soakL4}, {"l7", 0, soakL7}}
 	ok, known := true, o.only == ""
 	for _, part := range parts {
 		if o.only != "" && o.only != part.name {
 			continue
 		}
 		known = true
-		good, err := onePart(ctx, o, part.name, part.run, out)
+		good, err := onePart(ctx, o, part.name, part.connections, part.run, out)
 		if err != nil {
 			return false, fmt.Errorf("%s: %w", part.name, err)
 		}
@@ -88,8 +93,8 @@ func run(ctx context.Context, o options, out io.Writer) (bool, error) {
 	return ok, nil
 }
 
-func onePart(ctx context.Context, o options, name string, part func(context.Context, *bed, io.Writer) (bool, error), out io.Writer) (ok bool, err error) {
-	b, err := newBed(ctx, o, name, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
+func onePart(ctx context.Context, o options, name string, connections int, part func(context.Context, *bed, io.Writer) (bool, error), out io.Writer) (ok bool, err error) {
+	b, err := newBed(ctx, o, name, connections, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
 	if err != nil {
 		return false, err
 	}

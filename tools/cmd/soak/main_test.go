@@ -22,6 +22,9 @@ func TestMain(m *testing.M) {
 	if handled, exit := sandbox.Main(os.Args); handled {
 		os.Exit(exit)
 	}
+	if echoMain(os.Args) {
+		return
+	}
 	os.Exit(m.Run())
 }
 

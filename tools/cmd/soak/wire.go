@@ -92,7 +92,7 @@ func (c *line) finish() error {
 	return nil
 }
 
-// serveEcho sends back what comes, until the listener is closed. small has connections share little memory: there are many.
+// serveEcho sends back what comes, until the listener is closed.
 func serveEcho(l net.Listener) {
 	for {
 		conn, err := l.Accept()
