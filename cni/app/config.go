@@ -38,8 +38,9 @@ type Config struct {
 	// RootNamespace has the policies of the whole mesh.
 	RootNamespace string
 	Redirect      plan.Config
-	// Backend is sklookup (for pods that are enrolled before they start, nft for the others), nft, iptables, or "" for the first of the
-	// latter two that this kernel has; IPTables is nft, legacy or "" for what the node uses.
+	// Backend is nft or iptables for all pods, sklookup for those that are enrolled before they start, the others by the first of nft and
+	// iptables that this kernel has; or "", which is sklookup if nobody minds that this kernel cannot. IPTables is nft, legacy or "" for
+	// what the node uses.
 	Backend, IPTables string
 	// BPFDir is where sklookup keeps its pins, in a BPF file system.
 	BPFDir string

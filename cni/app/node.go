@@ -1,8 +1,10 @@
 package app
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -63,17 +65,17 @@ func (d *daemon) withBranches(rules nodeRules) nodeRules {
 	return beside{rules, branches}
 }
 
-// chooseEarly adds sklookup, for pods that start if it is asked for, for pods that have it from before in any case.
+// chooseEarly adds sklookup: for pods that start, unless another back end is asked for; for pods that have it from before in any case.
 func (d *daemon) chooseEarly(chosen *redirect.Chosen, metrics *nodeagent.Metrics) {
-	asked := d.cfg.Backend == redirect.SKLookup
-	if _, err := os.Stat(d.cfg.BPFDir); err != nil && !asked {
+	wanted := d.cfg.Backend == redirect.SKLookup || d.cfg.Backend == ""
+	if _, err := os.Stat(d.cfg.BPFDir); err != nil && !wanted {
 		return
 	}
 	backend, err := sklookup.Open(d.cfg.BPFDir)
 	if err != nil {
-		if asked {
+		if wanted {
 			metrics.FellBack(redirect.Reason(err))
-			d.cfg.Log.Warn("redirection of all pods by "+chosen.Name, "reason", err)
+			d.cfg.Log.Log(context.Background(), d.fallbackLevel(), "redirection of all pods by "+chosen.Name, "reason", err)
 		}
 		return
 	}
@@ -82,10 +84,19 @@ func (d *daemon) chooseEarly(chosen *redirect.Chosen, metrics *nodeagent.Metrics
 		d.cfg.Log.Info("what pods have left in the kernel that are gone is taken away", "pods", swept, "error", err)
 	}
 	chosen.Before = append(chosen.Before, backend)
-	if asked {
+	if wanted {
 		chosen.Early, chosen.EarlyName = backend, redirect.SKLookup
 		d.cfg.Log.Info("redirection of pods that start by sklookup, of others by "+chosen.Name, "pins", d.cfg.BPFDir)
 	}
+}
+
+// fallbackLevel is that of messages about pods that get another back end than those that start shall: nobody has asked for that one in
+// particular, or somebody has.
+func (d *daemon) fallbackLevel() slog.Level {
+	if d.cfg.Backend == redirect.SKLookup {
+		return slog.LevelWarn
+	}
+	return slog.LevelInfo
 }
 
 // chooseFor decides on the back end that can serve every pod.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -93,6 +94,68 @@ func TestWaysToBranchInterfacesGoByTheSetting(t *testing.T) {
 			t.Errorf("%s: %d rules, want %d", step.what, got, step.more)
 		}
 	}
+}
+
+// TestWhoRedirectsPodsThatStart: sklookup, unless the node cannot, or another back end is asked for.
+func TestWhoRedirectsPodsThatStart(t *testing.T) {
+	node, pins, none := nettest.New(t), nettest.PinDir(t), filepath.Join(t.TempDir(), "none")
+	for _, tt := range []struct {
+		backend, dir, want string
+		fallbacks          float64
+		warned             bool
+	}{
+		{"", pins, "sklookup", 0, false},
+		{"sklookup", pins, "sklookup", 0, false},
+		{"nft", pins, "", 0, false},
+		{"iptables", pins, "", 0, false},
+		{"", none, "", 1, false},
+		{"sklookup", none, "", 1, true},
+		{"nft", none, "", 0, false},
+	} {
+		registry := prometheus.NewRegistry()
+		metrics, err := nodeagent.NewMetrics(registry)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var log strings.Builder
+		cfg := Default()
+		cfg.Backend, cfg.BPFDir, cfg.StateFile = tt.backend, tt.dir, filepath.Join(t.TempDir(), "pods.json")
+		cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
+		d := &daemon{cfg: cfg, hostNS: node}
+		chosen, _, err := d.choose(metrics)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d.early != nil {
+			d.early.Close()
+		}
+		if (chosen.Early != nil) != (tt.want != "") || chosen.EarlyName != tt.want {
+			t.Errorf("%+v: pods that start are redirected by %q", tt, chosen.EarlyName)
+		}
+		if got := counted(t, registry, "istio_cni_redirection_fallbacks_total"); got != tt.fallbacks {
+			t.Errorf("%+v: %v fallbacks are counted", tt, got)
+		}
+		if warned := strings.Contains(log.String(), "level=WARN msg=\"redirection of all pods"); warned != tt.warned {
+			t.Errorf("%+v: the log says\n%s", tt, log.String())
+		}
+	}
+}
+
+// counted is the sum of a metric over its labels.
+func counted(t *testing.T, from prometheus.Gatherer, name string) (sum float64) {
+	t.Helper()
+	families, err := from.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			for _, m := range f.GetMetric() {
+				sum += m.GetCounter().GetValue()
+			}
+		}
+	}
+	return sum
 }
 
 func TestThePluginsLevelIsTheAgents(t *testing.T) {

@@ -72,8 +72,8 @@ func newBed(t *testing.T, backend redirect.Backend) *bed {
 	return b
 }
 
-// ztunnel is how the proxy makes its sockets.
-func ztunnel() nettest.Socket { return nettest.Socket{Mark: 0x539, Transparent: true} }
+// ztunnel is how the proxy makes sockets that answer.
+func ztunnel() nettest.Socket { return nettest.Socket{Mark: 0x1539, Transparent: true} }
 
 func (b *bed) apply(t *testing.T, p plan.Pod) plan.Rules {
 	t.Helper()

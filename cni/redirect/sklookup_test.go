@@ -166,15 +166,28 @@ func TestSKLookupCannotBeEscaped(t *testing.T) {
 	for _, f := range []struct{ pod, peer string }{{podV4, peerV4}, {podV6, peerV6}} {
 		addr := net.JoinHostPort(f.peer, "8080")
 		for name, d := range map[string]net.Dialer{
-			"bound to the interface": {Control: option(func(fd int) error { return unix.BindToDevice(fd, "eth0") })},
-			"bound to loopback":      {Control: option(func(fd int) error { return unix.BindToDevice(fd, "lo") })},
-			"on the link only":       {Control: option(func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DONTROUTE, 1) })},
-			"from its address":       {LocalAddr: &net.TCPAddr{IP: net.ParseIP(f.pod)}},
-			"with a foreign mark":    {Control: option(func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, 0x538) })},
+			"bound to loopback":   {Control: option(func(fd int) error { return unix.BindToDevice(fd, "lo") })},
+			"on the link only":    {Control: option(func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DONTROUTE, 1) })},
+			"from its address":    {LocalAddr: &net.TCPAddr{IP: net.ParseIP(f.pod)}},
+			"with a foreign mark": {Control: option(func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, 0x538) })},
 		} {
 			if got := dial("tcp", addr, d); got != "zt-out" && got != "no connection" {
 				t.Errorf("%s %s: it is %s that answers", name, f.peer, got)
 			}
+		}
+		bound := net.Dialer{Control: option(func(fd int) error { return unix.BindToDevice(fd, "eth0") })}
+		want(t, "bound to the interface", dial("tcp", addr, bound), "zt-out")
+		want(t, "bound to the interface, DNS over TCP", dial("tcp", net.JoinHostPort(f.peer, "53"), bound), "zt-dns")
+		var c net.Conn
+		nettest.Do(t, b.pod, func() (err error) {
+			c, err = bound.DialContext(t.Context(), "udp", net.JoinHostPort(f.peer, "53"))
+			return err
+		})
+		defer c.Close()
+		got, err := nettest.Exchange(c, "?")
+		want(t, "bound to the interface, DNS", got, "zt-dns?")
+		if err != nil {
+			t.Error(err)
 		}
 	}
 	// Nor may a peer get past it.
@@ -184,6 +197,20 @@ func TestSKLookupCannotBeEscaped(t *testing.T) {
 	// Plain inbound to the proxy's other ports is inbound like any.
 	for _, port := range []string{"15001", "15006", "15053"} {
 		want(t, "port "+port, greet(t, b.peer, podV4+":"+port, nettest.Socket{}), "zt-in "+peerV4+" "+podV4+":"+port)
+	}
+}
+
+// An application that has port 53 on all addresses, such as a name server that asks others, gets its answers from theirs.
+func TestSKLookupAnswersNameServers(t *testing.T) {
+	b, _ := accelerated(t)
+	nettest.ServeUDP(nettest.ListenUDP(t, b.pod, ":53"), "app")
+	b.apply(t, plan.Pod{})
+	for _, peer := range []string{peerV4, peerV6} {
+		got, err := nettest.Exchange(nettest.Dial(t, b.pod, "udp", net.JoinHostPort(peer, "53"), nettest.Socket{}), "?")
+		want(t, peer, got, "zt-dns?")
+		if err != nil {
+			t.Error(err)
+		}
 	}
 }
 
@@ -397,7 +424,6 @@ func TestSKLookupHandsOver(t *testing.T) {
 	pod, peer := nettest.New(t), nettest.New(t)
 	nettest.Link(t, pod, peer, []string{podV4 + "/24"}, []string{peerV4 + "/24"})
 	shared := ztunnel()
-	shared.ReusePort = true
 	open := func() (list []*net.TCPListener) {
 		for _, addr := range []string{":15001", ":15006", "127.0.0.1:15053"} {
 			list = append(list, nettest.ListenAs(t, pod, addr, shared))
@@ -408,7 +434,9 @@ func TestSKLookupHandsOver(t *testing.T) {
 	config := plan.DefaultConfig()
 	config.IPv6 = false
 	rules := plan.Plan(plan.Pod{}, config)
+	shared.ReusePort, shared.Mark = true, 0x539 // as proxies had it once
 	old := open()
+	shared.Mark = ztunnel().Mark
 	if err := backend.Apply(pod, rules); err != nil {
 		t.Fatal(err)
 	}

@@ -29,6 +29,8 @@ type Keepalive struct {
 type Options struct {
 	// Mark is SO_MARK of every socket, listeners and UDP included; 0 sets none.
 	Mark uint32
+	// ListenMark, unless it is 0, is that of listeners, of what they accept, and of UDP sockets instead.
+	ListenMark uint32
 	// Keepalive of accepted and dialled TCP connections.
 	Keepalive Keepalive
 	// RequireTransparent makes a listener fail when IP_TRANSPARENT can't be set; otherwise it is best effort.

@@ -73,13 +73,53 @@ func ListenRedirected(ctx context.Context, in Network, network, addr string) (*R
 	}
 	outlive := context.WithoutCancel(ctx)
 	r, err := NewRedirected(conn, func(from netip.AddrPort) (net.PacketConn, error) {
-		return in.ListenPacket(outlive, network, from.String())
+		answers, err := in.ListenPacket(outlive, network, from.String())
+		if err == nil {
+			return answers, nil
+		}
+		// The port may be somebody else's, on all addresses, or one of those that take a privilege.
+		f, forgeErr := listenForged(outlive, in, from)
+		if forgeErr != nil {
+			return nil, errors.Join(err, forgeErr)
+		}
+		return f, nil
 	})
 	if err != nil {
 		p.Close()
 		return nil, err
 	}
 	return r, nil
+}
+
+// CanAnswer tries whether answers can leave from other addresses than the socket's own, from a port of theirs.
+func (r *Redirected) CanAnswer(port uint16) error {
+	elsewhere := netip.MustParseAddr("192.0.2.1") // of documentation, as that below
+	if r.own.Addr().Is6() {
+		elsewhere = netip.MustParseAddr("2001:db8::1")
+	}
+	answers, err := r.open(netip.AddrPortFrom(elsewhere, port))
+	if err != nil {
+		return err
+	}
+	return answers.Close()
+}
+
+// Withdraw says of the socket that it cannot answer from the addresses that are asked: it is not transparent any more, by which those who
+// redirect know sockets that can.
+func (r *Redirected) Withdraw() error {
+	raw, err := r.SyscallConn()
+	if err != nil {
+		return err
+	}
+	level, option := unix.SOL_IP, unix.IP_TRANSPARENT
+	if r.own.Addr().Is6() {
+		level, option = unix.SOL_IPV6, unix.IPV6_TRANSPARENT
+	}
+	ctlErr := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), level, option, 0) })
+	if err = errors.Join(err, ctlErr); err != nil {
+		return fmt.Errorf("unset IP_TRANSPARENT: %w", err)
+	}
+	return nil
 }
 
 // ReadFrom implements net.PacketConn.

@@ -100,8 +100,12 @@ func (n *NS) control(kind socketKind) func(network, address string, c syscall.Ra
 }
 
 func (n *NS) setOptions(fd int, kind socketKind, v6 bool) error {
-	if n.opt.Mark != 0 {
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(n.opt.Mark)); err != nil {
+	mark := n.opt.Mark
+	if answers := kind == listener || kind == packet; answers && n.opt.ListenMark != 0 {
+		mark = n.opt.ListenMark
+	}
+	if mark != 0 {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(mark)); err != nil {
 			return fmt.Errorf("set SO_MARK: %w", err)
 		}
 	}

@@ -203,9 +203,17 @@ func (n *node) nameServers() (proxy.Companion, error) {
 	}}, nil
 }
 
+// answerMark is in the mark of sockets that answer, beside the packet mark, of whose bits redirection looks at the lower twelve alone. Those
+// whom they answer may be bound to the pod's interface: sklookup (cni/redirect/sklookup) has answers arrive there, and what the proxy
+// itself begins over loopback.
+const answerMark = 0x1000
+
 // sockets are the options of every socket in a pod.
 func (c Config) sockets() netx.Options {
 	options := netx.Options{Mark: c.PacketMark, RequireTransparent: c.RequireTransparent}
+	if c.PacketMark != 0 {
+		options.ListenMark = c.PacketMark | answerMark
+	}
 	if c.KeepaliveEnabled {
 		options.Keepalive = netx.Keepalive{Idle: c.KeepaliveTime, Interval: c.KeepaliveInterval, Count: c.KeepaliveRetries}
 	}

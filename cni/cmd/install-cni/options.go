@@ -176,7 +176,7 @@ func ambientOptions(s *settings) []option {
 		{name: "ambient-enable-aws-branch-eni-probe", help: "lead the node's probes to pods behind an interface of the cloud's network of their own (AWS: pods with security groups)", set: negated(&s.NoBranchProbes), bool: true},
 		{name: "ambient-reconcile-pod-rules-on-startup", help: "write the rules of pods anew that an earlier agent has enrolled", set: negated(&s.KeepRules), bool: true},
 		{name: "enable-ambient-detection-retry", help: "no effect: an ADD always waits for the pod's object", set: ignored, bool: true},
-		{name: "redirect-backend", help: "sklookup (for pods that are enrolled before they start; the others as if empty), nft, iptables, or empty for the first of nft and iptables that this kernel has", set: text(&s.Backend)},
+		{name: "redirect-backend", help: "nft or iptables for all pods; sklookup for those that are enrolled before they start, the others by the first of nft and iptables that this kernel has; empty is sklookup where the node can", set: text(&s.Backend)},
 		{name: "bpf-dir", help: "directory of sklookup's pins, in a BPF file system", set: text(&s.BPFDir)},
 		{name: "native-nftables", help: "true is --redirect-backend=nft, false is iptables", bool: true, set: func(v string) error {
 			native, err := strconv.ParseBool(v)

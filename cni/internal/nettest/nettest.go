@@ -174,11 +174,16 @@ func ListenUDP(t testing.TB, ns *os.File, addr string) *net.UDPConn {
 // ListenRedirected opens a UDP socket inside ns that answers from the address that was asked, as the proxy's does.
 func ListenRedirected(t testing.TB, ns *os.File, addr string, s Socket) net.PacketConn {
 	t.Helper()
-	pc, err := tryListenUDP(ns, addr, s)
+	file, err := netns.Open(fmt.Sprintf("/proc/self/fd/%d", ns.Fd()))
 	check(t, err)
-	r, err := netx.NewRedirected(pc, func(from netip.AddrPort) (net.PacketConn, error) { return tryListenUDP(ns, from.String(), s) })
+	in, err := netx.NewNS(file, netx.Options{Mark: s.Mark})
 	check(t, err)
-	t.Cleanup(func() { r.Close() })
+	r, err := netx.ListenRedirected(t.Context(), in, "udp", addr)
+	check(t, err)
+	t.Cleanup(func() {
+		r.Close()
+		in.Close()
+	})
 	return r
 }
 

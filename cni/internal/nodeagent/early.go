@@ -1,7 +1,9 @@
 package nodeagent
 
 import (
+	"context"
 	"errors"
+	"log/slog"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -19,7 +21,11 @@ func (a *Agent) fallBack(r *record, pod *corev1.Pod, reason error) bool {
 	}
 	a.leaveEarly(r)
 	a.cfg.Metrics.fallbacks.WithLabelValues(redirect.Reason(reason)).Inc()
-	a.cfg.Log.Warn("redirection by "+a.cfg.Backend.Name+" instead of "+a.cfg.Backend.EarlyName, "pod", quoted(pod), "reason", reason)
+	level := slog.LevelWarn
+	if errors.Is(reason, redirect.ErrUnsuitable) { // which is how the pod is meant to be
+		level = slog.LevelInfo
+	}
+	a.cfg.Log.Log(context.Background(), level, "redirection by "+a.cfg.Backend.Name+" instead of "+a.cfg.Backend.EarlyName, "pod", quoted(pod), "reason", reason)
 	return true
 }
 

@@ -39,6 +39,10 @@ const (
 // OwnMark is on every packet of ztunnel's own sockets.
 func OwnMark() Mark { return Mark{Value: 0x539, Mask: 0xfff} }
 
+// BeginMark is the own mark of what ztunnel begins: connections to applications above all. The sockets that answer, its listeners' and its name
+// server's, may have one bit more.
+func BeginMark() Mark { return Mark{Value: 0x539, Mask: 0x1fff} }
+
 // ReturnMark is on connections that ztunnel opened to the app, and on the app's answers.
 func ReturnMark() Mark { return Mark{Value: 0x111, Mask: 0xfff} }
 

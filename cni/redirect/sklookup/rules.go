@@ -19,7 +19,7 @@ import (
 // The policy rules, by priority. They come before those of others. The kernel's own rule for local addresses, of priority 0, makes
 // room for the first: deleting it and having it again elsewhere is what the kernel foresees for this.
 const (
-	prefNear  = 1 // the proxy's packets to the pod itself arrive over loopback, not over the pod's interface
+	prefNear  = 1 // what the proxy begins with the pod itself arrives over loopback, not over the pod's interface, as what it answers does
 	prefLocal = 2 // the kernel's own rule
 	prefOwn   = 10
 	prefProbe = 11
@@ -136,15 +136,12 @@ func rules(family int, c plan.Capture) []*netlink.Rule {
 		edit(r)
 		return r
 	}
-	marked := func(r *netlink.Rule) {
-		mask := plan.OwnMark().Mask
-		r.Mark, r.Mask = plan.OwnMark().Value, &mask
-	}
+	marked := func(r *netlink.Rule, m plan.Mark) { r.Mark, r.Mask = m.Value, &m.Mask }
 	out := []*netlink.Rule{
 		rule(prefEnd, func(r *netlink.Rule) { r.Type = actionNop }),
-		rule(prefNear, func(r *netlink.Rule) { marked(r); r.Table = tableNear }),
+		rule(prefNear, func(r *netlink.Rule) { marked(r, plan.BeginMark()); r.Table = tableNear }),
 		rule(prefLocal, func(r *netlink.Rule) { r.Table = unix.RT_TABLE_LOCAL }),
-		rule(prefOwn, func(r *netlink.Rule) { marked(r); r.IifName, r.Goto = lo, prefEnd }),
+		rule(prefOwn, func(r *netlink.Rule) { marked(r, plan.OwnMark()); r.IifName, r.Goto = lo, prefEnd }),
 	}
 	for _, ip := range of(c.Probes, family == netlink.FAMILY_V6) {
 		out = append(out, rule(prefProbe, func(r *netlink.Rule) {

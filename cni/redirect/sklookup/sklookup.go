@@ -7,6 +7,7 @@
 //	visit.go     programs that the kernel runs for every socket of a namespace: they enter listeners into the map that the decision
 //	             reads, and mark connections that must go on as they are
 //	kernel.go    pins: all of it goes on without the agent
+//	trial.go     whether it works on this kernel
 //
 // It needs listeners that are transparent and carry the proxy's mark, and a name server that answers from the address that was asked
 // (netx.Redirected). An application cannot take their place, for it cannot set the mark.
@@ -46,7 +47,10 @@ func Open(dir string) (*Backend, error) {
 		return nil, fmt.Errorf("redirection by sklookup: %w", withRemedy(err, needs))
 	}
 	b := &Backend{store: s}
-	if err := b.probe(); err != nil {
+	if err = b.probe(); err == nil {
+		err = b.try()
+	}
+	if err != nil {
 		s.close()
 		return nil, fmt.Errorf("redirection by sklookup: %w", withRemedy(err, needs))
 	}
@@ -61,7 +65,7 @@ func withRemedy(err error, needs string) error {
 	return err
 }
 
-// probe loads a decision.
+// probe loads a decision about all that there is.
 func (b *Backend) probe() error {
 	any6 := netip.IPv6LinkLocalAllNodes()
 	p, err := b.load(pod{capture: plan.Capture{Outbound: true, Inbound: true, DNS: true, IPv6: true}, addresses: []netip.Addr{any6}})

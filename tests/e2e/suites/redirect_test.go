@@ -13,14 +13,13 @@ import (
 	"github.com/isthmus-mesh/isthmus/tests/e2e/lab"
 )
 
-// The other suites run with the default back end, nft.
+// The other suites run with the default: sklookup for pods that start, nft for others.
 var _ = Describe("Redirection", Serial, SpecPriority(-5), func() {
-	for _, backend := range []string{"sklookup", "iptables"} {
+	for _, backend := range []string{"nft", "iptables"} {
 		Context("by "+backend, Ordered, func() {
 			old := "e2e-redirect-" + backend
 			BeforeAll(func(ctx SpecContext) {
 				DeferCleanup(func(ctx SpecContext) { upgrade(ctx) }) // the installation as it was
-				mountBPF(ctx)
 				echoes(ctx, old, ambient())
 				enrolled(ctx, old, "app=echo")
 				enrolled(ctx, old, "app=client")
@@ -53,19 +52,16 @@ spec: {action: DENY, rules: [{from: [{source: {principals: [cluster.local/ns/%s/
 			Context("with Bookinfo", Ordered, func() { bookinfo("e2e-bookinfo-" + backend) })
 		})
 	}
-})
 
-// mountBPF gives the nodes a BPF file system, which every machine has that systemd has started, and a node of kind has not.
-func mountBPF(ctx context.Context) {
-	GinkgoHelper()
-	workers, err := cluster.Workers(ctx)
-	Expect(err).NotTo(HaveOccurred())
-	control, err := cluster.ControlPlaneNode(ctx)
-	Expect(err).NotTo(HaveOccurred())
-	for _, node := range append(workers, control) {
-		Expect(cluster.Docker(ctx, "exec", node, "sh", "-c", "mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf")).To(Succeed())
-	}
-}
+	It("is by sklookup for pods that are enrolled before they start", func(ctx SpecContext) {
+		ns := "e2e-redirect-default"
+		echoes(ctx, ns, ambient())
+		enrolled(ctx, ns, "app=echo")
+		Eventually(ctx, func() (map[string]string, error) { return backends(ctx, ns, "app=echo") }).
+			WithTimeout(patience).Should(And(HaveLen(2), HaveEach("sklookup")))
+		answers(ctx, ns, "client", "200", "http://echo/")
+	})
+})
 
 // backends are the names of the back ends of pods, by their names, as the node agents tell them.
 func backends(ctx context.Context, ns string, selectors ...string) (map[string]string, error) {

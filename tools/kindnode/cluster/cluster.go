@@ -52,6 +52,9 @@ func (l *Lab) Up(c Config) error {
 		if err := l.start(c.Name); err != nil {
 			return err
 		}
+		if err := l.mountBPF(c.Name); err != nil {
+			return err
+		}
 		return l.provider.ExportKubeConfig(c.Name, c.Kubeconfig, false)
 	}
 	start := time.Now()
@@ -66,6 +69,9 @@ func (l *Lab) Up(c Config) error {
 	)
 	if err != nil {
 		return fmt.Errorf("create kind cluster %s: %w", c.Name, err)
+	}
+	if err := l.mountBPF(c.Name); err != nil {
+		return err
 	}
 	l.log.Info("cluster is up", "name", c.Name, "took", time.Since(start).Round(time.Second/10), "kubeconfig", c.Kubeconfig)
 	return nil
@@ -83,6 +89,20 @@ func (l *Lab) start(name string) error {
 	}
 	if out, err := exec.Command("docker", args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("docker %s: %w: %s", strings.Join(args, " "), err, out)
+	}
+	return nil
+}
+
+// mountBPF gives the nodes a BPF file system, which every machine has that systemd has started, and a node of kind has not.
+func (l *Lab) mountBPF(name string) error {
+	list, err := l.provider.ListInternalNodes(name)
+	if err != nil {
+		return fmt.Errorf("list nodes of %s: %w", name, err)
+	}
+	for _, n := range list {
+		if err := n.Command("sh", "-c", "mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf").Run(); err != nil {
+			return fmt.Errorf("mount a BPF file system in node %s: %w", n, err)
+		}
 	}
 	return nil
 }

@@ -19,8 +19,11 @@ import (
 	"github.com/isthmus-mesh/isthmus/ztunnel/l4"
 )
 
-// Port is where queries of a pod arrive after redirection.
-const Port = "15053"
+// Port is where queries of a pod arrive after redirection, and portAsked where they were sent to.
+const (
+	Port      = "15053"
+	portAsked = 53
+)
 
 // answerTTL of what the mesh answers, in seconds.
 const answerTTL = 30
@@ -79,6 +82,14 @@ func (s *Server) listen(ctx context.Context, family, host string) error {
 	packets, err := netx.ListenRedirected(ctx, s.network, "udp"+family, host+":"+Port)
 	if err != nil {
 		return fmt.Errorf("listen for DNS: %w", err)
+	}
+	// sklookup must know before it redirects to here whether answers may leave from others' port; other redirections do without.
+	if err := packets.CanAnswer(portAsked); errors.Is(err, os.ErrPermission) {
+		s.unsent(err)
+		if err := packets.Withdraw(); err != nil {
+			packets.Close()
+			return fmt.Errorf("listen for DNS: %w", err)
+		}
 	}
 	streams, err := s.network.Listen(ctx, "tcp"+family, host+":"+Port)
 	if err != nil {
@@ -147,7 +158,7 @@ func (s *Server) unsent(err error) {
 		return
 	}
 	s.forbidden.Do(func() {
-		s.config.Log.Warn("DNS answers cannot be sent: with redirection by sklookup they leave from port 53, for which this process needs the capability NET_BIND_SERVICE",
+		s.config.Log.Warn("no redirection by sklookup while DNS is captured: answers then leave from port 53, for which this process needs one of the capabilities NET_BIND_SERVICE and NET_RAW",
 			"pod", pod, "error", err)
 	})
 }
