@@ -17,7 +17,7 @@ import (
 )
 
 // handing makes the nodes of a bed hand over.
-var handing = []string{"ENABLE_HANDOVER=true", "HBONE_TRANSPORT=records", "CONNECTION_TERMINATION_DEADLINE=60s"}
+var handing = []string{"ENABLE_HANDOVER=true", "CONNECTION_TERMINATION_DEADLINE=60s"}
 
 // replace starts a further proxy on a node, ends the first, and returns how long that took to leave.
 func (b *bed) replace(i int, env ...string) time.Duration {
@@ -163,13 +163,14 @@ func TestUpgradesMovePlainConnections(t *testing.T) {
 
 // TestWithoutOurRecordsTunnelsDrain: a tunnel by crypto/tls stays with the old proxy until its time is up, and nothing else is harmed.
 func TestWithoutOurRecordsTunnelsDrain(t *testing.T) {
-	b := newBed(t, "ENABLE_HANDOVER=true")
+	standard := []string{"ENABLE_HANDOVER=true", "HBONE_TRANSPORT=crypto-tls"}
+	b := newBed(t, standard...)
 	conn, err := b.call()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if took := b.replace(1, "ENABLE_HANDOVER=true"); took < time.Second {
+	if took := b.replace(1, standard...); took < time.Second {
 		t.Errorf("the old proxy left after %s, with a tunnel open", took)
 	}
 	if _, err := io.Copy(io.Discard, conn); err != nil {
@@ -184,7 +185,7 @@ func TestWithoutOurRecordsTunnelsDrain(t *testing.T) {
 
 // TestAHandoverWithoutASuccessorDrains: a proxy that nobody replaces ends as ever.
 func TestAHandoverWithoutASuccessorDrains(t *testing.T) {
-	b := newBed(t, "ENABLE_HANDOVER=true", "HBONE_TRANSPORT=records")
+	b := newBed(t, "ENABLE_HANDOVER=true")
 	conn, err := b.call()
 	if err != nil {
 		t.Fatal(err)

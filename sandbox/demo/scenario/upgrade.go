@@ -100,7 +100,7 @@ func trips(lines string) (count int, slowest time.Duration, err error) {
 
 // enableHandover changes the ztunnels' DaemonSet.
 func (b *Bed) enableHandover(ctx context.Context) error {
-	return b.Sandbox.SetEnv(ctx, "DaemonSet", meshNamespace, "ztunnel", map[string]string{"ENABLE_HANDOVER": "true", "HBONE_TRANSPORT": "records"})
+	return b.Sandbox.SetEnv(ctx, "DaemonSet", meshNamespace, "ztunnel", map[string]string{"ENABLE_HANDOVER": "true"})
 }
 
 // replacing returns when all ztunnels are others than before change, and those are gone.

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/isthmus-mesh/isthmus/pkg/hbone"
 	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
 	"github.com/isthmus-mesh/isthmus/ztunnel/app"
 )
@@ -29,8 +30,8 @@ func Default() app.Config {
 		ZDSSocket: "/var/run/ztunnel/ztunnel.sock", PacketMark: 0x539, IPv6: true,
 		KeepaliveEnabled: true, KeepaliveTime: 180 * time.Second, KeepaliveInterval: 180 * time.Second, KeepaliveRetries: 9,
 		PoolMaxStreams: 100, PoolIdleTimeout: 5 * time.Minute, ResponseBaggage: true, DrainTimeout: 5 * time.Second,
-		CertificatePatience: 3 * time.Second,
-		AdminAddr:           "localhost:15000", MetricsAddr: "[::]:15020", ReadinessAddr: "[::]:15021", LogLevel: "info",
+		CertificatePatience: 3 * time.Second, Transport: hbone.Records,
+		AdminAddr: "localhost:15000", MetricsAddr: "[::]:15020", ReadinessAddr: "[::]:15021", LogLevel: "info",
 		Threads: min(max(2, runtime.NumCPU()/4), runtime.GOMAXPROCS(0)),
 	}
 }
