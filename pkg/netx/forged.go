@@ -26,11 +26,11 @@ type forged struct {
 
 // listenForged makes a forged for datagrams that stay on the machine: longer ones than a link takes are not cut.
 func listenForged(ctx context.Context, in Network, from netip.AddrPort) (*forged, error) {
-	network, any := "ip4:255", netip.IPv4Unspecified() // IPPROTO_RAW
+	network, unspecified := "ip4:255", netip.IPv4Unspecified() // IPPROTO_RAW
 	if from.Addr().Is6() {
-		network, any = "ip6:255", netip.IPv6Unspecified()
+		network, unspecified = "ip6:255", netip.IPv6Unspecified()
 	}
-	raw, err := in.ListenPacket(ctx, network, any.String())
+	raw, err := in.ListenPacket(ctx, network, unspecified.String())
 	if err != nil {
 		return nil, err
 	}
