@@ -1,10 +1,8 @@
 package app
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -75,7 +73,11 @@ func (d *daemon) chooseEarly(chosen *redirect.Chosen, metrics *nodeagent.Metrics
 	if err != nil {
 		if wanted {
 			metrics.FellBack(redirect.Reason(err))
-			d.cfg.Log.Log(context.Background(), d.fallbackLevel(), "redirection of all pods by "+chosen.Name, "reason", err)
+			tell := d.cfg.Log.Info
+			if d.cfg.Backend == redirect.SKLookup {
+				tell = d.cfg.Log.Warn
+			}
+			tell("redirection of all pods by "+chosen.Name, "reason", err)
 		}
 		return
 	}
@@ -88,15 +90,6 @@ func (d *daemon) chooseEarly(chosen *redirect.Chosen, metrics *nodeagent.Metrics
 		chosen.Early, chosen.EarlyName = backend, redirect.SKLookup
 		d.cfg.Log.Info("redirection of pods that start by sklookup, of others by "+chosen.Name, "pins", d.cfg.BPFDir)
 	}
-}
-
-// fallbackLevel is that of messages about pods that get another back end than those that start shall: nobody has asked for that one in
-// particular, or somebody has.
-func (d *daemon) fallbackLevel() slog.Level {
-	if d.cfg.Backend == redirect.SKLookup {
-		return slog.LevelWarn
-	}
-	return slog.LevelInfo
 }
 
 // chooseFor decides on the back end that can serve every pod.

@@ -1,9 +1,7 @@
 package nodeagent
 
 import (
-	"context"
 	"errors"
-	"log/slog"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -21,11 +19,11 @@ func (a *Agent) fallBack(r *record, pod *corev1.Pod, reason error) bool {
 	}
 	a.leaveEarly(r)
 	a.cfg.Metrics.fallbacks.WithLabelValues(redirect.Reason(reason)).Inc()
-	level := slog.LevelWarn
+	tell := a.cfg.Log.Warn
 	if errors.Is(reason, redirect.ErrUnsuitable) { // which is how the pod is meant to be
-		level = slog.LevelInfo
+		tell = a.cfg.Log.Info
 	}
-	a.cfg.Log.Log(context.Background(), level, "redirection by "+a.cfg.Backend.Name+" instead of "+a.cfg.Backend.EarlyName, "pod", quoted(pod), "reason", reason)
+	tell("redirection by "+a.cfg.Backend.Name+" instead of "+a.cfg.Backend.EarlyName, "pod", quoted(pod), "reason", reason)
 	return true
 }
 
