@@ -30,7 +30,7 @@ func main() {
 	if *quick {
 		*reps, *conns = 3, 200
 	}
-	bench.Main("benchcapture", func(_ context.Context, out io.Writer) (bool, error) { return run(*reps, *conns, out) })
+	bench.Main("benchcapture", func(_ context.Context, out io.Writer) (bool, error) { return run(*reps, *conns, out) }) //nolint:contextcheck // the trial of the kernel has a bound of its own
 }
 
 // run prints the report, and returns whether all targets are met.

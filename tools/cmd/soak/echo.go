@@ -44,14 +44,14 @@ type echo struct {
 }
 
 // startEcho leaves the listeners to a new process. They are closed here.
-func startEcho(listeners []net.Listener) (*echo, error) {
+func startEcho(ctx context.Context, listeners []net.Listener) (*echo, error) {
 	defer closeListeners(listeners)
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	// Its life is that of its standard input, however this one ends.
-	process := exec.CommandContext(context.Background(), self, echoCommand, strconv.Itoa(len(listeners)))
+	process := exec.CommandContext(context.WithoutCancel(ctx), self, echoCommand, strconv.Itoa(len(listeners)))
 	process.Stderr = os.Stderr
 	stdin, err := process.StdinPipe()
 	if err != nil {

@@ -127,7 +127,7 @@ func (w *layer4) serve(ctx context.Context) (*echo, error) {
 			listeners = append(listeners, l)
 		}
 	}
-	return startEcho(listeners)
+	return startEcho(ctx, listeners)
 }
 
 // pair number n of who connects to whom.
