@@ -40,6 +40,10 @@ func (c *Cluster) RestartNode(ctx context.Context, name string) error {
 	if err := c.Docker(ctx, "restart", "--time", "5", name); err != nil {
 		return err
 	}
+	// systemd does so on machines, and not in containers.
+	if err := c.Docker(ctx, "exec", name, "sh", "-c", "mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf"); err != nil {
+		return err
+	}
 	return Eventually(ctx, "node "+name+" is ready again", func(ctx context.Context) error {
 		since, err := c.readySince(ctx, name)
 		if err == nil && !since.After(before.Time) {
