@@ -16,8 +16,8 @@ import (
 	"github.com/isthmus-mesh/isthmus/ztunnel/internal/podtest"
 )
 
-// handing makes the nodes of a bed hand over.
-var handing = []string{"ENABLE_HANDOVER=true", "CONNECTION_TERMINATION_DEADLINE=60s"}
+// handing gives the nodes of a bed, which hand over, time.
+var handing = []string{"CONNECTION_TERMINATION_DEADLINE=60s"}
 
 // replace starts a further proxy on a node, ends the first, and returns how long that took to leave.
 func (b *bed) replace(i int, env ...string) time.Duration {
@@ -163,7 +163,7 @@ func TestUpgradesMovePlainConnections(t *testing.T) {
 
 // TestWithoutOurRecordsTunnelsDrain: a tunnel by crypto/tls stays with the old proxy until its time is up, and nothing else is harmed.
 func TestWithoutOurRecordsTunnelsDrain(t *testing.T) {
-	standard := []string{"ENABLE_HANDOVER=true", "HBONE_TRANSPORT=crypto-tls"}
+	standard := []string{"HBONE_TRANSPORT=crypto-tls"}
 	b := newBed(t, standard...)
 	conn, err := b.call()
 	if err != nil {
@@ -185,7 +185,7 @@ func TestWithoutOurRecordsTunnelsDrain(t *testing.T) {
 
 // TestAHandoverWithoutASuccessorDrains: a proxy that nobody replaces ends as ever.
 func TestAHandoverWithoutASuccessorDrains(t *testing.T) {
-	b := newBed(t, "ENABLE_HANDOVER=true")
+	b := newBed(t)
 	conn, err := b.call()
 	if err != nil {
 		t.Fatal(err)

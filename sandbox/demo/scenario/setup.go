@@ -52,7 +52,7 @@ func (b *Bed) Setup(ctx context.Context) error {
 
 // All runs every check, in order.
 func (b *Bed) All(ctx context.Context) {
-	steps := []func(context.Context){b.Wire, b.Policy, b.Strict, b.Enrol, b.Restart, b.Upgrade, b.Outage}
+	steps := []func(context.Context){b.Wire, b.Policy, b.Strict, b.Enrol, b.Upgrade, b.Drain, b.Outage}
 	if b.L7 {
 		// Last: a waypoint is the caller of what is behind it, so the policies of L4 above would mean something else.
 		steps = append(steps, b.Ingress, b.Waypoint, b.Faults, b.L7Policy, b.Telemetry, b.Change, b.FailClosed)

@@ -23,14 +23,11 @@ while [ ! -e /tmp/upgraded ]; do
 done
 echo end`
 
-// Upgrade replaces the ztunnels again, by instances to which they hand over what is open.
+// Upgrade replaces the ztunnels, by instances to which they hand over what is open.
 func (b *Bed) Upgrade(ctx context.Context) {
-	b.Report.Section("Upgrade every ztunnel with hand-over (ENABLE_HANDOVER)")
+	b.Report.Section("Replace every ztunnel under load")
 	var since time.Time
 	b.Report.Check(ctx, func(ctx context.Context) (string, error) {
-		if err := b.replacing(ctx, b.enableHandover); err != nil {
-			return "", fmt.Errorf("turn the hand-over on: %w", err)
-		}
 		if _, err := b.exec(ctx, "default/deploy/curl", "rm", "-f", "/tmp/upgraded", "/tmp/enough"); err != nil {
 			return "", err
 		}
@@ -96,11 +93,6 @@ func trips(lines string) (count int, slowest time.Duration, err error) {
 		slowest = max(slowest, time.Duration(micros)*time.Microsecond)
 	}
 	return count, slowest, nil
-}
-
-// enableHandover changes the ztunnels' DaemonSet.
-func (b *Bed) enableHandover(ctx context.Context) error {
-	return b.Sandbox.SetEnv(ctx, "DaemonSet", meshNamespace, "ztunnel", map[string]string{"ENABLE_HANDOVER": "true"})
 }
 
 // replacing returns when all ztunnels are others than before change, and those are gone.

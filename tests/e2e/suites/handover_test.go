@@ -27,13 +27,11 @@ nc %[2]s 9090 > /tmp/heard-%[1]d 2>&1; echo "ended $?" >> /tmp/heard-%[1]d`
 var _ = Describe("Node proxies with hand-over", Serial, Ordered, SpecPriority(-5), func() {
 	const ns = "e2e-handover"
 	BeforeAll(func(ctx SpecContext) {
-		DeferCleanup(func(ctx SpecContext) { upgrade(ctx) }) // the installation as it was
 		namespace(ctx, ns, ambient())
 		deploy(ctx, ns, []string{"echo-v1", "client"}, echoManifest("v1", 3), clientManifest("client"))
 		apply(ctx, ns, "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: default}\nspec: {mtls: {mode: STRICT}}\n")
 		enrolled(ctx, ns, "app=echo")
 		enrolled(ctx, ns, "app=client")
-		upgrade(ctx, "values.ztunnel.handover.enabled=true")
 		answers(ctx, ns, "client", "200", "http://echo/")
 	})
 

@@ -30,7 +30,7 @@ func Default() app.Config {
 		ZDSSocket: "/var/run/ztunnel/ztunnel.sock", PacketMark: 0x539, IPv6: true,
 		KeepaliveEnabled: true, KeepaliveTime: 180 * time.Second, KeepaliveInterval: 180 * time.Second, KeepaliveRetries: 9,
 		PoolMaxStreams: 100, PoolIdleTimeout: 5 * time.Minute, ResponseBaggage: true, DrainTimeout: 5 * time.Second,
-		CertificatePatience: 3 * time.Second, Transport: hbone.Records,
+		CertificatePatience: 3 * time.Second, Transport: hbone.Records, Handover: true,
 		AdminAddr: "localhost:15000", MetricsAddr: "[::]:15020", ReadinessAddr: "[::]:15021", LogLevel: "info",
 		Threads: min(max(2, runtime.NumCPU()/4), runtime.GOMAXPROCS(0)),
 	}

@@ -14,9 +14,9 @@ while [ ! -e /tmp/enough ]; do
 done
 echo end`
 
-// Restart replaces the ztunnels while connections are opened and others are open.
-func (b *Bed) Restart(ctx context.Context) {
-	b.Report.Section("Replace every ztunnel under load")
+// Drain replaces the ztunnels, by instances that take nothing over, while connections are opened and others are open.
+func (b *Bed) Drain(ctx context.Context) {
+	b.Report.Section("Replace every ztunnel without hand-over (ENABLE_HANDOVER=false)")
 	var open *drainWatch
 	b.Report.Check(ctx, func(ctx context.Context) (string, error) {
 		if err := b.mustGet(ctx, "default/deploy/curl", "http://details:9080/details/0", "author"); err != nil {
@@ -39,7 +39,7 @@ func (b *Bed) Restart(ctx context.Context) {
 		stop, lines := b.background(ctx, "default/deploy/curl", "bash", "-c", calls)
 		defer stop()
 		begin := time.Now()
-		if err := b.Sandbox.Restart(ctx, "DaemonSet", meshNamespace, "ztunnel"); err != nil {
+		if err := b.Sandbox.SetEnv(ctx, "DaemonSet", meshNamespace, "ztunnel", map[string]string{"ENABLE_HANDOVER": "false"}); err != nil {
 			return "", err
 		}
 		overlap := 0
