@@ -161,12 +161,21 @@ e2e conformance: DOCKER_ARCHITECTURES = linux/$(shell go env GOARCH)
 release: ## the archives that people download, in out/release
 	go run ./tools/cmd/release -out $(OUT)/release -version '$(VERSION)' -revision $(REVISION) -hub '$(HUB)' -tag '$(TAG)' -epoch $(SOURCE_DATE_EPOCH)
 
-.PHONY: test-arm64
-test-arm64: ## run the programs, and tests that need a kernel, on an emulated 64-bit ARM machine
+.PHONY: qemu
+qemu:
 	command -v qemu-system-aarch64 >/dev/null && command -v qemu-aarch64-static >/dev/null || \
 		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends qemu-system-arm qemu-user-static >/dev/null; }
+
+.PHONY: test-arm64
+test-arm64: qemu ## run the programs, and tests that need a kernel, on an emulated 64-bit ARM machine
 	$(IMAGEBUILD) -arch arm64 pilot ztunnel proxyv2 install-cni istioctl app curl
 	go run ./tools/cmd/arm64test -bin $(OUT)/images/bin/arm64 -out $(OUT)/arm64
+
+KTLS_PACKAGES ?= pkg/tlsrec
+
+.PHONY: test-ktls
+test-ktls: qemu ## tests of records that the kernel seals, on an emulated machine whose kernel does; of pkg/tlsrec, or of KTLS_PACKAGES=pkg/tlsrec,pkg/hbone,ztunnel/internal/proxy
+	go run ./tools/cmd/arm64test -bin '' -out $(OUT)/ktls -kernel-debian trixie-backports -tags ktls -peers -skip Envoy -packages $(KTLS_PACKAGES)
 
 .PHONY: e2e
 e2e: build docker ## the suites in a kind cluster made from Go modules and Debian; KIND_NODE_IMAGE=… uses that image, FAMILY=dual has both IP families, KEEP=1 keeps the cluster

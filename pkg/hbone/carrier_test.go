@@ -29,11 +29,7 @@ var current carriage
 type rounds struct{ m *testing.M }
 
 func (r rounds) Run() int {
-	all := []carriage{
-		{name: "TCP", plain: true, client: Standard, server: Standard},
-		{name: "crypto/tls", client: Standard, server: Standard},
-		{name: "records", client: Records, server: Records},
-	}
+	all := carriages()
 	flag.Parse()
 	if flag.Lookup("test.fuzz").Value.String() != "" || flag.Lookup("test.bench").Value.String() != "" {
 		all = all[:1]
@@ -100,5 +96,7 @@ func secured(t testing.TB, c carriage) (client, server Secured) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
+	expectKernel(t, c.client, client)
+	expectKernel(t, c.server, server)
 	return client, server
 }

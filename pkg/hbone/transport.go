@@ -23,6 +23,8 @@ const (
 	Standard Transport = iota
 	// Records is package tlsrec, and crypto/tls for a peer that does not speak TLS 1.3.
 	Records
+	// Kernel is Records, but that the kernel seals what is sent, where it can: see tlsrec.KernelSeals.
+	Kernel
 )
 
 // String is the transport's name in configurations.
@@ -32,6 +34,8 @@ func (t Transport) String() string {
 		return "crypto-tls"
 	case Records:
 		return "records"
+	case Kernel:
+		return "ktls"
 	}
 	return fmt.Sprintf("transport %d", uint8(t))
 }
@@ -41,29 +45,37 @@ func (t Transport) MarshalText() ([]byte, error) { return []byte(t.String()), ni
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (t *Transport) UnmarshalText(name []byte) error {
-	for _, known := range []Transport{Standard, Records} {
+	for _, known := range []Transport{Standard, Records, Kernel} {
 		if string(name) == known.String() {
 			*t = known
 			return nil
 		}
 	}
-	return fmt.Errorf("no transport is called %q; want %s or %s", name, Standard, Records)
+	return fmt.Errorf("no transport is called %q; want %s, %s or %s", name, Records, Kernel, Standard)
 }
 
 // Client shakes hands as a client. On failure the caller closes conn.
 func (t Transport) Client(ctx context.Context, conn net.Conn, config *tls.Config) (Secured, error) {
-	if t == Records {
-		return tlsrec.Client(ctx, conn, config)
+	if t == Standard {
+		return standard(ctx, tls.Client(quick(conn), config))
 	}
-	return standard(ctx, tls.Client(quick(conn), config))
+	return t.sealing(tlsrec.Client(ctx, conn, config))
 }
 
 // Server is Client for the other end.
 func (t Transport) Server(ctx context.Context, conn net.Conn, config *tls.Config) (Secured, error) {
-	if t == Records {
-		return tlsrec.Server(ctx, conn, config)
+	if t == Standard {
+		return standard(ctx, tls.Server(quick(conn), config))
 	}
-	return standard(ctx, tls.Server(quick(conn), config))
+	return t.sealing(tlsrec.Server(ctx, conn, config))
+}
+
+// sealing leaves to the kernel what is for it.
+func (t Transport) sealing(conn Secured, err error) (Secured, error) {
+	if own, ok := conn.(*tlsrec.Conn); ok && err == nil && t == Kernel {
+		_ = own.SealInKernel() // where it does not, the connection goes on by itself
+	}
+	return conn, err
 }
 
 func standard(ctx context.Context, conn *tls.Conn) (Secured, error) {

@@ -5,6 +5,9 @@
 // itself, so that a caller has one path. A [Conn] is a net.Conn; callers that can use memory which is not theirs read by
 // [Conn.Next] and write by [Conn.WriteOwned], which spare a copy each.
 //
-// Keys never leave a Conn but through [Conn.Export]. Nothing here prints them: Conn and [State] redact themselves in every
+// Where the kernel is able to, it seals what a Conn sends, once [Conn.SealInKernel] is called: then one pass over the data is saved, and
+// network cards that seal can. What is received stays here, as a kernel has no notion of tickets. Connections move all the same.
+//
+// Keys never leave a Conn but through [Conn.Export], and to the kernel. Nothing here prints them: Conn and [State] redact themselves in every
 // format, and they keep keys behind pointers that package fmt does not follow.
 package tlsrec

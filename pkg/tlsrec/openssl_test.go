@@ -97,7 +97,7 @@ func asServerOver(t *testing.T, over func(net.Conn) net.Conn, suite string, args
 		t.Fatal(err)
 	}
 	_, sc := configs(t)
-	c, err := Server(deadline(t), over(nc), sc)
+	c, err := ownServer(deadline(t), over(nc), sc)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func asClientOver(t *testing.T, over func(net.Conn) net.Conn, suite string, args
 		return err == nil
 	}, nil)
 	cc, _ := configs(t)
-	c, err := Client(deadline(t), over(nc), cc)
+	c, err := ownClient(deadline(t), over(nc), cc)
 	if err != nil {
 		t.Fatal(err)
 	}

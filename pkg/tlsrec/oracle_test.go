@@ -19,9 +19,9 @@ func TestAgainstCryptoTLS(t *testing.T) {
 		name           string
 		client, server handshaker
 	}{
-		{"ours to crypto/tls", Client, standardServer},
-		{"crypto/tls to ours", standardClient, Server},
-		{"ours to ours", Client, Server},
+		{"ours to crypto/tls", ownClient, standardServer},
+		{"crypto/tls to ours", standardClient, ownServer},
+		{"ours to ours", ownClient, ownServer},
 	} {
 		for seed := range uint64(4) {
 			t.Run(fmt.Sprintf("%s %d", roles.name, seed), func(t *testing.T) {
@@ -107,7 +107,7 @@ func TestDataRightBehindTheHandshake(t *testing.T) {
 			_, err := c.Write([]byte("early bird"))
 			done <- err
 		}()
-		server, err := Server(deadline(t), b, sc)
+		server, err := ownServer(deadline(t), b, sc)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -127,7 +127,7 @@ func TestConfigForClient(t *testing.T) {
 	a, b := tcp.Pair(t)
 	cc, sc := configs(t)
 	outer := &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return sc, nil }}
-	client, server := shakenWith(t, a, b, Client, Server, cc, outer)
+	client, server := shakenWith(t, a, b, ownClient, ownServer, cc, outer)
 	if state := server.ConnectionState(); state.NegotiatedProtocol != "h2" || len(state.PeerCertificates) != 1 || state.Version != tls.VersionTLS13 {
 		t.Errorf("state %+v", state)
 	}

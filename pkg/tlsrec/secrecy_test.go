@@ -161,7 +161,7 @@ func TestHandOver(t *testing.T) {
 	for _, peer := range []handshaker{standardServer, Server} {
 		for seed := range uint64(3) {
 			a, b := tcp.Pair(t)
-			client, server := shaken(t, a, b, Client, peer)
+			client, server := shaken(t, a, b, ownClient, peer)
 			const size = 2 << 20
 			type outcome struct {
 				check *sequence

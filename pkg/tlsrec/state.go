@@ -16,6 +16,10 @@ import (
 // stateVersion is the form of an encoded State. A reader refuses others: whoever hands over then drains instead.
 const stateVersion = 1
 
+// kernelVersion is the form of one whose records the kernel seals, which is the same. A build that does not know of that would seal them
+// twice: it refuses them.
+const kernelVersion = 2
+
 // State is a live connection without its socket: keys, sequence numbers and what is under way. Nothing prints it; whoever needs
 // its bytes asks for them by [State.Append].
 type State struct {
@@ -35,6 +39,7 @@ type live struct {
 	have     byte
 	skip     uint32
 	owed     bool // a KeyUpdate
+	kernel   bool // the kernel seals, and has the keys of out: unsent is data
 	protocol string
 	server   string
 	peer     [][]byte // certificates, leaf first
@@ -84,7 +89,7 @@ func (c *Conn) Export() (*State, error) {
 	l := &live{
 		client: c.client, suite: c.state.CipherSuite, in: rx.keys.half(), out: tx.keys.half(),
 		waiting: clone(rx.data), sealed: clone(rx.buf[rx.r:rx.w]), unsent: clone(tx.unsent),
-		message: rx.message, have: byte(rx.have), skip: uint32(rx.skip), owed: c.updateOwed.Load(),
+		message: rx.message, have: byte(rx.have), skip: uint32(rx.skip), owed: c.updateOwed.Load(), kernel: tx.kernel,
 		protocol: c.state.NegotiatedProtocol, server: c.state.ServerName,
 	}
 	for _, cert := range c.state.PeerCertificates {
@@ -144,6 +149,14 @@ func Resume(nc net.Conn, s *State) (*Conn, error) {
 	if outEnded {
 		c.tx.err = errCloseSent
 	}
+	if !outEnded {
+		if err := c.checkKernel(l.kernel); err != nil {
+			in.erase()
+			out.erase()
+			return nil, fmt.Errorf("resume a TLS connection: %w", err)
+		}
+	}
+	c.tx.kernel = l.kernel
 	rx.message, rx.have, rx.skip = l.message, int(l.have), int(l.skip)
 	rx.data, c.tx.unsent = l.waiting, l.unsent
 	if len(l.sealed) > 0 {
@@ -190,7 +203,11 @@ func (h half) keys(s *suite) (k *keys, ended bool, err error) {
 // Append appends the state, keys included, in a form that [ParseState] reads: for a channel to a successor, and nothing else.
 func (s *State) Append(b []byte) []byte {
 	l := s.reveal()
-	b = append(b, stateVersion, flag(l.client), flag(l.owed), l.have)
+	version := byte(stateVersion)
+	if l.kernel {
+		version = kernelVersion
+	}
+	b = append(b, version, flag(l.client), flag(l.owed), l.have)
 	b = binary.BigEndian.AppendUint16(b, l.suite)
 	b = binary.BigEndian.AppendUint32(b, l.skip)
 	b = append(b, l.message[:]...)
@@ -216,10 +233,10 @@ const fixedState = 4 + 2 + 4 + headLen + 8 + 8
 
 // ParseState reads what Append has written. It keeps no part of b, which the caller clears.
 func ParseState(b []byte) (*State, error) {
-	if len(b) < fixedState || b[0] != stateVersion {
+	if len(b) < fixedState || b[0] != stateVersion && b[0] != kernelVersion {
 		return nil, errors.New("a TLS state of another version")
 	}
-	l := &live{client: b[1] == 1, owed: b[2] == 1, have: b[3], suite: binary.BigEndian.Uint16(b[4:]), skip: binary.BigEndian.Uint32(b[6:])}
+	l := &live{kernel: b[0] == kernelVersion, client: b[1] == 1, owed: b[2] == 1, have: b[3], suite: binary.BigEndian.Uint16(b[4:]), skip: binary.BigEndian.Uint32(b[6:])}
 	copy(l.message[:], b[10:])
 	l.in.seq, l.out.seq = binary.BigEndian.Uint64(b[10+headLen:]), binary.BigEndian.Uint64(b[18+headLen:])
 	b = b[fixedState:]

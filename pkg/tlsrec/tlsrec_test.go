@@ -127,7 +127,7 @@ func shakenWith(t testing.TB, a, b net.Conn, client, server handshaker, cc, sc *
 func ours(t testing.TB) (client, server *Conn) {
 	t.Helper()
 	a, b := tcp.Pair(t)
-	c, s := shaken(t, a, b, Client, Server)
+	c, s := shaken(t, a, b, ownClient, ownServer)
 	return c.(*Conn), s.(*Conn)
 }
 

@@ -31,8 +31,9 @@ type sender struct {
 
 	keys   *keys
 	err    error  // why nothing more can be sent
-	unsent []byte // records that a deadline kept from being sent: they are first
+	unsent []byte // what a deadline kept from being sent, which is first: records; data, where the kernel seals
 	limit  uint64 // records per key; 0 is rekeyAfter
+	kernel bool   // what is written to the socket are not records, but what the kernel makes records of
 
 	try   func(fd uintptr) bool // write, made once
 	b     []byte
@@ -73,19 +74,25 @@ func (c *Conn) put(p []byte, spare bool) (n int, err error) {
 	return n, err
 }
 
+// updateDue tells whether a KeyUpdate comes before that many more records. Called with tx.mu held, by one who updates then.
+func (c *Conn) updateDue(records int) bool {
+	limit := c.tx.limit
+	if limit == 0 {
+		limit = rekeyAfter
+	}
+	owed := c.updateOwed.Load() && c.updateOwed.CompareAndSwap(true, false)
+	return owed || c.tx.keys.seq+uint64(records) > limit
+}
+
 // send seals and sends one batch.
 func (c *Conn) send(p []byte, spare bool) error {
 	tx := &c.tx
 	records := (len(p) + maxContent - 1) / maxContent
+	if tx.kernel {
+		return c.sendToKernel(p, records)
+	}
 	room := len(p) + records*overhead
-	limit := tx.limit
-	if limit == 0 {
-		limit = rekeyAfter
-	}
-	rekey := tx.keys.seq+uint64(records) > limit
-	if c.updateOwed.Load() && c.updateOwed.CompareAndSwap(true, false) {
-		rekey = true
-	}
+	rekey := c.updateDue(records)
 	if rekey {
 		room += updateLen
 	}
@@ -112,6 +119,23 @@ func (c *Conn) send(p []byte, spare bool) error {
 	return err
 }
 
+// sendToKernel is send where the kernel seals.
+func (c *Conn) sendToKernel(p []byte, records int) error {
+	tx := &c.tx
+	if err := c.updateFirst(records); err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			tx.unsent = append(tx.unsent, p...)
+		}
+		return err
+	}
+	if len(p) >= heavy {
+		tx.turn.take()
+	}
+	err := c.flush(p)
+	tx.turn.give()
+	return err
+}
+
 // rekey appends a KeyUpdate and goes on to the next keys. It asks for none of the peer, which knows its own limits.
 func (tx *sender) rekey(out []byte) ([]byte, error) {
 	out = tx.keys.seal(out, typeHandshake, []byte{messageKeyUpdate, 0, 0, 1, 0}, false)
@@ -126,11 +150,12 @@ func (c *Conn) UpdateKeys(request bool) error {
 	if err == nil && len(tx.unsent) > 0 {
 		err = c.catchUp()
 	}
-	if err == nil {
-		message := []byte{messageKeyUpdate, 0, 0, 1, 0}
-		if request {
-			message[4] = 1
-		}
+	message := []byte{messageKeyUpdate, 0, 0, 1, flag(request)}
+	switch {
+	case err != nil:
+	case tx.kernel:
+		err = c.updateInKernel(flag(request))
+	default:
 		out := tx.keys.seal(nil, typeHandshake, message, false)
 		if err = tx.keys.update(); err == nil {
 			err = c.flush(out)
@@ -141,7 +166,19 @@ func (c *Conn) UpdateKeys(request bool) error {
 	return err
 }
 
-// flush sends sealed records. What a deadline keeps from being sent is kept.
+// updateFirst sends a KeyUpdate, where the kernel seals, if one is due before that many records. Called with tx.mu held.
+func (c *Conn) updateFirst(records int) error {
+	if !c.updateDue(records) {
+		return nil
+	}
+	err := c.updateInKernel(0)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.updateOwed.Store(true)
+	}
+	return err
+}
+
+// flush sends what is ready for the socket. What a deadline keeps from being sent is kept.
 func (c *Conn) flush(out []byte) error {
 	n, err := c.push(out)
 	switch {
@@ -156,6 +193,11 @@ func (c *Conn) flush(out []byte) error {
 
 // catchUp sends what an earlier deadline left.
 func (c *Conn) catchUp() error {
+	if c.tx.kernel {
+		if err := c.updateFirst(len(c.tx.unsent)/maxContent + 1); err != nil {
+			return err
+		}
+	}
 	n, err := c.push(c.tx.unsent)
 	c.tx.unsent = c.tx.unsent[n:]
 	if len(c.tx.unsent) == 0 {
@@ -190,6 +232,9 @@ func (tx *sender) write(fd uintptr) bool {
 			return errno != syscall.EAGAIN
 		}
 		tx.n += n
+		if tx.kernel {
+			tx.keys.counted(n)
+		}
 	}
 	return true
 }
@@ -206,7 +251,12 @@ func (c *Conn) CloseWrite() error {
 		err = c.catchUp()
 	}
 	if err == nil {
-		err = c.flush(tx.keys.seal(nil, typeAlert, []byte{1, byte(AlertCloseNotify)}, false))
+		alert := []byte{1, byte(AlertCloseNotify)}
+		if tx.kernel {
+			err = c.sendRecord(typeAlert, alert)
+		} else {
+			err = c.flush(tx.keys.seal(nil, typeAlert, alert, false))
+		}
 		tx.end(errCloseSent)
 	}
 	tx.mu.Unlock()
@@ -220,6 +270,10 @@ func (c *Conn) farewell(a Alert) {
 	level := byte(2)
 	if a == AlertCloseNotify {
 		level = 1
+	}
+	if c.tx.kernel {
+		_ = c.control(func(fd int) error { return sendRecordNow(fd, typeAlert, []byte{level, byte(a)}) })
+		return
 	}
 	out := c.tx.keys.seal(nil, typeAlert, []byte{level, byte(a)}, false)
 	if c.raw != nil {

@@ -21,6 +21,7 @@ import (
 	"github.com/isthmus-mesh/isthmus/pkg/netx"
 	"github.com/isthmus-mesh/isthmus/pkg/spiffe"
 	"github.com/isthmus-mesh/isthmus/pkg/telemetry"
+	"github.com/isthmus-mesh/isthmus/pkg/tlsrec"
 	"github.com/isthmus-mesh/isthmus/pkg/xds/client"
 	"github.com/isthmus-mesh/isthmus/ztunnel/internal/admin"
 	"github.com/isthmus-mesh/isthmus/ztunnel/internal/budget"
@@ -127,6 +128,19 @@ func assemble(ctx context.Context, cfg Config, quit context.CancelFunc) (*node, 
 	return n, nil
 }
 
+// transport is what is configured, or what comes closest to it on this kernel.
+func (n *node) transport(ctx context.Context) hbone.Transport {
+	if n.cfg.Transport != hbone.Kernel {
+		return n.cfg.Transport
+	}
+	if err := tlsrec.KernelSeals(ctx); err != nil {
+		n.cfg.Log.Warn("HBONE_TRANSPORT=ktls: this kernel does not seal the records of tunnels, the proxy does; Linux 6.14 or newer with CONFIG_TLS does", "error", err)
+		return hbone.Records
+	}
+	n.cfg.Log.Info("the kernel seals the records of tunnels")
+	return hbone.Kernel
+}
+
 // assemblePods makes what serves the pods.
 func (n *node) assemblePods(ctx context.Context) error {
 	traffic, err := proxy.NewMetrics(n.registry)
@@ -159,7 +173,7 @@ func (n *node) assemblePods(ctx context.Context) error {
 		Config: proxy.Config{
 			Node: n.cfg.NodeName, IPv6: n.cfg.IPv6, ResponseBaggage: n.cfg.ResponseBaggage, LogDecisions: n.cfg.LogDecisions,
 			Pool:      hbone.PoolConfig{IdleTimeout: n.cfg.PoolIdleTimeout, MaxStreams: n.cfg.PoolMaxStreams, BusyConns: n.cfg.PoolBusyConns},
-			Transport: n.cfg.Transport,
+			Transport: n.transport(ctx),
 		},
 	}
 	if n.cfg.CRLFile != "" {

@@ -35,7 +35,7 @@ func (o options) machine(ctx context.Context) error {
 	for _, directory := range o.packages {
 		name := strings.ReplaceAll(directory, "/", "_")
 		file := filepath.Join(o.out, name+".test")
-		cmd := exec.CommandContext(ctx, "go", "test", "-c", "-o", file, "./"+directory)
+		cmd := exec.CommandContext(ctx, "go", "test", "-c", "-tags", o.tags, "-o", file, "./"+directory)
 		cmd.Dir = o.root
 		cmd.Env = append(os.Environ(), "GOOS=linux", "GOARCH=arm64", "CGO_ENABLED=0")
 		if problem, err := cmd.CombinedOutput(); err != nil {
@@ -50,7 +50,7 @@ func (o options) machine(ctx context.Context) error {
 		tree.Dir("/tests/"+name, 0o755, 0, 0)
 		names = append(names, name)
 	}
-	tree.Data("/init", 0o755, []byte(script(names)))
+	tree.Data("/init", 0o755, []byte(script(names, o.skip)))
 	initial, err := tree.CPIO()
 	if err != nil {
 		return err
@@ -84,6 +84,9 @@ func (o options) system(ctx context.Context) (*rootfs.Tree, []byte, error) {
 	tree.Data("/etc/passwd", 0o644, []byte("root:x:0:0:root:/root:/bin/sh\n"))
 	tree.Data("/etc/hosts", 0o644, []byte("127.0.0.1 localhost\n::1 localhost\n"))
 	packages := []string{"busybox-static", "iproute2", "nftables", "iptables", "ipset"}
+	if o.peers {
+		packages = append(packages, "openssl", "haproxy", "nghttp2-proxy")
+	}
 	// What maintainer scripts need, and they do not run.
 	without := []string{
 		"debconf", "cdebconf", "dpkg", "install-info", "tar", "readline-common", "libdebian-installer4", "libnewt0.52", "libslang2",
@@ -95,8 +98,13 @@ func (o options) system(ctx context.Context) (*rootfs.Tree, []byte, error) {
 	for _, name := range []string{"iptables", "iptables-save", "iptables-restore", "ip6tables", "ip6tables-save", "ip6tables-restore"} {
 		tree.Link("/usr/sbin/"+name, "xtables-nft-multi")
 	}
+	if o.kernelRelease != o.release {
+		if source, err = debian.Open(ctx, filepath.Join(o.out, "debian"), o.kernelRelease, "arm64"); err != nil {
+			return nil, nil, err
+		}
+	}
 	image := rootfs.New()
-	packages, err = source.Depends(ctx, o.kernel) // its version
+	packages, err = kernelPackages(ctx, source, o.kernel)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -104,65 +112,128 @@ func (o options) system(ctx context.Context) (*rootfs.Tree, []byte, error) {
 		return nil, nil, err
 	}
 	var kernel []byte
-	modules := map[string][]byte{}
+	files := map[string]string{} // of modules
 	for _, name := range image.Files() {
-		switch {
-		case strings.HasPrefix(name, "/boot/vmlinuz-"):
-			kernel, err = image.Read(name)
-		case strings.HasSuffix(name, ".ko"):
-			modules[strings.ReplaceAll(strings.TrimSuffix(path.Base(name), ".ko"), "-", "_")], err = image.Read(name)
-		}
-		if err != nil {
-			return nil, nil, err
+		if module := moduleName(name); module != "" {
+			files[module] = name
+		} else if strings.HasPrefix(path.Base(name), "vmlinuz") {
+			if kernel, err = image.Read(name); err != nil {
+				return nil, nil, err
+			}
 		}
 	}
 	if kernel == nil {
 		return nil, nil, fmt.Errorf("the package %s has no kernel", o.kernel)
 	}
+	loaded, err := wanted(slices.Sorted(maps.Keys(files)), func(module string) ([]byte, error) { return readModule(ctx, image, files[module]) })
+	if err != nil {
+		return nil, nil, err
+	}
 	var order strings.Builder
-	for _, name := range wanted(modules) {
-		tree.Data("/modules/"+name+".ko", 0o644, modules[name])
-		order.WriteString(name + "\n")
+	for _, m := range loaded {
+		tree.Data("/modules/"+m.name+".ko", 0o644, m.data)
+		order.WriteString(m.name + "\n")
 	}
 	tree.Data("/modules/order", 0o644, []byte(order.String()))
 	return tree, kernel, nil
 }
 
-// wanted are the modules of the tests, each after what it depends on.
-func wanted(modules map[string][]byte) []string {
-	family := regexp.MustCompile(`^(nft_.*|nf_tables|nfnetlink|xt_.*|x_tables|ip6?_tables|ip6?table_.*|ipt_.*|ip6t_.*|ip_set.*|nf_conntrack_netlink|xfrm_user|inet_diag|tcp_diag|udp_diag|veth|dummy|bridge)$`)
+// kernelPackages are what a package that names the current kernel leads to: one with all of it, or one each for the kernel and its modules.
+func kernelPackages(ctx context.Context, source *debian.Source, name string) ([]string, error) {
 	var out []string
+	var follow func(name string) error
+	follow = func(name string) error {
+		needed, err := source.Depends(ctx, name)
+		if err != nil {
+			return err
+		}
+		for _, part := range needed {
+			if !kernelPart.MatchString(part) || slices.Contains(out, part) {
+				continue
+			}
+			out = append(out, part)
+			if err := follow(part); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return out, follow(name)
+}
+
+var kernelPart = regexp.MustCompile(`^linux-(image|binary|modules)-[0-9]`)
+
+const moduleSuffix, compressedSuffix = ".ko", ".xz"
+
+// moduleName is the name of the module that a file has; "" for another file.
+func moduleName(file string) string {
+	name, ok := strings.CutSuffix(strings.TrimSuffix(path.Base(file), compressedSuffix), moduleSuffix)
+	if !ok {
+		return ""
+	}
+	return strings.ReplaceAll(name, "-", "_")
+}
+
+// readModule reads a module as the machine's busybox loads it: it does not unpack.
+func readModule(ctx context.Context, image *rootfs.Tree, file string) ([]byte, error) {
+	data, err := image.Read(file)
+	if err != nil || !strings.HasSuffix(file, compressedSuffix) {
+		return data, err
+	}
+	cmd := exec.CommandContext(ctx, "xz", "-dc") // Debian always has it
+	cmd.Stdin = bytes.NewReader(data)
+	return cmd.Output()
+}
+
+// module is one that the machine loads.
+type module struct {
+	name string
+	data []byte
+}
+
+// wanted are the modules of the tests among known ones, each after what it depends on.
+func wanted(known []string, read func(name string) ([]byte, error)) ([]module, error) {
+	family := regexp.MustCompile(`^(tls|gcm|ctr|ghash.*|aes.*|chacha.*|poly1305.*|nft_.*|nf_tables|nfnetlink|xt_.*|x_tables|ip6?_tables|ip6?table_.*|ipt_.*|ip6t_.*|ip_set.*|nf_conntrack_netlink|xfrm_user|inet_diag|tcp_diag|udp_diag|veth|dummy|bridge)$`)
+	var out []module
 	seen := map[string]bool{}
-	var add func(name string)
-	add = func(name string) {
-		data, known := modules[name]
-		if seen[name] || !known {
-			return
+	var add func(name string) error
+	add = func(name string) error {
+		if seen[name] || !slices.Contains(known, name) {
+			return nil
 		}
 		seen[name] = true
+		data, err := read(name)
+		if err != nil {
+			return fmt.Errorf("module %s: %w", name, err)
+		}
 		if _, rest, ok := bytes.Cut(data, []byte("\x00depends=")); ok {
 			list, _, _ := bytes.Cut(rest, []byte{0})
 			for _, needed := range strings.FieldsFunc(string(list), func(r rune) bool { return r == ',' }) {
-				add(strings.ReplaceAll(needed, "-", "_"))
+				if err := add(strings.ReplaceAll(needed, "-", "_")); err != nil {
+					return err
+				}
 			}
 		}
-		out = append(out, name)
+		out = append(out, module{name, data})
+		return nil
 	}
-	for _, name := range slices.Sorted(maps.Keys(modules)) {
+	for _, name := range known {
 		if family.MatchString(name) {
-			add(name)
+			if err := add(name); err != nil {
+				return nil, err
+			}
 		}
 	}
-	return out
+	return out, nil
 }
 
-// newerKernel are tests of what the machine's kernel, 6.1, cannot do yet: it gives a redirected connection to the socket of another one
+// newerKernel are tests of what bookworm's kernel, 6.1, cannot do yet: it gives a redirected connection to the socket of another one
 // from the same source port (docs/differences.md), and it has no tcx, by which sklookup marks what arrives where pods keep their own
 // choices.
 const newerKernel = "^TestOnePortOfAPeerReachesAllOfAPod$|^TestSKLookupLeavesNothing$|^TestPodsOwnChoices$/^sklookup$"
 
 // script is what the machine does.
-func script(names []string) string {
+func script(names []string, skip string) string {
 	var out strings.Builder
 	out.WriteString(`#!/bin/busybox sh
 /bin/busybox --install -s /bin 2>/dev/null
@@ -174,7 +245,7 @@ ip link set lo up
 uname -a
 `)
 	for _, name := range names {
-		fmt.Fprintf(&out, "cd /tests/%[1]s && /tests/%[1]s.test -test.v -test.timeout 20m -test.skip '%[3]s'; echo %[2]s %[1]s $?\n", name, result, newerKernel)
+		fmt.Fprintf(&out, "cd /tests/%[1]s && /tests/%[1]s.test -test.v -test.timeout 20m -test.skip '%[3]s'; echo %[2]s %[1]s $?\n", name, result, skip)
 	}
 	out.WriteString("poweroff -f\n")
 	return out.String()

@@ -28,10 +28,13 @@ func main() {
 
 // options of one call.
 type options struct {
-	root, bin, out, kernel, release string
-	packages                        []string
-	timeout                         time.Duration
-	memory, processors              int
+	root, bin, out, release string
+	kernel, kernelRelease   string
+	tags, skip              string
+	packages                []string
+	timeout                 time.Duration
+	memory, processors      int
+	peers                   bool
 }
 
 func run(ctx context.Context, args []string) error {
@@ -39,11 +42,15 @@ func run(ctx context.Context, args []string) error {
 	var packages string
 	f := flag.NewFlagSet("arm64test", flag.ContinueOnError)
 	f.StringVar(&o.root, "root", ".", "the repository")
-	f.StringVar(&o.bin, "bin", "out/images/bin/arm64", "the programs, as imagebuild leaves them")
+	f.StringVar(&o.bin, "bin", "out/images/bin/arm64", "the programs, as imagebuild leaves them; empty: none is run")
 	f.StringVar(&o.out, "out", "out/arm64", "where results and what is fetched go")
 	f.StringVar(&o.kernel, "kernel", "linux-image-cloud-arm64", "Debian's package of the kernel")
 	f.StringVar(&o.release, "debian", "bookworm", "release of Debian")
+	f.StringVar(&o.kernelRelease, "kernel-debian", "bookworm", "release of Debian that the kernel is of")
 	f.StringVar(&packages, "packages", "pkg/netx,ztunnel/internal/proxy,ztunnel/internal/inpod,cni/redirect", "directories of the tests to run in the machine; empty: no machine")
+	f.StringVar(&o.tags, "tags", "", "build tags of the tests")
+	f.StringVar(&o.skip, "skip", newerKernel, "tests not to run")
+	f.BoolVar(&o.peers, "peers", false, "the machine has programs that tests talk with: openssl, haproxy, nghttpx")
 	f.DurationVar(&o.timeout, "timeout", 30*time.Minute, "of the machine")
 	f.IntVar(&o.memory, "memory", 1536, "of the machine, in MiB")
 	f.IntVar(&o.processors, "processors", 2, "of the machine")
@@ -56,7 +63,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	o.root = root
 	for _, p := range []*string{&o.bin, &o.out} {
-		if !filepath.IsAbs(*p) {
+		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(root, *p)
 		}
 	}
@@ -66,7 +73,9 @@ func run(ctx context.Context, args []string) error {
 	if err := os.MkdirAll(o.out, 0o755); err != nil {
 		return err
 	}
-	err = o.versions(ctx)
+	if o.bin != "" {
+		err = o.versions(ctx)
+	}
 	if len(o.packages) > 0 {
 		err = errors.Join(err, o.machine(ctx))
 	}

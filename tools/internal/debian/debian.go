@@ -28,7 +28,10 @@ type Source struct {
 	options   []string
 }
 
-// Open prepares to fetch packages of a release into dir.
+// backports is how the names of releases end that have newer versions of some packages of another, and are complete in themselves.
+const backports = "-backports"
+
+// Open prepares to fetch packages of a release, or of a release's backports, into dir.
 func Open(ctx context.Context, dir, release, arch string) (*Source, error) {
 	s := &Source{arch: arch, dir: filepath.Join(dir, release+"-"+arch)}
 	for _, sub := range []string{"lists/partial", "cache/archives/partial", "debs"} {
@@ -36,10 +39,12 @@ func Open(ctx context.Context, dir, release, arch string) (*Source, error) {
 			return nil, err
 		}
 	}
-	sources := fmt.Sprintf(`deb [signed-by=%[1]s] http://deb.debian.org/debian %[2]s main
-deb [signed-by=%[1]s] http://deb.debian.org/debian %[2]s-updates main
+	sources := fmt.Sprintf("deb [signed-by=%s] http://deb.debian.org/debian %s main\n", keyring, release)
+	if !strings.HasSuffix(release, backports) {
+		sources += fmt.Sprintf(`deb [signed-by=%[1]s] http://deb.debian.org/debian %[2]s-updates main
 deb [signed-by=%[1]s] http://deb.debian.org/debian-security %[2]s-security main
 `, keyring, release)
+	}
 	for name, text := range map[string]string{"sources.list": sources, "status": ""} {
 		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(text), 0o644); err != nil {
 			return nil, err

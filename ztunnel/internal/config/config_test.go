@@ -72,7 +72,7 @@ func TestWhatTheFieldsChartsSet(t *testing.T) {
 }
 
 func TestTransport(t *testing.T) {
-	for value, want := range map[string]hbone.Transport{"": hbone.Records, "crypto-tls": hbone.Standard, "records": hbone.Records} {
+	for value, want := range map[string]hbone.Transport{"": hbone.Records, "crypto-tls": hbone.Standard, "records": hbone.Records, "ktls": hbone.Kernel} {
 		if c, err := config.Load([]string{"HBONE_TRANSPORT=" + value}); err != nil || c.Transport != want {
 			t.Errorf("%q: %v, %v; want %v", value, c.Transport, err, want)
 		}

@@ -17,7 +17,7 @@ var transport hbone.Transport
 type transports struct{ m *testing.M }
 
 func (t transports) Run() int {
-	all := []hbone.Transport{hbone.Standard, hbone.Records}
+	all := carriers()
 	flag.Parse()
 	if flag.Lookup("test.fuzz").Value.String() != "" {
 		all = all[:1] // it makes no difference there

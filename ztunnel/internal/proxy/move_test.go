@@ -64,14 +64,14 @@ func TestARefusedHandoverKeepsServing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if tried := offers > 0; tried != (transport == hbone.Records) {
+	if tried := offers > 0; tried != (transport != hbone.Standard) {
 		t.Errorf("%d offers over %v", offers, transport)
 	}
 }
 
 // TestForgedParcelsAreRefused: what is said of a connection must be what its sockets and its peer's certificate say.
 func TestForgedParcelsAreRefused(t *testing.T) {
-	if transport != hbone.Records {
+	if transport == hbone.Standard {
 		return // no tunnel is offered
 	}
 	b := newBed(t)
