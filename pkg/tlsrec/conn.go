@@ -2,6 +2,7 @@ package tlsrec
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -105,7 +106,11 @@ func (c *Conn) Close() error {
 		return net.ErrClosed
 	}
 	if c.tx.mu.TryLock() {
-		if c.tx.err == nil && len(c.tx.unsent) == 0 {
+		open := c.tx.err == nil && len(c.tx.unsent) == 0
+		switch {
+		case c.tx.kernel && (open || errors.Is(c.tx.err, errCloseSent)) && c.full():
+			c.linger(open)
+		case open:
 			c.farewell(AlertCloseNotify)
 		}
 		c.tx.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -51,6 +52,57 @@ func (k *keys) kernelInfo() ([]byte, error) {
 	info = append(info, key...)
 	info = append(info, k.iv[:salt]...)
 	return binary.BigEndian.AppendUint64(info, k.seq), nil
+}
+
+// lingerTime bounds how long a socket stays open for what the kernel has taken.
+const lingerTime = 30 * time.Second
+
+// full tells whether the socket takes nothing now.
+func (c *Conn) full() bool {
+	full := false
+	err := c.control(func(fd int) error { full = !writable(fd); return nil })
+	return err == nil && full
+}
+
+func writable(fd int) bool {
+	events := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+	n, err := unix.Poll(events, 0)
+	return err != nil || n > 0
+}
+
+// linger keeps the socket open behind c until it takes something again. Unlike that of plain TCP, a kernel's TLS forgets what does not go at
+// once when a socket is closed: up to a record, which was taken. Called with tx.mu held, when c closes; with farewell close_notify follows.
+func (c *Conn) linger(farewell bool) {
+	tcp, ok := c.nc.(*net.TCPConn)
+	if !ok {
+		return
+	}
+	file, err := tcp.File()
+	if err != nil {
+		return // best effort
+	}
+	go func() {
+		behind, err := net.FileConn(file)
+		file.Close()
+		if err != nil {
+			return
+		}
+		defer behind.Close()
+		raw, err := behind.(*net.TCPConn).SyscallConn()
+		if err != nil {
+			return
+		}
+		behind.SetWriteDeadline(time.Now().Add(lingerTime))
+		_ = raw.Write(func(fd uintptr) bool {
+			if !writable(int(fd)) {
+				return false
+			}
+			if farewell {
+				_ = sendRecordNow(int(fd), typeAlert, []byte{1, byte(AlertCloseNotify)})
+			}
+			return true
+		})
+	}()
 }
 
 // seqLen is the size of the sequence number, the last field of the kernel's structure.
@@ -100,8 +152,8 @@ func (c *Conn) giveKeys() error {
 }
 
 // checkKernel makes sure that the socket is sealed by whom the state says: data must never leave unsealed, nor sealed twice. With sealed
-// the kernel must have the very keys of c.
-func (c *Conn) checkKernel(sealed bool) error {
+// the kernel must have the very keys of c, unless c has ended sending and has none.
+func (c *Conn) checkKernel(sealed, ended bool) error {
 	if c.raw == nil {
 		if sealed {
 			return errors.New("a state whose records the kernel seals, and no TCP socket")
@@ -129,6 +181,9 @@ func (c *Conn) checkKernel(sealed bool) error {
 	}
 	if !sealed {
 		return errors.New("a state whose records the kernel does not seal, and a socket whose it does")
+	}
+	if ended {
+		return nil
 	}
 	want, err := c.tx.keys.kernelInfo()
 	if err != nil {

@@ -215,3 +215,35 @@ func (l *overheard) Read(p []byte) (int, error) {
 	l.all = append(l.all, p[:n]...)
 	return n, err
 }
+
+// What the kernel has taken arrives, also when the connection is closed while its peer does not read yet.
+func TestWhatTheKernelHasTakenArrives(t *testing.T) {
+	for _, piece := range []int{100, 16384, 100_000} {
+		t.Run(fmt.Sprint(piece), func(t *testing.T) {
+			a, b := tcp.Pair(t)
+			client, peer := shaken(t, a, b, ownClient, standardServer)
+			c := client.(*Conn)
+			data := make([]byte, piece)
+			total := 0
+			for {
+				c.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
+				n, err := c.Write(data)
+				total += n
+				if errors.Is(err, os.ErrDeadlineExceeded) {
+					break
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			accepted := total - len(c.tx.unsent)
+			c.tx.unsent = nil
+			c.Close()
+			time.Sleep(100 * time.Millisecond)
+			got, err := io.Copy(io.Discard, peer)
+			if int(got) < accepted {
+				t.Errorf("%d of %d bytes, %v", got, accepted, err)
+			}
+		})
+	}
+}

@@ -149,12 +149,10 @@ func Resume(nc net.Conn, s *State) (*Conn, error) {
 	if outEnded {
 		c.tx.err = errCloseSent
 	}
-	if !outEnded {
-		if err := c.checkKernel(l.kernel); err != nil {
-			in.erase()
-			out.erase()
-			return nil, fmt.Errorf("resume a TLS connection: %w", err)
-		}
+	if err := c.checkKernel(l.kernel, outEnded); err != nil {
+		in.erase()
+		out.erase()
+		return nil, fmt.Errorf("resume a TLS connection: %w", err)
 	}
 	c.tx.kernel = l.kernel
 	rx.message, rx.have, rx.skip = l.message, int(l.have), int(l.skip)
