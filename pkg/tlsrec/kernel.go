@@ -122,9 +122,7 @@ func (c *Conn) SealInKernel() error {
 	case tx.kernel || len(tx.unsent) > 0:
 		return errors.New("seal in the kernel: sending has begun")
 	}
-	err := c.control(func(fd int) error {
-		return unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_ULP, kernelULP)
-	})
+	err := c.control(func(fd int) error { return setOption(fd, unix.IPPROTO_TCP, unix.TCP_ULP, []byte(kernelULP)) })
 	if err != nil {
 		return fmt.Errorf("seal in the kernel: TCP_ULP: %w", err)
 	}
@@ -142,10 +140,7 @@ func (c *Conn) giveKeys() error {
 		return err
 	}
 	defer clear(info)
-	err = c.control(func(fd int) error {
-		return unix.SetsockoptString(fd, unix.SOL_TLS, kernelTX, unsafe.String(unsafe.SliceData(info), len(info)))
-	})
-	if err != nil {
+	if err := c.control(func(fd int) error { return setOption(fd, unix.SOL_TLS, kernelTX, info) }); err != nil {
 		return fmt.Errorf("TLS_TX: %w", err)
 	}
 	return nil
@@ -160,20 +155,13 @@ func (c *Conn) checkKernel(sealed, ended bool) error {
 		}
 		return nil
 	}
-	var has [64]byte
-	size := uint32(len(has))
-	defer clear(has[:])
-	err := c.control(func(fd int) error {
-		_, _, errno := syscall.Syscall6(syscall.SYS_GETSOCKOPT, uintptr(fd), unix.IPPROTO_TCP, unix.TCP_ULP, uintptr(unsafe.Pointer(&has[0])), uintptr(unsafe.Pointer(&size)), 0)
-		if errno != 0 {
-			return errno
-		}
-		return nil
-	})
+	has := make([]byte, 64)
+	defer clear(has)
+	n, err := c.option(unix.IPPROTO_TCP, unix.TCP_ULP, has)
 	if err != nil {
 		return fmt.Errorf("ask who seals a connection's records: %w", err)
 	}
-	if name, _, _ := bytes.Cut(has[:size], []byte{0}); string(name) != kernelULP {
+	if name, _, _ := bytes.Cut(has[:n], []byte{0}); string(name) != kernelULP {
 		if sealed {
 			return errors.New("a state whose records the kernel seals, and a socket whose it does not")
 		}
@@ -190,21 +178,37 @@ func (c *Conn) checkKernel(sealed, ended bool) error {
 		return err
 	}
 	defer clear(want)
-	size = uint32(len(want))
+	if n, err = c.option(unix.SOL_TLS, kernelTX, has[:len(want)]); err != nil {
+		return fmt.Errorf("ask for the keys that seal a connection's records: %w", err)
+	}
+	if keys := len(want) - seqLen; n != len(want) || !bytes.Equal(has[:keys], want[:keys]) {
+		return errors.New("a state whose keys are not those that the kernel seals with")
+	}
+	return nil
+}
+
+// setOption is setsockopt without a copy of the value, which may be a key.
+func setOption(fd, level, name int, value []byte) error {
+	_, _, errno := syscall.Syscall6(syscall.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name),
+		uintptr(unsafe.Pointer(unsafe.SliceData(value))), uintptr(len(value)), 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// option is getsockopt into memory of the caller; n is the length of the value.
+func (c *Conn) option(level, name int, value []byte) (n int, err error) {
+	size := uint32(len(value))
 	err = c.control(func(fd int) error {
-		_, _, errno := syscall.Syscall6(syscall.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_TLS, kernelTX, uintptr(unsafe.Pointer(&has[0])), uintptr(unsafe.Pointer(&size)), 0)
+		_, _, errno := syscall.Syscall6(syscall.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name),
+			uintptr(unsafe.Pointer(unsafe.SliceData(value))), uintptr(unsafe.Pointer(&size)), 0)
 		if errno != 0 {
 			return errno
 		}
 		return nil
 	})
-	if err != nil {
-		return fmt.Errorf("ask for the keys that seal a connection's records: %w", err)
-	}
-	if keys := len(want) - seqLen; int(size) != len(want) || !bytes.Equal(has[:keys], want[:keys]) {
-		return errors.New("a state whose keys are not those that the kernel seals with")
-	}
-	return nil
+	return int(size), err
 }
 
 // control calls fn with the socket, which must not block.
