@@ -49,6 +49,7 @@ type guard struct {
 	moved   time.Time     // when something was moved last
 	client  client
 	waits   waits           // what the handler waits for of the client
+	deaf    bool            // its reading was interrupted: that the client is gone is then our own doing
 	over    chan struct{}   // ends the watch; nil while nobody watches
 	whole   cause           // of the exchange
 	attempt cause           // of the attempt under way
@@ -107,7 +108,7 @@ func (g *guard) end() {
 	g.ctx.base = nil
 	g.at = [deadlines]time.Time{}
 	g.armed, g.idle, g.perTry, g.client, g.over, g.cancel = time.Time{}, 0, 0, nil, nil, nil
-	g.whole, g.attempt, g.waits = causeNone, causeNone, waitsNot
+	g.whole, g.attempt, g.waits, g.deaf = causeNone, causeNone, waitsNot, false
 }
 
 // set makes a deadline; the zero time takes it back.
@@ -222,7 +223,7 @@ func (g *guard) watch(gone, over <-chan struct{}) {
 	case <-gone:
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		if g.over == over {
+		if g.over == over && !g.deaf {
 			g.abortLocked(causeGone)
 		}
 	}
@@ -258,6 +259,7 @@ func (g *guard) wakeLocked() {
 	switch {
 	case g.whole == causeNone || g.client == nil:
 	case g.waits == waitsBody:
+		g.deaf = true
 		g.client.Interrupt()
 	case g.waits == waitsRoom:
 		g.client.Reset(codeInternal)
