@@ -142,6 +142,7 @@ func (g *gatewayBuild) routeConfig(name string, on []*listener) *routev3.RouteCo
 	}
 	for _, h := range hosts.all() {
 		byPrecedence(h.Routes)
+		h.Routes = reachable(h.Routes)
 	}
 	g.classicHosts(hosts, on)
 	config := route.Config{Name: name, IgnorePort: true}
@@ -251,6 +252,15 @@ func (g *gatewayBuild) sharedHosts(vs *networkingv1.VirtualService, l *listener)
 		}
 	}
 	return out
+}
+
+// reachable are the routes of one author up to the first that takes every request. Those after it must not come into force by what
+// catchAllLast does for the routes of others.
+func reachable(routes []route.Route) []route.Route {
+	if i := slices.IndexFunc(routes, func(r route.Route) bool { return r.Match.All() }); i >= 0 {
+		return routes[:i+1]
+	}
+	return routes
 }
 
 // catchAllLast keeps the order but for routes that take every request, which would hide those after them.

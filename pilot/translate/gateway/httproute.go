@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"net/http"
 	"slices"
 	"strconv"
@@ -46,10 +47,11 @@ func (t *translation) rule(o routeObject, r rule, clients string) []route.Route 
 	return out
 }
 
-// part is a share of a rule's requests, and what is done with it. One with neither a redirect nor a forward is refused.
+// part is a share of a rule's requests, and what is done with it. One with neither a redirect nor a forward is answered by a status.
 type part struct {
 	does    effects
 	forward *route.Forward
+	status  uint32 // 0 is 500
 	// single is the only backend.
 	single *destinationTarget
 	chance route.Share
@@ -79,8 +81,7 @@ func (t *translation) partRoute(o routeObject, r rule, p part, m route.Match) ro
 		forward.Mirrors = p.does.mirrors
 		out.Forward = &forward
 	default:
-		out.Request, out.Response = route.HeaderOps{}, route.HeaderOps{}
-		out.Direct = &route.Direct{Status: http.StatusInternalServerError}
+		out.Direct = &route.Direct{Status: cmp.Or(p.status, http.StatusInternalServerError)}
 	}
 	return out
 }
@@ -88,13 +89,19 @@ func (t *translation) partRoute(o routeObject, r rule, p part, m route.Match) ro
 // parts says where a rule sends requests. Envoy splits requests among clusters that differ in their headers and their host; where
 // filters of backends do more, each backend has a route of its own that takes its share.
 func (t *translation) parts(o routeObject, r rule, does effects) []part {
-	backends, sum := t.backends(o, r)
-	if sum == 0 {
-		return []part{{does: effects{cors: does.cors}}}
+	if len(r.backends) == 0 && len(o.http) > 0 {
+		return []part{{does: does, status: http.StatusNotFound}}
+	}
+	backends, sum, usable := t.backends(o, r)
+	if sum == 0 || !usable && len(o.http) == 0 {
+		return []part{{does: does}}
 	}
 	// Reported once for the rule, whatever the number of its parts.
 	base := &route.Forward{Retry: t.apiRetry(o, r)}
 	t.apiTimeouts(o, r, base)
+	if !usable { // 500, but preflights are answered: Envoy's filters look at routes that forward only
+		return []part{{does: does, forward: t.split(base, backends)}}
+	}
 	alone := len(backends) == 1 || slices.ContainsFunc(backends, func(b backend) bool { return b.ok && b.does.needsRoute() })
 	if !alone {
 		return []part{{does: does, forward: t.split(base, backends)}}
@@ -103,7 +110,7 @@ func (t *translation) parts(o routeObject, r rule, does effects) []part {
 	var before uint64
 	for _, b := range backends {
 		before += uint64(b.weight)
-		p := part{does: effects{cors: does.cors}}
+		p := part{does: does}
 		if b.ok {
 			p = part{does: does.then(b.does)}
 			if p.does.redirect == nil {
@@ -146,9 +153,8 @@ type backend struct {
 	ok     bool
 }
 
-// backends follows the references of a rule. sum is 0 when no request can be sent anywhere.
-func (t *translation) backends(o routeObject, r rule) (out []backend, sum uint64) {
-	usable := false
+// backends follows the references of a rule; usable is whether any of them can be.
+func (t *translation) backends(o routeObject, r rule) (out []backend, sum uint64, usable bool) {
 	for i, ref := range r.backends {
 		path := r.path.Child("backendRefs").Index(i)
 		b := backend{weight: 1}
@@ -163,10 +169,7 @@ func (t *translation) backends(o routeObject, r rule) (out []backend, sum uint64
 			out, sum, usable = append(out, b), sum+uint64(b.weight), usable || b.ok
 		}
 	}
-	if !usable {
-		return nil, 0
-	}
-	return out, sum
+	return out, sum, usable
 }
 
 func (t *translation) apiTimeouts(o routeObject, r rule, out *route.Forward) {

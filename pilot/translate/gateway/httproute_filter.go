@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"regexp"
 	"slices"
 	"strings"
@@ -142,6 +143,9 @@ func (t *translation) mirrorShare(o routeObject, at *field.Path, in *gatewayv1.H
 	return route.Everything
 }
 
+// defaultMaxAge is what an API server fills in, in seconds.
+const defaultMaxAge = 5
+
 func apiCORS(in *gatewayv1.HTTPCORSFilter) *route.CORS {
 	out := &route.CORS{AllowCredentials: in.AllowCredentials}
 	for _, origin := range in.AllowOrigins {
@@ -162,9 +166,7 @@ func apiCORS(in *gatewayv1.HTTPCORSFilter) *route.CORS {
 	for _, h := range in.ExposeHeaders {
 		out.ExposeHeaders = append(out.ExposeHeaders, string(h))
 	}
-	if in.MaxAge > 0 {
-		age := time.Duration(in.MaxAge) * time.Second
-		out.MaxAge = &age
-	}
+	age := time.Duration(cmp.Or(in.MaxAge, defaultMaxAge)) * time.Second
+	out.MaxAge = &age
 	return out
 }

@@ -46,7 +46,7 @@ func (t *translation) httpRoutes(vs *networkingv1.VirtualService, gateways []str
 			out = append(out, r)
 		}
 	}
-	return out, concerned
+	return reachable(out), concerned
 }
 
 // action translates what is done with a request. What cannot be done is answered by 500: falling through to the next route could

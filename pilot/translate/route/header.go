@@ -16,11 +16,11 @@ func (o HeaderOps) add() []*corev3.HeaderValueOption {
 	return out
 }
 
+// option leaves it to the proxy to drop a header that comes to nothing.
 func option(h Header, action corev3.HeaderValueOption_HeaderAppendAction) *corev3.HeaderValueOption {
 	return &corev3.HeaderValueOption{
-		Header:         &corev3.HeaderValue{Key: h.Name, Value: h.Value},
-		AppendAction:   action,
-		KeepEmptyValue: h.Value == "",
+		Header:       &corev3.HeaderValue{Key: h.Name, Value: h.Value},
+		AppendAction: action,
 	}
 }
 

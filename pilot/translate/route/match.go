@@ -136,7 +136,7 @@ func (p Path) all() bool {
 	case PathPrefix, PathSegments:
 		return p.Value == "/"
 	case PathRegex:
-		return p.Value == ".*" || p.Value == "/.*"
+		return p.Value == ".*"
 	case PathExact:
 	}
 	return false
