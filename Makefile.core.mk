@@ -74,6 +74,17 @@ conformance-istiod: build ## our pilot tells ztunnels the same as Istio's, besid
 	go build -trimpath -o $(OUT)/conformance-istiod ./tools/cmd/conformance-istiod
 	$(OUT)/conformance-istiod -ours $(BIN)/pilot-discovery -theirs $(OUT)/istiod/pilot-discovery -run '$(RUN)'
 
+SEED ?= 1
+COUNT ?= 60
+.PHONY: conformance-random
+conformance-random: envoy build ## Istio's control plane with a real Envoy, and our pilot with our engine, answer the same to COUNT random fixtures from SEED on
+	go run ./tools/cmd/kindnode binaries -only etcd,kube-apiserver -out $(OUT)/k8s/bin
+	go run ./tools/cmd/kindnode binaries -only pilot-discovery -out $(OUT)/istiod
+	rm -rf $(OUT)/random
+	go run ./tools/cmd/randomfixtures -seed $(SEED) -count $(COUNT) -dir $(OUT)/random
+	go build -trimpath -o $(OUT)/conformance-envoy ./tools/cmd/conformance-envoy
+	$(OUT)/conformance-envoy -envoy $(OUT)/envoy/envoy -bin $(BIN) -istiod $(OUT)/istiod/pilot-discovery -fixtures $(OUT)/random -settle 3s
+
 .PHONY: h2spec
 h2spec: deps build ## the HTTP/2 conformance tester finds nothing wrong with a waypoint and a gateway
 	go build -trimpath -o $(OUT)/conformance-envoy ./tools/cmd/conformance-envoy

@@ -14,6 +14,9 @@ import (
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
+// decorator is a header that Istio has sent both ways, and ours has not (docs/differences.md).
+const decorator = "x-envoy-decorator-operation"
+
 // versionSuffix is what replicas of one app differ in.
 var versionSuffix = regexp.MustCompile(`-v[0-9]+$`)
 
@@ -64,7 +67,7 @@ func facts(r *result, want want) []string {
 		add("backend was told of the client %s", s.Client)
 	}
 	for _, k := range sortedKeys(s.Headers) {
-		if v := s.Headers[k]; k != "x-echo-key" {
+		if v := s.Headers[k]; k != "x-echo-key" && k != decorator {
 			add("backend saw %s: %s", k, value(k, v))
 		}
 	}
@@ -76,7 +79,7 @@ func headerFacts(kind string, h http.Header, name func(string) string) []string 
 	for k, v := range h {
 		k = strings.ToLower(k)
 		switch k {
-		case "date":
+		case "date", decorator:
 			continue
 		case "content-length":
 			if h.Get("X-Echo-Workload") != "" {

@@ -93,7 +93,7 @@ func (b *testbed) startEnvoy(p *proxy) error {
 	}
 	file := filepath.Join(b.dir, p.pod+".json")
 	authority := filepath.Join(b.dir, "ca", "root-cert.pem")
-	text, err := json.MarshalIndent(bootstrap(p, socket, identityFiles{own, ownKey, authority}), "", " ")
+	text, err := json.MarshalIndent(b.bootstrap(p, socket, identityFiles{own, ownKey, authority}), "", " ")
 	if err != nil {
 		return err
 	}
@@ -139,7 +139,7 @@ func meshTLS(own identityFiles) object {
 }
 
 // bootstrap is what an agent writes for a proxy.
-func bootstrap(p *proxy, secrets string, own identityFiles) object {
+func (b *testbed) bootstrap(p *proxy, secrets string, own identityFiles) object {
 	grpc := func(name string, address object) object {
 		return object{
 			"name": name, "type": "STATIC", "connect_timeout": "5s",
@@ -151,7 +151,11 @@ func bootstrap(p *proxy, secrets string, own identityFiles) object {
 		}
 	}
 	controlPlane := grpc("xds-grpc", socketAddress(hub().String(), 15012))
-	controlPlane["transport_socket"] = meshTLS(own)
+	if b.istiod != nil {
+		controlPlane = grpc("xds-grpc", socketAddress(hub().String(), relayPort))
+	} else {
+		controlPlane["transport_socket"] = meshTLS(own)
+	}
 	ads := object{"ads": object{}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"}
 	return object{
 		"node": object{
@@ -160,6 +164,7 @@ func bootstrap(p *proxy, secrets string, own identityFiles) object {
 			"metadata": object{
 				"NAME": p.pod, "NAMESPACE": p.pair.namespace, "CLUSTER_ID": "Kubernetes", "LABELS": p.pair.labels, "ISTIO_VERSION": "1.31.0",
 				"INSTANCE_IPS": p.ns.ip.String(), "SERVICE_ACCOUNT": p.pair.account, "MESH_ID": trustDomain,
+				"ENABLE_HBONE": "true",
 			},
 		},
 		"admin": object{"address": socketAddress("127.0.0.1", adminPort)},

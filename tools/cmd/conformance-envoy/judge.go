@@ -8,9 +8,6 @@ import (
 	"time"
 )
 
-// settle is how long answers may be other than expected after the configuration has changed.
-const settle = 10 * time.Second
-
 // patience is how many requests of a fixture may differ before others are no longer given time.
 const patience = 4
 
@@ -71,6 +68,9 @@ func (b *testbed) judge(ctx context.Context, fixtures []*fixture, report *report
 		if logErr != nil {
 			return logErr
 		}
+		if b.istiod != nil && b.istiod.refused != nil {
+			lines = append(lines, b.istiod.refused.Error())
+		}
 		for _, l := range lines {
 			report.problem("%s: %s", f.name, l)
 		}
@@ -87,8 +87,10 @@ func (b *testbed) judge(ctx context.Context, fixtures []*fixture, report *report
 				return err
 			}
 		}
-		if err := b.checkExtensions(ctx, f, report); err != nil {
-			return err
+		if b.istiod == nil {
+			if err := b.checkExtensions(ctx, f, report); err != nil {
+				return err
+			}
 		}
 		if err := b.checkACKs(ctx, f, report); err != nil {
 			return err
@@ -134,7 +136,7 @@ func (b *testbed) judgeRequest(ctx context.Context, f *fixture, r request, repor
 		return fmt.Errorf("via: there is no proxy %q", r.Via)
 	}
 	var wrong []string
-	deadline := time.Now().Add(settle)
+	deadline := time.Now().Add(b.options.settle)
 	if report.differ > report.differed+patience {
 		deadline = time.Now() // it is not about settling
 	}

@@ -17,14 +17,17 @@ import (
 	"regexp"
 	"runtime"
 	"syscall"
+	"time"
 )
 
 // options are the command line.
 type options struct {
 	bin, envoy, fixtures, samples string
 	engine                        string
+	istiod                        string
 	h2spec                        string
 	only                          string
+	settle                        time.Duration
 	verbose, keep                 bool
 }
 
@@ -36,7 +39,9 @@ func main() {
 	flag.StringVar(&o.fixtures, "fixtures", "tests/conformance", "directory of fixtures")
 	flag.StringVar(&o.samples, "samples", "samples", "directory of the samples, which fixtures name")
 	flag.StringVar(&o.engine, "engine", "both", "both; envoy: then our engine is not compared; or isthmus, with -h2spec")
+	flag.StringVar(&o.istiod, "istiod", "", "Istio's control plane, as `kindnode binaries -only pilot-discovery` builds it: Envoy is configured by that one then")
 	flag.StringVar(&o.h2spec, "h2spec", "", "run this HTTP/2 conformance tester against the engine instead of the fixtures")
+	flag.DurationVar(&o.settle, "settle", 10*time.Second, "how long answers may be other than expected after the configuration has changed")
 	flag.StringVar(&o.only, "run", "", "regular expression of fixtures' names")
 	flag.BoolVar(&o.verbose, "v", false, "print each request, and keep the logs of the processes")
 	flag.BoolVar(&o.keep, "keep", false, "wait for an interrupt at the end")

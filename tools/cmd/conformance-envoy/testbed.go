@@ -31,7 +31,8 @@ type testbed struct {
 	proxies map[string][]*proxy
 	keys    atomic.Int64
 	stage   int
-	proxied string // PROXY header that gateways want to see
+	istiod  *istiod // nil: Envoy is configured by our control plane, too
+	proxied string  // PROXY header that gateways want to see
 	acked   map[string]bool
 	logRead int64 // how much of the control plane's log has been looked at
 }
@@ -89,6 +90,12 @@ func (b *testbed) start(ctx context.Context) error {
 	}
 	if err := b.serveKeys(ctx); err != nil {
 		return err
+	}
+	if b.options.istiod != "" {
+		var err error
+		if b.istiod, err = startIstiod(ctx, b.options.istiod); err != nil {
+			return err
+		}
 	}
 	for i, way := range ways() {
 		pair := proxyPairs()[i]
@@ -207,6 +214,10 @@ func (b *testbed) apply(ctx context.Context, f *fixture) error {
 	text += "\n---\n" + markerYAML(marker, f.hasGateway())
 	if err := replaceFile(filepath.Join(b.dir, "config", "fixture.yaml"), text); err != nil {
 		return err
+	}
+	if b.istiod != nil {
+		world := worldYAML(orDefault(f.waypointFor, "service"), f.waypointAnnotations, f.world)
+		b.istiod.refused = b.istiod.apply(ctx, world+text, f.mesh)
 	}
 	f.unready = map[string]error{}
 	for _, way := range ways() {
@@ -328,6 +339,9 @@ func (b *testbed) close() {
 		for _, p := range b.proxies[way] {
 			p.close()
 		}
+	}
+	if b.istiod != nil {
+		b.istiod.stop()
 	}
 	if b.pilot != nil {
 		b.pilot.Process.Kill()

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/isthmus-mesh/isthmus/pkg/kube/apiserver"
+	"github.com/isthmus-mesh/isthmus/tools/internal/objects"
 	"github.com/isthmus-mesh/isthmus/tools/internal/planeproc"
 )
 
@@ -25,8 +26,8 @@ type bed struct {
 	options options
 	server  *apiserver.Server
 	report  *report
-	objects *cluster
-	markers *cluster
+	objects *objects.Cluster
+	markers *objects.Cluster
 	number  uint32 // of the last markers
 
 	ours, theirs side
@@ -41,17 +42,17 @@ type side struct {
 func newBed(ctx context.Context, o options, server *apiserver.Server, r *report) (*bed, error) {
 	b := &bed{options: o, server: server, report: r, number: 1000}
 	var err error
-	if b.objects, err = newCluster(server.REST()); err != nil {
+	if b.objects, err = objects.New(server.REST()); err != nil {
 		return nil, err
 	}
-	if b.markers, err = newCluster(server.REST()); err != nil {
+	if b.markers, err = objects.New(server.REST()); err != nil {
 		return nil, err
 	}
 	s, err := parseScenario("namespaces", []byte(namespaces))
 	if err != nil {
 		return nil, err
 	}
-	return b, b.markers.doAll(ctx, s.steps[0].actions)
+	return b, doAll(ctx, b.markers, s.steps[0].actions)
 }
 
 // namespaces that both control planes need. The label is what a scenario selects namespaces by, so that markers are told of there, too.
@@ -113,9 +114,9 @@ func (b *bed) play(ctx context.Context, s *scenario) error {
 		before, _ := b.ours.client.state()
 		var err error
 		if step.actions == nil {
-			err = b.objects.clear(ctx)
+			err = b.objects.Clear(ctx)
 		} else {
-			err = b.objects.doAll(ctx, step.actions)
+			err = doAll(ctx, b.objects, step.actions)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", step.name, err)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/pkg/api/security"
 	"github.com/isthmus-mesh/isthmus/pkg/api/workload"
+	"github.com/isthmus-mesh/isthmus/tools/internal/objects"
 )
 
 // markers are objects of several kinds that are changed at the end of each step: who has them has what was before, of these kinds at
@@ -39,12 +40,12 @@ spec: {rules: [{to: [{operation: {ports: ["%[1]d"]}}]}]}
 `
 
 // mark applies the markers with a number, which is a port.
-func mark(ctx context.Context, c *cluster, number uint32) error {
+func mark(ctx context.Context, c *objects.Cluster, number uint32) error {
 	s, err := parseScenario("markers", fmt.Appendf(nil, markers, number))
 	if err != nil {
 		return err
 	}
-	return c.doAll(ctx, s.steps[0].actions)
+	return doAll(ctx, c, s.steps[0].actions)
 }
 
 // marked reports whether all markers have the number.

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/yaml"
+
+	"github.com/isthmus-mesh/isthmus/tools/internal/objects"
 )
 
 // scenario is a file: objects that come, change and go in steps. At its end everything goes.
@@ -171,4 +174,26 @@ func setDefault(in map[string]any, value any, path ...string) {
 	if _, there, err := unstructured.NestedFieldNoCopy(in, path...); err == nil && !there {
 		_ = unstructured.SetNestedField(in, value, path...)
 	}
+}
+
+// do takes one action of a step.
+func do(ctx context.Context, c *objects.Cluster, a action) error {
+	switch {
+	case a.apply != nil:
+		return c.Apply(ctx, a.apply)
+	case a.patch != "":
+		return c.Patch(ctx, a.patch, a.with)
+	default:
+		return c.Remove(ctx, a.remove)
+	}
+}
+
+// doAll takes the actions of a step.
+func doAll(ctx context.Context, c *objects.Cluster, actions []action) error {
+	for _, a := range actions {
+		if err := do(ctx, c, a); err != nil {
+			return err
+		}
+	}
+	return nil
 }

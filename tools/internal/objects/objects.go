@@ -1,4 +1,5 @@
-package main
+// Package objects applies and deletes objects of an API server as scenarios and fixtures have them: with their status, and at once.
+package objects
 
 import (
 	"context"
@@ -19,17 +20,18 @@ import (
 	"k8s.io/client-go/restmapper"
 )
 
-const manager = "conformance-istiod"
+const manager = "conformance"
 
-// cluster applies and deletes objects. It remembers those that are there, so that they can be deleted.
-type cluster struct {
+// Cluster applies and deletes objects. It remembers those that are there, so that they can be deleted.
+type Cluster struct {
 	client dynamic.Interface
 	mapper meta.RESTMapper
 	kinds  map[string]schema.GroupVersionKind // by the kind's name
 	there  []string                           // references, in the order in which they came
 }
 
-func newCluster(config *rest.Config) (*cluster, error) {
+// New returns one that has applied nothing.
+func New(config *rest.Config) (*Cluster, error) {
 	config = rest.CopyConfig(config)
 	config.QPS = -1 // no limit
 	client, err := dynamic.NewForConfig(config)
@@ -44,33 +46,11 @@ func newCluster(config *rest.Config) (*cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &cluster{client: client, mapper: restmapper.NewDiscoveryRESTMapper(groups), kinds: map[string]schema.GroupVersionKind{}}, nil
-}
-
-// do takes one action of a step.
-func (c *cluster) do(ctx context.Context, a action) error {
-	switch {
-	case a.apply != nil:
-		return c.apply(ctx, a.apply)
-	case a.patch != "":
-		return c.patch(ctx, a.patch, a.with)
-	default:
-		return c.remove(ctx, a.remove)
-	}
-}
-
-// doAll takes the actions of a step.
-func (c *cluster) doAll(ctx context.Context, actions []action) error {
-	for _, a := range actions {
-		if err := c.do(ctx, a); err != nil {
-			return err
-		}
-	}
-	return nil
+	return &Cluster{client: client, mapper: restmapper.NewDiscoveryRESTMapper(groups), kinds: map[string]schema.GroupVersionKind{}}, nil
 }
 
 // resource finds the interface to an object by its reference.
-func (c *cluster) resource(ref string) (r dynamic.ResourceInterface, name string, err error) {
+func (c *Cluster) resource(ref string) (r dynamic.ResourceInterface, name string, err error) {
 	parts := strings.Split(ref, "/")
 	gvk, ok := c.kinds[parts[0]]
 	if !ok || len(parts) < 2 {
@@ -86,12 +66,18 @@ func (c *cluster) resource(ref string) (r dynamic.ResourceInterface, name string
 	return c.client.Resource(mapping.Resource).Namespace(parts[1]), parts[2], nil
 }
 
-func (c *cluster) apply(ctx context.Context, o *unstructured.Unstructured) error {
-	c.kinds[o.GetKind()] = o.GroupVersionKind()
-	ref := o.GetKind() + "/" + o.GetName()
-	if o.GetNamespace() != "" {
-		ref = o.GetKind() + "/" + o.GetNamespace() + "/" + o.GetName()
+// Ref is the reference of an object: Kind/namespace/name, or Kind/name.
+func Ref(o *unstructured.Unstructured) string {
+	if o.GetNamespace() == "" {
+		return o.GetKind() + "/" + o.GetName()
 	}
+	return o.GetKind() + "/" + o.GetNamespace() + "/" + o.GetName()
+}
+
+// Apply applies an object, and its status if it has one.
+func (c *Cluster) Apply(ctx context.Context, o *unstructured.Unstructured) error {
+	c.kinds[o.GetKind()] = o.GroupVersionKind()
+	ref := Ref(o)
 	r, name, err := c.resource(ref)
 	if err != nil {
 		return err
@@ -116,7 +102,8 @@ func (c *cluster) apply(ctx context.Context, o *unstructured.Unstructured) error
 	return nil
 }
 
-func (c *cluster) patch(ctx context.Context, ref string, with map[string]any) error {
+// Patch merges into an object that has been applied before; a status goes to the subresource.
+func (c *Cluster) Patch(ctx context.Context, ref string, with map[string]any) error {
 	r, name, err := c.resource(ref)
 	if err != nil {
 		return err
@@ -135,8 +122,8 @@ func (c *cluster) patch(ctx context.Context, ref string, with map[string]any) er
 	return nil
 }
 
-// remove deletes an object at once. No controller ends namespaces: they stay, without labels.
-func (c *cluster) remove(ctx context.Context, ref string) error {
+// Remove deletes an object at once. No controller ends namespaces: they stay, without labels.
+func (c *Cluster) Remove(ctx context.Context, ref string) error {
 	r, name, err := c.resource(ref)
 	if err != nil {
 		return err
@@ -159,10 +146,10 @@ func (c *cluster) remove(ctx context.Context, ref string) error {
 	return nil
 }
 
-// clear deletes all that was applied, the newest first.
-func (c *cluster) clear(ctx context.Context) error {
+// Clear deletes all that was applied, the newest first.
+func (c *Cluster) Clear(ctx context.Context) error {
 	for _, ref := range slices.Backward(slices.Clone(c.there)) {
-		if err := c.remove(ctx, ref); err != nil {
+		if err := c.Remove(ctx, ref); err != nil {
 			return err
 		}
 	}
