@@ -87,21 +87,26 @@ func (c *corsPolicy) decide(d *Decision, r *Request, rnd Rand) *Reply {
 	}
 	asked := r.Head.Header.Value("access-control-request-method")
 	preflight := asked != "" && r.Head.Method == "OPTIONS"
-	if !c.allows(origin) {
-		if preflight && c.forwardUnmatched != nil && !*c.forwardUnmatched {
-			return &Reply{Status: 200, GRPCStatus: -1, Details: "cors_response", bare: true}
-		}
+	allowed := c.allows(origin)
+	if allowed {
+		d.resp.cors, d.resp.origin = c, origin
+	}
+	if !preflight || !allowed && (c.forwardUnmatched == nil || *c.forwardUnmatched) {
 		return nil
 	}
-	d.resp.cors, d.resp.origin = c, origin
-	if !preflight {
-		return nil
-	}
+	return c.answer(r, asked, allowed)
+}
+
+// answer answers a preflight. One of an origin that is not allowed lacks the header that names it, by which browsers decide.
+func (c *corsPolicy) answer(r *Request, asked string, allowed bool) *Reply {
 	reply := &Reply{Status: 200, GRPCStatus: -1, Details: "cors_response", bare: true}
 	add := func(key, value string) {
 		if value != "" {
 			reply.Header = append(reply.Header, httpmsg.Field{Key: key, Value: value})
 		}
+	}
+	if !allowed && isTrue(c.credentials) {
+		add("access-control-allow-credentials", "true")
 	}
 	// A * alone is what the client asks for: browsers do not take it by itself where credentials are sent.
 	if c.methods == "*" {

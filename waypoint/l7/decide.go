@@ -218,7 +218,8 @@ func (d *Decision) one(f *filter, o *override, r *Request, rnd Rand) *Reply {
 			return &Reply{Status: deny.Status, Body: deny.Body, Header: deny.Header, GRPCStatus: -1, Details: deny.Details}
 		}
 	case f.cors:
-		if o != nil && o.cors != nil {
+		// Envoy's looks at routes that forward only.
+		if o != nil && o.cors != nil && d.Route != nil && d.Route.forward != nil {
 			return o.cors.decide(d, r, rnd)
 		}
 	case f.fault != nil:
