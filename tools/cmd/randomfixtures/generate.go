@@ -258,9 +258,6 @@ func (g generator) forward(r object) {
 		r["retries"] = object{"attempts": g.pick8(0, 1, 3), "retryOn": g.pick("5xx", "gateway-error,retriable-4xx", "503", "retriable-status-codes,502", "reset")}
 	}
 	if g.one(8) {
-		r["timeout"] = g.pick("1h", "2h")
-	}
-	if g.one(8) {
 		r["mirror"] = object{"host": "mirror", "port": object{"number": 8000}}
 	}
 	if g.one(6) {

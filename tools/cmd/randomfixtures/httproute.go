@@ -7,13 +7,8 @@ func (g generator) httpRoutes(way string) ([]object, []object) {
 	var objects []object
 	parent := object{"group": "", "kind": "Service", "name": "httpbin"}
 	if way == "gateway" {
+		// One listener only: docs/differences.md.
 		listeners := list{object{"name": "http", "port": 80, "protocol": "HTTP", "allowedRoutes": object{"namespaces": object{"from": g.pick("All", "Same")}}}}
-		if g.one(2) {
-			listeners = append(listeners, object{"name": "wild", "port": 80, "protocol": "HTTP", "hostname": "*.example.com"})
-		}
-		if g.one(2) {
-			listeners = append(listeners, object{"name": "one", "port": 80, "protocol": "HTTP", "hostname": "one.example.com"})
-		}
 		objects = append(objects, object{
 			"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": object{"name": "bookinfo-gateway", "namespace": "default"},
 			"spec": object{"gatewayClassName": "istio", "listeners": listeners},
@@ -152,7 +147,7 @@ func (g generator) onlyPrefixes(rule object) bool {
 	matches, _ := rule["matches"].(list)
 	for _, m := range matches {
 		path, _ := m.(object)["path"].(object)
-		if path["type"] != "PathPrefix" {
+		if path["type"] != "PathPrefix" || path["value"] == "/" { // docs/differences.md
 			return false
 		}
 	}
