@@ -131,6 +131,23 @@ func TestOfRequestsAtOnceTheLastIsNobodysDoing(t *testing.T) {
 	}
 }
 
+func TestWhoAnswersTheLastOfManyRequestsIsADraw(t *testing.T) {
+	from := func(workload string, shares map[string]int) *result {
+		return &result{status: 200, header: http.Header{"X-Echo-Workload": {workload}}, seen: &seen{Workload: workload}, shares: shares}
+	}
+	wanted := want{Shares: map[string]int{"a-v1": 25, "b-v1": 75}}
+	one, two := from("a-v1", map[string]int{"a-v1": 27, "b-v1": 73}), from("b-v1", map[string]int{"a-v1": 24, "b-v1": 76})
+	if d := differences(facts(one, wanted), facts(two, wanted)); len(d) != 0 {
+		t.Errorf("%v", d)
+	}
+	if d := append(unmet(one, wanted), unmet(two, wanted)...); len(d) != 0 {
+		t.Errorf("%v", d)
+	}
+	if d := unmet(from("b-v1", map[string]int{"b-v1": 100}), wanted); len(d) != 2 {
+		t.Errorf("one that always asks the same: %v", d)
+	}
+}
+
 func TestGeneratedRequestsMatch(t *testing.T) {
 	path := "/exact"
 	m := routeMatch{
