@@ -157,7 +157,8 @@ func pathMatch(m *networkingapi.StringMatch, ignoreCase bool) route.Path {
 	return route.Path{}
 }
 
-// stringMatch takes an empty match, and a pattern that takes every value, for presence.
+// stringMatch takes an empty match for presence. An expression that takes every value is none: withoutHeaders, where a header that is
+// missing counts as empty, is never true by it.
 func stringMatch(m *networkingapi.StringMatch) route.StringMatch {
 	switch v := m.GetMatchType().(type) {
 	case *networkingapi.StringMatch_Exact:
@@ -167,7 +168,7 @@ func stringMatch(m *networkingapi.StringMatch) route.StringMatch {
 			return route.StringMatch{Kind: route.Prefix, Value: v.Prefix}
 		}
 	case *networkingapi.StringMatch_Regex:
-		if v.Regex != "*" && v.Regex != ".*" {
+		if v.Regex != "*" { // no regular expression, but what Istio takes for one
 			return route.StringMatch{Kind: route.Regex, Value: v.Regex}
 		}
 	}
