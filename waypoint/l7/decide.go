@@ -264,6 +264,9 @@ func (c *Config) route(d *Decision, r *Request, rnd Rand) {
 		return
 	case rt.direct != nil:
 		d.answer(rt.direct)
+		if status := rt.direct.Status; status == 201 || status >= 300 && status < 400 {
+			d.resp.location = new(redirect).location(r, &rt.match) // what was asked for, as with Envoy; the route's headers may say otherwise
+		}
 		return
 	}
 	f := rt.forward

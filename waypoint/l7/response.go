@@ -98,7 +98,7 @@ func (d *Decision) finishResponse(r *Request, h *httpmsg.Header, info *ResponseI
 }
 
 // LocalReply makes the head of an answer of ours, everything that ApplyResponse would do included, and returns the body: a request
-// of gRPC gets trailers only. HEAD gets the length and no body.
+// of gRPC gets trailers only. HEAD gets the length and no body, and so do the statuses that have none.
 func (d *Decision) LocalReply(r *Request, reply *Reply, info *ResponseInfo, head *httpmsg.Head) (body string) {
 	version := head.Version
 	head.Reset()
@@ -148,7 +148,7 @@ func (d *Decision) LocalReply(r *Request, reply *Reply, info *ResponseInfo, head
 		}
 	}
 	d.finishResponse(r, h, info)
-	if d.resp.head {
+	if d.resp.head || head.Status == 204 || head.Status == 304 {
 		body = ""
 	}
 	return body

@@ -105,3 +105,23 @@ func TestARetryInTheMiddleOfABody(t *testing.T) {
 		}
 	}
 }
+
+// TestRepliesWithoutABody: statuses that have no body get none, although the route says one, and the connection goes on.
+func TestRepliesWithoutABody(t *testing.T) {
+	for _, status := range []int{http.StatusNoContent, http.StatusNotModified} {
+		for _, h2 := range []bool{false, true} {
+			b := newBed(t)
+			b.routes = fmt.Sprintf(`{"match":{"prefix":"/"},"name":"default","direct_response":{"status":%d,"body":{"inline_string":"no"}}}`, status)
+			b.apply(b.backend("reviews", say("hello")))
+			c := b.client("productpage", h2)
+			for range 2 {
+				if got, body, err := try(t.Context(), c, http.MethodGet, "/", nil); err != nil || got != status || body != "" {
+					t.Errorf("%d, HTTP/2 %t: %d %q, %v", status, h2, got, body, err)
+				}
+			}
+			if r := b.records.last(t, 2); r.Sent != 0 {
+				t.Errorf("%d, HTTP/2 %t: %+v", status, h2, r)
+			}
+		}
+	}
+}

@@ -168,8 +168,12 @@ func (x *exchange) reply(r *l7.Reply) {
 	}
 	x.info = l7.ResponseInfo{Attempts: x.attempt, HostAddress: x.record.UpstreamHost, Now: x.srv.deps.Clock()}
 	body := x.decision.LocalReply(&x.req, r, &x.info, &x.local)
-	if x.local.ContentLength == 0 && (x.head.Version == httpmsg.HTTP2 || x.head.Method == "HEAD") {
-		x.local.ContentLength = -1 // the end of the stream says it, or there never is a body
+	h2, unmodified := x.head.Version == httpmsg.HTTP2, x.local.Status == 304
+	switch empty := x.local.ContentLength == 0; {
+	case empty && (h2 || unmodified || x.head.Method == "HEAD"): // the end of the stream says it, or there never is a body
+		x.local.ContentLength = -1
+	case h2 && unmodified: // clients wait for what the length promises
+		x.local.ContentLength = -1
 	}
 	x.record.Status, x.record.Response, x.record.ContentLength = x.local.Status, &x.local.Header, x.local.ContentLength
 	x.responded = true
