@@ -70,11 +70,24 @@ func facts(r *result, want want) []string {
 		add("backend was told of the client %s", s.Client)
 	}
 	for _, k := range sortedKeys(s.Headers) {
-		if v := s.Headers[k]; k != "x-echo-key" && k != decorator {
+		switch v := s.Headers[k]; {
+		case k == "x-echo-key", k == decorator:
+		case k == "x-envoy-expected-rq-timeout-ms" && s.Headers["x-envoy-attempt-count"] > "1":
+			add("backend saw %s: %s", k, rest(v))
+		default:
 			add("backend saw %s: %s", k, value(k, v))
 		}
 	}
 	return out
+}
+
+// rest is what was left of a request's time when it was tried again, in seconds that have begun.
+func rest(v string) string {
+	ms, err := strconv.Atoi(v)
+	if err != nil {
+		return v
+	}
+	return fmt.Sprintf("within %d s", (ms+999)/1000)
 }
 
 func headerFacts(kind string, h http.Header, name func(string) string) []string {

@@ -209,8 +209,9 @@ func (g generator) httpRoute(name string, gateway bool) object {
 		}
 		r["redirect"] = redirect
 	case 1:
-		direct := object{"status": g.pick8(200, 204, 299, 404, 503)}
-		if g.one(2) {
+		status := g.pick8(200, 201, 204, 299, 304, 404, 503)
+		direct := object{"status": status}
+		if status != 204 && status != 304 && g.one(2) { // docs/differences.md
 			direct["body"] = object{"string": g.pick("hello", "", "%PROTOCOL%")}
 		}
 		r["directResponse"] = direct
@@ -399,6 +400,9 @@ func (g generator) requests(n int, more func(object)) []object {
 			r["as"] = g.pick("stranger", "productpage-v1", "ratings-v1")
 		}
 		more(r)
+		if r["to"] == "httpbin:8001" {
+			delete(headers, "x-echo-status") // docs/differences.md: a port without routes
+		}
 		r["name"] = strings.TrimSpace(fmt.Sprintf("%s %v %s", r["name"], orGet(r["method"]), path))
 		out = append(out, r)
 	}

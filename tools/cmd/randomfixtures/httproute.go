@@ -156,7 +156,7 @@ func (g generator) onlyPrefixes(rule object) bool {
 
 func (g generator) pathModifier(prefix bool) object {
 	if prefix && g.one(2) {
-		return object{"type": "ReplacePrefixMatch", "replacePrefixMatch": g.pick("/new", "/new/")}
+		return object{"type": "ReplacePrefixMatch", "replacePrefixMatch": "/new"}
 	}
 	return object{"type": "ReplaceFullPath", "replaceFullPath": g.pick("/full", "/", "/full/x")}
 }
