@@ -290,6 +290,16 @@ func TestTimeouts(t *testing.T) {
 			t.Errorf("%s: x-envoy-upstream-rq-timeout-ms goes on", c.path)
 		}
 	}
+	for _, c := range []struct {
+		path    string
+		elapsed time.Duration
+		left    string
+	}{{"/b", 9 * ms, "2991"}, {"/b", 4 * s, "1"}, {"/a", s, "1000"}, {"/a", 2500 * ms, "500"}} {
+		w.decide(t, request("GET "+c.path)).TellTimeout(&w.req, c.elapsed)
+		if got := w.req.Head.Header.Value("x-envoy-expected-rq-timeout-ms"); got != c.left {
+			t.Errorf("%s after %v: %q is left, want %q", c.path, c.elapsed, got, c.left)
+		}
+	}
 	if w.decide(t, request("GET /x")); w.d.IdleTimeout != 7*s {
 		t.Errorf("idle %v", w.d.IdleTimeout)
 	}

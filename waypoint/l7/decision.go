@@ -66,6 +66,8 @@ type Decision struct {
 	trace    *[]Step // what filters say is noted here, for Explain
 	resp     responseState
 	asked    asked
+
+	tellsTimeout, tellsGRPC bool // what TellTimeout writes
 }
 
 // Mirror is a copy of the request to be sent, whose answer nobody waits for.

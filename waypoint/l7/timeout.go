@@ -48,6 +48,14 @@ func (d *Decision) timeouts(r *Request, f *forward) {
 	if d.PerTry >= d.Timeout && d.Timeout != 0 {
 		d.PerTry = 0
 	}
+	d.tellsTimeout = !d.manager.opts.suppressEnvoy && !headerTimeout
+	d.tellsGRPC = r.GRPC && f.maxStream == nil && f.maxGRPC != nil
+	d.TellTimeout(r, 0)
+}
+
+// TellTimeout tells the next upstream how long it has, when the request has been whole for so long: an attempt's time, and not more than
+// is left of all.
+func (d *Decision) TellTimeout(r *Request, elapsed time.Duration) {
 	expected := d.PerTry
 	if expected == 0 {
 		expected = d.Timeout
@@ -56,13 +64,13 @@ func (d *Decision) timeouts(r *Request, f *forward) {
 		return
 	}
 	if d.Timeout > 0 {
-		expected = min(expected, d.Timeout)
+		expected = max(min(expected, d.Timeout-elapsed.Truncate(time.Millisecond)), time.Millisecond) // 0 would be no timeout
 	}
-	if !d.manager.opts.suppressEnvoy && !headerTimeout {
+	if d.tellsTimeout {
 		b := strconv.AppendInt(r.Scratch.Bytes(), expected.Milliseconds(), 10)
-		h.Set("x-envoy-expected-rq-timeout-ms", r.Scratch.Keep(b))
+		r.Head.Header.Set("x-envoy-expected-rq-timeout-ms", r.Scratch.Keep(b))
 	}
-	if r.GRPC && f.maxStream == nil && f.maxGRPC != nil {
+	if d.tellsGRPC {
 		setGRPCTimeout(r, expected)
 	}
 }

@@ -27,8 +27,8 @@ func (x *exchange) forward() {
 	x.body.prepare(d.Retry != nil && d.NumRetries > 0, x.srv.deps.Limits.RetryBuffer, x.srv.mirror(x, d.Mirrors))
 	for x.guard.next() {
 		x.attempt++
-		if x.attempt > 1 && d.AttemptCount {
-			x.head.Header.Set("x-envoy-attempt-count", strconv.FormatUint(uint64(x.attempt), 10))
+		if x.attempt > 1 {
+			x.tellAttempt()
 		}
 		again := x.try(tunnels)
 		if !again {
@@ -40,6 +40,14 @@ func (x *exchange) forward() {
 	}
 	x.endRetry()
 	x.abandon()
+}
+
+// tellAttempt tells the next upstream which attempt it is, and how long it has.
+func (x *exchange) tellAttempt() {
+	if x.decision.AttemptCount {
+		x.head.Header.Set("x-envoy-attempt-count", strconv.FormatUint(uint64(x.attempt), 10))
+	}
+	x.decision.TellTimeout(&x.req, x.body.since(x.srv.deps.Clock()))
 }
 
 // armTimeouts starts the timeouts that count from the end of the request; underWay is whether an attempt is.

@@ -88,6 +88,16 @@ func (b *requestBody) complete() bool {
 	return b.ended
 }
 
+// since is how long ago all of the body was received; 0 when it was not yet.
+func (b *requestBody) since(now time.Time) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.ended {
+		return 0
+	}
+	return now.Sub(b.doneAt)
+}
+
 // settled is whether no goroutine but the handler's uses the request.
 func (b *requestBody) settled() bool {
 	b.mu.Lock()
