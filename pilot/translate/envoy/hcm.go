@@ -36,8 +36,8 @@ func routerFilter() *hcmv3.HttpFilter {
 func requestFilters(policies []*hcmv3.HttpFilter) []*hcmv3.HttpFilter {
 	out := append([]*hcmv3.HttpFilter{}, policies...)
 	return append(out,
-		httpFilter("envoy.filters.http.cors", &corsv3.Cors{}),
 		httpFilter("envoy.filters.http.fault", &faultv3.HTTPFault{}),
+		httpFilter("envoy.filters.http.cors", &corsv3.Cors{}),
 		httpFilter(route.SessionFilter, &sessionv3.StatefulSession{}), // sessions are kept where routes say so
 		routerFilter())
 }

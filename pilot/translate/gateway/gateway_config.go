@@ -186,33 +186,21 @@ func closest(host string, on []*listener) *listener {
 	return best
 }
 
-// classicHosts adds the routes of VirtualServices, the oldest first.
+// hostShare is a host name that a VirtualService gets: by which gateways and ports, which decides which of its matches count there.
+type hostShare struct {
+	of       *networkingv1.VirtualService
+	host     string
+	gateways []string
+	ports    []uint32
+}
+
+// classicHosts adds the routes of VirtualServices: server by server, of each the oldest first.
 func (g *gatewayBuild) classicHosts(hosts *hostTable, on []*listener) {
-	for _, vs := range g.virtual {
-		if !g.visible(vs) {
-			continue
-		}
-		// The gateways and ports by which the VirtualService gets a host decide which of its matches count there.
-		bound, ports := map[string][]string{}, map[string][]uint32{}
-		var order []string
-		for _, l := range on {
-			if l.gateway == "" || !boundTo(vs, l.gateway) {
-				continue
-			}
-			for _, host := range g.sharedHosts(vs, l) {
-				if bound[host] == nil {
-					order = append(order, host)
-				}
-				bound[host] = append(bound[host], l.gateway)
-				ports[host] = append(ports[host], l.number)
-			}
-		}
-		for _, host := range order {
-			h := hosts.get(host)
-			g.port, g.also = ports[host][0], ports[host]
-			routes, _ := g.httpRoutes(vs, bound[host])
-			h.Routes = append(h.Routes, routes...)
-		}
+	for _, s := range g.hostShares(on) {
+		h := hosts.get(s.host)
+		g.port, g.also = s.ports[0], s.ports
+		routes, _ := g.httpRoutes(s.of, s.gateways)
+		h.Routes = append(h.Routes, routes...)
 	}
 	for _, l := range on {
 		if l.gateway == "" || !l.redirect {
@@ -227,6 +215,37 @@ func (g *gatewayBuild) classicHosts(hosts *hostTable, on []*listener) {
 			}
 		}
 	}
+}
+
+// hostShares are what VirtualServices have in common with servers, each where the first server gives it.
+func (g *gatewayBuild) hostShares(on []*listener) []*hostShare {
+	type key struct {
+		of   *networkingv1.VirtualService
+		host string
+	}
+	var out []*hostShare
+	known := map[key]*hostShare{}
+	visible := slices.DeleteFunc(slices.Clone(g.virtual), func(vs *networkingv1.VirtualService) bool { return !g.visible(vs) })
+	for _, l := range on {
+		if l.gateway == "" {
+			continue
+		}
+		for _, vs := range visible {
+			if !boundTo(vs, l.gateway) {
+				continue
+			}
+			for _, host := range g.sharedHosts(vs, l) {
+				s := known[key{vs, host}]
+				if s == nil {
+					s = &hostShare{of: vs, host: host}
+					known[key{vs, host}] = s
+					out = append(out, s)
+				}
+				s.gateways, s.ports = append(s.gateways, l.gateway), append(s.ports, l.number)
+			}
+		}
+	}
+	return out
 }
 
 func (g *gatewayBuild) visible(vs *networkingv1.VirtualService) bool {

@@ -44,7 +44,7 @@ func (f *Forward) targets(action *routev3.RouteAction, out *routev3.Route) {
 		out.RequestHeadersToRemove = append(out.RequestHeadersToRemove, t.Request.Remove...)
 		out.ResponseHeadersToAdd = append(out.ResponseHeadersToAdd, t.Response.add()...)
 		out.ResponseHeadersToRemove = append(out.ResponseHeadersToRemove, t.Response.Remove...)
-		if t.Host != "" {
+		if t.Host != "" && (len(f.Targets) == 1 || f.Rewrite.Authority == "") { // beside others, that weigh nothing, the route's host wins
 			action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: t.Host}
 		}
 		return

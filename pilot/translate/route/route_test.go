@@ -226,3 +226,28 @@ func TestSameBytes(t *testing.T) {
 		}
 	}
 }
+
+// TestTheHostOfADestination: the only destination's counts before the route's; one of several, the others of which weigh nothing, after it.
+func TestTheHostOfADestination(t *testing.T) {
+	alone := []Target{{Cluster: "a", Host: "target.example.com", Weight: 1}}
+	for _, c := range []struct {
+		targets         []Target
+		authority, want string
+	}{
+		{alone, "", "target.example.com"},
+		{alone, "route.example.com", "target.example.com"},
+		{append(alone, Target{Cluster: "b"}), "", "target.example.com"},
+		{append(alone, Target{Cluster: "b"}), "route.example.com", "route.example.com"},
+	} {
+		config := Config{Name: "x", Hosts: []VirtualHost{{Name: "x", Domains: []string{"*"}, Routes: []Route{{
+			Forward: &Forward{Targets: c.targets, Rewrite: Rewrite{Authority: c.authority}},
+		}}}}}
+		out, problems := config.Envoy()
+		if len(problems) > 0 {
+			t.Fatal(problems)
+		}
+		if got := out.VirtualHosts[0].Routes[0].GetRoute().GetHostRewriteLiteral(); got != c.want {
+			t.Errorf("%d targets, authority %q: %q, want %q", len(c.targets), c.authority, got, c.want)
+		}
+	}
+}
