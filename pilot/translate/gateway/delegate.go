@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"maps"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -74,8 +75,8 @@ func (t *translation) delegate(root *httpPiece) []*httpPiece {
 	return out
 }
 
-// mergeDelegate gives the delegate's route with the root's matches and with what it leaves to the root; nil when no match of the
-// one goes with a match of the other.
+// mergeDelegate gives the delegate's route with the root's matches and with what it leaves to the root; nil when a match of the one is
+// within none of the other.
 func (t *translation) mergeDelegate(root *httpPiece, in *networkingapi.HTTPRoute, reporter route.Origin, path *field.Path) *networkingapi.HTTPRoute {
 	out := proto.Clone(in).(*networkingapi.HTTPRoute)
 	switch {
@@ -84,17 +85,17 @@ func (t *translation) mergeDelegate(root *httpPiece, in *networkingapi.HTTPRoute
 		out.Match = root.in.Match
 	default:
 		out.Match = nil
-		for _, r := range root.in.Match {
-			for i, d := range in.Match {
+		for i, d := range in.Match {
+			before := len(out.Match)
+			for _, r := range root.in.Match {
 				if m := mergeMatch(r, d); m != nil {
 					out.Match = append(out.Match, m)
-				} else {
-					t.problem(reporter, path.Child("match").Index(i), "the match conflicts with one of the VirtualService that delegates")
 				}
 			}
-		}
-		if len(out.Match) == 0 {
-			return nil
+			if len(out.Match) == before {
+				t.problem(reporter, path.Child("match").Index(i), "the match is within none of the VirtualService that delegates, and the route is left out")
+				return nil
+			}
 		}
 	}
 	inherit(root.in, out)
@@ -124,14 +125,10 @@ func inherit(root, out *networkingapi.HTTPRoute) {
 	if out.Headers == nil {
 		out.Headers = root.Headers
 	}
-	if out.Name == "" {
-		out.Name = root.Name
-	} else if root.Name != "" {
-		out.Name = root.Name + "-" + out.Name
-	}
+	out.Name = joined(root.Name, out.Name)
 }
 
-// mergeMatch gives what matches both; nil when they name the same thing and differ.
+// mergeMatch gives what matches both; nil when the delegate's is not within the root's.
 func mergeMatch(root, delegate *networkingapi.HTTPMatchRequest) *networkingapi.HTTPMatchRequest {
 	if root == nil {
 		return delegate
@@ -140,14 +137,14 @@ func mergeMatch(root, delegate *networkingapi.HTTPMatchRequest) *networkingapi.H
 		return root
 	}
 	out := proto.Clone(delegate).(*networkingapi.HTTPMatchRequest)
-	if !mergeURI(root, out) {
+	if root.IgnoreUriCase != out.IgnoreUriCase {
 		return nil
 	}
 	for _, p := range []struct {
 		root *networkingapi.StringMatch
 		out  **networkingapi.StringMatch
-	}{{root.Scheme, &out.Scheme}, {root.Method, &out.Method}, {root.Authority, &out.Authority}} {
-		if p.root != nil && *p.out != nil && !proto.Equal(p.root, *p.out) {
+	}{{root.Uri, &out.Uri}, {root.Scheme, &out.Scheme}, {root.Method, &out.Method}, {root.Authority, &out.Authority}} {
+		if !within(*p.out, p.root) {
 			return nil
 		}
 		if *p.out == nil {
@@ -159,7 +156,7 @@ func mergeMatch(root, delegate *networkingapi.HTTPMatchRequest) *networkingapi.H
 		out  *map[string]*networkingapi.StringMatch
 	}{{root.Headers, &out.Headers}, {root.WithoutHeaders, &out.WithoutHeaders}, {root.QueryParams, &out.QueryParams}} {
 		for name, m := range p.root {
-			if own, found := (*p.out)[name]; found && !proto.Equal(own, m) {
+			if own, found := (*p.out)[name]; found && !within(own, m) {
 				return nil
 			}
 		}
@@ -175,39 +172,54 @@ func mergeMatch(root, delegate *networkingapi.HTTPMatchRequest) *networkingapi.H
 	if out.Port == 0 {
 		out.Port = root.Port
 	}
-	if len(out.Gateways) == 0 {
+	switch {
+	case len(out.Gateways) == 0:
 		out.Gateways = root.Gateways
+	case len(root.Gateways) > 0 && slices.ContainsFunc(out.Gateways, func(name string) bool { return !slices.Contains(root.Gateways, name) }):
+		return nil
 	}
 	if out.SourceNamespace == "" {
 		out.SourceNamespace = root.SourceNamespace
 	}
-	if len(out.SourceLabels) == 0 {
-		out.SourceLabels = root.SourceLabels
+	if len(root.SourceLabels) > 0 {
+		merged := maps.Clone(root.SourceLabels)
+		for name, value := range out.SourceLabels {
+			if v, found := merged[name]; found && v != value {
+				return nil
+			}
+			merged[name] = value
+		}
+		out.SourceLabels = merged
+	}
+	out.Name = joined(root.Name, out.Name)
+	if out.StatPrefix == "" {
+		out.StatPrefix = root.StatPrefix
 	}
 	return out
 }
 
-// mergeURI allows a delegate to be narrower than a prefix of the root.
-func mergeURI(root, out *networkingapi.HTTPMatchRequest) bool {
-	switch {
-	case root.Uri == nil:
-		return true
-	case out.Uri == nil:
-		out.Uri, out.IgnoreUriCase = root.Uri, root.IgnoreUriCase
+// joined is the name of what is of both.
+func joined(root, delegate string) string {
+	if root == "" || delegate == "" {
+		return root + delegate
+	}
+	return root + "-" + delegate
+}
+
+// within is whether every value that the one takes is taken by the other, as far as exact values and prefixes tell.
+func within(narrow, wide *networkingapi.StringMatch) bool {
+	if narrow == nil || wide == nil || proto.Equal(narrow, wide) {
 		return true
 	}
-	if proto.Equal(root.Uri, out.Uri) {
-		return true
-	}
-	prefix := root.Uri.GetPrefix()
+	prefix := wide.GetPrefix()
 	if prefix == "" {
 		return false
 	}
-	switch uri := out.Uri.MatchType.(type) {
+	switch m := narrow.MatchType.(type) {
 	case *networkingapi.StringMatch_Exact:
-		return strings.HasPrefix(uri.Exact, prefix)
+		return strings.HasPrefix(m.Exact, prefix)
 	case *networkingapi.StringMatch_Prefix:
-		return strings.HasPrefix(uri.Prefix, prefix)
+		return strings.HasPrefix(m.Prefix, prefix)
 	}
 	return false
 }

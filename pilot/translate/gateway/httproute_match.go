@@ -156,14 +156,16 @@ func grpcPath(m *gatewayv1.GRPCMethodMatch) route.Path {
 	case !regex && service != "":
 		return route.Path{Kind: route.PathPrefix, Value: "/" + service + "/"}
 	}
-	part := func(text string) string {
+	part := func(text, any string) string {
 		switch {
 		case text == "":
-			return "[^/]+"
-		case regex:
+			return any
+		case !regex:
+			return regexp.QuoteMeta(text)
+		case strings.Contains(text, "|"):
 			return "(?:" + text + ")"
 		}
-		return regexp.QuoteMeta(text)
+		return text
 	}
-	return route.Path{Kind: route.PathRegex, Value: "/" + part(service) + "/" + part(method)}
+	return route.Path{Kind: route.PathRegex, Value: "/" + part(service, "[^/]+") + "/" + part(method, ".+")}
 }

@@ -116,17 +116,19 @@ func httpFilters(in []gatewayv1.GRPCRouteFilter) []gatewayv1.HTTPRouteFilter {
 }
 
 // byPrecedence orders routes as the Gateway API says: an exact path, then the longest prefix, then a regular expression; then
-// a method, then the most headers, then the most query parameters. The order of objects and rules decides the rest.
+// a method, then the most headers, then the most query parameters. The order of objects and rules decides the rest. What no method of gRPC
+// is asked of comes last: every path of HTTPRoutes is at least the prefix "/".
 func byPrecedence(routes []route.Route) {
-	kind := func(p route.Path) int {
-		switch p.Kind {
-		case route.PathExact:
+	kind := func(r *route.Route) int {
+		switch p := r.Match.Path; {
+		case p.Kind == route.PathExact:
 			return 3
-		case route.PathPrefix, route.PathSegments, route.PathAny:
-			return 2
-		case route.PathRegex:
+		case p.Kind == route.PathRegex:
+			return 1
+		case p.Kind == route.PathAny && r.Origin.Kind == kindGRPCRoute:
+			return 0
 		}
-		return 1
+		return 2
 	}
 	length := func(p route.Path) int {
 		if p.Kind == route.PathAny {
@@ -138,7 +140,7 @@ func byPrecedence(routes []route.Route) {
 		am, ah := methodAndHeaders(a.Match)
 		bm, bh := methodAndHeaders(b.Match)
 		return cmp.Or(
-			cmp.Compare(kind(b.Match.Path), kind(a.Match.Path)),
+			cmp.Compare(kind(&b), kind(&a)),
 			cmp.Compare(length(b.Match.Path), length(a.Match.Path)),
 			cmp.Compare(bm, am), cmp.Compare(bh, ah),
 			cmp.Compare(len(b.Match.Query), len(a.Match.Query)),

@@ -208,8 +208,9 @@ func TestPrecedence(t *testing.T) {
 		{Name: "second", Match: route.Match{Path: route.Path{Kind: route.PathSegments, Value: "/a"}}},
 		{Name: "any", Match: route.Match{}},
 		{Name: "regex", Match: route.Match{Path: route.Path{Kind: route.PathRegex, Value: "/.*b"}}},
+		{Name: "any method", Origin: route.Origin{Kind: kindGRPCRoute}, Match: route.Match{Headers: header}},
 	}
-	shuffled := []route.Route{ordered[8], ordered[5], ordered[7], ordered[4], ordered[6], ordered[2], ordered[0], ordered[3], ordered[1]}
+	shuffled := []route.Route{ordered[9], ordered[8], ordered[5], ordered[7], ordered[4], ordered[6], ordered[2], ordered[0], ordered[3], ordered[1]}
 	byPrecedence(shuffled)
 	for i := range ordered {
 		if shuffled[i].Name != ordered[i].Name {
@@ -228,6 +229,12 @@ func TestMergeMatch(t *testing.T) {
 	header := func(v string) *networkingapi.HTTPMatchRequest {
 		return &networkingapi.HTTPMatchRequest{Headers: map[string]*networkingapi.StringMatch{"a": {MatchType: &networkingapi.StringMatch_Exact{Exact: v}}}}
 	}
+	headerPrefix := func(v string) *networkingapi.HTTPMatchRequest {
+		return &networkingapi.HTTPMatchRequest{Headers: map[string]*networkingapi.StringMatch{"a": {MatchType: &networkingapi.StringMatch_Prefix{Prefix: v}}}}
+	}
+	labels := func(name, value string) *networkingapi.HTTPMatchRequest {
+		return &networkingapi.HTTPMatchRequest{SourceLabels: map[string]string{name: value}}
+	}
 	for name, c := range map[string]struct {
 		root, delegate *networkingapi.HTTPMatchRequest
 		ok             bool
@@ -241,6 +248,13 @@ func TestMergeMatch(t *testing.T) {
 		"header and path":    {header("x"), prefix("/a"), true},
 		"other values":       {header("x"), header("y"), false},
 		"other ports":        {&networkingapi.HTTPMatchRequest{Port: 1}, &networkingapi.HTTPMatchRequest{Port: 2}, false},
+		"narrower value":     {headerPrefix("x"), header("xy"), true},
+		"wider value":        {header("xy"), headerPrefix("x"), false},
+		"case":               {prefix("/a"), &networkingapi.HTTPMatchRequest{IgnoreUriCase: true}, false},
+		"fewer gateways":     {&networkingapi.HTTPMatchRequest{Gateways: []string{"a", "b"}}, &networkingapi.HTTPMatchRequest{Gateways: []string{"a"}}, true},
+		"other gateways":     {&networkingapi.HTTPMatchRequest{Gateways: []string{"a"}}, &networkingapi.HTTPMatchRequest{Gateways: []string{"a", "b"}}, false},
+		"more labels":        {labels("a", "1"), labels("b", "1"), true},
+		"other labels":       {labels("a", "1"), labels("a", "2"), false},
 		"nothing":            {nil, prefix("/a"), true},
 	} {
 		if got := mergeMatch(c.root, c.delegate); (got != nil) != c.ok {

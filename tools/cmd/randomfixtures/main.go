@@ -49,7 +49,7 @@ func fixture(seed uint64) ([]byte, error) {
 	g := generator{Rand: rand.New(rand.NewPCG(seed, 1)), seed: seed}
 	var objects []object
 	var requests []object
-	switch seed % 5 {
+	switch seed % 9 {
 	case 0:
 		objects, requests = g.waypointVirtualService()
 	case 1:
@@ -58,8 +58,16 @@ func fixture(seed uint64) ([]byte, error) {
 		objects, requests = g.gatewayVirtualServices()
 	case 3:
 		objects, requests = g.httpRoutes("gateway")
-	default:
+	case 4:
 		objects, requests = g.httpRoutes("waypoint")
+	case 5:
+		objects, requests = g.tokens()
+	case 6:
+		objects, requests = g.delegates()
+	case 7:
+		objects, requests = g.grpcRoutes("gateway")
+	default:
+		objects, requests = g.grpcRoutes("waypoint")
 	}
 	// Istio's own does not retry what was answered with 503 unless it is told to.
 	retry := object{"attempts": 2, "retryOn": "connect-failure,refused-stream,unavailable,cancelled,503"}
