@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"cmp"
 	"net/http"
 	"slices"
 	"strconv"
@@ -47,11 +46,10 @@ func (t *translation) rule(o routeObject, r rule, clients string) []route.Route 
 	return out
 }
 
-// part is a share of a rule's requests, and what is done with it. One with neither a redirect nor a forward is answered by a status.
+// part is a share of a rule's requests, and what is done with it. One with neither a redirect nor a forward is answered with 500.
 type part struct {
 	does    effects
 	forward *route.Forward
-	status  uint32 // 0 is 500
 	// single is the only backend.
 	single *destinationTarget
 	chance route.Share
@@ -81,7 +79,7 @@ func (t *translation) partRoute(o routeObject, r rule, p part, m route.Match) ro
 		forward.Mirrors = p.does.mirrors
 		out.Forward = &forward
 	default:
-		out.Direct = &route.Direct{Status: cmp.Or(p.status, http.StatusInternalServerError)}
+		out.Direct = &route.Direct{Status: http.StatusInternalServerError}
 	}
 	return out
 }
@@ -89,9 +87,6 @@ func (t *translation) partRoute(o routeObject, r rule, p part, m route.Match) ro
 // parts says where a rule sends requests. Envoy splits requests among clusters that differ in their headers and their host; where
 // filters of backends do more, each backend has a route of its own that takes its share.
 func (t *translation) parts(o routeObject, r rule, does effects) []part {
-	if len(r.backends) == 0 && len(o.http) > 0 {
-		return []part{{does: does, status: http.StatusNotFound}}
-	}
 	backends, sum, usable := t.backends(o, r)
 	if sum == 0 || !usable && len(o.http) == 0 {
 		return []part{{does: does}}
