@@ -39,7 +39,7 @@ func (r *Registry) deriveDestinations() coll.Collection[destination] {
 	same := coll.WithEqual(func(a, b destination) bool { return a.key() == b.key() })
 	own := coll.FlatMap("destinations/own", p.ports, destination.key, func(f coll.Fetch, s servedPort) []destination {
 		subsets := []string{""}
-		if dr := r.rule(f, s.host(), s.proxy.namespace, s.service.Proto.Namespace); dr != nil {
+		if dr := r.rule(f, s.host(), s.proxy.ruleClient(), s.service.Proto.Namespace); dr != nil {
 			for _, subset := range dr.Spec.GetSubsets() {
 				subsets = append(subsets, subset.GetName())
 			}
@@ -90,7 +90,7 @@ func (r *Registry) resolve(f coll.Fetch, d destination) (target, bool) {
 	if t.at < 0 {
 		return t, false
 	}
-	t.rule = r.rule(f, d.host, d.proxy.namespace, t.service.Proto.Namespace)
+	t.rule = r.rule(f, d.host, d.proxy.ruleClient(), t.service.Proto.Namespace)
 	if d.subset != "" {
 		at := -1
 		if t.rule != nil {
@@ -102,6 +102,9 @@ func (r *Registry) resolve(f coll.Fetch, d destination) (target, bool) {
 		t.subset = t.rule.Spec.GetSubsets()[at]
 	}
 	t.resolution = r.resolution(f, t.service)
+	if t.resolution == envoy.ByOriginal && d.proxy.kind == routerScope {
+		t.resolution = envoy.ByEndpoints // where clients wanted to go is the gateway itself
+	}
 	return t, true
 }
 

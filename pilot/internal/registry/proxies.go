@@ -11,6 +11,7 @@ import (
 
 	"github.com/isthmus-mesh/isthmus/pilot/translate/ambient"
 	"github.com/isthmus-mesh/isthmus/pilot/translate/envoy"
+	"github.com/isthmus-mesh/isthmus/pilot/translate/gateway"
 	"github.com/isthmus-mesh/isthmus/pkg/coll"
 	"github.com/isthmus-mesh/isthmus/pkg/xds/delta"
 	"github.com/isthmus-mesh/isthmus/pkg/xds/server"
@@ -231,6 +232,6 @@ func (r *Registry) classicGateways(f coll.Fetch, labels map[string]string) []*ne
 		}
 		return true
 	})
-	slices.SortFunc(out, func(a, b *networkingv1.Gateway) int { return olderFirst(&a.ObjectMeta, &b.ObjectMeta) })
+	slices.SortFunc(out, func(a, b *networkingv1.Gateway) int { return gateway.OlderClassic(&a.ObjectMeta, &b.ObjectMeta) })
 	return out
 }

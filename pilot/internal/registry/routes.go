@@ -6,6 +6,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 
+	"github.com/isthmus-mesh/isthmus/pilot/translate/ambient"
 	"github.com/isthmus-mesh/isthmus/pilot/translate/envoy"
 	"github.com/isthmus-mesh/isthmus/pilot/translate/gateway"
 	"github.com/isthmus-mesh/isthmus/pilot/translate/route"
@@ -40,22 +41,41 @@ type gatewayServers struct {
 // uses collects the clusters that routes name.
 type uses struct {
 	proxy proxy
-	// own reports whether the scope serves the host itself: its clusters then exist anyway.
-	own      func(host string) bool
-	protocol string
+	// own is the service that the scope serves itself, nil for others: its clusters exist anyway.
+	own      func(host string) *ambient.Service
+	protocol string // http or tcp, what is routed
 	list     []destination
 }
 
 // cluster implements gateway.ClusterName.
 func (u *uses) cluster(host string, port uint32, subset string) string {
-	if u.own != nil && u.own(host) {
-		return envoy.InboundVIP(port, u.protocol, subset, host)
+	if u.own != nil {
+		if s := u.own(host); s != nil {
+			return envoy.InboundVIP(port, ownProtocol(s, port, u.protocol), subset, host)
+		}
 	}
 	d := destination{proxy: u.proxy, host: host, port: port, subset: subset}
 	if !slices.ContainsFunc(u.list, func(have destination) bool { return have.name() == d.name() }) {
 		u.list = append(u.list, d)
 	}
 	return envoy.Outbound(port, subset, host)
+}
+
+// ownProtocol is by which of its clusters a port of an own service is reached: by that for what is routed, unless the port is declared
+// as something else.
+func ownProtocol(s *ambient.Service, port uint32, routed string) string {
+	for _, p := range s.Proto.Ports {
+		if p.ServicePort != port {
+			continue
+		}
+		switch declared := envoy.ProtocolOf(p.AppProtocol); {
+		case !declared.HTTP():
+			return "tcp"
+		case !declared.TCP():
+			return "http"
+		}
+	}
+	return routed
 }
 
 // virtualServices are those that speak of a host.
@@ -95,14 +115,16 @@ func (r *Registry) portInput(f coll.Fetch, s servedPort, u *uses) gateway.Waypoi
 }
 
 // ownHosts are the hosts that a waypoint serves; nil for others, which serve none.
-func (r *Registry) ownHosts(f coll.Fetch, p proxy) func(string) bool {
+func (r *Registry) ownHosts(f coll.Fetch, p proxy) func(string) *ambient.Service {
 	if p.kind != waypointScope {
 		return nil
 	}
 	waypoint := p.namespace + "/" + p.gateway
-	return func(host string) bool {
-		s := r.service(f, host, p.client())
-		return s != nil && slices.Contains(boundTo(s.Binding), waypoint)
+	return func(host string) *ambient.Service {
+		if s := r.service(f, host, p.client()); s != nil && slices.Contains(boundTo(s.Binding), waypoint) {
+			return s
+		}
+		return nil
 	}
 }
 

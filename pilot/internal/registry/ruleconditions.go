@@ -15,9 +15,6 @@ import (
 func ruleConditions(o *networkingv1.DestinationRule) []metav1.Condition {
 	var unsupported []string
 	note := func(path, why string) { unsupported = append(unsupported, path+": "+why) }
-	if o.Spec.GetWorkloadSelector() != nil {
-		note("spec.workloadSelector", "rules for some clients only are not applied")
-	}
 	checkPolicy("spec.trafficPolicy", o.Spec.GetTrafficPolicy(), note)
 	for i, s := range o.Spec.GetSubsets() {
 		checkPolicy(fmt.Sprintf("spec.subsets[%d].trafficPolicy", i), s.GetTrafficPolicy(), note)

@@ -3,9 +3,7 @@ package registry
 import (
 	"cmp"
 	"slices"
-	"strings"
 
-	networkingapi "istio.io/api/networking/v1alpha3"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -24,12 +22,16 @@ type view struct {
 	f coll.Fetch
 	// by is the proxy that it is looked up for; the zero value when it is for none.
 	by client
+	// labels are those by which DestinationRules select it, if they do.
+	labels map[string]string
 }
 
 func (r *Registry) view(f coll.Fetch) view { return view{r: r, f: f} }
 
 // viewOf is the view of a proxy.
-func (r *Registry) viewOf(f coll.Fetch, p proxy) view { return view{r, f, p.client()} }
+func (r *Registry) viewOf(f coll.Fetch, p proxy) view {
+	return view{r, f, p.client(), p.ruleClient().labels}
+}
 
 // client is who looks for a service: proxies of a kind, for a namespace. The zero value is nobody in particular.
 type client struct {
@@ -39,8 +41,20 @@ type client struct {
 
 func (s *scope) client() client { return client{s.kind, s.namespace} }
 
-// sees is whether a client knows of a service. ztunnels, who are told of all, see to it themselves.
+// sees is whether a client knows of a service. ztunnels, who are told of all, see to it themselves. What services and ServiceEntries
+// are exported to is for gateways and gRPC clients only, as in Istio's ambient mode.
 func (r *Registry) sees(f coll.Fetch, by client, s *ambient.Service) bool {
+	if !r.mayKnow(f, by, s) {
+		return false
+	}
+	if by.kind != routerScope && by.kind != proxylessScope {
+		return true
+	}
+	return s.ExportedTo(by.namespace, r.envoyMesh(f).Config.GetDefaultServiceExportTo())
+}
+
+// mayKnow is what meshConfig.serviceEntryVisibility says.
+func (r *Registry) mayKnow(f coll.Fetch, by client, s *ambient.Service) bool {
 	if s.Proto.Visibility != workload.Service_NAMESPACE || by.namespace == s.Proto.Namespace || by.namespace == "" {
 		return true
 	}
@@ -65,13 +79,18 @@ func (r *Registry) routeMesh(f coll.Fetch) gateway.Mesh {
 
 // service finds the one of those it sees that a client means by a host: its own namespace's, then the canonical one, then the first.
 func (r *Registry) service(f coll.Fetch, host string, by client) *ambient.Service {
-	found := slices.DeleteFunc(coll.FetchIndex(f, r.routing.byHost.services, host), func(s *ambient.Service) bool { return !r.sees(f, by, s) })
+	found := coll.FetchIndex(f, r.routing.byHost.services, host)
+	return meant(slices.DeleteFunc(found, func(s *ambient.Service) bool { return !r.sees(f, by, s) }), by.namespace)
+}
+
+// meant is the service of a host that is meant in a namespace.
+func meant(found []*ambient.Service, namespace string) *ambient.Service {
 	if len(found) == 0 {
 		return nil
 	}
 	return slices.MinFunc(found, func(a, b *ambient.Service) int {
 		return cmp.Or(
-			falseFirst(a.Proto.Namespace != by.namespace, b.Proto.Namespace != by.namespace),
+			falseFirst(a.Proto.Namespace != namespace, b.Proto.Namespace != namespace),
 			falseFirst(!a.Proto.Canonical, !b.Proto.Canonical),
 			cmp.Compare(a.Proto.Namespace, b.Proto.Namespace),
 		)
@@ -98,13 +117,12 @@ func (v view) Service(host, fromNamespace string) *gateway.Service {
 	return out
 }
 
-// service finds what an object of a namespace means by a host, if the proxy that it is for sees that, too.
+// service finds what an object of a namespace means by a host, of what the proxy sees that it is for.
 func (v view) service(host, fromNamespace string) *ambient.Service {
-	s := v.r.service(v.f, host, client{v.by.kind, fromNamespace})
-	if s == nil || !v.r.sees(v.f, v.by, s) {
-		return nil
-	}
-	return s
+	found := slices.DeleteFunc(coll.FetchIndex(v.f, v.r.routing.byHost.services, host), func(s *ambient.Service) bool {
+		return !v.r.mayKnow(v.f, client{v.by.kind, fromNamespace}, s) || !v.r.sees(v.f, v.by, s)
+	})
+	return meant(found, fromNamespace)
 }
 
 func routedService(s *ambient.Service) *gateway.Service {
@@ -191,80 +209,10 @@ func (v view) DestinationRule(host, fromNamespace string) *networkingv1.Destinat
 	if s := v.service(host, fromNamespace); s != nil {
 		serviceNamespace = s.Proto.Namespace
 	}
-	return v.r.rule(v.f, host, fromNamespace, serviceNamespace)
+	return v.r.rule(v.f, host, ruleClient{fromNamespace, v.labels}, serviceNamespace)
 }
 
-// rule finds the DestinationRule for a host: in the client's namespace, then the service's, then the root one; in each the most
-// specific host counts.
-func (r *Registry) rule(f coll.Fetch, host, client, service string) *networkingv1.DestinationRule {
-	mesh := r.envoyMesh(f)
-	keys := hostKeys(host, mesh.Domain)
-	tried := map[string]bool{"": true}
-	for _, ns := range []string{client, service, mesh.RootNamespace} {
-		if tried[ns] || ns == client && client == mesh.RootNamespace && service != client && service != "" {
-			continue
-		}
-		tried[ns] = true
-		for i, key := range keys {
-			found := coll.FetchIndex(f, r.routing.byHost.rules, ns+"\x00"+key)
-			if i == 0 && len(keys) > 1 && !strings.HasPrefix(keys[1], "*") {
-				// The full and the short name are the same host.
-				found = append(found, coll.FetchIndex(f, r.routing.byHost.rules, ns+"\x00"+keys[1])...)
-			}
-			if merged := mergeRules(visible(found, client, mesh.Config.GetDefaultDestinationRuleExportTo())); merged != nil {
-				return merged
-			}
-		}
-	}
-	return nil
-}
-
-// visible leaves out rules that are not exported to the namespace, and those for some clients only.
-func visible(rules []*networkingv1.DestinationRule, client string, defaultTo []string) []*networkingv1.DestinationRule {
-	var out []*networkingv1.DestinationRule
-	for _, dr := range rules {
-		to := dr.Spec.GetExportTo()
-		if len(to) == 0 {
-			to = defaultTo
-		}
-		if dr.Spec.GetWorkloadSelector() == nil && exportedTo(to, dr.Namespace, client) {
-			out = append(out, dr)
-		}
-	}
-	return out
-}
-
-func exportedTo(to []string, from, namespace string) bool {
-	if len(to) == 0 || from == namespace {
-		return true
-	}
-	return slices.Contains(to, "*") || slices.Contains(to, namespace)
-}
-
-// mergeRules makes one of the rules for a host: the traffic policy of the oldest, and the subsets of all.
-func mergeRules(rules []*networkingv1.DestinationRule) *networkingv1.DestinationRule {
-	if len(rules) < 2 {
-		if len(rules) == 0 {
-			return nil
-		}
-		return rules[0]
-	}
-	slices.SortFunc(rules, func(a, b *networkingv1.DestinationRule) int { return olderFirst(&a.ObjectMeta, &b.ObjectMeta) })
-	merged := &networkingv1.DestinationRule{TypeMeta: rules[0].TypeMeta, ObjectMeta: rules[0].ObjectMeta}
-	merged.Spec.Host, merged.Spec.TrafficPolicy, merged.Spec.ExportTo = rules[0].Spec.Host, rules[0].Spec.TrafficPolicy, rules[0].Spec.ExportTo
-	for _, dr := range rules {
-		if merged.Spec.TrafficPolicy == nil {
-			merged.Spec.TrafficPolicy = dr.Spec.TrafficPolicy
-		}
-		for _, s := range dr.Spec.GetSubsets() {
-			if !slices.ContainsFunc(merged.Spec.Subsets, func(have *networkingapi.Subset) bool { return have.GetName() == s.GetName() }) {
-				merged.Spec.Subsets = append(merged.Spec.Subsets, s)
-			}
-		}
-	}
-	return merged
-}
-
+// olderFirst orders objects by age, then by namespace and name.
 func olderFirst(a, b *metav1.ObjectMeta) int {
 	return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 }

@@ -37,6 +37,7 @@ const (
 
 	annotationServiceAccount      = "gateway.istio.io/service-account"
 	annotationRedirection         = "ambient.istio.io/redirection"
+	annotationExportTo            = "networking.istio.io/exportTo"
 	annotationTrafficDistribution = "networking.istio.io/traffic-distribution"
 	annotationInboundBinding      = "ambient.istio.io/waypoint-inbound-binding"
 	annotationDryRun              = "istio.io/dry-run"

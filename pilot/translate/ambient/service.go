@@ -25,6 +25,8 @@ type Service struct {
 	Entry string
 	// Session is how sessions persist, by the service's own word.
 	Session Session
+	// ExportTo are the namespaces whose gateways and gRPC clients know it, as it says itself; ztunnels and waypoints always do.
+	ExportTo []string
 }
 
 // ServicePort names a port.
@@ -40,7 +42,33 @@ func (s *Service) Key() string { return s.Proto.Namespace + "/" + s.Proto.Hostna
 // Equal compares by content.
 func (s *Service) Equal(o *Service) bool {
 	return proto.Equal(s.Proto, o.Proto) && mapsEqual(s.Selector, o.Selector) && slices.Equal(s.Ports, o.Ports) &&
-		s.Entry == o.Entry && s.Session == o.Session && s.Binding.Waypoint == o.Binding.Waypoint && s.Binding.Reason == o.Binding.Reason
+		s.Entry == o.Entry && s.Session == o.Session && slices.Equal(s.ExportTo, o.ExportTo) && s.Binding.Waypoint == o.Binding.Waypoint && s.Binding.Reason == o.Binding.Reason
+}
+
+// annotatedExport is what a Service says of namespaces by annotation.
+func annotatedExport(annotations map[string]string) []string {
+	var out []string
+	for ns := range strings.SplitSeq(annotations[annotationExportTo], ",") {
+		if ns = strings.TrimSpace(ns); ns != "" {
+			out = append(out, ns)
+		}
+	}
+	return out
+}
+
+// ExportedTo reports whether a namespace is among those that the service is for; byDefault is where it does not say.
+func (s *Service) ExportedTo(namespace string, byDefault []string) bool {
+	to := s.ExportTo
+	if len(to) == 0 {
+		to = byDefault
+	}
+	switch {
+	case len(to) == 0 || slices.Contains(to, "*"):
+		return true
+	case slices.Contains(to, "~"):
+		return false
+	}
+	return slices.Contains(to, namespace) || namespace == s.Proto.Namespace && slices.Contains(to, ".")
 }
 
 func mapsEqual(a, b map[string]string) bool {
@@ -53,6 +81,7 @@ func KubernetesService(mesh Mesh, svc *corev1.Service, ns *corev1.Namespace, way
 		return nil
 	}
 	s := &Service{Selector: svc.Spec.Selector, Binding: Bind(svc.Labels, svc.Namespace, ns, trafficService, waypoints), Session: SessionOf(svc.Labels)}
+	s.ExportTo = annotatedExport(svc.Annotations)
 	s.Proto = &workload.Service{
 		Name:               svc.Name,
 		Namespace:          svc.Namespace,
@@ -221,6 +250,7 @@ func EntryServices(mesh Mesh, se *networkingv1.ServiceEntry, ns *corev1.Namespac
 			Binding:  binding,
 			Entry:    se.Namespace + "/" + se.Name,
 			Session:  SessionOf(se.Labels),
+			ExportTo: se.Spec.GetExportTo(),
 			Proto: &workload.Service{
 				Name:               se.Name,
 				Namespace:          se.Namespace,

@@ -15,7 +15,7 @@ import (
 func GatewayConfig(v View, in GatewayInput) ([]Server, []*routev3.RouteConfiguration, []route.Problem) {
 	g := &gatewayBuild{
 		translation: translation{view: v, mesh: in.Mesh, cluster: in.ClusterName, namespace: in.Namespace},
-		in:          in, virtual: oldestFirst(in.VirtualServices), objects: routeObjects(in.HTTPRoutes, in.GRPCRoutes),
+		in:          in, virtual: inOrder(in.VirtualServices, in.Mesh.DefaultExportTo, in.Namespace), objects: routeObjects(in.HTTPRoutes, in.GRPCRoutes),
 		connected: connectionObjects(in.TLSRoutes, in.TCPRoutes),
 	}
 	var servers []Server

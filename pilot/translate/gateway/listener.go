@@ -44,7 +44,7 @@ type serverHost struct {
 func (t *translation) listeners(in GatewayInput) []*listener {
 	var out []*listener
 	classic := slices.Clone(in.Classic)
-	slices.SortStableFunc(classic, func(a, b *networkingv1.Gateway) int { return older(&a.ObjectMeta, &b.ObjectMeta) })
+	slices.SortStableFunc(classic, func(a, b *networkingv1.Gateway) int { return OlderClassic(&a.ObjectMeta, &b.ObjectMeta) })
 	for _, gw := range classic {
 		for i, s := range gw.Spec.Servers {
 			if l := t.classicListener(gw, i, s); l != nil {

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -59,7 +60,7 @@ func virtualServiceOrigin(vs *networkingv1.VirtualService) route.Origin {
 	return route.Origin{Group: "networking.istio.io", Version: "v1", Kind: "VirtualService", Namespace: vs.Namespace, Name: vs.Name}
 }
 
-// older orders objects as conflicts are decided: the older first, then by name.
+// older orders objects of the Gateway API as it decides conflicts: the older first, then by namespace and name.
 func older(a, b *metav1.ObjectMeta) int {
 	if c := a.CreationTimestamp.Compare(b.CreationTimestamp.Time); c != 0 {
 		return c
@@ -70,10 +71,31 @@ func older(a, b *metav1.ObjectMeta) int {
 	return strings.Compare(a.Name, b.Name)
 }
 
-// oldestFirst sorts a copy.
-func oldestFirst(all []*networkingv1.VirtualService) []*networkingv1.VirtualService {
+// OlderClassic is what Istio orders its own objects by: the name goes before the namespace.
+func OlderClassic(a, b *metav1.ObjectMeta) int {
+	return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), strings.Compare(a.Name, b.Name), strings.Compare(a.Namespace, b.Namespace))
+}
+
+// inOrder sorts a copy as VirtualServices count for a proxy: those that only its namespace sees, those that are exported to it by name,
+// and those that everybody sees; of each the oldest first.
+func inOrder(all []*networkingv1.VirtualService, byDefault []string, namespace string) []*networkingv1.VirtualService {
+	rank := func(vs *networkingv1.VirtualService) int {
+		to := vs.Spec.GetExportTo()
+		if len(to) == 0 {
+			to = byDefault
+		}
+		switch {
+		case len(to) == 0 || slices.Contains(to, "*"):
+			return 2
+		case vs.Namespace != namespace:
+			return 1
+		}
+		return 0
+	}
 	out := slices.Clone(all)
-	slices.SortStableFunc(out, func(a, b *networkingv1.VirtualService) int { return older(&a.ObjectMeta, &b.ObjectMeta) })
+	slices.SortStableFunc(out, func(a, b *networkingv1.VirtualService) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), OlderClassic(&a.ObjectMeta, &b.ObjectMeta))
+	})
 	return out
 }
 

@@ -87,7 +87,7 @@ func (in WaypointInput) applicable() []*networkingv1.VirtualService {
 		host string
 	}
 	var all []candidate
-	for _, vs := range oldestFirst(in.VirtualServices) {
+	for _, vs := range inOrder(in.VirtualServices, in.Mesh.DefaultExportTo, in.Namespace) {
 		if !in.visible(vs) {
 			continue
 		}
