@@ -37,6 +37,7 @@ type result struct {
 	took     time.Duration
 	attempts []string       // workloads that were met
 	met      []string       // workloads that have answered, of several requests, sorted
+	metCount bool           // both engines must have met the same
 	statuses []int          // that came, of several requests, sorted
 	shares   map[string]int // how many of several requests each workload has answered, in percent
 	answers  []*result      // one of each status, by status, of requests at once: which of those is the last is nobody's doing

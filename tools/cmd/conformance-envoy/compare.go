@@ -36,6 +36,9 @@ func facts(r *result, want want) []string {
 	}
 	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	add("status: %d", r.status)
+	if r.metCount {
+		add("met: %v", r.met)
+	}
 	if r.tls != "" {
 		add("handshake: %s", r.tls)
 	}

@@ -84,6 +84,8 @@ type request struct {
 	Repeat   int    `json:"repeat"`
 	Together int    `json:"together"`
 	Cookie   string `json:"cookie"`
+	// Met compares which workloads have answered.
+	Met bool `json:"met"`
 	// Raw is sent as it is.
 	Raw string `json:"raw"`
 	// Fields are sent as they are over HTTP/2.

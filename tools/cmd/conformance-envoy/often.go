@@ -48,6 +48,7 @@ func (b *testbed) sendOften(ctx context.Context, p *proxy, r request) (*result, 
 			out.answers = append(out.answers, byStatus[status])
 		}
 	}
+	out.metCount = r.Met
 	out.shares = map[string]int{}
 	for name, n := range count {
 		out.shares[name] = 100 * n / r.Repeat

@@ -133,9 +133,7 @@ func (g generator) routeRule(mark string) object {
 		b["filters"] = list{object{"type": "RequestHeaderModifier", "requestHeaderModifier": g.modifier()}}
 		refs = list{b}
 	}
-	if !g.one(15) {
-		rule["backendRefs"] = refs
-	}
+	rule["backendRefs"] = refs // without any: docs/differences.md
 	if g.one(8) {
 		rule["timeouts"] = object{"request": "5s"}
 	}

@@ -49,7 +49,7 @@ func fixture(seed uint64) ([]byte, error) {
 	g := generator{Rand: rand.New(rand.NewPCG(seed, 1)), seed: seed}
 	var objects []object
 	var requests []object
-	switch seed % 9 {
+	switch seed % 15 {
 	case 0:
 		objects, requests = g.waypointVirtualService()
 	case 1:
@@ -66,8 +66,20 @@ func fixture(seed uint64) ([]byte, error) {
 		objects, requests = g.delegates()
 	case 7:
 		objects, requests = g.grpcRoutes("gateway")
-	default:
+	case 8:
 		objects, requests = g.grpcRoutes("waypoint")
+	case 9:
+		objects, requests = g.destinationRules(true)
+	case 10:
+		objects, requests = g.destinationRules(false)
+	case 11:
+		objects, requests = g.connections()
+	case 12:
+		objects, requests = g.namespaces()
+	case 13:
+		objects, requests = g.serviceEntries(true)
+	default:
+		objects, requests = g.serviceEntries(false)
 	}
 	// Istio's own does not retry what was answered with 503 unless it is told to.
 	retry := object{"attempts": 2, "retryOn": "connect-failure,refused-stream,unavailable,cancelled,503"}
