@@ -10,7 +10,7 @@ func (g generator) connections() ([]object, []object) {
 	names := []string{"one.example.com", "two.example.com", "*.example.com", "*.two.example.com", "*", "vault.example.com", "*.com"}
 	var servers list
 	for i := range 1 + g.IntN(3) {
-		s := object{"port": object{"number": g.pick8(8443, 8443, 8444), "name": fmt.Sprintf("tls%d", i), "protocol": "TLS"}, "tls": object{"mode": "PASSTHROUGH"}, "hosts": g.strings(2, names...)}
+		s := object{"port": object{"number": g.pick8(8443, 8443, 8444), "name": fmt.Sprintf("tls%d", i), "protocol": "TLS"}, "tls": object{"mode": "PASSTHROUGH"}, "hosts": g.strings(1, names...)}
 		servers = append(servers, s)
 	}
 	servers = append(servers, server(8083, "tcp", "TCP", "*"))

@@ -6,7 +6,7 @@ import "fmt"
 func (g generator) namespaces() ([]object, []object) {
 	home := g.pick("default", "istio-system")
 	hosts := []string{"one.example.com", "two.example.com", "*.example.com", "*"}
-	restricted := []string{"default/one.example.com", "./two.example.com", "other/*", "*/one.example.com", "default/*.example.com", "*/*", "./*", "istio-system/*"}
+	restricted := []string{"default/one.example.com", "./two.example.com", "other/*", "*/one.example.com", "default/*.example.com", "./*", "istio-system/*"}
 	servers := list{object{"port": object{"number": 80, "name": "http", "protocol": "HTTP"}, "hosts": g.strings(3, append(restricted, hosts...)...)}}
 	if g.one(2) {
 		servers = append(servers, object{"port": object{"number": g.pick8(80, 8081), "name": "second", "protocol": "HTTP"}, "hosts": g.strings(2, append(restricted, hosts...)...)})
