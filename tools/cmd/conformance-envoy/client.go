@@ -116,6 +116,9 @@ func asRefusal(err error) (string, bool) {
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		return "no listener", true
 	}
+	if errors.Is(err, syscall.ECONNRESET) { // it was taken, and reset before the dialer looked
+		return "closed", true
+	}
 	return "", false
 }
 
